@@ -1,0 +1,139 @@
+"""The fixtures that choose implementation and event loop.
+
+A behaviour test takes ``impl`` (reference, pure and cython) or ``cy`` (pure and cython, where cyasgi differs from the
+reference on purpose) together with ``run`` (asyncio and uvloop). It never asks which one it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+BACKENDS = ("python", "cython")
+LOOPS = ("asyncio", "uvloop")
+#: Seconds after which a test that hangs is given up: far above what any test needs.
+PATIENCE = 60.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-extension",
+        action="store_true",
+        help="the Cython extension is not there on purpose: test the pure twin alone",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    backends = ["python"] if metafunc.config.getoption("--no-extension") else list(BACKENDS)
+    if "impl" in metafunc.fixturenames:
+        metafunc.parametrize("impl", ["reference", *backends], indirect=True)
+    elif "cy" in metafunc.fixturenames:
+        metafunc.parametrize("cy", backends, indirect=True)
+    if "run" in metafunc.fixturenames:
+        metafunc.parametrize("run", LOOPS, indirect=True)
+
+
+def _is_ours(name: str) -> bool:
+    return name == "cyasgi" or name.startswith("cyasgi.")
+
+
+def load(backend: str) -> dict[str, ModuleType]:
+    """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules."""
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+    chosen = os.environ.get("CYASGI_BACKEND")
+    os.environ["CYASGI_BACKEND"] = backend
+    try:
+        for name in ("cyasgi", "cyasgi.server", "cyasgi.gateways", "cyasgi.gateways.datagram", "cyasgi.install"):
+            importlib.import_module(name)
+        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
+    finally:
+        for name in [name for name in sys.modules if _is_ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+        if chosen is None:
+            del os.environ["CYASGI_BACKEND"]
+        else:
+            os.environ["CYASGI_BACKEND"] = chosen
+
+
+_loaded: dict[str, dict[str, ModuleType]] = {}
+
+
+def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Makes `import cyasgi` give the twin on this back end for the length of one test."""
+    if backend not in _loaded:
+        _loaded[backend] = load(backend)
+    for name in [name for name in sys.modules if _is_ours(name)]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, module in _loaded[backend].items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return _loaded[backend]["cyasgi"]
+
+
+@pytest.fixture
+def reference() -> type:
+    """asgiref's own class, to show what it does."""
+    from asgiref.server import StatelessServer
+
+    return StatelessServer
+
+
+@pytest.fixture
+def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, reference: type) -> Any:
+    """A namespace with StatelessServer: the reference's, or cyasgi's on either back end."""
+    if request.param == "reference":
+        return SimpleNamespace(StatelessServer=reference)
+    return activate(request.param, monkeypatch)
+
+
+@pytest.fixture
+def cy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package cyasgi, on either back end."""
+    return activate(request.param, monkeypatch)
+
+
+def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    return asyncio.new_event_loop
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """run(main()) on a fresh loop of each kind; whatever reaches the loop's exception handler fails the test.
+
+    `run.loop_factory` makes another such loop. `run.complaints` is the list of contexts the handler was given; a test
+    that expects some takes them out of it.
+    """
+    factory = loop_factory(request.param)
+    complaints: list[dict[str, Any]] = []
+
+    def run(coroutine: Coroutine[Any, Any, Any], *, debug: bool = False) -> Any:
+        async def bounded() -> Any:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+            return await asyncio.wait_for(coroutine, PATIENCE)
+
+        with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+            return runner.run(bounded())
+
+    run.loop_factory = factory  # type: ignore[attr-defined]
+    run.complaints = complaints  # type: ignore[attr-defined]
+    yield run
+    gc.collect()
+    assert not complaints, complaints
+
+
+async def passes(count: int = 1) -> None:
+    """Lets the loop turn so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
