@@ -1,0 +1,1198 @@
+"""The pure-Python twin of the core: ApplicationInstance and InstanceTable.
+
+Theory of operation
+===================
+
+*Instances.* An ApplicationInstance is three things at once: the input queue of one application, the mapping that
+details of it are read from, and an awaitable that gives itself. It is in one of five states::
+
+    NEW -----> AUTO -----> DONE        the server runs the application, in `_task`
+     |          ^ |
+     |      fed | | called, not begun
+     v          | v
+    HELD ----> CALLER ---> DONE        who awaited the instance runs it
+     ^                      |
+     +--- CALLER <----------+          a call may be repeated (keep-alive)
+
+NEW: created by a plain call. HELD: awaited before anything was put. AUTO: fed, or one loop pass went by; `_begun` tells
+whether the application's first step was made. The task exists from the creation on, so that the first step of an
+instance that was fed comes exactly when `asyncio.ensure_future` in the reference would have made it. What the task
+drives is a Run: it decides at its first step who runs the application, and sees the end of the run at once, without a
+done callback. NEW at the first step: it lets one pass go by, in which `gather` or `create_task` may await the
+instance. HELD, CALLER, or a predecessor under the same id still cleaning up: it waits at `_gate`, a future.
+
+*The table.* A dict from scope_id to entry; an entry is an ApplicationInstance or a ForeignEntry, the wrapping of a
+plain dict that somebody wrote into the table. Beside the dict:
+
+* `_natural`: the entries in the order of their use, oldest first. A use moves an entry to the end; no clock is
+  involved.
+* `_assigned`: the few whose `last_used` was assigned (every foreign dict's was), sorted by that value. A use takes an
+  entry back into `_natural`. The table's order is the merge of both by `last_used`.
+* `_finished`: entries whose run has ended, oldest end first, still in one of the above.
+* `_due`: only with an idle timeout: from a point of (monotonic) time, in units of `_unit`, to the entries to be looked
+  at then. An entry found to be busy, or idle for less than the timeout, is put where it will be due next, so that a
+  sweep looks at those whose time has come and each entry is looked at once per timeout.
+
+Invariants: an entry is in the dict if and only if its `_table` is the table, and then in exactly one of `_natural` and
+`_assigned`. `_finished` and `_due` hold only entries that are in the dict. `idle` counts instances in the dict whose
+queue is empty while somebody waits in `receive`.
+
+*Lifetime.* A run's end severs what refers from the application's side to the instance (its `receive`, the context of
+its tasks); then an instance that has left the table is freed by reference counts alone, even while somebody keeps its
+task, its exception or that exception's traceback.
+
+*Messages.* Accepted messages leave the queue by `get`, or, once the record has been removed, in one list for the hook
+`application_undelivered`. What is put behind that goes to the hook by `_life.late`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import collections
+import itertools
+import math
+import threading
+import time
+import types
+from asyncio import QueueEmpty, QueueFull
+from collections.abc import (
+    Callable,
+    Coroutine,
+    Generator,
+    Hashable,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from concurrent import futures
+from typing import TYPE_CHECKING, Any
+
+from ._calling import Application, Call, HeldApplication, InstanceDeleted
+from ._context import Ghost, haunted, running
+
+if TYPE_CHECKING:
+    from ._life import Holder, Life
+    from .server import StatelessServer
+
+NEW, HELD, AUTO, CALLER, DONE = range(5)
+RETURNED, FAILED, CANCELLED = range(1, 4)
+_STATES = ("new", "held", "running", "called", "done")
+
+#: The keys that every instance has, each an attribute too.
+KEYS = ("application", "future", "input_queue", "last_used", "scope")
+#: Busy instances that making room looks past before it takes the least recently used one.
+LOOK_PAST = 32
+#: `put` lets the loop turn once in so many messages.
+BREATH = 64
+
+_MISSING: Any = object()
+_breath = itertools.count(1)
+_sequence = itertools.count()
+
+
+class Pass:
+    """Awaited: lets the loop turn once."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+class Receive:
+    """The `receive` of an application that the server runs. The run's end severs it from the instance."""
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        self.instance: ApplicationInstance | None = instance
+
+    async def __call__(self) -> Any:
+        instance = self.instance
+        if instance is None:
+            # A child task that outlives its application: nothing will ever come.
+            await asyncio.get_running_loop().create_future()
+        assert instance is not None
+        return instance._take() if instance._items else await instance._wait()
+
+
+class Run:
+    """What an instance's task drives: decides who runs the application, then passes everything through to it."""
+
+    __slots__ = ("_coroutine", "_entered", "_receive", "_step", "instance")
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        self.instance: ApplicationInstance | None = instance
+        self._step: Callable[[None], Any] | None = None
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._receive: Receive | None = None
+        self._entered = False
+
+    def __await__(self) -> Run:
+        return self
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: None) -> Any:
+        try:
+            if self._step is None:
+                return self._start()
+            return self._step(value)
+        except BaseException as error:
+            self._ended(error)
+            raise
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
+        try:
+            if self._coroutine is None:
+                raise error
+            return self._coroutine.throw(error)
+        except BaseException as raised:
+            self._ended(raised)
+            raise
+
+    def close(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+        self._ended(GeneratorExit())
+
+    def _start(self) -> Any:
+        instance = self.instance
+        if instance is None:
+            raise RuntimeError("cannot reuse the run of an instance")
+        if not self._entered:
+            self._entered = True
+            running.set(self)
+            if instance._state == NEW:
+                return None
+        if instance._state == NEW:
+            instance._state = AUTO
+        if instance._state == DONE:
+            raise StopIteration
+        if instance._state != AUTO or instance._predecessor is not None:
+            gate = instance._gate = asyncio.get_running_loop().create_future()
+            gate._asyncio_future_blocking = True
+            return gate
+        instance._begun = True
+        self._receive = receive = Receive(instance)
+        server, scope = instance._server, instance.scope
+        coroutine = instance._application(scope, receive, lambda message: server.application_send(scope, message))
+        if type(coroutine) is not types.CoroutineType:
+            coroutine = _awaited(coroutine)
+        self._coroutine = coroutine
+        self._step = coroutine.send
+        return coroutine.send(None)
+
+    def _ended(self, error: BaseException) -> None:
+        instance, self.instance = self.instance, None
+        if self._receive is not None:
+            self._receive.instance = None
+        if instance is not None:
+            instance._run_ended(error)
+
+    # What asyncio's repr of a task and its get_stack() look for.
+    @property
+    def cr_await(self) -> Any:
+        return self._coroutine
+
+    @property
+    def cr_code(self) -> Any:
+        return getattr(self._coroutine, "cr_code", Run.send.__code__)
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._coroutine, "cr_frame", None)
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._coroutine, "cr_running", False))
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self._coroutine, "__qualname__", "Run"))
+
+
+Coroutine.register(Run)
+
+
+class Entry:
+    """What the table holds: its place in the table's orders."""
+
+    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_table", "_used", "scope_id")
+
+    def __init__(self, scope_id: Hashable) -> None:
+        self.scope_id = scope_id
+        self._table: InstanceTable | None = None
+        self._used = 0.0
+        self._active = 0.0
+        self._assigned: tuple[float, int] | None = None
+        self._bucket = -1
+
+
+class ForeignEntry(Entry):
+    """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
+
+    __slots__ = ("_reported", "_watched", "details")
+
+    def __init__(self, scope_id: Hashable, details: MutableMapping[str, Any]) -> None:
+        super().__init__(scope_id)
+        self.details = details
+        self._reported = False
+        self._watched: Any = None
+
+    @property
+    def public(self) -> MutableMapping[str, Any]:
+        return self.details
+
+    @property
+    def idle(self) -> bool:
+        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        queue = self.details.get("input_queue")
+        try:
+            return bool(queue.empty() and getattr(queue, "_getters", True))  # type: ignore[union-attr]
+        except Exception:
+            # Not a queue: then nothing can wait in it.
+            return True
+
+    @property
+    def ended(self) -> bool:
+        future = self._watched
+        return future is not None and bool(future.done())
+
+    def watch(self) -> None:
+        future = self.details.get("future")
+        if asyncio.isfuture(future):
+            self._watched = future
+            if future.done():
+                self._future_done(future)
+            else:
+                future.add_done_callback(self._future_done)
+
+    def unwatch(self) -> None:
+        if self._watched is not None:
+            self._watched.remove_done_callback(self._future_done)
+
+    def _future_done(self, _: object) -> None:
+        if self._table is not None:
+            self._table._add_finished(self)
+
+
+class ApplicationInstance(Entry):
+    """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
+
+    Made by `StatelessServer.get_or_create_application_instance` only.
+
+    As a queue it has what `asyncio.Queue` has; as a mapping the keys `application`, `future`, `input_queue`,
+    `last_used` and `scope`, each an attribute too, and any that callers add. `get()` is the queue's,
+    `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
+    """
+
+    __slots__ = (
+        "_application",
+        "_begun",
+        "_call",
+        "_error",
+        "_extra",
+        "_gate",
+        "_getters",
+        "_holder",
+        "_idle",
+        "_items",
+        "_joiners",
+        "_loop",
+        "_outcome",
+        "_placeholder",
+        "_predecessor",
+        "_putters",
+        "_reported",
+        "_server",
+        "_state",
+        "_task",
+        "_thread",
+        "_unfinished",
+        "maxsize",
+        "scope",
+    )
+
+    def __init__(
+        self, server: StatelessServer, application: Application, scope_id: Hashable, scope: Any, maxsize: int
+    ) -> None:
+        super().__init__(scope_id)
+        self._server = server
+        self._application = application
+        self.scope = scope
+        self.maxsize = maxsize
+        self._items: collections.deque[Any] = collections.deque()
+        self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._putters: collections.deque[asyncio.Future[None]] | None = None
+        self._joiners: list[asyncio.Future[None]] | None = None
+        self._unfinished = 0
+        self._state = NEW
+        self._begun = False
+        self._idle = False
+        self._task: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._gate: asyncio.Future[None] | None = None
+        self._call: Call | None = None
+        self._holder: Holder | None = None
+        self._predecessor: ApplicationInstance | None = None
+        self._outcome = 0
+        self._error: BaseException | None = None
+        self._reported = False
+        self._placeholder: futures.Future[Any] | None = None
+        self._extra: dict[str, Any] | None = None
+
+    # The life of the instance
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        self._task = loop.create_task(Run(self))
+        self._loop = loop
+        self._thread = threading.get_ident() if loop.get_debug() else 0
+
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
+
+    def _hold(self, holder: bool) -> None:
+        """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
+        if self._state == NEW:
+            self._state = HELD
+        if holder and self._state == HELD:
+            self._server._cyasgi.hold(self)
+
+    def _take_over(self, call: Call) -> None:
+        """The caller is going to run the application itself."""
+        if self._state == DONE:
+            self._server._cyasgi.call_again(self)
+        elif self._begun or self._state == CALLER:
+            who = "the server" if self._begun else "another call"
+            raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
+        self._state = CALLER
+        self._call = call
+
+    async def _predecessor_ended(self) -> None:
+        if self._predecessor is not None:
+            await self._server._cyasgi.wait_for_predecessor(self)
+
+    def _call_ended(self, call: Call, error: BaseException | None) -> None:
+        if self._call is call:
+            self._call = None
+            self._finish(error, None)
+            self._open_gate()
+
+    def _run_ended(self, error: BaseException) -> None:
+        """The task's run is over; not the instance's, if its caller runs the application."""
+        if self._state == CALLER:
+            if self._call is not None:
+                self._call.cancel()
+        elif self._state != DONE:
+            self._finish(None if isinstance(error, StopIteration) else error, error)
+
+    def _finish(self, error: BaseException | None, reported: BaseException | None) -> None:
+        """The one end of every run. `reported`: the error if application_exception is to hear of it."""
+        self._state = DONE
+        if error is None:
+            self._outcome = RETURNED
+        elif isinstance(error, (asyncio.CancelledError, GeneratorExit, InstanceDeleted)):
+            self._outcome = CANCELLED
+        else:
+            self._outcome = FAILED
+            if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._error = error
+        self._set_busy()
+        if self._putters:
+            for putter in self._putters:
+                if not putter.done():
+                    putter.set_result(None)
+            self._putters = None
+        if self._holder is not None:
+            self._holder.drop(self)
+        self._server._cyasgi.ended(self)
+
+    def _set_idle(self) -> None:
+        if not self._idle and self._state != DONE:
+            self._idle = True
+            self._active = time.monotonic()
+            if self._table is not None:
+                self._table._now_idle()
+
+    def _set_busy(self) -> None:
+        if self._idle:
+            self._idle = False
+            if self._table is not None:
+                self._table.idle -= 1
+
+    def _keep(self, item: Any) -> None:
+        """A message put between the end of the run and the removal of the record."""
+        self._items.append(item)
+        self._unfinished += 1
+
+    def _leftover(self) -> list[Any]:
+        """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
+        messages = list(self._items)
+        self._items.clear()
+        self._unfinished = 0
+        self._release_joiners()
+        return messages
+
+    @property
+    def idle(self) -> bool:
+        """The queue is empty and somebody waits in `receive`."""
+        return self._idle
+
+    @property
+    def ended(self) -> bool:
+        return self._state == DONE
+
+    @property
+    def public(self) -> ApplicationInstance:
+        return self
+
+    def _check_thread(self) -> None:
+        if self._thread != threading.get_ident():
+            raise RuntimeError(
+                f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
+                "use put_threadsafe()"
+            )
+
+    # The queue
+
+    def qsize(self) -> int:
+        """How many messages are queued."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def full(self) -> bool:
+        """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
+        return 0 < self.maxsize <= len(self._items)
+
+    def put_nowait(self, item: Any) -> None:
+        """Queues a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued.
+        """
+        if self._thread:
+            self._check_thread()
+        if self._state == DONE:
+            self._server._cyasgi.late(self, item)
+            return
+        if 0 < self.maxsize <= len(self._items):
+            raise QueueFull
+        self._items.append(item)
+        self._unfinished += 1
+        if self._state <= HELD:
+            self._fed()
+        if self._getters:
+            self._wake_getter()
+
+    def _fed(self) -> None:
+        self._state = AUTO
+        if self._gate is not None:
+            self._open_gate()
+
+    def _wake_getter(self) -> None:
+        self._set_busy()
+        getters = self._getters
+        while getters:
+            getter = getters.popleft()
+            if not getter.done():
+                getter.set_result(None)
+                break
+
+    async def put(self, item: Any) -> None:
+        """Queues a message, waiting for a free slot if `maxsize` are queued.
+
+        Once in 64 messages it lets the event loop turn, even if there is room.
+        """
+        if next(_breath) % BREATH == 0:
+            await Pass()
+        while 0 < self.maxsize <= len(self._items) and self._state != DONE:
+            putter = asyncio.get_running_loop().create_future()
+            if self._putters is None:
+                self._putters = collections.deque()
+            self._putters.append(putter)
+            try:
+                await putter
+            except BaseException:
+                putter.cancel()
+                if self._putters is not None:
+                    if putter in self._putters:
+                        self._putters.remove(putter)
+                    if not self.full() and not putter.cancelled():
+                        self._wake_putter()
+                raise
+        self.put_nowait(item)
+
+    def _wake_putter(self) -> None:
+        putters = self._putters
+        while putters:
+            putter = putters.popleft()
+            if not putter.done():
+                putter.set_result(None)
+                break
+
+    def get_nowait(self) -> Any:
+        """Takes the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._thread:
+            self._check_thread()
+        if not self._items:
+            raise QueueEmpty
+        return self._take()
+
+    def _take(self) -> Any:
+        item = self._items.popleft()
+        if self._putters:
+            self._wake_putter()
+        return item
+
+    def get(self, key: Any = _MISSING, default: Any = None) -> Any:
+        """`get()`: an awaitable that takes the oldest message, waiting for one if there is none.
+
+        `get(key[, default])`: the mapping's.
+        """
+        if key is _MISSING:
+            return self._get()
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    async def _get(self) -> Any:
+        return self._take() if self._items else await self._wait()
+
+    async def _wait(self) -> Any:
+        while not self._items:
+            getter = asyncio.get_running_loop().create_future()
+            self._getters.append(getter)
+            self._set_idle()
+            try:
+                await getter
+            except BaseException:
+                getter.cancel()
+                if getter in self._getters:
+                    self._getters.remove(getter)
+                if self._items and not getter.cancelled():
+                    self._wake_getter()
+                elif not self._getters:
+                    self._set_busy()
+                raise
+        return self._take()
+
+    def task_done(self) -> None:
+        """Tells `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    def _release_joiners(self) -> None:
+        joiners, self._joiners = self._joiners, None
+        for joiner in joiners or ():
+            if not joiner.done():
+                joiner.set_result(None)
+
+    async def join(self) -> None:
+        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
+        its queue was handed to `application_undelivered`."""
+        while self._unfinished > 0:
+            joiner = asyncio.get_running_loop().create_future()
+            if self._joiners is None:
+                self._joiners = []
+            self._joiners.append(joiner)
+            await joiner
+
+    def put_threadsafe(self, item: Any) -> futures.Future[None]:
+        """Queues a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
+            is when a slot becomes free.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
+
+    # The mapping
+
+    @property
+    def application(self) -> HeldApplication:
+        """The server's application as a single callable, for callers that run it themselves."""
+        return HeldApplication(self)
+
+    @property
+    def future(self) -> Any:
+        """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
+        if self._task is not None:
+            return self._task
+        if self._placeholder is None:
+            self._placeholder = futures.Future()
+            if self._state == DONE:
+                self._placeholder.cancel()
+        return self._placeholder
+
+    @property
+    def input_queue(self) -> ApplicationInstance:
+        return self
+
+    @property
+    def last_used(self) -> float:
+        """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
+        order of eviction, until it is asked for again."""
+        return self._used if self._assigned is None else self._assigned[0]
+
+    @last_used.setter
+    def last_used(self, value: float) -> None:
+        moment = _moment(value)
+        if self._table is not None:
+            self._table._assign(self, moment)
+        else:
+            self._used = moment
+
+    def __getitem__(self, key: str) -> Any:
+        if key == "input_queue":
+            return self
+        if key in KEYS:
+            return getattr(self, key)
+        if self._extra is None:
+            raise KeyError(key)
+        return self._extra[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in ("application", "future", "input_queue"):
+            raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
+        if key == "last_used":
+            self.last_used = value
+        elif key == "scope":
+            self.scope = value
+        else:
+            if self._extra is None:
+                self._extra = {}
+            self._extra[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        if key in KEYS:
+            raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
+        if self._extra is None:
+            raise KeyError(key)
+        del self._extra[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*KEYS, *(self._extra or ())))
+
+    def __len__(self) -> int:
+        return len(KEYS) + len(self._extra or ())
+
+    def __contains__(self, key: object) -> bool:
+        return key in KEYS or self._extra is not None and key in self._extra
+
+    def __bool__(self) -> bool:
+        return True
+
+    def keys(self) -> KeysView[str]:
+        return KeysView(self)  # type: ignore[arg-type]
+
+    def values(self) -> ValuesView[Any]:
+        return ValuesView(self)  # type: ignore[arg-type]
+
+    def items(self) -> ItemsView[str, Any]:
+        return ItemsView(self)  # type: ignore[arg-type]
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:
+        if key not in KEYS and (self._extra is None or key not in self._extra):
+            if default is _MISSING:
+                raise KeyError(key)
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Removes the key that was added last by a caller; KeyError if there is none."""
+        if not self._extra:
+            raise KeyError("popitem(): no key was added to this application instance")
+        return self._extra.popitem()
+
+    def clear(self) -> None:
+        """Removes the keys that callers added."""
+        self._extra = None
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others: Any, **values: Any) -> None:
+        for key, value in dict(*others, **values).items():
+            self[key] = value
+
+    def __repr__(self) -> str:
+        state = _STATES[self._state]
+        return (
+            f"<cyasgi.ApplicationInstance {self.scope_id!r} {state}{', idle' if self._idle else ''},"
+            f" {len(self._items)} queued>"
+        )
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"cannot pickle or copy {self!r}: it belongs to a running task")
+
+    # The awaitable. send, throw and close make a coroutine of it for create_task, gather and TaskGroup.
+
+    def __await__(self) -> Generator[Any, None, ApplicationInstance]:
+        self._hold(True)
+        return self
+        yield
+
+    def send(self, value: None) -> None:
+        # A task made of the instance ends at once: it is not the one that is going to call the application.
+        self._hold(False)
+        raise StopIteration(self)
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> None:
+        raise (kind if isinstance(kind, BaseException) else (kind() if value is None else value))
+
+    def close(self) -> None:
+        """Nothing to be done: the coroutine protocol's."""
+
+
+MutableMapping.register(ApplicationInstance)
+Coroutine.register(ApplicationInstance)
+
+
+def _moment(value: Any) -> float:
+    """A point of time as `last_used` takes it."""
+    try:
+        moment = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"last_used={value!r}: accepted is a number of seconds since the epoch") from None
+    if isinstance(value, str) or math.isnan(moment):
+        raise (TypeError if isinstance(value, str) else ValueError)(
+            f"last_used={value!r}: accepted is a number of seconds since the epoch"
+        )
+    return moment
+
+
+class InstanceTable(MutableMapping[Any, Any]):
+    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
+
+    Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_assigned",
+        "_due",
+        "_entries",
+        "_finished",
+        "_ghosts",
+        "_natural",
+        "_swept",
+        "_thread",
+        "_timeout",
+        "_unit",
+        "_version",
+        "foreign",
+        "idle",
+        "on_finished",
+        "on_idle",
+        "reused",
+    )
+
+    def __init__(self, initial: Mapping[Any, Any] | None = None) -> None:
+        self._entries: dict[Any, Any] = {}
+        self._natural: collections.OrderedDict[Any, None] = collections.OrderedDict()
+        self._assigned: list[tuple[float, int, Any]] = []
+        self._finished: collections.OrderedDict[Any, None] = collections.OrderedDict()
+        self._due: dict[int, dict[Any, None]] = {}
+        self._timeout: float | None = None
+        self._unit = 1.0
+        self._swept = 0
+        self._version = 0
+        self._ghosts = 0
+        self._thread = 0
+        self.idle = 0
+        self.foreign = 0
+        self.reused = 0
+        #: Called once when something has finished; set by the checker before it sleeps.
+        self.on_finished: Callable[[], None] | None = None
+        #: Called whenever an instance becomes idle; set while the server drains.
+        self.on_idle: Callable[[], None] | None = None
+        if initial is not None:
+            self.update(initial)
+
+    # Used by the server
+
+    def lookup(self, scope_id: Hashable) -> ApplicationInstance | None:
+        """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
+        entry = self._entries.get(scope_id)
+        if type(entry) is not ApplicationInstance or entry._state == DONE or self._thread:
+            return None
+        if entry._loop is not asyncio._get_running_loop():
+            return None
+        entry._used = time.time()
+        if self._timeout is not None:
+            entry._active = time.monotonic()
+        if entry._assigned is None:
+            self._natural.move_to_end(entry)
+        else:
+            self._unassign(entry)
+        self.reused += 1
+        return entry
+
+    def entry(self, scope_id: Hashable) -> Any:
+        """The entry, or None, without counting as a use."""
+        return self._entries.get(scope_id)
+
+    def touch(self, entry: Any) -> None:
+        """Moves an entry to the young end of the order."""
+        entry._used = time.time()
+        entry._active = time.monotonic()
+        if entry._assigned is None:
+            self._natural.move_to_end(entry)
+        else:
+            self._unassign(entry)
+
+    def add(self, entry: Any) -> None:
+        """Enters an entry whose id is free, as the youngest."""
+        entry._used = time.time()
+        entry._active = time.monotonic()
+        self._entries[entry.scope_id] = entry
+        entry._table = self
+        self._version += 1
+        self._natural[entry] = None
+        if entry._state == DONE if type(entry) is ApplicationInstance else entry.ended:
+            self._finished[entry] = None
+        if self._timeout is not None:
+            self._schedule(entry, entry._active + self._timeout)
+        if type(entry) is ApplicationInstance:
+            if entry._idle:
+                self._now_idle()
+        else:
+            self.foreign += 1
+
+    def remove(self, entry: Any) -> bool:
+        """Takes out this very entry; False if it was not in the table."""
+        if entry._table is not self:
+            return False
+        del self._entries[entry.scope_id]
+        entry._table = None
+        self._version += 1
+        if entry._assigned is None:
+            del self._natural[entry]
+        else:
+            self._drop_assigned(entry)
+            entry._used, entry._assigned = entry._assigned[0], None
+        self._finished.pop(entry, None)
+        if entry._bucket != -1:
+            self._unschedule(entry)
+        if type(entry) is ApplicationInstance:
+            if entry._idle:
+                self.idle -= 1
+        else:
+            self.foreign -= 1
+            entry.unwatch()
+        return True
+
+    def victim(self, spared: Any = None) -> Any:
+        """The entry that is to make room: a finished one; else the least recently used idle one, looking past a
+        bounded number of busy ones; else the least recently used. Never `spared`, while there is another."""
+        for entry in self._finished:
+            if entry is not spared:
+                return entry
+        first = None
+        for looked, entry in enumerate(self._in_order()):
+            if entry is spared:
+                continue
+            if entry.idle:
+                return entry
+            if first is None:
+                first = entry
+            if looked >= LOOK_PAST:
+                break
+        return spared if first is None and spared is not None and spared._table is self else first
+
+    def pop_finished(self) -> Any:
+        """An entry whose run has ended, no longer listed as such; None if there is none."""
+        while self._finished:
+            entry, _ = self._finished.popitem(last=False)
+            return entry
+        return None
+
+    def finished_count(self) -> int:
+        return len(self._finished)
+
+    def entries(self) -> list[Any]:
+        """All entries, in no particular order."""
+        return list(self._entries.values())
+
+    def keep(self, entry: Any) -> None:
+        """An override refused to delete this entry: that counts as a use."""
+        if entry._table is self:
+            self.touch(entry)
+            if self._timeout is not None:
+                if entry._bucket != -1:
+                    self._unschedule(entry)
+                self._schedule(entry, entry._active + self._timeout)
+
+    def set_timeout(self, timeout: float | None, unit: float) -> None:
+        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
+        if timeout == self._timeout and (timeout is None or unit == self._unit):
+            return
+        self._due.clear()
+        for entry in self._entries.values():
+            entry._bucket = -1
+        self._timeout, self._unit = timeout, unit
+        self._swept = int(time.monotonic() / unit)
+        if timeout is not None:
+            wall, now = time.time(), time.monotonic()
+            for entry in self._entries.values():
+                entry._active = max(entry._active, now - max(0.0, wall - entry._used))
+                self._schedule(entry, entry._active + timeout)
+
+    def pop_expired(self) -> Any:
+        """An entry that has been idle for longer than the timeout; None if there is none (yet)."""
+        timeout = self._timeout
+        if timeout is None:
+            return None
+        now = time.monotonic()
+        current = int(now / self._unit)
+        if current - self._swept > len(self._due) + 1:
+            # After a long pause: look at the buckets that exist rather than at every step of time.
+            self._swept = min((bucket for bucket in self._due if bucket <= current), default=current)
+        while self._swept <= current:
+            bucket = self._due.get(self._swept)
+            while bucket:
+                entry = next(reversed(bucket))
+                self._unschedule(entry)
+                due = entry._active + timeout if entry.idle or entry.ended else now + timeout
+                if due < now:
+                    return entry
+                self._schedule(entry, due)
+            if self._swept == current:
+                break
+            self._swept += 1
+        return None
+
+    def _schedule(self, entry: Any, due: float) -> None:
+        # Strictly after the current step, so that a sweep never meets an entry twice.
+        number = max(int(due / self._unit) + 1, self._swept + 1)
+        self._due.setdefault(number, {})[entry] = None
+        entry._bucket = number
+
+    def _unschedule(self, entry: Any) -> None:
+        bucket = self._due[entry._bucket]
+        del bucket[entry]
+        if not bucket:
+            del self._due[entry._bucket]
+        entry._bucket = -1
+
+    def _add_finished(self, entry: Any) -> None:
+        self._finished[entry] = None
+        notify, self.on_finished = self.on_finished, None
+        if notify is not None:
+            notify()
+
+    def _now_idle(self) -> None:
+        self.idle += 1
+        if self.on_idle is not None:
+            self.on_idle()
+
+    # Order
+
+    def _assign(self, entry: Any, moment: float) -> None:
+        if entry._assigned is None:
+            del self._natural[entry]
+        else:
+            self._drop_assigned(entry)
+        entry._assigned = (moment, next(_sequence))
+        bisect.insort(self._assigned, (*entry._assigned, entry))
+        if self._timeout is not None:
+            entry._active = time.monotonic() - max(0.0, time.time() - moment)
+            self._unschedule(entry)
+            self._schedule(entry, entry._active + self._timeout)
+
+    def _unassign(self, entry: Any) -> None:
+        self._drop_assigned(entry)
+        entry._assigned = None
+        self._natural[entry] = None
+
+    def _drop_assigned(self, entry: Any) -> None:
+        del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
+
+    def _settled(self, entry: Any) -> bool:
+        """Whether a foreign entry stands where its dict says; if not, moves it there."""
+        if type(entry) is ForeignEntry:
+            value = entry.details.get("last_used")
+            if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
+                self._assign(entry, float(value))
+                return False
+        return True
+
+    def _in_order(self) -> Iterator[Any]:
+        """The entries, least recently used first, for as long as nothing but this changes the order."""
+        natural = iter(self._natural)
+        young = next(natural, None)
+        index = 0
+        moved = 0
+        while True:
+            assigned = self._assigned[index] if index < len(self._assigned) else None
+            if assigned is not None and (young is None or assigned[0] <= young._used):
+                entry = assigned[2]
+                if moved < LOOK_PAST and not self._settled(entry):
+                    moved += 1
+                    continue
+                index += 1
+                yield entry
+            elif young is not None:
+                yield young
+                young = next(natural, None)
+            else:
+                return
+
+    def _keys_in_order(self) -> list[Any]:
+        natural = list(self._natural)
+        if not self._assigned:
+            return [entry.scope_id for entry in natural]
+        for _, _, entry in list(self._assigned):
+            self._settled(entry)
+        merged: list[Any] = []
+        index = 0
+        for moment, _, entry in self._assigned:
+            while index < len(natural) and natural[index]._used < moment:
+                merged.append(natural[index].scope_id)
+                index += 1
+            merged.append(entry.scope_id)
+        merged.extend(entry.scope_id for entry in natural[index:])
+        return merged
+
+    # The mapping
+
+    def _find(self, scope_id: Any) -> Any:
+        """The entry as the current task is to see it; None if there is none."""
+        if self._thread and self._thread != threading.get_ident():
+            raise RuntimeError("application_instances was used from another thread than its event loop's")
+        if self._ghosts:
+            ghost = haunted.get()
+            if ghost is not None and ghost.haunts(self, scope_id):
+                return ghost.entry if ghost.visible else None
+        return self._entries.get(scope_id)
+
+    def __getitem__(self, scope_id: Any) -> Any:
+        entry = self._find(scope_id)
+        if entry is None:
+            raise KeyError(scope_id)
+        return entry.public
+
+    def __setitem__(self, scope_id: Any, value: Any) -> None:
+        old = self._find(scope_id)
+        if isinstance(value, ApplicationInstance):
+            if value.scope_id != scope_id:
+                raise ValueError(f"{value!r} cannot be entered under another scope_id, {scope_id!r}")
+            if value._table is self:
+                return
+            if value._table is not None:
+                raise ValueError(f"{value!r} is in the table of another server")
+            entry: Any = value
+        elif isinstance(value, MutableMapping):
+            entry = ForeignEntry(scope_id, value)
+        else:
+            raise TypeError(
+                f"application_instances[{scope_id!r}] = {value!r}: accepted are an ApplicationInstance and a dict"
+                " with the keys input_queue, future, scope and last_used"
+            )
+        if old is not None:
+            self.remove(old)
+        self.add(entry)
+        if type(entry) is ForeignEntry:
+            self._settled(entry)
+            entry.watch()
+
+    def __delitem__(self, scope_id: Any) -> None:
+        entry = self._find(scope_id)
+        if entry is None or not self._vanish(entry):
+            raise KeyError(scope_id)
+
+    def _vanish(self, entry: Any) -> bool:
+        """Takes out an entry by hand, or a ghost out of its override's sight."""
+        if self.remove(entry):
+            return True
+        ghost: Ghost | None = haunted.get()
+        if ghost is None or ghost.entry is not entry:
+            return False
+        ghost.visible = False
+        return True
+
+    def __contains__(self, scope_id: object) -> bool:
+        return self._find(scope_id) is not None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Any]:
+        version = self._version
+        first = next(self._in_order(), None)
+        if first is None:
+            return
+        # The oldest one is had for nothing; only who goes on pays for a list.
+        yield first.scope_id
+        for scope_id in self._keys_in_order() if version == self._version else ():
+            if version != self._version:
+                break
+            if self._entries[scope_id] is not first:
+                yield scope_id
+        if version != self._version:
+            raise RuntimeError("application_instances changed while it was iterated over")
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(self._keys_in_order())
+
+    def popitem(self) -> tuple[Any, Any]:
+        """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        for entry in self._in_order():
+            self.remove(entry)
+            return entry.scope_id, entry.public
+        raise KeyError("popitem(): the table is empty")
+
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict with the same entries, least recently used first."""
+        return dict(self)
+
+    def __repr__(self) -> str:
+        return f"<cyasgi.InstanceTable of {len(self._entries)}, {self.idle} idle>"
+
+    def __reduce__(self) -> Any:
+        return InstanceTable, (self.copy(),)
+
+
+def _is_moment(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not math.isnan(value)

@@ -1,0 +1,742 @@
+"""The life of a server's entries: made, evicted, deleted, renewed, seen off, reported."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import threading
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent import futures
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asgiref.compatibility import double_to_single_callable, guarantee_single_callable
+
+from ._backend import ApplicationInstance, ForeignEntry, InstanceTable, Pass
+from ._context import Ghost, current_instance, haunted, outside
+from ._deletion import Deletion
+from ._reports import Reports, logger
+from ._settings import clamped_interval
+
+if TYPE_CHECKING:
+    from ._calling import Application
+    from ._running import Running
+    from .server import StatelessServer
+
+NEW, HELD, AUTO, CALLER, DONE = range(5)
+_OUTCOMES = ("", "finished", "failed", "cancelled")
+
+#: Victims whose override may refuse before making room goes over its head.
+REFUSALS = 16
+#: Entries that one pass of the loop sees off.
+ENTRIES_A_PASS = 100
+
+
+def as_single_callable(application: Any) -> Application:
+    """Any kind of ASGI application as one that is called with (scope, receive, send) by position.
+
+    Raises:
+        TypeError: it cannot be called with (scope, receive, send) nor, in the style of ASGI 2, with (scope).
+    """
+    if not callable(application):
+        raise TypeError(f"application={application!r}: accepted is an ASGI application, a callable")
+    single = guarantee_single_callable(application)
+    if single is application:
+        if not _takes(application, 3):
+            raise TypeError(f"application={application!r}: it cannot be called with (scope, receive, send)")
+        return single
+    if not getattr(application, "_asgi_double_callable", False) and _takes(application, 3):
+        # A plain callable that returns an awaitable, which the hint-less rule takes for a double callable.
+        return application  # type: ignore[no-any-return]
+    if not _takes(application, 1):
+        raise TypeError(
+            f"application={application!r}: it cannot be called with (scope, receive, send), nor with (scope)"
+        )
+    return double_to_single_callable(application)
+
+
+def _takes(function: Any, count: int) -> bool:
+    try:
+        inspect.signature(function).bind(*(None,) * count)
+    except TypeError:
+        return False
+    except ValueError:
+        # A callable without a signature, made in C: only a call can tell.
+        return True
+    return True
+
+
+class Closing:
+    """A run that goes on after its entry has left the table."""
+
+    __slots__ = ("deadline", "successors", "timer", "waiters")
+
+    def __init__(self, deadline: float) -> None:
+        #: When it is cancelled once more, in seconds of the monotonic clock.
+        self.deadline = deadline
+        self.waiters: list[asyncio.Future[None]] = []
+        #: Instances of the same id that start when it has ended.
+        self.successors: list[ApplicationInstance] = []
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Holder:
+    """A task that holds instances by having awaited them: when it ends, those that nobody runs are orphans."""
+
+    __slots__ = ("_instances", "_life", "_task")
+
+    def __init__(self, life: Life, task: asyncio.Task[Any]) -> None:
+        self._life = life
+        self._task = task
+        self._instances: dict[ApplicationInstance, None] = {}
+        task.add_done_callback(self._ended)
+
+    def hold(self, instance: ApplicationInstance) -> None:
+        self._instances[instance] = None
+        instance._holder = self
+
+    def drop(self, instance: ApplicationInstance) -> None:
+        """The instance has ended, or somebody else holds it."""
+        instance._holder = None
+        self._instances.pop(instance, None)
+        self._life.orphans.pop(instance, None)
+
+    def _ended(self, _: object) -> None:
+        self._life.holders.pop(self._task, None)
+        for instance in self._instances:
+            if is_held(instance):
+                self._life.orphans[instance] = time.monotonic()
+
+
+def is_held(instance: ApplicationInstance) -> bool:
+    """Whether it waits for a caller that has not begun to run it."""
+    call = instance._call
+    return instance._state == HELD or (instance._state == CALLER and call is not None and not call.started)
+
+
+class Life:
+    """All that a StatelessServer keeps about its instances, the table aside. Refers to no server: instances do."""
+
+    def __init__(self) -> None:
+        self.table = InstanceTable()
+        self.reports = Reports()
+        self.counts = dict.fromkeys(
+            ("created", "evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+        )
+        self.closing: dict[Any, Closing] = {}
+        #: The youngest closing run of an id.
+        self.closing_ids: dict[Hashable, Any] = {}
+        #: Runs that were cancelled twice and go on.
+        self.stubborn: set[Any] = set()
+        self.unstarted: dict[ApplicationInstance, None] = {}
+        self.holders: dict[asyncio.Task[Any], Holder] = {}
+        self.orphans: dict[ApplicationInstance, float] = {}
+        #: Tasks in which asynchronous overrides of delete methods run, and overrides that wait for a loop.
+        self.overrides: set[asyncio.Task[None]] = set()
+        self._deferred: list[Callable[[], Any]] = []
+        self._application: Any = None
+        self._single: Application | None = None
+        self._victim: Any = None
+        self._warned_of_refusal = False
+        self._sleepers: dict[asyncio.Future[None], None] = {}
+        #: The arun() at work.
+        self.running: Running | None = None
+        #: Set while the server stops: called when a run has ended.
+        self.on_ended: Callable[[], None] | None = None
+
+    def __reduce__(self) -> Any:
+        """A copy or a pickle of a server takes the entries along, as the reference's does, but nobody's life."""
+        return _restored, (self.table,)
+
+    # Making
+
+    def obtain(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> Any:
+        """The slow half of get_or_create: whatever a touch does not settle."""
+        table = self.table
+        self._check_thread()
+        entry = table.entry(scope_id)
+        loop = asyncio._get_running_loop()
+        if entry is not None:
+            queue = self._usable(entry, loop)
+            if queue is not None:
+                return queue
+        single = self._single
+        if single is None or server.application is not self._application:
+            single = as_single_callable(server.application)
+            self._single, self._application = single, server.application
+        instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
+        if self.closing_ids and scope_id in self.closing_ids:
+            self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
+        if loop is not None:
+            instance._start(loop)
+            if loop.get_debug():
+                table._thread = threading.get_ident()
+        # Built: only now somebody may lose its place for it.
+        try:
+            if entry is not None and entry._table is table:
+                self.dismiss(server, entry)
+                self.delete_entry(server, entry)
+            limit = server.max_applications
+            if limit is not None and len(table) >= limit:
+                self._make_room(server, limit)
+            # An override may have asked for the same id.
+            other = table.entry(scope_id)
+            queue = None if other is None else self._usable(other, loop)
+        except BaseException:
+            self._unmake(instance)
+            raise
+        if queue is not None:
+            self._unmake(instance)
+            return queue
+        if other is not None:
+            self.delete_entry(server, other)
+        table.add(instance)
+        self.counts["created"] += 1
+        if loop is None:
+            self.unstarted[instance] = None
+        return instance
+
+    def _check_thread(self) -> None:
+        thread = self.table._thread
+        if thread and thread != threading.get_ident():
+            raise RuntimeError("application_instances was used from another thread than its event loop's")
+
+    def _usable(self, entry: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
+        """What get_or_create returns for an entry that is there; None if it has to be renewed."""
+        if entry.ended:
+            return None
+        table = self.table
+        if type(entry) is ForeignEntry:
+            queue = entry.details.get("input_queue")
+            if queue is not None:
+                entry.details["last_used"] = time.time()
+                table.touch(entry)
+                table.reused += 1
+            return queue
+        if entry._loop is None:
+            if loop is not None:
+                self.adopt(loop)
+        elif entry._loop is not loop and entry._loop.is_closed():
+            self._abandon(entry)
+        if entry.ended:
+            return None
+        table.touch(entry)
+        table.reused += 1
+        return entry
+
+    @staticmethod
+    def _unmake(instance: ApplicationInstance) -> None:
+        """An instance that was never entered: its task finds it done at its first step."""
+        instance._state = DONE
+        instance._open_gate()
+
+    def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A loop of this server's runs: starts what waits for one, and ends what belongs to a closed one."""
+        if self.unstarted:
+            waiting, self.unstarted = self.unstarted, {}
+            for instance in waiting:
+                placeholder = instance._placeholder
+                if placeholder is not None and placeholder.cancelled():
+                    instance._finish(asyncio.CancelledError(), None)
+                else:
+                    instance._start(loop)
+        deferred, self._deferred = self._deferred, []
+        for start in deferred:
+            start()
+        self.reports.kick()
+
+    def end_stale(self) -> None:
+        """Ends the records that belong to a closed loop."""
+        for entry in self.table.entries():
+            if type(entry) is ApplicationInstance and entry._loop is not None and not entry.ended:
+                if entry._loop.is_closed():
+                    self._abandon(entry)
+
+    @staticmethod
+    def _abandon(instance: ApplicationInstance) -> None:
+        """Its loop is closed: the task will never take another step."""
+        if instance._task is not None:
+            instance._task._log_destroy_pending = False  # type: ignore[attr-defined]
+        instance._finish(asyncio.CancelledError(), None)
+
+    # Ids whose old run still cleans up
+
+    def _follow(self, instance: ApplicationInstance, old: Any, timeout: float) -> None:
+        closing = self.closing[old]
+        instance._predecessor = old
+        closing.successors.append(instance)
+        if closing.timer is None:
+            loop = asyncio._get_running_loop()
+            if loop is not None:
+                closing.timer = loop.call_later(timeout, self._release, closing)
+
+    @staticmethod
+    def _release(closing: Closing) -> None:
+        """The successors' wait is over."""
+        if closing.timer is not None:
+            closing.timer.cancel()
+        successors, closing.successors = closing.successors, []
+        for instance in successors:
+            instance._predecessor = None
+            if instance._state == AUTO or instance._state == NEW:
+                instance._open_gate()
+
+    async def wait_for_predecessor(self, instance: ApplicationInstance) -> None:
+        await self.wait_closed(instance._predecessor, instance._server.shutdown_timeout)
+        instance._predecessor = None
+
+    # Making room and deleting
+
+    def _make_room(self, server: StatelessServer, limit: int) -> None:
+        table = self.table
+        refusals = 0
+        while len(table) >= limit:
+            victim = table.victim(self.asking(server))
+            if victim is None:
+                return
+            before = len(table)
+            live = not victim.ended
+            self._evict(server, victim)
+            if len(table) < before:
+                self.counts["evicted"] += live
+                continue
+            if not self._warned_of_refusal:
+                self._warned_of_refusal = True
+                logger.warning(
+                    "making room: an override of delete_application_instance or delete_oldest_application_instance"
+                    " did not delete scope_id %r, which is passed over",
+                    victim.scope_id,
+                )
+            refusals += 1
+            if refusals > REFUSALS and victim._table is table:
+                self.delete_entry(server, victim)
+                self.counts["evicted"] += live
+            else:
+                table.keep(victim)
+
+    @staticmethod
+    def asking(server: StatelessServer) -> ApplicationInstance | None:
+        """The instance of this server whose application is at work now."""
+        instance = current_instance()
+        return instance if instance is not None and instance._server is server else None
+
+    def _evict(self, server: StatelessServer, victim: Any) -> None:
+        self._victim = victim
+        try:
+            result = server.delete_oldest_application_instance()
+        except Exception:
+            logger.exception("delete_oldest_application_instance raised, making room")
+            return
+        finally:
+            self._victim = None
+        if result is not None and type(result) is not Deletion and inspect.isawaitable(result):
+            self.table.remove(victim)
+            self._override(server, result, victim, oldest=True)
+
+    def delete_oldest(self, server: StatelessServer) -> Deletion:
+        """The base of delete_oldest_application_instance."""
+        ghost = haunted.get()
+        if ghost is not None and ghost.oldest and not ghost.over and ghost.table is self.table:
+            ghost.oldest = False
+            return self.dismiss(server, ghost.entry)
+        victim, self._victim = self._victim, None
+        if victim is not None:
+            return self.dismiss(server, victim)
+        victim = self.table.victim(self.asking(server))
+        if victim is None:
+            return Deletion(False)
+        live = not victim.ended
+        deletion = self.dismiss(server, victim)
+        if victim._table is None:
+            self.counts["evicted"] += live
+        return deletion
+
+    def dismiss(self, server: StatelessServer, entry: Any) -> Deletion:
+        """An entry leaves by the server's hand: through `delete_application_instance`, overridden or not.
+
+        A plain override that refuses leaves it in the table.
+        """
+        try:
+            result: Any = server.delete_application_instance(entry.scope_id)
+        except Exception:
+            logger.exception("delete_application_instance(%r) raised", entry.scope_id)
+            result = None
+        if type(result) is Deletion:
+            return result
+        if result is not None and inspect.isawaitable(result):
+            self.table.remove(entry)
+            return self._override(server, result, entry, oldest=False)
+        return Deletion(entry._table is None)
+
+    def _override(self, server: StatelessServer, awaitable: Awaitable[Any], entry: Any, oldest: bool) -> Deletion:
+        """Runs an asynchronous override for an entry that has just left the table."""
+        ghost = Ghost(self.table, entry, oldest)
+        self.table._ghosts += 1
+        context = outside()
+        context.run(haunted.set, ghost)
+        finishing = self._finish_override(server, awaitable, ghost)
+        started: list[asyncio.Task[None]] = []
+
+        def start() -> None:
+            task = context.run(asyncio.get_running_loop().create_task, finishing)
+            self.overrides.add(task)
+            task.add_done_callback(self.overrides.discard)
+            started.append(task)
+
+        if asyncio._get_running_loop() is None:
+            self._deferred.append(start)
+        else:
+            start()
+
+        async def wait() -> None:
+            for task in started:
+                if task is not asyncio.current_task() and not self._own(entry):
+                    await asyncio.wait({task}, timeout=server.shutdown_timeout)
+
+        return Deletion(True, wait)
+
+    async def _finish_override(self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost) -> None:
+        try:
+            await awaitable
+        except Exception:
+            logger.exception("an asynchronous override that deletes scope_id %r raised", ghost.entry.scope_id)
+        finally:
+            ghost.over = True
+            self.table._ghosts -= 1
+            if not ghost.deleted:
+                self.delete_entry(server, ghost.entry)
+
+    def delete(self, server: StatelessServer, scope_id: Hashable) -> Deletion:
+        """The base of delete_application_instance."""
+        self._check_thread()
+        ghost = haunted.get()
+        if ghost is not None and ghost.haunts(self.table, scope_id):
+            if ghost.deleted:
+                return Deletion(False)
+            ghost.deleted = True
+            ghost.visible = False
+            return self.delete_entry(server, ghost.entry)
+        entry = self.table.entry(scope_id)
+        if entry is None:
+            return Deletion(False)
+        return self.delete_entry(server, entry)
+
+    def delete_entry(self, server: StatelessServer, entry: Any) -> Deletion:
+        """Takes this very entry out of the table, ends its run and reports it."""
+        self.table.remove(entry)
+        if entry in self.closing:
+            pass
+        elif entry.ended:
+            self._report(server, entry)
+            return Deletion(True)
+        elif type(entry) is ForeignEntry:
+            self._close_foreign(server, entry)
+        else:
+            self._close(server, entry)
+        if entry not in self.closing:
+            return Deletion(True)
+        return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
+
+    def _close(self, server: StatelessServer, instance: ApplicationInstance) -> None:
+        self.unstarted.pop(instance, None)
+        loop, call, task = instance._loop, instance._call, instance._task
+        if loop is None:
+            if instance._placeholder is not None:
+                instance._placeholder.cancel()
+            instance._finish(asyncio.CancelledError(), None)
+            return
+        if loop.is_closed():
+            self._abandon(instance)
+            return
+        self.closing[instance] = Closing(time.monotonic() + server.shutdown_timeout)
+        if instance._predecessor is None:
+            self.closing_ids[instance.scope_id] = instance
+        if call is not None:
+            call.cancel()
+        if task is not None:
+            task.cancel()
+
+    def _close_foreign(self, server: StatelessServer, entry: ForeignEntry) -> None:
+        future = entry.details.get("future")
+        if not asyncio.isfuture(future) or future.get_loop().is_closed():
+            cancel = getattr(future, "cancel", None)
+            if callable(cancel):
+                cancel()
+            self._report(server, entry)
+            return
+        self.closing[entry] = Closing(time.monotonic() + server.shutdown_timeout)
+        self.closing_ids[entry.scope_id] = entry
+        entry._watched = future
+        future.add_done_callback(lambda _: self._closed(server, entry))
+        future.cancel()
+
+    # The end of a run
+
+    def ended(self, instance: ApplicationInstance) -> None:
+        """Called by every run of an own instance at its end, from within its last step."""
+        self.counts[_OUTCOMES[instance._outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._closed(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _closed(self, server: StatelessServer, entry: Any) -> None:
+        closing = self.closing.pop(entry, None)
+        self.stubborn.discard(entry)
+        if closing is not None:
+            if self.closing_ids.get(entry.scope_id) is entry:
+                del self.closing_ids[entry.scope_id]
+            self._release(closing)
+            for waiter in closing.waiters:
+                _resolve(waiter)
+        self._report(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _report(self, server: StatelessServer, entry: Any) -> None:
+        """Tells the hooks of an entry that has ended and left the table."""
+        if entry._reported:
+            return
+        entry._reported = True
+        if type(entry) is ForeignEntry:
+            error, messages = _foreign_outcome(entry)
+            if error is not None:
+                self.counts["failed"] += 1
+        else:
+            error, messages = entry._error, entry._leftover()
+            entry._error = None
+        if error is not None:
+            self.reports.exception(server, error, entry.public)
+        if messages:
+            self.counts["undelivered"] += len(messages)
+            self.reports.undelivered(server, messages, entry.public)
+
+    def late(self, instance: ApplicationInstance, message: Any) -> None:
+        """A message put on an instance that has ended."""
+        if instance._reported:
+            self.counts["undelivered"] += 1
+            self.reports.late(instance._server, message, instance)
+        else:
+            instance._keep(message)
+
+    def call_again(self, instance: ApplicationInstance) -> None:
+        """A caller's run has ended and the caller calls again: the record is live again."""
+        table = self.table
+        here = table.entry(instance.scope_id)
+        if here is not None and here is not instance:
+            raise RuntimeError(f"scope_id {instance.scope_id!r} belongs to a newer instance by now")
+        if instance._begun:
+            raise RuntimeError(f"the application of scope_id {instance.scope_id!r} was run by the server and has ended")
+        server = instance._server
+        if here is None:
+            limit = server.max_applications
+            if limit is not None and len(table) >= limit:
+                self._make_room(server, limit)
+        else:
+            table.remove(instance)
+        self._report(server, instance)
+        instance._reported = False
+        instance._state = HELD
+        if instance._task is None or instance._task.done():
+            instance._start(asyncio.get_running_loop())
+        table.add(instance)
+
+    # Waiting
+
+    def _own(self, entry: Any) -> bool:
+        """Whether the current task is part of the run of this entry."""
+        if current_instance() is entry:
+            return True
+        call = getattr(entry, "_call", None)
+        return call is not None and call.task is asyncio.current_task()
+
+    async def _wait_unless_own(self, entry: Any, timeout: float) -> None:
+        if not self._own(entry):
+            await self.wait_closed(entry, timeout)
+
+    async def wait_closed(self, entry: Any, timeout: float) -> None:
+        """Waits for the end of a run that is closing; when the time is over it is cancelled once more."""
+        closing = self.closing.get(entry)
+        if closing is None:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        closing.waiters.append(waiter)
+        timer = loop.call_later(timeout, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            if waiter in closing.waiters:
+                closing.waiters.remove(waiter)
+        if entry in self.closing:
+            self.cancel_again(entry)
+
+    def cancel_again(self, entry: Any) -> None:
+        """For a run that resists: one more cancellation; it stays referenced, and counted, until it ends."""
+        if entry in self.stubborn:
+            return
+        self.stubborn.add(entry)
+        logger.warning("the application of scope_id %r goes on after it was cancelled", entry.scope_id)
+        if type(entry) is ForeignEntry:
+            entry._watched.cancel()
+        elif entry._call is not None:
+            entry._call.cancel_again()
+        elif entry._task is not None:
+            entry._task.cancel()
+
+    # Holding
+
+    def hold(self, instance: ApplicationInstance) -> None:
+        """The current task has awaited the instance."""
+        task = asyncio.current_task()
+        if instance._holder is not None:
+            instance._holder.drop(instance)
+        if task is None:
+            return
+        holder = self.holders.get(task)
+        if holder is None:
+            holder = self.holders[task] = Holder(self, task)
+        holder.hold(instance)
+
+    # The checker
+
+    def wake(self) -> None:
+        sleepers, self._sleepers = self._sleepers, {}
+        for sleeper in sleepers:
+            if not sleeper.get_loop().is_closed():
+                _resolve(sleeper)
+
+    async def nap(self, seconds: float) -> None:
+        """Sleeps until a run has ended, or for so long."""
+        if self.table.finished_count():
+            await Pass()
+            return
+        loop = asyncio.get_running_loop()
+        sleeper = loop.create_future()
+        self._sleepers[sleeper] = None
+        self.table.on_finished = self.wake
+        timer = loop.call_later(seconds, _resolve, sleeper)
+        try:
+            await sleeper
+        finally:
+            timer.cancel()
+            self._sleepers.pop(sleeper, None)
+            if not self._sleepers:
+                self.table.on_finished = None
+
+    async def sweep(self, server: StatelessServer) -> None:
+        """One round of the checker."""
+        table = self.table
+        interval = clamped_interval(server.application_checker_interval)
+        idle_timeout = server.idle_timeout
+        table.set_timeout(idle_timeout, interval if idle_timeout is None else min(interval, idle_timeout))
+        seen = 0
+        # Only what has ended by now: what the hooks below bring about is the next round's.
+        for _ in range(table.finished_count()):
+            entry = table.pop_finished()
+            if entry is None:
+                break
+            self.dismiss(server, entry)
+            seen += 1
+            if seen % ENTRIES_A_PASS == 0:
+                await Pass()
+        while (entry := table.pop_expired()) is not None:
+            live = not entry.ended
+            self.dismiss(server, entry)
+            if entry._table is table:
+                table.keep(entry)
+            else:
+                self.counts["expired"] += live
+            seen += 1
+            if seen % ENTRIES_A_PASS == 0:
+                await Pass()
+        now = time.monotonic()
+        while self.orphans:
+            instance, since = next(iter(self.orphans.items()))
+            if since + interval > now:
+                break
+            del self.orphans[instance]
+            if instance._table is table and is_held(instance):
+                self.dismiss(server, instance)
+                self.counts["orphaned"] += instance._table is None
+        while self.closing:
+            entry, closing = next(iter(self.closing.items()))
+            if closing.deadline > now:
+                break
+            # Behind all the others, who are still to be looked at.
+            closing.deadline = math.inf
+            self.closing[entry] = self.closing.pop(entry)
+            self.cancel_again(entry)
+
+    # From other threads
+
+    def put_threadsafe(self, instance: ApplicationInstance, message: Any) -> futures.Future[None]:
+        accepted: futures.Future[None] = futures.Future()
+        loop = instance._loop
+        if loop is None:
+            self._accept(instance, message, accepted)
+        else:
+            loop.call_soon_threadsafe(self._accept, instance, message, accepted)
+        return accepted
+
+    @staticmethod
+    def _accept(instance: ApplicationInstance, message: Any, accepted: futures.Future[None]) -> None:
+        try:
+            instance.put_nowait(message)
+        except asyncio.QueueFull:
+            if instance._loop is None:
+                raise
+            task = instance._loop.create_task(instance.put(message))
+            task.add_done_callback(lambda task: _pass_on(task, accepted))
+        else:
+            accepted.set_result(None)
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "live": len(self.table),
+            "idle": self.table.idle,
+            "created": self.counts["created"],
+            "reused": self.table.reused,
+            **{name: self.counts[name] for name in ("evicted", "expired", "finished", "failed", "cancelled", "orphaned")},
+            "closing": len(self.closing),
+            "undelivered": self.counts["undelivered"],
+        }
+
+
+def _restored(table: InstanceTable) -> Life:
+    life = Life()
+    life.table = table
+    return life
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _pass_on(task: asyncio.Task[None], accepted: futures.Future[None]) -> None:
+    if task.cancelled():
+        accepted.cancel()
+    elif (error := task.exception()) is not None:
+        accepted.set_exception(error)
+    else:
+        accepted.set_result(None)
+
+
+def _foreign_outcome(entry: ForeignEntry) -> tuple[BaseException | None, list[Any]]:
+    """The error of a plain dict's future, and what is left in its queue."""
+    future = entry._watched
+    error = None
+    if future is not None and future.done() and not future.cancelled():
+        error = future.exception()
+    messages = []
+    queue = entry.details.get("input_queue")
+    if isinstance(queue, asyncio.Queue):
+        while not queue.empty():
+            messages.append(queue.get_nowait())
+    return error, messages

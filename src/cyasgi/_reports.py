@@ -1,0 +1,127 @@
+"""Calls the hooks `application_exception` and `application_undelivered`: once each, in the background, whatever they do."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ._backend import Pass
+from ._context import outside
+
+if TYPE_CHECKING:
+    from .server import StatelessServer
+
+logger = logging.getLogger("cyasgi.server")
+
+#: Asynchronous hooks at work at the same time; further reports wait.
+HOOKS_AT_ONCE = 100
+#: Reports made before the loop may turn.
+REPORTS_A_PASS = 100
+
+EXCEPTION = "application_exception"
+UNDELIVERED = "application_undelivered"
+
+
+class Reports:
+    """What is still to be told to a server's hooks."""
+
+    __slots__ = ("_hooks", "_late", "_pending", "_reporter")
+
+    def __init__(self) -> None:
+        #: (server, name of the hook, exception or messages, details), oldest first.
+        self._pending: collections.deque[tuple[StatelessServer, str, Any, Any]] = collections.deque()
+        #: Lists in `_pending` that further messages of the same instance may join.
+        self._late: dict[Any, list[Any]] = {}
+        self._reporter: asyncio.Task[None] | None = None
+        self._hooks: set[asyncio.Task[None]] = set()
+
+    def exception(self, server: StatelessServer, error: BaseException, details: Any) -> None:
+        self._pending.append((server, EXCEPTION, error, details))
+        self.kick()
+
+    def undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+        self._pending.append((server, UNDELIVERED, messages, details))
+        self.kick()
+
+    def late(self, server: StatelessServer, message: Any, details: Any) -> None:
+        """A message that was put when its instance had already been reported."""
+        messages = self._late.get(details)
+        if messages is None:
+            messages = self._late[details] = []
+            self.undelivered(server, messages, details)
+        messages.append(message)
+
+    def kick(self) -> None:
+        """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop's start does."""
+        if not self._pending:
+            return
+        loop = asyncio._get_running_loop()
+        reporter = self._reporter
+        if loop is None or reporter is not None and not reporter.done() and not reporter.get_loop().is_closed():
+            return
+        self._reporter = outside().run(loop.create_task, self._report())
+
+    async def flush(self) -> None:
+        """Waits until every report has been made and every hook has returned."""
+        self.kick()
+        while self._pending or self._hooks:
+            waiting = set(self._hooks)
+            if self._reporter is not None and not self._reporter.done():
+                waiting.add(self._reporter)
+            if not waiting:
+                return
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+    def cancel(self) -> set[asyncio.Task[None]]:
+        """Cancels what is at work, and gives it; what was not begun stays to be told."""
+        tasks = {task for task in (self._reporter, *self._hooks) if task is not None and not task.done()}
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def _report(self) -> None:
+        made = 0
+        while self._pending:
+            if len(self._hooks) >= HOOKS_AT_ONCE:
+                await asyncio.wait(self._hooks, return_when=asyncio.FIRST_COMPLETED)
+                continue
+            server, name, subject, details = self._pending.popleft()
+            if name == UNDELIVERED:
+                self._late.pop(details, None) if self._late else None
+            self._call(server, name, subject, details)
+            del server, subject, details
+            made += 1
+            if made % REPORTS_A_PASS == 0:
+                await Pass()
+
+    def _call(self, server: StatelessServer, name: str, subject: Any, details: Any) -> None:
+        task = getattr(details, "_task", None)
+        if name == EXCEPTION and task is not None and task.done() and not task.cancelled():
+            # So that asyncio does not complain that nobody ever looked at it.
+            task.exception()
+        try:
+            result = getattr(server, name)(subject, details)
+            if not inspect.isawaitable(result):
+                return
+        except Exception as error:
+            _log_failure(name, subject, error)
+            return
+        task = asyncio.get_running_loop().create_task(_guard(name, subject, result))
+        self._hooks.add(task)
+        task.add_done_callback(self._hooks.discard)
+
+
+async def _guard(name: str, subject: Any, awaitable: Any) -> None:
+    try:
+        await awaitable
+    except Exception as error:
+        _log_failure(name, subject, error)
+
+
+def _log_failure(name: str, subject: Any, error: BaseException) -> None:
+    logger.error("the hook %s raised %r", name, error, exc_info=error)
+    if name == EXCEPTION:
+        logger.error("the exception it was called with: %r", subject, exc_info=subject)

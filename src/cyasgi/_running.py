@@ -1,0 +1,321 @@
+"""Running a server and stopping it: handle(), the checker, listeners, draining, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ._backend import ApplicationInstance, ForeignEntry, Pass
+from ._context import outside
+from ._life import ENTRIES_A_PASS, Life, is_held
+from ._listeners import is_server, is_serving, opening, watched
+from ._reports import logger
+
+if TYPE_CHECKING:
+    from .server import StatelessServer
+
+#: Seconds between looks at what cannot tell of its state: listeners, queues of plain dicts.
+POLL = 0.05
+
+
+class Running:
+    """One arun() of a server, from its start to its end."""
+
+    def __init__(self, server: StatelessServer, life: Life, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._life = life
+        self._loop = loop
+        self._listeners: list[Any] = []
+        self._spawned: set[asyncio.Task[Any]] = set()
+        #: Resolved by the first request to stop, or by a spawned task's failure.
+        self._stop: asyncio.Future[None] = loop.create_future()
+        #: Resolved by the second: what is still running is cancelled at once.
+        self._force: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def stale(self) -> bool:
+        """Its loop was closed over it."""
+        return self._loop.is_closed()
+
+    def request_stop(self) -> None:
+        """The first request drains, the second cancels at once."""
+        if not self._stop.done():
+            self._stop.set_result(None)
+        elif not self._force.done():
+            self._force.set_result(None)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = outside().run(self._loop.create_task, coroutine)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned_ended)
+        return task
+
+    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
+        self._spawned.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not self._stop.done():
+            self._stop.set_exception(error)
+        elif error is not None:
+            logger.error("a spawned task failed while the server stopped", exc_info=error)
+
+    async def serve(self) -> None:
+        """Runs the server to its end, whatever that is."""
+        life, server = self._life, self._server
+        life.end_stale()
+        life.adopt(self._loop)
+        with watched(self._loop):
+            context = outside()
+            context.run(opening.set, self._listeners)
+            handle = context.run(self._loop.create_task, server.handle())
+            checker = outside().run(self._loop.create_task, self._check())
+            graceful = False
+            try:
+                await self._handled(handle)
+                graceful = True
+            finally:
+                await self._shut_down(handle, checker, graceful)
+
+    async def _check(self) -> None:
+        try:
+            await self._server.application_checker()
+        except Exception:
+            logger.exception("application_checker raised; the server goes on without it")
+
+    async def _handled(self, handle: asyncio.Task[None]) -> None:
+        """Until handle() has returned and its listeners are closed, or a stop was asked for; raises what ends it."""
+        await asyncio.wait({handle, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._stop.done():
+            handle.result()
+            while not self._stop.done() and any(map(is_serving, self._listeners)):
+                await asyncio.wait({self._stop}, timeout=POLL)
+        if self._stop.done():
+            self._stop.result()
+
+    async def _shut_down(self, handle: asyncio.Task[None], checker: asyncio.Task[None], graceful: bool) -> None:
+        server, life = self._server, self._life
+        bound = server.shutdown_timeout
+        for listener in self._listeners:
+            if is_server(listener):
+                listener.close()
+        intake = {handle, *self._spawned}
+        for task in intake:
+            task.cancel()
+        try:
+            if graceful:
+                await self._within(asyncio.wait(intake), bound)
+                await self._within(self._drained(), bound)
+            self._dismiss_all()
+            await self._within(self._closed(intake), bound)
+            if life.closing:
+                for entry in list(life.closing):
+                    life.cancel_again(entry)
+                await self._within(self._closed(intake), min(bound, 1.0))
+            await self._within(life.reports.flush(), bound)
+        finally:
+            self._dismiss_all()
+            for listener in self._listeners:
+                listener.close()
+            rest = {checker, *life.overrides, *life.reports.cancel(), *intake}
+            for task in rest:
+                task.cancel()
+            rest = {task for task in rest if not task.done()}
+            if rest:
+                await asyncio.wait(rest, timeout=max(bound, POLL))
+            for entry in life.table.entries():
+                # Created by what was cancelled last, or kept by an override.
+                life.delete_entry(server, entry)
+            await Pass()
+            life.reports.kick()
+            with contextlib.suppress(asyncio.CancelledError):
+                if handle.done() and not handle.cancelled():
+                    handle.exception()
+            if life.closing:
+                logger.warning("%d applications go on after they were cancelled", len(life.closing))
+                for entry in life.closing:
+                    task = getattr(entry, "_task", None)
+                    if task is not None:
+                        task._log_destroy_pending = False
+
+    async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float) -> None:
+        """Awaits it for so long, or until a second request to stop."""
+        task = self._loop.create_task(coroutine)
+        try:
+            await asyncio.wait({task, self._force}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _drained(self) -> None:
+        """Until every instance is settled: its queue empty and its application waiting in receive()."""
+        life, table = self._life, self._life.table
+        while busy := [entry for entry in table.entries() if not _settled(entry)]:
+            while busy:
+                if _settled(busy[-1]):
+                    busy.pop()
+                    continue
+                changed: asyncio.Future[None] = self._loop.create_future()
+
+                def wake(changed: asyncio.Future[None] = changed) -> None:
+                    if not changed.done():
+                        changed.set_result(None)
+
+                table.on_idle = life.on_ended = wake
+                try:
+                    await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
+                finally:
+                    table.on_idle = life.on_ended = None
+
+    def _dismiss_all(self) -> None:
+        for entry in self._life.table.entries():
+            if entry._table is not None:
+                self._life.dismiss(self._server, entry)
+
+    async def _closed(self, intake: set[asyncio.Task[Any]]) -> None:
+        """Until every run has ended, and every override that deletes."""
+        life = self._life
+        while life.closing or life.overrides or life.table.finished_count() or any(not task.done() for task in intake):
+            while (entry := life.table.pop_finished()) is not None:
+                life.delete_entry(self._server, entry)
+            waiting = {task for task in (*life.overrides, *intake) if not task.done()}
+            if not waiting and not life.closing:
+                continue
+            changed: asyncio.Future[None] = self._loop.create_future()
+            life.on_ended = lambda changed=changed: None if changed.done() else changed.set_result(None)  # type: ignore[misc]
+            try:
+                await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                life.on_ended = None
+
+
+def _settled(entry: ApplicationInstance | ForeignEntry) -> bool:
+    if entry.idle or entry.ended:
+        return True
+    return type(entry) is ApplicationInstance and is_held(entry)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()  # type: ignore[no-any-return]
+
+
+def run_in_own_loop(server: StatelessServer, life: Life) -> None:
+    """`StatelessServer.run`."""
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() cannot be called where an event loop runs already; await arun() there")
+    loop = new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        _run_to_end(server, life, loop)
+    finally:
+        try:
+            _close(loop, server.shutdown_timeout)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _run_to_end(server: StatelessServer, life: Life, loop: asyncio.AbstractEventLoop) -> None:
+    main = loop.create_task(server.arun())
+
+    def stop() -> None:
+        # An overridden arun() may not run ours.
+        if life.running is None or main.done():
+            main.cancel()
+        else:
+            life.running.request_stop()
+
+    interrupted: BaseException | None = None
+    signalled: list[int] = []
+    with _signals(loop, stop, signalled):
+        while not main.done():
+            try:
+                loop.run_until_complete(main)
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Raised by an application or a hook: the loop was left with everything as it was.
+                if interrupted is None:
+                    interrupted = error
+                if main.done():
+                    break
+                stop()
+            except asyncio.CancelledError:
+                if not signalled:
+                    raise
+    if interrupted is not None:
+        if not main.cancelled():
+            main.exception()
+        raise interrupted
+    if signalled:
+        logger.info("Exiting due to %s", signal.Signals(signalled[0]).name)
+
+
+@contextlib.contextmanager
+def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], seen: list[int]) -> Iterator[None]:
+    """In the main thread: SIGINT and SIGTERM call `stop` in the loop; what handled them before does so after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def received(number: int) -> None:
+        seen.append(number)
+        stop()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(received, number)
+
+    wakeup = None
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, received, number)
+        except NotImplementedError:
+            signal.signal(number, handler)
+            wakeup = wakeup or loop.call_soon(_keep_awake, loop)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            if previous is not None:
+                signal.signal(number, previous)
+
+
+def _keep_awake(loop: asyncio.AbstractEventLoop) -> None:
+    # Where a loop has no signal handlers of its own, Python's run only when the loop wakes up.
+    loop.call_later(0.2, _keep_awake, loop)
+
+
+def _close(loop: asyncio.AbstractEventLoop, bound: float) -> None:
+    """As asyncio.Runner does at its end, but each step for a bounded time."""
+    rest = {task for task in asyncio.all_tasks(loop) if not task.done()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        loop.run_until_complete(asyncio.wait(rest, timeout=bound))
+    for task in rest:
+        if not task.done():
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            loop.call_exception_handler(
+                {"message": "unhandled exception while the server's loop closed", "exception": error, "task": task}
+            )
+    deadline = time.monotonic() + bound
+    for closing in (loop.shutdown_asyncgens(), loop.shutdown_default_executor()):
+        with contextlib.suppress(TimeoutError):
+            loop.run_until_complete(asyncio.wait_for(closing, max(0.1, deadline - time.monotonic())))

@@ -1,0 +1,109 @@
+"""The attributes that tune a server: checked when set, on instances and in the class bodies of subclasses alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+#: Bounds and default of `application_checker_interval`, in seconds.
+INTERVAL_DEFAULT = 0.1
+INTERVAL_LEAST = 0.001
+INTERVAL_MOST = 3600.0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+    return kind(f"{name}={value!r}: accepted is {accepted}")
+
+
+def check_max_applications(name: str, value: Any) -> None:
+    accepted = "an int of at least 1, or None for no limit"
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _refuse(TypeError, name, value, accepted)
+    if value < 1:
+        raise _refuse(ValueError, name, value, accepted)
+
+
+def check_max_queue_size(name: str, value: Any) -> None:
+    accepted = "an int of at least 0, 0 for no bound"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _refuse(TypeError, name, value, accepted)
+    if value < 0:
+        raise _refuse(ValueError, name, value, accepted)
+
+
+def check_idle_timeout(name: str, value: Any) -> None:
+    accepted = "a number of seconds above 0, or None for never"
+    if value is None:
+        return
+    if not _number(value):
+        raise _refuse(TypeError, name, value, accepted)
+    if not 0 < value or math.isinf(value):
+        raise _refuse(ValueError, name, value, accepted)
+
+
+def check_shutdown_timeout(name: str, value: Any) -> None:
+    accepted = "a finite number of seconds, at least 0"
+    if not _number(value):
+        raise _refuse(TypeError, name, value, accepted)
+    if not 0 <= value < math.inf:
+        raise _refuse(ValueError, name, value, accepted)
+
+
+def clamped_interval(value: Any) -> float:
+    """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
+    if not _number(value) or math.isnan(value):
+        return INTERVAL_DEFAULT
+    return float(min(max(value, INTERVAL_LEAST), INTERVAL_MOST))
+
+
+class Setting:
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
+
+    def __init__(self, default: Any, check: Callable[[str, Any], None]) -> None:
+        self.default = default
+        self.check = check
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.default
+        return instance.__dict__.get(self.name, self.default)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self.check(self.name, value)
+        instance.__dict__[self.name] = value
+
+    def __delete__(self, instance: Any) -> None:
+        if self.name not in instance.__dict__:
+            raise AttributeError(self.name)
+        del instance.__dict__[self.name]
+
+
+CHECKS: dict[str, Callable[[str, Any], None]] = {
+    "max_applications": check_max_applications,
+    "max_queue_size": check_max_queue_size,
+    "idle_timeout": check_idle_timeout,
+    "shutdown_timeout": check_shutdown_timeout,
+}
+
+
+def adopt_class_settings(cls: type) -> None:
+    """Checks what a subclass's body assigns, and keeps it checked when it is set on instances."""
+    for name, check in CHECKS.items():
+        value = cls.__dict__.get(name, Setting)
+        if value is Setting or hasattr(type(value), "__get__"):
+            continue
+        check(name, value)
+        setting = Setting(value, check)
+        setting.__set_name__(cls, name)
+        setattr(cls, name, setting)

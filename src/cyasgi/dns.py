@@ -1,0 +1,161 @@
+"""A DNS server as an ASGI application: answers from a zone file, over the datagram gateway.
+
+``cyasgi serve --udp 127.0.0.1:5353 cyasgi.dns:example``, then ``dig @127.0.0.1 -p 5353 cyasgi.example MX``. For a
+zone of your own, write ``application = ZoneApplication("my.zone")`` into a module.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from typing import Any, TextIO
+
+try:
+    import dns.edns
+    import dns.exception
+    import dns.flags
+    import dns.message
+    import dns.name
+    import dns.node
+    import dns.opcode
+    import dns.rcode
+    import dns.rdataclass
+    import dns.rdataset
+    import dns.rdatatype
+    import dns.rrset
+    import dns.zone
+except ModuleNotFoundError as error:
+    if error.name != "dns":
+        raise
+    raise ModuleNotFoundError("cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'", name="dns") from None
+
+from .examples import Receive, Scope, Send
+
+#: The largest answer over UDP, in bytes: what passes every link unfragmented (DNS flag day 2020).
+LARGEST = 1232
+
+HEADER = 12
+WHOLE_ZONE = {dns.rdatatype.AXFR, dns.rdatatype.IXFR}
+
+
+class ZoneApplication:
+    """An ASGI application that answers for one zone, with authority (RFC 1034, section 4.3.2; RFC 2308; RFC 6891).
+
+    Serves aliases, wildcards and negative answers; no delegations, transfers, updates or signatures. What does not
+    fit is truncated, as UDP wants; there is no TCP to ask again with.
+
+    Args:
+        zone: a zone file, by name or open.
+        origin: the zone's name; needed if the file has no $ORIGIN.
+
+    Raises:
+        OSError: the file cannot be read.
+        dns.exception.DNSException: it is not a zone file.
+        ValueError: the zone delegates a part of itself.
+    """
+
+    def __init__(self, zone: str | os.PathLike[str] | TextIO, origin: str | None = None) -> None:
+        file: Any = os.fspath(zone) if isinstance(zone, os.PathLike) else zone
+        self.zone = dns.zone.from_file(file, origin, relativize=False)
+        assert self.zone.origin is not None
+        self.origin: dns.name.Name = self.zone.origin
+        for name, node in self.zone.items():
+            if name != self.origin and node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.NS):
+                raise ValueError(f"the zone {self.origin} delegates {name}: delegations are not served")
+        # A name that only has names below it exists too: asked for, it is empty, not missing (RFC 4592, 2.2.2).
+        self.names = {self.origin}
+        for name in self.zone:
+            while name not in self.names:
+                self.names.add(name)
+                name = name.parent()
+        soa = self.zone.get_rdataset(self.origin, dns.rdatatype.SOA)
+        assert soa is not None
+        self.negative = dns.rdataset.from_rdata(min(soa.ttl, soa[0].minimum), soa[0])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "datagram":
+            raise ValueError(f"this application serves datagrams alone, not {scope['type']!r}")
+        while True:
+            message = await receive()
+            answer = self.answer(message["data"])
+            if answer is not None:
+                await send({"type": "datagram.send", "data": answer})
+
+    def answer(self, data: bytes) -> bytes | None:
+        """The answer to a query, both as they are on the wire; None to what must not be answered."""
+        # An answer to an answer would let two servers talk for ever.
+        if len(data) < HEADER or data[2] & 0x80:
+            return None
+        if dns.opcode.from_flags(int.from_bytes(data[2:4], "big")) != dns.opcode.QUERY:
+            return _bare(data, dns.rcode.NOTIMP)
+        try:
+            query = dns.message.from_wire(data)
+            if len(query.question) != 1:
+                return _bare(data, dns.rcode.FORMERR)
+        except Exception:
+            # Whatever the parser found wrong with it, the sender made it so.
+            return _bare(data, dns.rcode.FORMERR)
+        response = dns.message.make_response(query, our_payload=LARGEST)
+        if query.edns > 0:
+            response.set_rcode(dns.rcode.BADVERS)
+        else:
+            self.fill_in(response)
+        room = min(query.payload, LARGEST) if query.edns >= 0 else 512
+        return response.to_wire(max_size=room, prefer_truncation=True)
+
+    def fill_in(self, response: dns.message.Message) -> None:
+        """Answers the question of a response."""
+        question = response.question[0]
+        name, wanted = question.name, question.rdtype
+        if question.rdclass != dns.rdataclass.IN or wanted in WHOLE_ZONE or not name.is_subdomain(self.origin):
+            response.set_rcode(dns.rcode.REFUSED)
+            return
+        response.flags |= dns.flags.AA
+        seen: set[dns.name.Name] = set()
+        while True:
+            node = self.find(name)
+            alias = None if node is None else node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.CNAME)
+            if alias is None or wanted in (dns.rdatatype.CNAME, dns.rdatatype.ANY):
+                break
+            response.answer.append(_rrset(name, alias))
+            seen.add(name)
+            name = alias[0].target
+            if not name.is_subdomain(self.origin) or name in seen:
+                return
+        found = None
+        if node is not None:
+            # One of them is answer enough for who wants them all (RFC 8482).
+            any_ = wanted == dns.rdatatype.ANY and node.rdatasets
+            found = node.rdatasets[0] if any_ else node.get_rdataset(dns.rdataclass.IN, wanted)
+        if found is not None:
+            response.answer.append(_rrset(name, found))
+            return
+        if node is None:
+            response.set_rcode(dns.rcode.NXDOMAIN)
+        response.authority.append(_rrset(self.origin, self.negative))
+
+    def find(self, name: dns.name.Name) -> dns.node.Node | None:
+        """The node of that name, of the wildcard that stands for it, an empty one, or None."""
+        if name in self.names:
+            return self.zone.get_node(name) or dns.node.Node()
+        while name not in self.names:
+            name = name.parent()
+        return self.zone.get_node(dns.name.Name((b"*", *name.labels)))
+
+
+def _rrset(name: dns.name.Name, rdataset: dns.rdataset.Rdataset) -> dns.rrset.RRset:
+    return dns.rrset.from_rdata_list(name, rdataset.ttl, list(rdataset))
+
+
+def _bare(query: bytes, code: dns.rcode.Rcode) -> bytes:
+    """A header alone, with the query's id, opcode and wish for recursion."""
+    return query[:2] + bytes((0x80 | query[2] & 0x79, code)) + bytes(8)
+
+
+def _example() -> ZoneApplication:
+    with resources.files(__package__).joinpath("example.zone").open(encoding="utf-8") as file:
+        return ZoneApplication(file)
+
+
+#: Answers for ``cyasgi.example.``, from the zone file that comes with the package.
+example = _example()

@@ -1,0 +1,1 @@
+"""Transports: what brings bytes from the network to applications and back. Only the command imports them."""

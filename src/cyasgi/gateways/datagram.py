@@ -1,0 +1,604 @@
+"""UDP: datagrams in, one application instance for each client, datagrams out.
+
+The scope and the messages are described in `cyasgi.wire.datagram`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from .._settings import Setting
+from ..server import StatelessServer
+from ..wire.address import check_address, format_address, from_socket_address, parse_address, to_socket_address
+from ..wire.datagram import MAX_DATA, parse_send, scope_fields
+
+logger = logging.getLogger(__name__)
+
+#: What one socket may still hold when the server is told to stop and is read then, in datagrams.
+LAST_READ = 4096
+
+COUNTERS = (
+    "datagrams_received",
+    "datagrams_sent",
+    "dropped_queue_full",
+    "dropped_oversized",
+    "dropped_refused",
+    "dropped_stopping",
+    "socket_errors",
+)
+
+#: Of the addresses that one name stands for, those that this machine does not have are passed over.
+NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+_UNSET: Any = object()
+
+
+class ListenError(OSError):
+    """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: accepted is an int from 1 to 65535")
+    if not 1 <= value <= 65_535:
+        raise ValueError(f"{name}={value!r}: accepted is an int from 1 to 65535")
+
+
+class SizeLimit(Setting):
+    """`max_datagram_size`: checked when set, and known to the open sockets at once."""
+
+    def __init__(self, default: Any) -> None:
+        super().__init__(default, _check_size)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        super().__set__(instance, value)
+        for endpoint in getattr(instance, "endpoints", ()):
+            endpoint.set_limit(value)
+
+
+class DatagramScope(dict[str, Any]):
+    """A scope that remembers its socket and its client's socket address, whatever the application writes into it."""
+
+    __slots__ = ("address", "endpoint")
+    address: tuple[Any, ...]
+    endpoint: Endpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, deep copy or pickle is a plain dict: a socket has no place in it.
+        return dict, (dict(self),)
+
+
+class DatagramServer(StatelessServer):
+    """Serves an ASGI application over UDP, IPv4 and IPv6.
+
+    Each client address has an application instance of its own; override `scope_id` for any other rule. Datagrams wait
+    in the instance's queue; when it is full the newest is dropped and counted. An application that sends faster than
+    the network takes waits in ``send``.
+
+    A server bound to every interface (``":9999"``) answers from whatever address the system chooses, as UDP does;
+    clients that insist on the address they asked (``dig`` does) need a server bound to that address.
+
+    Args:
+        application: the ASGI application, for scopes of the type ``datagram`` (see `cyasgi.wire.datagram`).
+        max_applications: most instances at a time; a client beyond makes room for itself. None: no limit.
+        binds: addresses to listen on, each (host, port) or a string as ``"127.0.0.1:9999"``, ``"[::1]:9999"``,
+            ``"localhost:9999"`` (every address that the name has) or ``":9999"`` (every interface). Port 0: a free one.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
+    """
+
+    #: Datagrams waiting for one instance, at most.
+    max_queue_size = 1024
+
+    #: The longest payload passed on, in bytes (1 to 65,535); longer datagrams are dropped and counted.
+    max_datagram_size: Any = SizeLimit(65_535)
+
+    #: Addresses listened on when `binds` is not given.
+    default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
+
+    def __init__(
+        self,
+        application: Any,
+        max_applications: int | None = 1000,
+        *,
+        binds: str | tuple[str, int] | Iterable[str | tuple[str, int]] | None = None,
+    ) -> None:
+        super().__init__(application, max_applications)
+        self.binds: list[tuple[str, int]] = _check_binds(self.default_binds if binds is None else binds)
+        #: One for each socket while the server runs.
+        self.endpoints: list[Endpoint] = []
+        self._sockets: list[socket.socket] = []
+        self._counted = dict.fromkeys(COUNTERS, 0)
+        self._failed: asyncio.Future[None] | None = None
+        self._feeding: set[asyncio.Task[None]] = set()
+        self._next_complaint = float("-inf")
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        value = cls.__dict__.get("max_datagram_size", _UNSET)
+        if value is not _UNSET and not isinstance(value, Setting):
+            _check_size("max_datagram_size", value)
+            setting = SizeLimit(value)
+            setting.__set_name__(cls, "max_datagram_size")
+            cls.max_datagram_size = setting
+
+    # What subclasses override.
+
+    def scope_id(self, data: bytes, client: tuple[str, int]) -> Hashable:
+        """The id of the instance that is to receive this datagram; None drops it.
+
+        By default that is `client`, or (`client`, address of the server) where the server listens on several
+        addresses of one family: an answer must come from the address that was asked. An override decides alone, and
+        may give datagrams of many clients, or of several listeners, to one instance: each message names the client
+        that it came from and the server's address, and the answer has to name them too. If it raises, the datagram
+        is dropped and counted and the error is logged.
+        """
+        return client
+
+    # Starting and stopping.
+
+    def bind(self) -> list[tuple[str, int]]:
+        """Opens the sockets, if they are not open yet, and returns their addresses.
+
+        `handle` does this too; call it before `run` to see the errors early or to learn which port was free.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+        """
+        if not self._sockets:
+            sockets: list[socket.socket] = []
+            try:
+                for host, port in self.binds:
+                    sockets += _open(host, port)
+            except BaseException:
+                for sock in sockets:
+                    sock.close()
+                raise
+            self._sockets = sockets
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The addresses that sockets are open on."""
+        return [from_socket_address(sock.getsockname()) for sock in self._sockets]
+
+    def close(self) -> None:
+        """Closes sockets that `bind` opened and no run has closed."""
+        self._counted = self._count()
+        endpoints, self.endpoints = self.endpoints, []
+        for endpoint in endpoints:
+            endpoint.abort()
+            del endpoint.spare  # it refers to the endpoint in turn
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = []
+
+    async def handle(self) -> None:
+        """Listens until it is cancelled, or until a socket is lost: then it raises what the loss was."""
+        self.bind()
+        loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
+        try:
+            for sock in self._sockets:
+                _, endpoint = await loop.create_datagram_endpoint(self._endpoint_factory(sock), sock=sock)
+                logger.info("listening on udp %s", format_address(endpoint.server_address))
+            await self._failed
+        finally:
+            for endpoint in self.endpoints:
+                endpoint.stop_reading()
+            if self._feeding:
+                await asyncio.wait(self._feeding, timeout=self.shutdown_timeout)
+
+    async def arun(self) -> None:
+        """As `StatelessServer.arun`; the sockets stay open for answers while applications finish, and no longer."""
+        before = self._failed
+        try:
+            await super().arun()
+        finally:
+            # Unless it was refused because the server is running: then the sockets are that run's.
+            if self._failed is not before or not self.endpoints:
+                await self._close_sockets()
+
+    def stop(self) -> None:
+        """Asks a running server to end as a signal does: in order, and at once if it was asked already."""
+        running = self._cyasgi.running
+        if running is not None:
+            running.request_stop()
+
+    async def _close_sockets(self) -> None:
+        endpoints = self.endpoints
+        for endpoint in endpoints:
+            endpoint.close()
+        waiting = [endpoint.gone for endpoint in endpoints if endpoint.open]
+        try:
+            if waiting:
+                # What the system has not taken yet is sent, within the bound that all of stopping has.
+                await asyncio.wait(waiting, timeout=self.shutdown_timeout)
+        finally:
+            self.close()
+
+    def _endpoint_factory(self, sock: socket.socket) -> Callable[[], Endpoint]:
+        function = getattr(self.scope_id, "__func__", None)
+        own_id = function is not DatagramServer.scope_id
+        function = getattr(self.get_or_create_application_instance, "__func__", None)
+        own_create = function is not StatelessServer.get_or_create_application_instance
+        by_listener = not own_id and sum(other.family == sock.family for other in self._sockets) > 1
+        plain = sock.family == socket.AF_INET and not (own_id or own_create or by_listener)
+
+        def make() -> Endpoint:
+            endpoint = Endpoint(self, sock) if plain else AnyEndpoint(self, sock, by_listener, own_create)
+            self.endpoints.append(endpoint)
+            return endpoint
+
+        return make
+
+    # Sending.
+
+    async def application_send(self, scope: Any, message: Any) -> None:
+        """Sends the datagram that a ``datagram.send`` message holds; waits while the system takes no more.
+
+        Raises:
+            TypeError, ValueError: the message is not such a message; see `cyasgi.wire.datagram.parse_send`.
+        """
+        # The usual message goes straight out; whatever is out of the ordinary is looked at below.
+        if (
+            type(message) is dict
+            and len(message) == 2
+            and message.get("type") == "datagram.send"
+            and type(data := message.get("data")) is bytes
+            and 0 < len(data) <= MAX_DATA
+            and type(scope) is DatagramScope
+            and not (endpoint := scope.endpoint).paused
+        ):
+            endpoint.sent += 1
+            endpoint.transport.sendto(data, scope.address)
+            return
+        data, client, server = parse_send(message)
+        endpoint, address = self._route(scope, client, server)
+        while endpoint.paused and endpoint.open:
+            await endpoint.writable()
+        endpoint.send(data, address)
+
+    def _route(
+        self, scope: Any, client: tuple[str, int] | None, server: tuple[str, int] | None
+    ) -> tuple[Endpoint, tuple[Any, ...]]:
+        """The endpoint and the socket address that a message goes by."""
+        ours = type(scope) is DatagramScope
+        if server is None and ours:
+            endpoint = scope.endpoint
+        else:
+            server = server or check_address(scope["server"], "'server' of the scope")
+            for endpoint in self.endpoints:
+                if endpoint.server_address == server:
+                    break
+            else:
+                raise ValueError(f"this server has no socket on {format_address(server)}")
+        if client is None and ours and scope.endpoint.family == endpoint.family:
+            return endpoint, scope.address
+        client = client or check_address(scope["client"], "'client' of the scope")
+        return endpoint, to_socket_address(client, endpoint.family)
+
+    # Counting and complaining.
+
+    def _count(self) -> dict[str, int]:
+        counted = dict(self._counted)
+        for endpoint in self.endpoints:
+            counted["datagrams_received"] += endpoint.received
+            counted["datagrams_sent"] += endpoint.sent
+            counted["dropped_queue_full"] += endpoint.queue_full
+            counted["dropped_oversized"] += endpoint.oversized
+            counted["dropped_refused"] += endpoint.refused
+            counted["dropped_stopping"] += endpoint.late
+            counted["socket_errors"] += endpoint.errors
+        return counted
+
+    def stats(self) -> dict[str, int]:
+        """The snapshot of `StatelessServer.stats`, and of datagrams since the server was made.
+
+        ``datagrams_received`` counts all that came, also those that were then dropped: ``dropped_queue_full`` (the
+        instance had `max_queue_size` waiting), ``dropped_oversized`` (over `max_datagram_size`), ``dropped_refused``
+        (`scope_id` gave None or raised, or no instance could be made) and ``dropped_stopping`` (came after the server
+        was told to stop). ``datagrams_sent`` counts those handed to the system, ``socket_errors`` what it reported,
+        sending or receiving, and datagrams that found their socket closed.
+        """
+        return {**super().stats(), **self._count()}
+
+    def _complain(self, error: Exception, data: bytes, client: object) -> None:
+        # At most one a second: whoever can make a datagram fail can send a million of them.
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_complaint:
+            self._next_complaint = now + 1
+            logger.error("a datagram of %d bytes from %r was dropped: %r", len(data), client, error, exc_info=error)
+
+
+class Endpoint(asyncio.DatagramProtocol):
+    """A socket of the server; this class is for the plain case, `AnyEndpoint` for the others.
+
+    A scope is made in advance and filled in for each datagram: the server keeps it if it makes an instance, else it
+    serves for the next datagram. A datagram to a live instance so costs one lookup, one put and one dict.
+    """
+
+    __slots__ = (
+        "errors",
+        "family",
+        "find",
+        "gone",
+        "late",
+        "limit",
+        "open",
+        "oversized",
+        "paused",
+        "queue_full",
+        "received",
+        "refused",
+        "sent",
+        "server",
+        "server_address",
+        "sock",
+        "spare",
+        "stopping",
+        "transport",
+        "waiting",
+    )
+    transport: Any  # an asyncio.DatagramTransport; uvloop's is one in all but name
+
+    def __init__(self, server: DatagramServer, sock: socket.socket) -> None:
+        self.server = server
+        self.sock = sock
+        self.family = sock.family
+        self.server_address = from_socket_address(sock.getsockname())
+        self.find = server.get_or_create_application_instance
+        self.limit = server.max_datagram_size
+        self.stopping = self.open = False
+        #: True while a send has to look twice: the transport takes no more, or is closed.
+        self.paused = True
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        #: Done when the socket is closed.
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.received = self.sent = self.queue_full = self.oversized = self.refused = self.late = self.errors = 0
+        self.spare = self.new_scope()
+
+    def new_scope(self) -> DatagramScope:
+        scope = DatagramScope(scope_fields(self.server_address, None))
+        scope.endpoint = self
+        return scope
+
+    # Receiving.
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received += 1
+        if len(data) > self.limit or not addr:
+            self.drop(data, addr)
+            return
+        try:
+            scope = self.spare
+            scope["client"] = scope.address = addr
+            instance = self.find(addr, scope)
+            if instance.scope is scope:
+                self.spare = self.new_scope()
+            instance.put_nowait(
+                {"type": "datagram.receive", "data": data, "client": addr, "server": self.server_address}
+            )
+        except asyncio.QueueFull:
+            self.queue_full += 1
+        except Exception as error:
+            self.refused += 1
+            self.server._complain(error, data, addr)
+
+    def drop(self, data: bytes, addr: Any) -> None:
+        if self.stopping:
+            self.late += 1
+        elif not addr:  # uvloop, of a sender that has no address: nobody to answer
+            self.refused += 1
+        else:
+            self.oversized += 1
+
+    def error_received(self, exc: Exception) -> None:
+        self.errors += 1
+        logger.debug("udp %s: %r", format_address(self.server_address), exc)
+
+    def set_limit(self, limit: int) -> None:
+        if not self.stopping:
+            self.limit = limit
+
+    # Sending.
+
+    def send(self, data: bytes, address: tuple[Any, ...]) -> None:
+        if not self.open or self.transport.is_closing():
+            self.errors += 1
+            return
+        self.sent += 1
+        if data:
+            self.transport.sendto(data, address)
+            return
+        # asyncio before 3.13 and uvloop silently send nothing when there is nothing in it.
+        try:
+            self.sock.sendto(data, address)
+        except OSError as error:
+            self.error_received(error)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.wake()
+
+    async def writable(self) -> None:
+        """Returns when writing was resumed, or the socket closed. Look again then: others may have been faster."""
+        # A future for each: cancelling one who waits must not reach the others.
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        await future
+
+    def wake(self) -> None:
+        while self.waiting:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    # Beginning and end.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.open = True
+        self.paused = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        self.paused = True
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self.wake()
+        failed = self.server._failed
+        if not self.stopping and failed is not None and not failed.done():
+            where = format_address(self.server_address)
+            failed.set_exception(exc or ConnectionError(f"the socket on udp {where} was closed"))
+
+    def stop_reading(self) -> None:
+        """Takes in what had reached the socket by now, and nothing after it; sending goes on."""
+        if self.stopping or not self.open:
+            self.stopping = True
+            return
+        try:
+            for _ in range(LAST_READ):
+                self.datagram_received(*self.sock.recvfrom(65_536))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self.error_received(error)
+        self.stopping = True
+        self.limit = -1  # so that the one comparison on the way in finds every datagram too long
+
+    def close(self) -> None:
+        """Closes the socket once what was sent has left."""
+        self.stopping = True
+        if self.open:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.stopping = True
+        if self.open:
+            self.transport.abort()
+
+
+class AnyEndpoint(Endpoint):
+    """A socket in all other cases: IPv6, several listeners of one family, overridden methods."""
+
+    __slots__ = ("by_listener", "own_create")
+
+    def __init__(self, server: DatagramServer, sock: socket.socket, by_listener: bool, own_create: bool) -> None:
+        super().__init__(server, sock)
+        self.by_listener = by_listener
+        self.own_create = own_create
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received += 1
+        if len(data) > self.limit or not addr:
+            self.drop(data, addr)
+            return
+        server = self.server
+        client = addr if len(addr) == 2 else from_socket_address(addr)
+        try:
+            scope_id = server.scope_id(data, client)
+            if scope_id is None:
+                self.refused += 1
+                return
+            if self.by_listener:
+                scope_id = scope_id, self.server_address
+            # An override may keep the scope that it was shown: it gets a new one each time.
+            scope = self.new_scope() if self.own_create else self.spare
+            scope["client"] = client
+            scope.address = addr
+            message = {"type": "datagram.receive", "data": data, "client": client, "server": self.server_address}
+            instance = self.find(scope_id, scope)
+            if inspect.iscoroutine(instance):
+                self.feed_later(instance, message, data, client)
+                return
+            if instance.scope is scope:
+                self.spare = self.new_scope()
+            instance.put_nowait(message)
+        except asyncio.QueueFull:
+            self.queue_full += 1
+        except Exception as error:
+            self.refused += 1
+            server._complain(error, data, client)
+
+    def feed_later(self, creation: Any, message: Any, data: bytes, client: tuple[str, int]) -> None:
+        """For an ``async def`` override of the method that makes instances; tasks start in the order of datagrams."""
+        tasks = self.server._feeding
+
+        async def feed() -> None:
+            try:
+                instance = await creation
+                instance.put_nowait(message)
+            except asyncio.QueueFull:
+                self.queue_full += 1
+            except Exception as error:
+                self.refused += 1
+                self.server._complain(error, data, client)
+
+        if self.server.max_queue_size and len(tasks) >= self.server.max_queue_size:
+            creation.close()
+            self.queue_full += 1
+            return
+        task = asyncio.get_running_loop().create_task(feed())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+def _check_binds(binds: Any) -> list[tuple[str, int]]:
+    if isinstance(binds, str) or (isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)):
+        binds = [binds]
+    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
+        raise TypeError(f"binds must be addresses, each (host, port) or 'host:port', got {binds!r}")
+    checked = [
+        parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in binds
+    ]
+    if not checked:
+        raise ValueError("binds must name at least one address, got none")
+    return checked
+
+
+def _open(host: str, port: int) -> list[socket.socket]:
+    """A bound socket for each address that the host has."""
+    where = f"udp {format_address((host, port))}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
+    sockets: list[socket.socket] = []
+    problem: OSError | None = None
+    for family, kind, protocol, _, address in dict.fromkeys(found):
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            problem = problem or error
+            if error.errno in NOT_HERE:
+                continue
+            break
+        sockets.append(sock)
+    else:
+        if sockets:
+            return sockets
+    for sock in sockets:
+        sock.close()
+    assert problem is not None
+    raise ListenError(problem.errno, f"cannot listen on {where}: {problem.strerror}") from problem

@@ -1,0 +1,217 @@
+"""StatelessServer: the class that servers subclass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Hashable, Mapping
+from typing import Any
+
+from ._backend import ApplicationInstance, InstanceTable
+from ._calling import Details, Message, Scope
+from ._deletion import Deletion
+from ._life import Life
+from ._reports import logger
+from ._running import Running, run_in_own_loop
+from ._settings import (
+    Setting,
+    adopt_class_settings,
+    check_idle_timeout,
+    check_max_applications,
+    check_max_queue_size,
+    check_shutdown_timeout,
+    clamped_interval,
+)
+
+
+class _NewLife:
+    """Makes a server's Life at its first use, whether or not `__init__` was called."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        life = instance.__dict__["_cyasgi"] = Life()
+        instance.__dict__["_cyasgi_table"] = life.table
+        return life
+
+
+class _NewTable:
+    """The same for the table, which is looked up once per message."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance._cyasgi.table
+
+
+class StatelessServer:
+    """Base of servers that keep an application instance per `scope_id`, whatever their transport.
+
+    Override `handle` (take messages in, find the instance by `get_or_create_application_instance`, put the message
+    into it) and `application_send` (send out what applications send). A drop-in for `asgiref.server.StatelessServer`:
+
+        instance = self.get_or_create_application_instance("user-7", {"type": "chat", "user": 7})
+        instance.put_nowait({"type": "chat.message", "text": "hello"})
+
+    Args:
+        application: an ASGI application: a single callable (ASGI 3), a double callable (ASGI 2), or a plain callable
+            that returns a coroutine. May be replaced at run time.
+        max_applications: how many instances the table keeps at most; None for no limit. At the limit a finished
+            instance goes first, then the least recently used idle one, then the least recently used.
+
+    Raises:
+        TypeError, ValueError: `max_applications` is neither None nor an int of at least 1.
+    """
+
+    #: Seconds between two rounds of the checker that nothing else woke; read each time, clamped to 0.001 ... 3600.
+    application_checker_interval: float = 0.1
+    #: Seconds after which an idle instance is deleted; None for never.
+    idle_timeout: float | None = Setting(None, check_idle_timeout)  # type: ignore[assignment]
+    #: Seconds that stopping waits for instances to drain, and again for cancelled ones to clean up.
+    shutdown_timeout: float = Setting(10.0, check_shutdown_timeout)  # type: ignore[assignment]
+    #: Messages that the queue of an instance made from now on holds at most; 0 for no bound.
+    max_queue_size: int = Setting(0, check_max_queue_size)  # type: ignore[assignment]
+    #: Instances that the table keeps at most; None for no limit.
+    max_applications: int | None = Setting(1000, check_max_applications)  # type: ignore[assignment]
+
+    _cyasgi: Life = _NewLife()  # type: ignore[assignment]
+    _cyasgi_table: InstanceTable = _NewTable()  # type: ignore[assignment]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        adopt_class_settings(cls)
+
+    def __init__(self, application: Any, max_applications: int | None = 1000) -> None:
+        self.application = application
+        self.max_applications = max_applications
+
+    @property
+    def application_instances(self) -> InstanceTable:
+        """The table: a MutableMapping from scope_id to instance, least recently used first."""
+        return self._cyasgi_table
+
+    @application_instances.setter
+    def application_instances(self, value: Mapping[Any, Any]) -> None:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"application_instances={value!r}: accepted is a mapping from scope_id to instance")
+        table = value if isinstance(value, InstanceTable) else InstanceTable(value)
+        self._cyasgi.table = table
+        self.__dict__["_cyasgi_table"] = table
+
+    # Running
+
+    def run(self) -> None:
+        """Runs the server in an event loop of its own (uvloop's where installed) until `handle` ends or it is
+        interrupted.
+
+        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread already; or as `arun`.
+        """
+        run_in_own_loop(self, self._cyasgi)
+
+    async def arun(self) -> None:
+        """Runs the server in the caller's event loop.
+
+        It ends when `handle` has returned and the listeners that `handle` opened are closed. Then listeners and
+        spawned tasks are ended, every instance gets up to `shutdown_timeout` seconds to drain (its queue empty, its
+        application waiting in `receive`), and is cancelled and awaited. If `handle` raised, or `arun` is cancelled,
+        instances are cancelled at once. The server can be run again afterwards.
+
+        Raises:
+            RuntimeError: the server is running already.
+            Exception: what `handle`, or a task started with `spawn`, raised.
+        """
+        life = self._cyasgi
+        if life.running is not None and not life.running.stale:
+            raise RuntimeError("this server is running already; a second arun() at the same time is refused")
+        running = life.running = Running(self, life, asyncio.get_running_loop())
+        try:
+            await running.serve()
+        finally:
+            life.running = None
+
+    async def handle(self) -> None:
+        """Override: takes messages in and puts them into instances."""
+        raise NotImplementedError("You must implement handle()")
+
+    async def application_send(self, scope: Scope, message: Message) -> None:
+        """Override: sends out a message that the application of this scope has sent."""
+        raise NotImplementedError("You must implement application_send()")
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Starts a task that belongs to the server: it is cancelled when the server ends, and its failure ends the
+        server with that error.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        running = self._cyasgi.running
+        if running is None:
+            coroutine.close()
+            raise RuntimeError("spawn() needs a running server: call it from handle() or later")
+        return running.spawn(coroutine)
+
+    # Instances
+
+    def get_or_create_application_instance(self, scope_id: Hashable, scope: Scope) -> ApplicationInstance:
+        """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
+
+        Called plainly, the server runs the application, and the result is its input queue. Awaited before anything
+        was put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
+
+        Raises:
+            TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
+                Nothing was evicted.
+        """
+        instance = self._cyasgi_table.lookup(scope_id)
+        if instance is not None:
+            return instance
+        return self._cyasgi.obtain(self, scope_id, scope)  # type: ignore[no-any-return]
+
+    def delete_application_instance(self, scope_id: Hashable) -> Deletion:
+        """Takes the instance of this id out of the table and cancels its application, at once.
+
+        Overrides may be `def` or `async def` and clean up: every instance that leaves by the server's hand comes
+        through here once.
+
+        Returns:
+            An awaitable that may be dropped: it waits (at most `shutdown_timeout` seconds) for the run's end, and
+            gives True if there was such an instance, else False.
+        """
+        return self._cyasgi.delete(self, scope_id)
+
+    def delete_oldest_application_instance(self) -> Deletion:
+        """Deletes the instance that is to make room for another, through `delete_application_instance`."""
+        return self._cyasgi.delete_oldest(self)
+
+    async def application_checker(self) -> None:
+        """Sees off what has ended, what was idle for longer than `idle_timeout`, and instances that were awaited by a
+        task that has ended. Never returns; several at once, or none, do no harm."""
+        life = self._cyasgi
+        life.adopt(asyncio.get_running_loop())
+        while True:
+            await life.nap(clamped_interval(self.application_checker_interval))
+            await life.sweep(self)
+
+    # Hooks
+
+    async def application_exception(self, exception: BaseException, application_details: Details) -> None:
+        """Called once for each application that the server ran and that failed; logs an error with its traceback.
+
+        Overrides may be `def` or `async def`.
+        """
+        logger.error("Exception inside application: %s", exception, exc_info=exception)
+
+    def application_undelivered(self, messages: list[Message], application_details: Details) -> None:
+        """Called with the messages left in the queue of an instance that has ended, oldest first; logs a warning with
+        their number. Overrides may be `def` or `async def`."""
+        logger.warning(
+            "%d undelivered message(s) were left in the queue of scope_id %r",
+            len(messages),
+            getattr(application_details, "scope_id", None),
+        )
+
+    def stats(self) -> dict[str, int]:
+        """A snapshot: `live` and `idle` instances now, `closing` runs that have left the table and not ended, and
+        since the server was made: `created`, `reused`, `evicted`, `expired`, `orphaned` instances, `finished`,
+        `failed`, `cancelled` runs, `undelivered` messages."""
+        return self._cyasgi.stats()

@@ -1,0 +1,89 @@
+"""Addresses as people write them and as ASGI scopes carry them."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+ACCEPTED = "accepted are HOST:PORT, [IPV6]:PORT and :PORT, with a port from 0 to 65535"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """The (host, port) that `text` names; the host is empty for ``:9999``, that is for every interface.
+
+    Raises:
+        TypeError: `text` is not a string.
+        ValueError: it is not an address; the message says what is accepted.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is not an address: {ACCEPTED}")
+    host, colon, port = text.rpartition(":")
+    # int() alone would take "+1", "1_0" and digits of every script.
+    if not colon or not (port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f"{text!r} is not an address: {ACCEPTED}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if ":" not in host:
+            raise ValueError(f"{text!r} is not an address: only an IPv6 address stands in brackets; {ACCEPTED}")
+    elif ":" in host:
+        raise ValueError(f"{text!r} is not an address: an IPv6 address stands in brackets; {ACCEPTED}")
+    if any(char.isspace() or char in "[]/@\0" for char in host):
+        raise ValueError(f"{text!r} is not an address: {ACCEPTED}")
+    return host, int(port)
+
+
+def format_address(address: Sequence[Any]) -> str:
+    """The address as `parse_address` reads it."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_address(address: Any, what: str = "an address") -> tuple[str, int]:
+    """`address` as a (host, port) tuple, if it is a sequence of a string and a port number.
+
+    Raises:
+        TypeError: it is neither a tuple nor a list, or its items are of other types.
+        ValueError: it has not two items, or the port is not one.
+    """
+    if not isinstance(address, (tuple, list)):
+        raise TypeError(f"{what} must be (host, port), got {address!r}")
+    if len(address) != 2:
+        raise ValueError(f"{what} must be (host, port), got {address!r}")
+    host, port = address
+    if not isinstance(host, str) or not isinstance(port, int) or isinstance(port, bool):
+        raise TypeError(f"{what} must be (host, port), a string and a number, got {address!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{what} must have a port from 0 to 65535, got {address!r}")
+    return host, port
+
+
+def from_socket_address(address: Sequence[Any]) -> tuple[str, int]:
+    """The (host, port) of an IPv6 socket address; its scope id, where it counts, is kept behind a percent sign."""
+    host: str = address[0]
+    if len(address) > 3 and address[3] and "%" not in host:
+        host = f"{host}%{address[3]}"
+    return host, address[1]
+
+
+def to_socket_address(address: tuple[str, int], family: int) -> tuple[Any, ...]:
+    """What ``sendto`` takes for a numeric (host, port): never a name, which would be looked up with the loop at rest.
+
+    Raises:
+        ValueError: the host is not a numeric address of that family.
+    """
+    host, port = address
+    plain, percent, zone = host.partition("%")
+    try:
+        socket.inet_pton(family, plain)
+        if not percent:
+            return address
+        if family != socket.AF_INET6:
+            raise ValueError
+        index = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+        if index >= 1 << 32:  # beyond that sendto raises what ends an asyncio transport
+            raise ValueError
+        return plain, port, 0, index
+    except (OSError, ValueError):
+        kind = "IPv6" if family == socket.AF_INET6 else "IPv4"
+        raise ValueError(f"{host!r} is not a numeric {kind} address") from None
