@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib import resources
-from typing import Any, TextIO
+from typing import IO, Any
 
 try:
     import dns.edns
@@ -54,12 +54,12 @@ class ZoneApplication:
         ValueError: the zone delegates a part of itself.
     """
 
-    def __init__(self, zone: str | os.PathLike[str] | TextIO, origin: str | None = None) -> None:
+    def __init__(self, zone: str | os.PathLike[str] | IO[str], origin: str | None = None) -> None:
         file: Any = os.fspath(zone) if isinstance(zone, os.PathLike) else zone
         self.zone = dns.zone.from_file(file, origin, relativize=False)
         assert self.zone.origin is not None
         self.origin: dns.name.Name = self.zone.origin
-        for name, node in self.zone.items():
+        for name, node in self.zone.nodes.items():
             if name != self.origin and node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.NS):
                 raise ValueError(f"the zone {self.origin} delegates {name}: delegations are not served")
         # A name that only has names below it exists too: asked for, it is empty, not missing (RFC 4592, 2.2.2).
@@ -70,6 +70,7 @@ class ZoneApplication:
                 name = name.parent()
         soa = self.zone.get_rdataset(self.origin, dns.rdatatype.SOA)
         assert soa is not None
+        self.nothing = dns.node.Node()
         self.negative = dns.rdataset.from_rdata(min(soa.ttl, soa[0].minimum), soa[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,7 +138,7 @@ class ZoneApplication:
     def find(self, name: dns.name.Name) -> dns.node.Node | None:
         """The node of that name, of the wildcard that stands for it, an empty one, or None."""
         if name in self.names:
-            return self.zone.get_node(name) or dns.node.Node()
+            return self.zone.get_node(name) or self.nothing
         while name not in self.names:
             name = name.parent()
         return self.zone.get_node(dns.name.Name((b"*", *name.labels)))

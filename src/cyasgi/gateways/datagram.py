@@ -200,12 +200,11 @@ class DatagramServer(StatelessServer):
 
     async def arun(self) -> None:
         """As `StatelessServer.arun`; the sockets stay open for answers while applications finish, and no longer."""
-        before = self._failed
         try:
             await super().arun()
         finally:
-            # Unless it was refused because the server is running: then the sockets are that run's.
-            if self._failed is not before or not self.endpoints:
+            # A second run at the same time is refused: the sockets are the first one's.
+            if self._cyasgi.running is None:
                 await self._close_sockets()
 
     def stop(self) -> None:
@@ -349,6 +348,7 @@ class Endpoint(asyncio.DatagramProtocol):
         "transport",
         "waiting",
     )
+    find: Callable[..., Any]
     transport: Any  # an asyncio.DatagramTransport; uvloop's is one in all but name
 
     def __init__(self, server: DatagramServer, sock: socket.socket) -> None:

@@ -1,0 +1,1677 @@
+# cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+"""The Cython twin of the core. The theory of operation stands at the top of `_core_py.py`; here is what differs.
+
+* The entries of the table's natural order form a doubly linked list through `_prev` and `_next`. The dict owns the
+  entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place), so a
+  borrowed pointer is never followed after its owner let go. The table's dealloc cuts the links first.
+* `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
+  interpreter asks for it (await up to 3.11, a task's step in every version) and through `__next__` elsewhere.
+* A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
+* Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already.
+"""
+
+import asyncio
+import bisect
+import collections
+import itertools
+import math
+
+import time
+import types
+import warnings
+from asyncio import QueueEmpty, QueueFull
+from collections.abc import Coroutine, ItemsView, KeysView, MutableMapping, ValuesView
+from concurrent import futures
+
+from cpython.object cimport PyObject, Py_TYPE, PyTypeObject
+from cpython.ref cimport Py_INCREF
+cimport cython
+
+from ._calling import HeldApplication, InstanceDeleted
+from ._context import haunted, running
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #include <string.h>
+
+    #if defined(_WIN32)
+    #include <windows.h>
+    #endif
+
+    /* The wall clock as time.time() reads it, and a cheap monotonic one. */
+    static double cyasgi_wall(void) {
+    #if defined(_WIN32)
+        FILETIME ft; ULARGE_INTEGER u;
+        GetSystemTimePreciseAsFileTime(&ft);
+        u.LowPart = ft.dwLowDateTime; u.HighPart = ft.dwHighDateTime;
+        return (double)(long long)((u.QuadPart - 116444736000000000ULL) * 100) / 1e9;
+    #else
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
+    #endif
+    }
+    static double cyasgi_mono(void) {
+    #if defined(_WIN32)
+        return (double)GetTickCount64() / 1e3;
+    #else
+        struct timespec t;
+    #if defined(CLOCK_MONOTONIC_COARSE)
+        clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    #else
+        clock_gettime(CLOCK_MONOTONIC, &t);
+    #endif
+        return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    #endif
+    }
+
+    /* Takes the current error, traceback attached; and makes an exception the current error, as it is. No Python
+       frame is added either way. */
+    static PyObject *cyasgi_get_raised(void) {
+    #if PY_VERSION_HEX >= 0x030c0000
+        return PyErr_GetRaisedException();
+    #else
+        PyObject *kind, *value, *traceback;
+        PyErr_Fetch(&kind, &value, &traceback);
+        PyErr_NormalizeException(&kind, &value, &traceback);
+        if (traceback != NULL) {
+            PyException_SetTraceback(value, traceback);
+        }
+        Py_XDECREF(kind);
+        Py_XDECREF(traceback);
+        return value;
+    #endif
+    }
+    static void cyasgi_set_raised(PyObject *error) {
+    #if PY_VERSION_HEX >= 0x030c0000
+        Py_INCREF(error);
+        PyErr_SetRaisedException(error);
+    #else
+        Py_INCREF((PyObject *)Py_TYPE(error));
+        Py_INCREF(error);
+        PyErr_Restore((PyObject *)Py_TYPE(error), error, PyException_GetTraceback(error));
+    #endif
+    }
+    /* Hands a reference that a result slot owns over to Cython. */
+    static PyObject *cyasgi_taken(PyObject *result) { return result; }
+
+    /* Sets am_send of a type that has __await__, which Cython does not offer. */
+    static int cyasgi_set_am_send(PyObject *type, sendfunc function) {
+        PyTypeObject *t = (PyTypeObject *)type;
+        if (t->tp_as_async == NULL) {
+            PyErr_SetString(PyExc_SystemError, "type without tp_as_async");
+            return -1;
+        }
+        t->tp_as_async->am_send = function;
+        PyType_Modified(t);
+        return 0;
+    }
+    """
+    object get_raised "cyasgi_get_raised"()
+    void set_raised "cyasgi_set_raised"(object error)
+    object _taken "cyasgi_taken"(PyObject *result)
+    double wall "cyasgi_wall"() nogil
+    double mono "cyasgi_mono"() nogil
+    ctypedef int PySendResult
+    int PYGEN_RETURN
+    int PYGEN_ERROR
+    int PYGEN_NEXT
+    ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
+    int cyasgi_set_am_send(object type, sendfunc function) except -1
+    PySendResult PyIter_Send(object iterator, object value, PyObject **result)
+    int PyCoro_CheckExact(object o)
+
+cdef extern from "Python.h":
+    unsigned long PyThread_get_thread_ident() nogil
+    object PyContextVar_Set(object var, object value)
+
+NEW, HELD, AUTO, CALLER, DONE = range(5)
+RETURNED, FAILED, CANCELLED = range(1, 4)
+
+cdef enum:
+    C_NEW = 0
+    C_HELD = 1
+    C_AUTO = 2
+    C_CALLER = 3
+    C_DONE = 4
+
+KEYS = ("application", "future", "input_queue", "last_used", "scope")
+LOOK_PAST = 32
+BREATH = 64
+
+cdef tuple _KEYS = KEYS
+cdef tuple _STATES = ("new", "held", "running", "called", "done")
+cdef object _MISSING = object()
+cdef object _sequence = itertools.count()
+cdef object _get_running_loop = asyncio._get_running_loop
+cdef object _Future = asyncio.Future
+cdef object _deque = collections.deque
+cdef object _OrderedDict = collections.OrderedDict
+cdef object _InvalidStateError = asyncio.InvalidStateError
+cdef object _running = running
+cdef object _haunted = haunted
+cdef object _monotonic = time.monotonic
+cdef int _breath = 0
+cdef object _blocking = "_asyncio_future_blocking"
+
+
+cdef inline object _new_future():
+    """A future of the running loop that a task may be given to wait for."""
+    loop = _get_running_loop()
+    if loop is None:
+        raise RuntimeError("no running event loop")
+    return loop.create_future()
+
+
+cdef inline PyObject *_given(object value):
+    """A new reference for a result slot; whoever reads the slot owns it."""
+    Py_INCREF(value)
+    return <PyObject *>value
+
+
+cdef object _error_of(kind, value):
+    if isinstance(kind, BaseException):
+        return kind
+    return kind() if value is None else value
+
+
+@cython.final
+cdef class Pass:
+    """Awaited: lets the loop turn once."""
+
+    cdef bint _turned
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._turned:
+            self._turned = False
+            raise StopIteration
+        self._turned = True
+        return None
+
+    def send(self, value):
+        return self.__next__()
+
+    def throw(self, kind, value=None, traceback=None):
+        raise _error_of(kind, value)
+
+    def close(self):
+        pass
+
+
+async def _awaited(awaitable):
+    return await awaitable
+
+
+# Awaitables over the queue. `_step` gives True with `result` the outcome, or False with `result` the future to wait
+# for; it raises what the await is to raise.
+
+cdef class Waiting:
+    cdef ApplicationInstance _instance
+    cdef object _future
+    cdef object result
+
+    cdef bint _step(self) except -1:
+        raise NotImplementedError
+
+    cdef object _abandoned(self, object future):
+        """The wait for `future` was given up."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._step():
+            result, self.result = self.result, None
+            if result is None:
+                raise StopIteration
+            raise StopIteration(result)
+        result, self.result = self.result, None
+        return result
+
+    def send(self, value):
+        return self.__next__()
+
+    def throw(self, kind, value=None, traceback=None):
+        error = _error_of(kind, value)
+        self._give_up()
+        raise error
+
+    def close(self):
+        self._give_up()
+
+    cdef _give_up(self):
+        future, self._future = self._future, None
+        if future is not None:
+            self._abandoned(future)
+        self._over()
+
+    cdef _over(self):
+        self._instance = None
+
+
+cdef PySendResult _send_waiting(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    cdef Waiting waiting = <Waiting>self
+    cdef bint done
+    try:
+        done = waiting._step()
+    except BaseException as error:
+        set_raised(error)
+        result[0] = NULL
+        return PYGEN_ERROR
+    outcome, waiting.result = waiting.result, None
+    result[0] = _given(outcome)
+    return PYGEN_RETURN if done else PYGEN_NEXT
+
+
+@cython.final
+cdef class Receive(Waiting):
+    """The `receive` of an application that the server runs. The run's end severs it from the instance."""
+
+    cdef bint _out
+    cdef bint _severed
+
+    def __call__(self):
+        if self._out:
+            # One call is under way, in another task: this one gets an awaitable of its own.
+            if self._severed:
+                return _never()
+            return _make_get(self._instance)
+        self._out = True
+        return self
+
+    cdef bint _step(self) except -1:
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            # A child task that outlives its application: nothing will ever come.
+            self.result = future = _new_future()
+            setattr(future, _blocking, True)
+            return False
+        if instance._count:
+            self._future = None
+            self._out = False
+            self.result = instance._take()
+            return True
+        self.result = self._future = instance._wait()
+        return False
+
+    cdef object _abandoned(self, object future):
+        if self._instance is not None:
+            self._instance._getter_gone(future)
+
+    cdef _over(self):
+        self._out = False
+
+
+async def _never():
+    await asyncio.get_running_loop().create_future()
+
+
+@cython.final
+cdef class Get(Waiting):
+    """One call of `get()`."""
+
+    cdef bint _step(self) except -1:
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited get()")
+        if instance._count:
+            self._future = None
+            self.result = instance._take()
+            self._instance = None
+            return True
+        self.result = self._future = instance._wait()
+        return False
+
+    cdef object _abandoned(self, object future):
+        self._instance._getter_gone(future)
+
+
+cdef Get _make_get(ApplicationInstance instance):
+    cdef Get get = Get.__new__(Get)
+    get._instance = instance
+    return get
+
+
+@cython.final
+cdef class Put(Waiting):
+    """One call of `put(item)`."""
+
+    cdef object _item
+    cdef bint _begun
+
+    def __dealloc__(self):
+        if not self._begun and self._instance is not None:
+            warnings.warn("coroutine 'ApplicationInstance.put' was never awaited", RuntimeWarning)
+
+    cdef bint _step(self) except -1:
+        global _breath
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited put()")
+        if not self._begun:
+            self._begun = True
+            _breath += 1
+            if _breath >= BREATH:
+                _breath = 0
+                self.result = None
+                return False
+        self._future = None
+        if 0 < instance.maxsize <= instance._count and instance._state != C_DONE:
+            self.result = self._future = instance._wait_for_room()
+            return False
+        self._instance = None
+        instance.put_nowait(self._item)
+        self.result = None
+        return True
+
+    cdef object _abandoned(self, object future):
+        self._instance._putter_gone(future)
+
+    cdef _over(self):
+        self._begun = True
+        self._instance = None
+
+
+@cython.final
+cdef class Join(Waiting):
+    """One call of `join()`."""
+
+    cdef bint _step(self) except -1:
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited join()")
+        self.result = None
+        if instance._unfinished <= 0:
+            self._instance = None
+            return True
+        future = _new_future()
+        if instance._joiners is None:
+            instance._joiners = []
+        instance._joiners.append(future)
+        setattr(future, _blocking, True)
+        self.result = future
+        return False
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Send:
+    """The `send` of an application that the server runs."""
+
+    cdef object _server
+    cdef object _scope
+
+    def __call__(self, message):
+        return self._server.application_send(self._scope, message)
+
+
+@cython.final
+@cython.freelist(64)
+cdef class Run:
+    """What an instance's task drives: decides who runs the application, then passes everything through to it."""
+
+    cdef readonly ApplicationInstance instance
+    cdef object _coroutine
+    cdef Receive _receive
+    cdef bint _entered
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        cdef PyObject *result = NULL
+        cdef PySendResult status = _send_run(<PyObject *>self, <PyObject *>None, &result)
+        if status == PYGEN_ERROR:
+            raise get_raised()
+        outcome = _taken(result)
+        if status == PYGEN_NEXT:
+            return outcome
+        raise StopIteration(outcome)
+
+    def throw(self, kind, value=None, traceback=None):
+        error = _error_of(kind, value)
+        try:
+            if self._coroutine is None:
+                raise error
+            return self._coroutine.throw(error)
+        except BaseException as raised:
+            self._ended(raised)
+            raise
+
+    def close(self):
+        if self._coroutine is not None:
+            self._coroutine.close()
+        self._ended(GeneratorExit())
+
+    cdef object _start(self):
+        """Before the application has begun: what the task is to wait for, or None for one pass, or, with
+        `_coroutine` set, nothing."""
+        cdef ApplicationInstance instance = self.instance
+        if instance is None:
+            raise RuntimeError("cannot reuse the run of an instance")
+        if not self._entered:
+            self._entered = True
+            PyContextVar_Set(_running, self)
+            if instance._state == C_NEW:
+                return None
+        if instance._state == C_NEW:
+            instance._state = C_AUTO
+        if instance._state == C_DONE:
+            return self
+        if instance._state != C_AUTO or instance._predecessor is not None:
+            instance._gate = gate = _new_future()
+            setattr(gate, _blocking, True)
+            return gate
+        instance._begun = True
+        cdef Receive receive = Receive.__new__(Receive)
+        receive._instance = instance
+        self._receive = receive
+        cdef Send send = Send.__new__(Send)
+        send._server = instance._server
+        send._scope = instance.scope
+        coroutine = instance._application(instance.scope, receive, send)
+        if not PyCoro_CheckExact(coroutine):
+            coroutine = _awaited(coroutine)
+        self._coroutine = coroutine
+        return self
+
+    cdef _ended(self, object error):
+        """`error`: None for a run that returned."""
+        cdef ApplicationInstance instance = self.instance
+        cdef Receive receive = self._receive
+        self.instance = None
+        if receive is not None:
+            receive._instance = None
+            receive._severed = True
+        if instance is not None:
+            instance._run_ended(error)
+
+    @property
+    def cr_await(self):
+        return self._coroutine
+
+    @property
+    def cr_code(self):
+        return getattr(self._coroutine, "cr_code", _awaited_code)
+
+    @property
+    def cr_frame(self):
+        return getattr(self._coroutine, "cr_frame", None)
+
+    @property
+    def cr_running(self):
+        return bool(getattr(self._coroutine, "cr_running", False))
+
+    @property
+    def __name__(self):
+        return str(getattr(self._coroutine, "__qualname__", "Run"))
+
+
+cdef object _awaited_code = (lambda: None).__code__
+
+
+cdef void _end_failed(Run run, object error) noexcept:
+    # noexcept: what goes wrong in here is printed, and the task still gets the error.
+    run._ended(error)
+
+
+cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    cdef Run run = <Run>self
+    cdef PySendResult status
+    result[0] = NULL
+    try:
+        if run._coroutine is None:
+            waits_for = run._start()
+            if waits_for is not run:
+                result[0] = _given(waits_for)
+                return PYGEN_NEXT
+            if run._coroutine is None:
+                # The caller's run is over, or there was nothing to run.
+                run._ended(None)
+                result[0] = _given(None)
+                return PYGEN_RETURN
+        status = PyIter_Send(run._coroutine, None, result)
+        if status == PYGEN_NEXT:
+            return status
+        if status == PYGEN_RETURN:
+            run._ended(None)
+            return status
+        error = get_raised()
+        run._ended(error)
+    except BaseException as failure:
+        # Before the application's first step, or in the bookkeeping of its end.
+        error = failure
+        _end_failed(run, error)
+    if result[0] is not NULL:
+        _taken(result[0])
+        result[0] = NULL
+    set_raised(error)
+    return PYGEN_ERROR
+
+
+Coroutine.register(Run)
+Coroutine.register(Waiting)
+cyasgi_set_am_send(Run, _send_run)
+cyasgi_set_am_send(Receive, _send_waiting)
+cyasgi_set_am_send(Get, _send_waiting)
+cyasgi_set_am_send(Put, _send_waiting)
+cyasgi_set_am_send(Join, _send_waiting)
+
+
+cdef class Entry:
+    """What the table holds: its place in the table's orders."""
+
+    cdef readonly object scope_id
+    cdef public InstanceTable _table
+    #: Neighbours in the natural order, borrowed; see the top.
+    cdef PyObject *_prev
+    cdef PyObject *_next
+    cdef public double _used
+    cdef public double _active
+    cdef public object _assigned
+    cdef public long long _bucket
+    cdef object __weakref__
+
+
+@cython.final
+cdef class ForeignEntry(Entry):
+    """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
+
+    cdef readonly object details
+    cdef public bint _reported
+    cdef public object _watched
+
+    def __init__(self, scope_id, details):
+        self.scope_id = scope_id
+        self.details = details
+        self._bucket = -1
+
+    @property
+    def public(self):
+        return self.details
+
+    @property
+    def idle(self):
+        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        queue = self.details.get("input_queue")
+        try:
+            return bool(queue.empty() and getattr(queue, "_getters", True))
+        except Exception:
+            # Not a queue: then nothing can wait in it.
+            return True
+
+    @property
+    def ended(self):
+        future = self._watched
+        return future is not None and bool(future.done())
+
+    cpdef watch(self):
+        future = self.details.get("future")
+        if asyncio.isfuture(future):
+            self._watched = future
+            if future.done():
+                self._future_done(future)
+            else:
+                future.add_done_callback(self._future_done)
+
+    cpdef unwatch(self):
+        if self._watched is not None:
+            self._watched.remove_done_callback(self._future_done)
+
+    def _future_done(self, _):
+        if self._table is not None:
+            self._table._add_finished(self)
+
+
+@cython.final
+cdef class ApplicationInstance(Entry):
+    """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
+
+    Made by `StatelessServer.get_or_create_application_instance` only.
+
+    As a queue it has what `asyncio.Queue` has; as a mapping the keys `application`, `future`, `input_queue`,
+    `last_used` and `scope`, each an attribute too, and any that callers add. `get()` is the queue's,
+    `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
+    """
+
+    cdef readonly object _server
+    cdef readonly object _application
+    cdef public object scope
+    cdef readonly Py_ssize_t maxsize
+    #: The first message queued, if there is one, and the others behind it.
+    cdef object _first
+    cdef object _others
+    cdef Py_ssize_t _count
+    cdef object _getter
+    cdef object _getters
+    cdef object _putters
+    cdef object _joiners
+    cdef Py_ssize_t _unfinished
+    cdef public int _state
+    cdef readonly bint _begun
+    cdef readonly bint _idle
+    cdef readonly int _outcome
+    cdef public bint _reported
+    cdef public object _task
+    cdef public object _loop
+    cdef unsigned long _thread
+    cdef object _gate
+    cdef readonly object _call
+    cdef public object _holder
+    cdef public object _predecessor
+    cdef public object _error
+    cdef readonly object _placeholder
+    cdef dict _extra
+
+    def __init__(self, server, application, scope_id, scope, Py_ssize_t maxsize):
+        self.scope_id = scope_id
+        self._bucket = -1
+        self._server = server
+        self._application = application
+        self.scope = scope
+        self.maxsize = maxsize
+
+    # The life of the instance
+
+    def _start(self, loop):
+        """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        cdef Run run = Run.__new__(Run)
+        run.instance = self
+        self._task = loop.create_task(run)
+        self._loop = loop
+        self._thread = PyThread_get_thread_ident() if loop.get_debug() else 0
+
+    cpdef _open_gate(self):
+        gate, self._gate = self._gate, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
+
+    cdef _hold(self, bint holder):
+        """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
+        if self._state == C_NEW:
+            self._state = C_HELD
+        if holder and self._state == C_HELD:
+            self._server._cyasgi.hold(self)
+
+    def _take_over(self, call):
+        """The caller is going to run the application itself."""
+        if self._state == C_DONE:
+            self._server._cyasgi.call_again(self)
+        elif self._begun or self._state == C_CALLER:
+            who = "the server" if self._begun else "another call"
+            raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
+        self._state = C_CALLER
+        self._call = call
+
+    async def _predecessor_ended(self):
+        if self._predecessor is not None:
+            await self._server._cyasgi.wait_for_predecessor(self)
+
+    def _call_ended(self, call, error):
+        if self._call is call:
+            self._call = None
+            self._finish(error, None)
+            self._open_gate()
+
+    cdef _run_ended(self, object error):
+        """The task's run is over; not the instance's, if its caller runs the application."""
+        if self._state == C_CALLER:
+            if self._call is not None:
+                self._call.cancel()
+        elif self._state != C_DONE:
+            self._finish(error, error)
+
+    cpdef _finish(self, error, reported):
+        """The one end of every run. `reported`: the error if application_exception is to hear of it."""
+        self._state = C_DONE
+        if error is None:
+            self._outcome = 1
+        elif isinstance(error, (asyncio.CancelledError, GeneratorExit, InstanceDeleted)):
+            self._outcome = 3
+        else:
+            self._outcome = 2
+            if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._error = error
+        self._set_busy()
+        if self._putters:
+            for putter in self._putters:
+                if not putter.done():
+                    putter.set_result(None)
+            self._putters = None
+        if self._holder is not None:
+            self._holder.drop(self)
+        self._server._cyasgi.ended(self)
+
+    cdef inline _set_idle(self):
+        if not self._idle and self._state != C_DONE:
+            self._idle = True
+            self._active = mono()
+            if self._table is not None:
+                self._table._now_idle()
+
+    cdef inline _set_busy(self):
+        if self._idle:
+            self._idle = False
+            if self._table is not None:
+                self._table.idle -= 1
+
+    cpdef _keep(self, item):
+        """A message put between the end of the run and the removal of the record."""
+        self._append(item)
+
+    def _leftover(self):
+        """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
+        messages = []
+        while self._count:
+            messages.append(self._pop())
+        self._unfinished = 0
+        self._release_joiners()
+        return messages
+
+    @property
+    def idle(self):
+        """The queue is empty and somebody waits in `receive`."""
+        return self._idle
+
+    @property
+    def ended(self):
+        return self._state == C_DONE
+
+    @property
+    def public(self):
+        return self
+
+    cdef _check_thread(self):
+        if self._thread != PyThread_get_thread_ident():
+            raise RuntimeError(
+                f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
+                "use put_threadsafe()"
+            )
+
+    # The queue
+
+    cdef inline _append(self, item):
+        if self._count == 0:
+            self._first = item
+        else:
+            if self._others is None:
+                self._others = _deque()
+            self._others.append(item)
+        self._count += 1
+        self._unfinished += 1
+
+    cdef inline object _pop(self):
+        item = self._first
+        self._count -= 1
+        self._first = self._others.popleft() if self._count else None
+        return item
+
+    cpdef qsize(self):
+        """How many messages are queued."""
+        return self._count
+
+    cpdef bint empty(self):
+        return self._count == 0
+
+    cpdef bint full(self):
+        """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
+        return 0 < self.maxsize <= self._count
+
+    cpdef put_nowait(self, item):
+        """Queues a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued.
+        """
+        if self._thread:
+            self._check_thread()
+        if self._state == C_DONE:
+            self._server._cyasgi.late(self, item)
+            return
+        if 0 < self.maxsize <= self._count:
+            raise QueueFull
+        self._append(item)
+        if self._state <= C_HELD:
+            self._fed()
+        if self._getter is not None or self._getters is not None:
+            self._wake_getter()
+
+    cdef _fed(self):
+        self._state = C_AUTO
+        if self._gate is not None:
+            self._open_gate()
+
+    cdef _wake_getter(self):
+        self._set_busy()
+        while True:
+            getter, self._getter = self._getter, None
+            if getter is None:
+                if not self._getters:
+                    self._getters = None
+                    return
+                getter = self._getters.popleft()
+            if _resolved(getter):
+                return
+
+    cdef object _wait(self):
+        """A future that the next message resolves."""
+        future = _new_future()
+        if self._getter is None and self._getters is None:
+            self._getter = future
+        else:
+            if self._getters is None:
+                self._getters = _deque()
+            self._getters.append(future)
+        self._set_idle()
+        setattr(future, _blocking, True)
+        return future
+
+    cdef _getter_gone(self, future):
+        future.cancel()
+        if self._getter is future:
+            self._getter = None
+        elif self._getters is not None and future in self._getters:
+            self._getters.remove(future)
+        if self._count and not future.cancelled():
+            self._wake_getter()
+        elif self._getter is None and not self._getters:
+            self._set_busy()
+
+    def put(self, item):
+        """Queues a message, waiting for a free slot if `maxsize` are queued. To be awaited.
+
+        Once in 64 messages it lets the event loop turn, even if there is room.
+        """
+        cdef Put put = Put.__new__(Put)
+        put._instance = self
+        put._item = item
+        return put
+
+    cdef object _wait_for_room(self):
+        future = _new_future()
+        if self._putters is None:
+            self._putters = _deque()
+        self._putters.append(future)
+        setattr(future, _blocking, True)
+        return future
+
+    cdef _putter_gone(self, future):
+        future.cancel()
+        if self._putters is not None:
+            if future in self._putters:
+                self._putters.remove(future)
+            if not self.full() and not future.cancelled():
+                self._wake_putter()
+
+    cdef _wake_putter(self):
+        while self._putters:
+            if _resolved(self._putters.popleft()):
+                return
+
+    def get_nowait(self):
+        """Takes the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._thread:
+            self._check_thread()
+        if not self._count:
+            raise QueueEmpty
+        return self._take()
+
+    cdef object _take(self):
+        item = self._pop()
+        if self._putters is not None:
+            self._wake_putter()
+        return item
+
+    def get(self, key=_MISSING, default=None):
+        """`get()`: an awaitable that takes the oldest message, waiting for one if there is none.
+
+        `get(key[, default])`: the mapping's.
+        """
+        if key is _MISSING:
+            return _make_get(self)
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def task_done(self):
+        """Tells `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    cdef _release_joiners(self):
+        joiners, self._joiners = self._joiners, None
+        if joiners is not None:
+            for joiner in joiners:
+                _resolved(joiner)
+
+    def join(self):
+        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
+        its queue was handed to `application_undelivered`. To be awaited."""
+        cdef Join join = Join.__new__(Join)
+        join._instance = self
+        return join
+
+    def put_threadsafe(self, item):
+        """Queues a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
+            is when a slot becomes free.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
+
+    # The mapping
+
+    @property
+    def application(self):
+        """The server's application as a single callable, for callers that run it themselves."""
+        return HeldApplication(self)
+
+    @property
+    def future(self):
+        """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
+        if self._task is not None:
+            return self._task
+        if self._placeholder is None:
+            self._placeholder = futures.Future()
+            if self._state == C_DONE:
+                self._placeholder.cancel()
+        return self._placeholder
+
+    @property
+    def input_queue(self):
+        return self
+
+    @property
+    def last_used(self):
+        """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
+        order of eviction, until it is asked for again."""
+        return self._used if self._assigned is None else self._assigned[0]
+
+    @last_used.setter
+    def last_used(self, value):
+        moment = _moment(value)
+        if self._table is not None:
+            self._table._assign(self, moment)
+        else:
+            self._used = moment
+
+    def __getitem__(self, key):
+        if key == "input_queue":
+            return self
+        if key in _KEYS:
+            return getattr(self, key)
+        if self._extra is None:
+            raise KeyError(key)
+        return self._extra[key]
+
+    def __setitem__(self, key, value):
+        if key in ("application", "future", "input_queue"):
+            raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
+        if key == "last_used":
+            self.last_used = value
+        elif key == "scope":
+            self.scope = value
+        else:
+            if self._extra is None:
+                self._extra = {}
+            self._extra[key] = value
+
+    def __delitem__(self, key):
+        if key in _KEYS:
+            raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
+        if self._extra is None:
+            raise KeyError(key)
+        del self._extra[key]
+
+    def __iter__(self):
+        return iter((*_KEYS, *(self._extra or ())))
+
+    def __len__(self):
+        return len(_KEYS) + (0 if self._extra is None else len(self._extra))
+
+    def __contains__(self, key):
+        return key in _KEYS or (self._extra is not None and key in self._extra)
+
+    def __bool__(self):
+        return True
+
+    def keys(self):
+        return KeysView(self)
+
+    def values(self):
+        return ValuesView(self)
+
+    def items(self):
+        return ItemsView(self)
+
+    def pop(self, key, default=_MISSING):
+        if key not in _KEYS and (self._extra is None or key not in self._extra):
+            if default is _MISSING:
+                raise KeyError(key)
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self):
+        """Removes the key that was added last by a caller; KeyError if there is none."""
+        if not self._extra:
+            raise KeyError("popitem(): no key was added to this application instance")
+        return self._extra.popitem()
+
+    def clear(self):
+        """Removes the keys that callers added."""
+        self._extra = None
+
+    def setdefault(self, key, default=None):
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others, **values):
+        for key, value in dict(*others, **values).items():
+            self[key] = value
+
+    def __repr__(self):
+        state = _STATES[self._state]
+        return (
+            f"<cyasgi.ApplicationInstance {self.scope_id!r} {state}{', idle' if self._idle else ''},"
+            f" {self._count} queued>"
+        )
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle or copy {self!r}: it belongs to a running task")
+
+    # The awaitable. send, throw and close make a coroutine of it for create_task, gather and TaskGroup.
+
+    def __await__(self):
+        return _held(self)
+
+    def send(self, value):
+        # A task made of the instance ends at once: it is not the one that is going to call the application.
+        self._hold(False)
+        raise StopIteration(self)
+
+    def throw(self, kind, value=None, traceback=None):
+        raise _error_of(kind, value)
+
+    def close(self):
+        """Nothing to be done: the coroutine protocol's."""
+
+
+MutableMapping.register(ApplicationInstance)
+Coroutine.register(ApplicationInstance)
+
+
+def _held(ApplicationInstance instance):
+    """An iterator that gives the instance, holding it when it is driven."""
+    instance._hold(True)
+    if instance is not None:
+        return instance
+    yield
+
+
+cdef bint _resolved(object future) except -1:
+    """Resolves a waiter; False if it was cancelled meanwhile."""
+    try:
+        future.set_result(None)
+    except _InvalidStateError:
+        return False
+    return True
+
+
+cdef double _moment(value) except? -1.0:
+    """A point of time as `last_used` takes it."""
+    cdef double moment
+    try:
+        moment = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"last_used={value!r}: accepted is a number of seconds since the epoch") from None
+    if isinstance(value, str) or moment != moment:
+        raise (TypeError if isinstance(value, str) else ValueError)(
+            f"last_used={value!r}: accepted is a number of seconds since the epoch"
+        )
+    return moment
+
+
+@cython.final
+cdef class InstanceTable:
+    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
+
+    Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
+    """
+
+    cdef dict _entries
+    #: The ends of the natural order, borrowed; see the top.
+    cdef PyObject *_head
+    cdef PyObject *_tail
+    cdef list _assigned
+    cdef object _finished
+    cdef dict _due
+    cdef object _timeout
+    cdef bint _expiring
+    cdef double _unit
+    cdef long long _swept
+    cdef long long _version
+    cdef public Py_ssize_t _ghosts
+    cdef public unsigned long _thread
+    cdef public Py_ssize_t idle
+    cdef public Py_ssize_t foreign
+    cdef public long long reused
+    #: Called once when something has finished; set by the checker before it sleeps.
+    cdef public object on_finished
+    #: Called whenever an instance becomes idle; set while the server drains.
+    cdef public object on_idle
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self._entries = {}
+        self._assigned = []
+        self._finished = _OrderedDict()
+        self._due = {}
+        self._unit = 1.0
+
+    def __init__(self, initial=None):
+        if initial is not None:
+            self.update(initial)
+
+    def __dealloc__(self):
+        # Entries may outlive the table, held by somebody else.
+        cdef PyObject *entry = self._head
+        cdef PyObject *following
+        while entry is not NULL:
+            following = (<Entry>entry)._next
+            (<Entry>entry)._prev = (<Entry>entry)._next = NULL
+            entry = following
+
+    # Used by the server
+
+    cpdef ApplicationInstance lookup(self, scope_id):
+        """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
+        found = self._entries.get(scope_id)
+        if type(found) is not ApplicationInstance or self._thread:
+            return None
+        cdef ApplicationInstance entry = <ApplicationInstance>found
+        if entry._state == C_DONE or entry._loop is not _get_running_loop():
+            return None
+        entry._used = wall()
+        if self._expiring:
+            entry._active = mono()
+        if entry._assigned is not None:
+            self._unassign(entry)
+        elif <PyObject *>entry is not self._tail:
+            self._unlink(entry)
+            self._link(entry)
+        self.reused += 1
+        return entry
+
+    def entry(self, scope_id):
+        """The entry, or None, without counting as a use."""
+        return self._entries.get(scope_id)
+
+    cpdef touch(self, Entry entry):
+        """Moves an entry to the young end of the order."""
+        entry._used = wall()
+        entry._active = mono()
+        if entry._assigned is not None:
+            self._unassign(entry)
+        else:
+            self._unlink(entry)
+            self._link(entry)
+
+    cpdef add(self, Entry entry):
+        """Enters an entry whose id is free, as the youngest."""
+        entry._used = wall()
+        entry._active = mono()
+        self._entries[entry.scope_id] = entry
+        entry._table = self
+        self._version += 1
+        self._link(entry)
+        if type(entry) is ApplicationInstance:
+            if (<ApplicationInstance>entry)._state == C_DONE:
+                self._finished[entry] = None
+            if (<ApplicationInstance>entry)._idle:
+                self._now_idle()
+        else:
+            self.foreign += 1
+            if (<ForeignEntry>entry).ended:
+                self._finished[entry] = None
+        if self._expiring:
+            self._schedule(entry, entry._active + <double>self._timeout)
+
+    cpdef bint remove(self, Entry entry) except -1:
+        """Takes out this very entry; False if it was not in the table."""
+        if entry._table is not self:
+            return False
+        if entry._assigned is None:
+            self._unlink(entry)
+        else:
+            self._drop_assigned(entry)
+            entry._used = entry._assigned[0]
+            entry._assigned = None
+        entry._table = None
+        self._version += 1
+        if self._finished:
+            self._finished.pop(entry, None)
+        if entry._bucket != -1:
+            self._unschedule(entry)
+        if type(entry) is ApplicationInstance:
+            if (<ApplicationInstance>entry)._idle:
+                self.idle -= 1
+        else:
+            self.foreign -= 1
+            (<ForeignEntry>entry).unwatch()
+        del self._entries[entry.scope_id]
+        return True
+
+    cpdef victim(self, spared=None):
+        """The entry that is to make room: a finished one; else the least recently used idle one, looking past a
+        bounded number of busy ones; else the least recently used. Never `spared`, while there is another."""
+        if self._finished:
+            for entry in self._finished:
+                if entry is not spared:
+                    return entry
+        first = None
+        cdef int looked = 0
+        cdef int moved = 0
+        cdef Py_ssize_t index = 0
+        cdef PyObject *young = self._head
+        cdef Entry candidate
+        while True:
+            if index < len(self._assigned) and (
+                young is NULL or <double>self._assigned[index][0] <= (<Entry>young)._used
+            ):
+                candidate = <Entry>self._assigned[index][2]
+                if moved < 32 and not self._settled(candidate):
+                    moved += 1
+                    continue
+                index += 1
+            elif young is not NULL:
+                candidate = <Entry>young
+                young = candidate._next
+            else:
+                break
+            if candidate is not spared:
+                if _is_idle(candidate):
+                    return candidate
+                if first is None:
+                    first = candidate
+            if looked >= 32:
+                break
+            looked += 1
+        if first is None and spared is not None and (<Entry?>spared)._table is self:
+            return spared
+        return first
+
+    def pop_finished(self):
+        """An entry whose run has ended, no longer listed as such; None if there is none."""
+        if self._finished:
+            return self._finished.popitem(last=False)[0]
+        return None
+
+    def finished_count(self):
+        return len(self._finished)
+
+    def entries(self):
+        """All entries, in no particular order."""
+        return list(self._entries.values())
+
+    def keep(self, Entry entry):
+        """An override refused to delete this entry: that counts as a use."""
+        if entry._table is self:
+            self.touch(entry)
+            if self._expiring:
+                if entry._bucket != -1:
+                    self._unschedule(entry)
+                self._schedule(entry, entry._active + <double>self._timeout)
+
+    def set_timeout(self, timeout, double unit):
+        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
+        cdef Entry entry
+        cdef double now, moment
+        if timeout == self._timeout and (timeout is None or unit == self._unit):
+            return
+        self._due.clear()
+        for entry in self._entries.values():
+            entry._bucket = -1
+        self._timeout = timeout
+        self._expiring = timeout is not None
+        self._unit = unit
+        moment, now = wall(), mono()
+        self._swept = <long long>(now / unit)
+        if timeout is not None:
+            for entry in self._entries.values():
+                entry._active = max(entry._active, now - max(0.0, moment - entry._used))
+                self._schedule(entry, entry._active + <double>timeout)
+
+    def pop_expired(self):
+        """An entry that has been idle for longer than the timeout; None if there is none (yet)."""
+        cdef Entry entry
+        cdef double due, timeout, now
+        cdef long long current
+        if not self._expiring:
+            return None
+        timeout = self._timeout
+        now = mono()
+        current = <long long>(now / self._unit)
+        if current - self._swept > len(self._due) + 1:
+            # After a long pause: look at the buckets that exist rather than at every step of time.
+            self._swept = min([number for number in self._due if number <= current], default=current)
+        while self._swept <= current:
+            bucket = self._due.get(self._swept)
+            while bucket:
+                entry = <Entry>next(reversed(<dict>bucket))
+                self._unschedule(entry)
+                due = entry._active + timeout if _is_idle(entry) or entry.ended else now + timeout
+                if due < now:
+                    return entry
+                self._schedule(entry, due)
+            if self._swept == current:
+                break
+            self._swept += 1
+        return None
+
+    cdef _schedule(self, Entry entry, double due):
+        # Strictly after the current step, so that a sweep never meets an entry twice.
+        cdef long long number = <long long>(due / self._unit) + 1
+        if number <= self._swept:
+            number = self._swept + 1
+        bucket = self._due.get(number)
+        if bucket is None:
+            bucket = self._due[number] = {}
+        (<dict>bucket)[entry] = None
+        entry._bucket = number
+
+    cdef _unschedule(self, Entry entry):
+        bucket = <dict>self._due[entry._bucket]
+        del bucket[entry]
+        if not bucket:
+            del self._due[entry._bucket]
+        entry._bucket = -1
+
+    cpdef _add_finished(self, Entry entry):
+        self._finished[entry] = None
+        notify, self.on_finished = self.on_finished, None
+        if notify is not None:
+            notify()
+
+    cdef _now_idle(self):
+        self.idle += 1
+        if self.on_idle is not None:
+            self.on_idle()
+
+    # Order
+
+    cdef inline void _link(self, Entry entry) noexcept:
+        """At the young end."""
+        entry._prev = self._tail
+        entry._next = NULL
+        if self._tail is NULL:
+            self._head = <PyObject *>entry
+        else:
+            (<Entry>self._tail)._next = <PyObject *>entry
+        self._tail = <PyObject *>entry
+
+    cdef inline void _unlink(self, Entry entry) noexcept:
+        if entry._prev is NULL:
+            self._head = entry._next
+        else:
+            (<Entry>entry._prev)._next = entry._next
+        if entry._next is NULL:
+            self._tail = entry._prev
+        else:
+            (<Entry>entry._next)._prev = entry._prev
+        entry._prev = entry._next = NULL
+
+    cdef _assign(self, Entry entry, double moment):
+        if entry._assigned is None:
+            self._unlink(entry)
+        else:
+            self._drop_assigned(entry)
+        entry._assigned = (moment, next(_sequence))
+        bisect.insort(self._assigned, (*entry._assigned, entry))
+        if self._expiring:
+            entry._active = mono() - max(0.0, wall() - moment)
+            self._unschedule(entry)
+            self._schedule(entry, entry._active + <double>self._timeout)
+
+    cdef _unassign(self, Entry entry):
+        self._drop_assigned(entry)
+        entry._assigned = None
+        self._link(entry)
+
+    cdef _drop_assigned(self, Entry entry):
+        del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
+
+    cdef bint _settled(self, Entry entry) except -1:
+        """Whether a foreign entry stands where its dict says; if not, moves it there."""
+        if type(entry) is ForeignEntry:
+            value = (<ForeignEntry>entry).details.get("last_used")
+            if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
+                self._assign(entry, float(value))
+                return False
+        return True
+
+    cdef object _oldest(self):
+        """The first entry in order, or None."""
+        cdef int moved = 0
+        while self._assigned:
+            entry = self._assigned[0][2]
+            if self._head is not NULL and <double>self._assigned[0][0] > (<Entry>self._head)._used:
+                break
+            if moved >= 32 or self._settled(<Entry>entry):
+                return entry
+            moved += 1
+        return None if self._head is NULL else <object>self._head
+
+    cdef list _keys_in_order(self):
+        cdef list merged = []
+        cdef PyObject *young = self._head
+        cdef Entry entry
+        if self._assigned:
+            for item in list(self._assigned):
+                self._settled(<Entry>item[2])
+        for item in self._assigned:
+            while young is not NULL and (<Entry>young)._used < <double>item[0]:
+                merged.append((<Entry>young).scope_id)
+                young = (<Entry>young)._next
+            merged.append((<Entry>item[2]).scope_id)
+        while young is not NULL:
+            merged.append((<Entry>young).scope_id)
+            young = (<Entry>young)._next
+        return merged
+
+    # The mapping
+
+    cdef object _find(self, scope_id):
+        """The entry as the current task is to see it; None if there is none."""
+        if self._thread and self._thread != PyThread_get_thread_ident():
+            raise RuntimeError("application_instances was used from another thread than its event loop's")
+        if self._ghosts:
+            ghost = _haunted.get()
+            if ghost is not None and ghost.haunts(self, scope_id):
+                return ghost.entry if ghost.visible else None
+        return self._entries.get(scope_id)
+
+    def __getitem__(self, scope_id):
+        entry = self._find(scope_id)
+        if entry is None:
+            raise KeyError(scope_id)
+        return entry.public
+
+    def __setitem__(self, scope_id, value):
+        cdef Entry entry
+        old = self._find(scope_id)
+        if isinstance(value, ApplicationInstance):
+            entry = <Entry>value
+            if entry.scope_id != scope_id:
+                raise ValueError(f"{value!r} cannot be entered under another scope_id, {scope_id!r}")
+            if entry._table is self:
+                return
+            if entry._table is not None:
+                raise ValueError(f"{value!r} is in the table of another server")
+        elif isinstance(value, MutableMapping):
+            entry = ForeignEntry(scope_id, value)
+        else:
+            raise TypeError(
+                f"application_instances[{scope_id!r}] = {value!r}: accepted are an ApplicationInstance and a dict"
+                " with the keys input_queue, future, scope and last_used"
+            )
+        if old is not None:
+            self.remove(old)
+        self.add(entry)
+        if type(entry) is ForeignEntry:
+            self._settled(entry)
+            (<ForeignEntry>entry).watch()
+
+    def __delitem__(self, scope_id):
+        entry = self._find(scope_id)
+        if entry is None or not self._vanish(entry):
+            raise KeyError(scope_id)
+
+    cdef bint _vanish(self, entry) except -1:
+        """Takes out an entry by hand, or a ghost out of its override's sight."""
+        if self.remove(entry):
+            return True
+        ghost = _haunted.get()
+        if ghost is None or ghost.entry is not entry:
+            return False
+        ghost.visible = False
+        return True
+
+    def __contains__(self, scope_id):
+        return self._find(scope_id) is not None
+
+    def __len__(self):
+        return len(self._entries)
+
+    def __iter__(self):
+        return self._iterate()
+
+    def _iterate(self):
+        version = self._version
+        first = self._oldest()
+        if first is None:
+            return
+        # The oldest one is had for nothing; only who goes on pays for a list.
+        yield first.scope_id
+        for scope_id in self._keys_in_order() if version == self._version else ():
+            if version != self._version:
+                break
+            if self._entries[scope_id] is not first:
+                yield scope_id
+        if version != self._version:
+            raise RuntimeError("application_instances changed while it was iterated over")
+
+    def __reversed__(self):
+        return reversed(self._keys_in_order())
+
+    def keys(self):
+        return KeysView(self)
+
+    def values(self):
+        return ValuesView(self)
+
+    def items(self):
+        return ItemsView(self)
+
+    def get(self, scope_id, default=None):
+        entry = self._find(scope_id)
+        return default if entry is None else entry.public
+
+    def pop(self, scope_id, default=_MISSING):
+        entry = self._find(scope_id)
+        if entry is None:
+            if default is _MISSING:
+                raise KeyError(scope_id)
+            return default
+        value = entry.public
+        self._vanish(entry)
+        return value
+
+    def popitem(self):
+        """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        entry = self._oldest()
+        if entry is None:
+            raise KeyError("popitem(): the table is empty")
+        self.remove(entry)
+        return entry.scope_id, entry.public
+
+    def clear(self):
+        for entry in list(self._entries.values()):
+            self.remove(entry)
+
+    def setdefault(self, scope_id, default=None):
+        entry = self._find(scope_id)
+        if entry is not None:
+            return entry.public
+        self[scope_id] = default
+        return self[scope_id]
+
+    def update(self, other=(), /, **more):
+        for scope_id, value in dict(other, **more).items():
+            self[scope_id] = value
+
+    def __eq__(self, other):
+        if not isinstance(other, collections.abc.Mapping):
+            return NotImplemented
+        return dict(self.items()) == dict(other.items())
+
+    __hash__ = None
+
+    def copy(self):
+        """A plain dict with the same entries, least recently used first."""
+        return dict(self.items())
+
+    def __repr__(self):
+        return f"<cyasgi.InstanceTable of {len(self._entries)}, {self.idle} idle>"
+
+    def __reduce__(self):
+        return InstanceTable, (self.copy(),)
+
+
+MutableMapping.register(InstanceTable)
+
+
+cdef bint _is_idle(Entry entry) except -1:
+    if type(entry) is ApplicationInstance:
+        return (<ApplicationInstance>entry)._idle
+    return (<ForeignEntry>entry).idle
+
+
+cdef bint _is_moment(value):
+    return isinstance(value, (int, float)) and not math.isnan(value)
