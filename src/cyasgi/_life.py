@@ -139,6 +139,8 @@ class Life:
         self._application: Any = None
         self._single: Application | None = None
         self._victim: Any = None
+        self._making_room = 0
+        self._refusals = 0
         self._warned_of_refusal = False
         self._sleepers: dict[asyncio.Future[None], None] = {}
         #: The arun() at work.
@@ -291,30 +293,39 @@ class Life:
 
     def _make_room(self, server: StatelessServer, limit: int) -> None:
         table = self.table
-        refusals = 0
-        while len(table) >= limit:
-            victim = table.victim(self.asking(server))
-            if victim is None:
-                return
-            before = len(table)
-            live = not victim.ended
-            self._evict(server, victim)
-            if len(table) < before:
-                self.counts["evicted"] += live
-                continue
-            if not self._warned_of_refusal:
-                self._warned_of_refusal = True
-                logger.warning(
-                    "making room: an override of delete_application_instance or delete_oldest_application_instance"
-                    " did not delete scope_id %r, which is passed over",
-                    victim.scope_id,
-                )
-            refusals += 1
-            if refusals > REFUSALS and victim._table is table:
-                self.delete_entry(server, victim)
-                self.counts["evicted"] += live
-            else:
+        # An override may itself create instances, and so make room again: the refusals of all count together.
+        outermost = not self._making_room
+        if outermost:
+            self._refusals = 0
+        self._making_room += 1
+        try:
+            while len(table) >= limit:
+                victim = table.victim(self.asking(server))
+                if victim is None:
+                    return
+                before = len(table)
+                live = not victim.ended
+                if self._refusals >= REFUSALS or self._making_room > REFUSALS:
+                    self.delete_entry(server, victim)
+                else:
+                    self._evict(server, victim)
+                if len(table) < before:
+                    self.counts["evicted"] += live
+                    continue
+                self._refusals += 1
+                self._warn_of_refusal(victim.scope_id)
                 table.keep(victim)
+        finally:
+            self._making_room -= 1
+
+    def _warn_of_refusal(self, scope_id: Hashable) -> None:
+        if not self._warned_of_refusal:
+            self._warned_of_refusal = True
+            logger.warning(
+                "making room: an override of delete_application_instance or delete_oldest_application_instance"
+                " did not delete scope_id %r, which is passed over",
+                scope_id,
+            )
 
     @staticmethod
     def asking(server: StatelessServer) -> ApplicationInstance | None:

@@ -25,7 +25,7 @@ try:
     import dns.rrset
     import dns.zone
 except ModuleNotFoundError as error:
-    if error.name != "dns":
+    if (error.name or "").partition(".")[0] != "dns":
         raise
     raise ModuleNotFoundError("cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'", name="dns") from None
 
@@ -64,13 +64,13 @@ class ZoneApplication:
                 raise ValueError(f"the zone {self.origin} delegates {name}: delegations are not served")
         # A name that only has names below it exists too: asked for, it is empty, not missing (RFC 4592, 2.2.2).
         self.names = {self.origin}
-        for name in self.zone:
+        for owner in self.zone:
+            name = owner
             while name not in self.names:
                 self.names.add(name)
                 name = name.parent()
         soa = self.zone.get_rdataset(self.origin, dns.rdatatype.SOA)
         assert soa is not None
-        self.nothing = dns.node.Node()
         self.negative = dns.rdataset.from_rdata(min(soa.ttl, soa[0].minimum), soa[0])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +114,7 @@ class ZoneApplication:
         response.flags |= dns.flags.AA
         seen: set[dns.name.Name] = set()
         while True:
-            node = self.find(name)
+            exists, node = self.find(name)
             alias = None if node is None else node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.CNAME)
             if alias is None or wanted in (dns.rdatatype.CNAME, dns.rdatatype.ANY):
                 break
@@ -131,17 +131,18 @@ class ZoneApplication:
         if found is not None:
             response.answer.append(_rrset(name, found))
             return
-        if node is None:
+        if not exists:
             response.set_rcode(dns.rcode.NXDOMAIN)
         response.authority.append(_rrset(self.origin, self.negative))
 
-    def find(self, name: dns.name.Name) -> dns.node.Node | None:
-        """The node of that name, of the wildcard that stands for it, an empty one, or None."""
+    def find(self, name: dns.name.Name) -> tuple[bool, dns.node.Node | None]:
+        """Whether there is such a name, and the data that it has, its own or those of a wildcard."""
         if name in self.names:
-            return self.zone.get_node(name) or self.nothing
+            return True, self.zone.get_node(name)
         while name not in self.names:
             name = name.parent()
-        return self.zone.get_node(dns.name.Name((b"*", *name.labels)))
+        node = self.zone.get_node(dns.name.Name((b"*", *name.labels)))
+        return node is not None, node
 
 
 def _rrset(name: dns.name.Name, rdataset: dns.rdataset.Rdataset) -> dns.rrset.RRset:

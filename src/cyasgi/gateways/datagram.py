@@ -6,18 +6,19 @@ The scope and the messages are described in `cyasgi.wire.datagram`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import inspect
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
 from .._settings import Setting
 from ..server import StatelessServer
-from ..wire.address import check_address, format_address, from_socket_address, parse_address, to_socket_address
+from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
 from ..wire.datagram import MAX_DATA, parse_send, scope_fields
+from .sockets import ListenError as ListenError
+from .sockets import check_binds, open_datagram_sockets
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +35,7 @@ COUNTERS = (
     "socket_errors",
 )
 
-#: Of the addresses that one name stands for, those that this machine does not have are passed over.
-NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
-
-
 _UNSET: Any = object()
-
-
-class ListenError(OSError):
-    """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -113,7 +106,7 @@ class DatagramServer(StatelessServer):
         binds: str | tuple[str, int] | Iterable[str | tuple[str, int]] | None = None,
     ) -> None:
         super().__init__(application, max_applications)
-        self.binds: list[tuple[str, int]] = _check_binds(self.default_binds if binds is None else binds)
+        self.binds: list[tuple[str, int]] = check_binds(self.default_binds if binds is None else binds)
         #: One for each socket while the server runs.
         self.endpoints: list[Endpoint] = []
         self._sockets: list[socket.socket] = []
@@ -158,7 +151,7 @@ class DatagramServer(StatelessServer):
             sockets: list[socket.socket] = []
             try:
                 for host, port in self.binds:
-                    sockets += _open(host, port)
+                    sockets += open_datagram_sockets(host, port)
             except BaseException:
                 for sock in sockets:
                     sock.close()
@@ -414,7 +407,8 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def send(self, data: bytes, address: tuple[Any, ...]) -> None:
         if not self.open or self.transport.is_closing():
-            self.errors += 1
+            # Counted with the server: it may have forgotten its endpoints.
+            self.server._counted["socket_errors"] += 1
             return
         self.sent += 1
         if data:
@@ -554,51 +548,3 @@ class AnyEndpoint(Endpoint):
         task = asyncio.get_running_loop().create_task(feed())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-
-
-def _check_binds(binds: Any) -> list[tuple[str, int]]:
-    if isinstance(binds, str) or (isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)):
-        binds = [binds]
-    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
-        raise TypeError(f"binds must be addresses, each (host, port) or 'host:port', got {binds!r}")
-    checked = [
-        parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in binds
-    ]
-    if not checked:
-        raise ValueError("binds must name at least one address, got none")
-    return checked
-
-
-def _open(host: str, port: int) -> list[socket.socket]:
-    """A bound socket for each address that the host has."""
-    where = f"udp {format_address((host, port))}"
-    try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise ListenError(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
-    sockets: list[socket.socket] = []
-    problem: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        sock: socket.socket | None = None
-        try:
-            sock = socket.socket(family, kind, protocol)
-            sock.setblocking(False)
-            if family == socket.AF_INET6:
-                # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(address)
-        except OSError as error:
-            if sock is not None:
-                sock.close()
-            problem = problem or error
-            if error.errno in NOT_HERE:
-                continue
-            break
-        sockets.append(sock)
-    else:
-        if sockets:
-            return sockets
-    for sock in sockets:
-        sock.close()
-    assert problem is not None
-    raise ListenError(problem.errno, f"cannot listen on {where}: {problem.strerror}") from problem

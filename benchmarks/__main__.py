@@ -1,0 +1,132 @@
+"""The command: `python -m benchmarks [--quick | --full] [names...]` and `python -m benchmarks compare A B`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from time import monotonic
+
+from benchmarks import report
+from benchmarks.catalogue import QUESTIONS
+from benchmarks.compare import compare
+from benchmarks.environment import describe, directory_name
+from benchmarks.fresh import ROOT
+from benchmarks.judge import Answers
+from benchmarks.question import Measurement, Probed
+from benchmarks.rounds import end_line, measure
+from benchmarks.sides import FLOOR, LOOPS, SIDES, available, available_loops
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["compare"]:
+        return main_compare(arguments[1:])
+    return main_run(arguments)
+
+
+def main_compare(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=main_compare.__doc__)
+    parser.add_argument("before", type=Path, help="a directory with the results.json of a run")
+    parser.add_argument("after", type=Path, help="another one")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.25,
+        help="the part of an advantage over the reference that may be lost before this exits with 1 (default: 0.25)",
+    )
+    chosen = parser.parse_args(arguments)
+    return compare(chosen.before, chosen.after, chosen.threshold)
+
+
+def main_run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a minute or two")
+    modes.add_argument("--full", dest="mode", action="store_const", const="full", help="all sizes, collector off too")
+    parser.add_argument("--list", action="store_true", help="name the questions")
+    parser.add_argument("--sides", default=",".join((*SIDES, FLOOR)), help="only these (default: %(default)s)")
+    parser.add_argument("--loops", default=",".join(LOOPS), help="only these (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="where to write (default: bench_results/<date>-<python>-<machine>)")
+    parser.add_argument("--no-charts", action="store_true", help="do not draw")
+    parser.add_argument("names", nargs="*", metavar="name", help="only these questions")
+    chosen = parser.parse_args(arguments)
+    if chosen.list:
+        for question in QUESTIONS.values():
+            print(f"{question.name:14}{question.title}")
+        return 0
+    unknown = set(chosen.names) - set(QUESTIONS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    return run(
+        [QUESTIONS[name] for name in chosen.names or QUESTIONS],
+        chosen.mode or "usual",
+        available(tuple(chosen.sides.split(","))),
+        available_loops(tuple(chosen.loops.split(","))),
+        chosen.output,
+        charts=not chosen.no_charts,
+    )
+
+
+def unused(directory: Path) -> Path:
+    """The directory, or the first of it with a number behind that does not exist yet."""
+    number, free = 2, directory
+    while free.exists():
+        free = directory.with_name(f"{directory.name}-{number}")
+        number += 1
+    return free
+
+
+def run(questions: list, mode: str, sides: list[str], loops: list[str], output: Path | None, *, charts: bool) -> int:
+    """Asks the questions one after another; what was answered is written even when it is interrupted."""
+    environment = describe()
+    records = []
+    begun = monotonic()
+    asked = []
+    failed = False
+    for number, question in enumerate(questions, 1):
+        print(f"[{number}/{len(questions)}] {question.title}", file=sys.stderr)
+        hindrance = question.hindrance() if isinstance(question, Probed) else ""
+        if hindrance or not question.sizes[mode]:
+            print(f"      left out: {hindrance or f'not in a {mode} run'}", file=sys.stderr)
+            continue
+        try:
+            records += measure(question, mode, sides, loops)
+        except KeyboardInterrupt:
+            print("interrupted: what is complete is written", file=sys.stderr)
+            failed = True
+            break
+        except RuntimeError as error:
+            print(f"      failed: {error}", file=sys.stderr)
+            failed = True
+            continue
+        asked.append(question)
+        end_line()
+        answers = Answers([Measurement.from_record(record) for record in records])
+        print(report.section(question, answers))
+    environment["took"] = f"{monotonic() - begun:.0f} s"
+    if not records:
+        return 1
+    directory = output or unused(ROOT / "bench_results" / directory_name())
+    directory.mkdir(parents=True, exist_ok=True)
+    answers = Answers([Measurement.from_record(record) for record in records])
+    report.save(directory, environment, mode, records)
+    drawn = draw(answers, directory) if charts else []
+    (directory / "table.md").write_text(report.table(asked, environment, answers, drawn))
+    for line in report.missed(asked, answers):
+        print(f"missed: {line}")
+    print(f"written to {directory}")
+    return 1 if failed else 0
+
+
+def draw(answers: Answers, directory: Path) -> list[tuple[str, str]]:
+    """Draws the charts where matplotlib is installed; title and file of each."""
+    try:
+        from benchmarks.charts import draw_all
+    except ImportError as error:
+        print(f"no charts: {error}; the extra 'bench' brings what they need", file=sys.stderr)
+        return []
+    return draw_all(answers, directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""The checker beside idle instances: what it costs to have clients that say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Mapping
+from time import perf_counter, process_time
+from typing import Any
+
+from benchmarks.bench_create import Create
+from benchmarks.probing import run
+from benchmarks.question import Bar, Figure, Probed
+from benchmarks.sides import FLOOR
+from benchmarks.workload import collector_off
+
+#: How often the second half looks whether the loop still turns, in seconds.
+TICK = 0.01
+
+
+async def watch(side: str, size: int, seconds: float) -> dict[str, float]:
+    """CPU time of an idle process, then the longest time for which its loop did nothing else."""
+    checker: asyncio.Future[Any] | None = None
+    if side != FLOOR:
+        idle = Create(side, size)
+        await idle.open()
+        with collector_off():
+            await idle.work()
+        checker = asyncio.ensure_future(idle.server.application_checker())
+    gc.collect()
+    await asyncio.sleep(0.25)
+    begun, used = perf_counter(), process_time()
+    await asyncio.sleep(seconds)
+    share = (process_time() - used) / (perf_counter() - begun)
+    stall = 0.0
+    until = perf_counter() + seconds
+    while (now := perf_counter()) < until:
+        await asyncio.sleep(TICK)
+        stall = max(stall, perf_counter() - now - TICK)
+    if checker is not None:
+        if checker.done():
+            checker.result()
+        checker.cancel()
+        await asyncio.wait([checker])
+        await idle.finish()
+    return {"share": share, "stall": stall}
+
+
+def probe(side: str, loop: str, size: int, seconds: float) -> Mapping[str, float]:
+    return run(loop, watch(side, size, seconds))
+
+
+QUESTION = Probed(
+    name="checker",
+    title="the checker beside idle instances",
+    size_of="idle instances",
+    sizes={"quick": (20_000,), "usual": (100_000,), "full": (1_000, 10_000, 100_000, 1_000_000)},
+    probe=probe,
+    figures={"share": Figure("share of a core", "%"), "stall": Figure("longest stall of the loop", "ms")},
+    arguments={"quick": {"seconds": 1.0}, "usual": {"seconds": 2.0}, "full": {"seconds": 2.0}},
+    floor_is="a loop with nothing in it",
+    bars=(
+        Bar("cython", most=0.001, figure="share", size=100_000),
+        Bar("pure", most=0.001, figure="share", size=100_000),
+        Bar("cython", most=0.001, figure="share", size=1_000_000),
+    ),
+    note="application_checker_interval is 0.1 s on every side.",
+)
+
+
+def test_checker(benchmark: Any, case: Any) -> None:
+    """Watches an idle server."""
+    case(benchmark)

@@ -1,0 +1,35 @@
+"""All questions by name, in the order in which they are asked and told."""
+
+from __future__ import annotations
+
+import importlib
+
+from benchmarks.question import Probed, Timed
+
+MODULES = (
+    "bench_lookup",
+    "bench_scatter",
+    "bench_create",
+    "bench_evict",
+    "bench_message",
+    "bench_wake",
+    "bench_burst",
+    "bench_drain",
+    "bench_reap",
+    "bench_expire",
+    "bench_checker",
+    "bench_memory",
+    "bench_resident",
+    "bench_million",
+    "bench_pauses",
+    "bench_latency",
+    "bench_udp",
+    "bench_roaming",
+    "bench_worker",
+    "bench_instructions",
+)
+
+QUESTIONS: dict[str, Timed | Probed] = {
+    question.name: question
+    for question in (importlib.import_module(f"benchmarks.{module}").QUESTION for module in MODULES)
+}

@@ -1,0 +1,97 @@
+"""The questions under pytest-benchmark: python -m pytest benchmarks -o python_files='bench_*.py'.
+
+Each test is named after its question, loop, size and side, for example test_wake[asyncio-1000-cython], and its group
+holds the sides of one question side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from benchmarks.fresh import fresh
+from benchmarks.question import MODES, Probed, Timed
+from benchmarks.rounds import ROUNDS
+from benchmarks.sides import FLOOR, SIDES, available, available_loops, loop_factory
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mode", choices=MODES, default="quick", help="which sizes the benchmarks are run at (default: quick)"
+    )
+
+
+def _cases(question: Timed | Probed, mode: str) -> Iterator[tuple[str, int, str]]:
+    if isinstance(question, Probed) and question.hindrance():
+        return
+    asked = (*SIDES, FLOOR) if isinstance(question, Timed) else question.sides
+    for loop in available_loops():
+        if isinstance(question, Probed) and question.loops is not None and loop not in question.loops:
+            continue
+        for size in question.sizes[mode]:
+            for side in available(asked):
+                there = question.make(side, size) if isinstance(question, Timed) else side in _sides(question, size)
+                if there:
+                    yield loop, size, side
+
+
+def _sides(question: Probed, size: int) -> tuple[str, ...]:
+    return question.only.get(size, question.sides)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        cases = list(_cases(metafunc.module.QUESTION, metafunc.config.getoption("--mode")))
+        names = [f"{loop}-{size}-{side}" for loop, size, side in cases]
+        metafunc.parametrize("case", cases, ids=names, indirect=True)
+
+
+@pytest.fixture
+def case(request: pytest.FixtureRequest) -> Callable[[Any], None]:
+    """Call it with pytest-benchmark's fixture to put the module's question to one side."""
+    question = request.module.QUESTION
+    loop, size, side = request.param
+    mode = request.config.getoption("--mode")
+    put = _time if isinstance(question, Timed) else _probe
+
+    def case(benchmark: Any) -> None:
+        benchmark.group = f"{question.name} {loop} {size}"
+        benchmark.extra_info["title"] = question.title
+        # pytest-benchmark's own calibration warns where rounds take long.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            put(question, benchmark, mode, loop, size, side)
+
+    return case
+
+
+def _time(question: Timed, benchmark: Any, mode: str, loop: str, size: int, side: str) -> None:
+    workload = question.make(side, size)
+    assert workload is not None
+    benchmark.extra_info["operations"] = workload.operations
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(workload.open())
+        used = False
+
+        def prepare() -> None:
+            nonlocal used
+            if used:
+                runner.run(workload.finish())
+            runner.run(workload.prepare())
+            used = True
+
+        benchmark.pedantic(lambda: runner.run(workload.work()), setup=prepare, rounds=ROUNDS, warmup_rounds=1)
+        runner.run(workload.finish())
+        runner.run(workload.close())
+    benchmark.extra_info["per_operation"] = benchmark.stats.stats.median / workload.operations
+
+
+def _probe(question: Probed, benchmark: Any, mode: str, loop: str, size: int, side: str) -> None:
+    """The time is that of the whole interpreter; what was asked for stands in extra_info."""
+    arguments = {"side": side, "loop": loop, "size": size, **question.arguments.get(mode, {})}
+    answer = benchmark.pedantic(lambda: fresh(question.probe, **arguments), rounds=1)
+    benchmark.extra_info.update(answer)

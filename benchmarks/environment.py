@@ -1,0 +1,72 @@
+"""Where and with what a run was made: figures without it mean nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from benchmarks.fresh import ROOT
+
+PACKAGES = ("cyasgi", "asgiref", "uvloop", "cython", "channels", "django", "psutil", "matplotlib")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown"
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (ValueError, OSError):
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def describe() -> dict[str, str]:
+    """What a reader needs to judge the figures, or to take them again."""
+    commit = _git("rev-parse", "HEAD") or "unknown"
+    # What the runs themselves write does not change the code that is measured.
+    if _git("status", "--porcelain", "--", "src", "benchmarks", "setup.py", "pyproject.toml"):
+        commit += " and uncommitted changes"
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "commit": commit,
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
+        "cpu": f"{_cpu()}, {os.cpu_count()} cores",
+        "memory": _memory(),
+        "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load": "{:.2f} {:.2f} {:.2f} at the start".format(*os.getloadavg()),
+        **{package: _version(package) for package in PACKAGES},
+    }
+
+
+def directory_name() -> str:
+    """<date>-<python>-<machine>: the same for every run of a day, whose later ones get a number."""
+    python = f"{platform.python_implementation().lower()}{platform.python_version()}"
+    machine = f"{platform.machine()}-{os.cpu_count()}cpu"
+    return f"{datetime.now(UTC):%Y-%m-%d}-{python}-{machine}"

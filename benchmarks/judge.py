@@ -1,0 +1,101 @@
+"""Ratios within one run, and whether they keep what is promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from benchmarks.question import Bar, Measurement, Question
+
+#: Base units to those that people read.
+SCALE = {"ns": 1e9, "µs": 1e6, "ms": 1e3, "s": 1.0, "B": 1.0, "KiB": 2**-10, "MiB": 2**-20, "%": 100.0}
+
+Key = tuple[str, str, int, str, str, str]
+
+
+class Answers:
+    """The measurements of one run, to be asked by question, figure, size, side, loop and collector."""
+
+    def __init__(self, measurements: list[Measurement]) -> None:
+        self.all = measurements
+        self._by_key: dict[Key, Measurement] = {
+            (one.question, one.figure, one.size, one.side, one.loop, one.collector): one for one in measurements
+        }
+
+    def get(
+        self, question: str, figure: str, size: int, side: str, loop: str, collector: str = "on"
+    ) -> Measurement | None:
+        return self._by_key.get((question, figure, size, side, loop, collector))
+
+    def of(self, question: str) -> list[Measurement]:
+        return [one for one in self.all if one.question == question]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One promise, and what came of it on one loop at one size."""
+
+    bar: Bar
+    question: str
+    size: int
+    loop: str
+    value: float
+
+    @property
+    def held(self) -> bool:
+        return (self.bar.least is None or self.value >= self.bar.least) and (
+            self.bar.most is None or self.value <= self.bar.most
+        )
+
+    def told(self, unit: str) -> str:
+        """For example 'reference / cython: bar >= 4x, got 5.2x'."""
+        bar = self.bar
+        if bar.by is None:
+            what, scale, suffix = bar.of, SCALE.get(unit, 1.0), f" {unit}"
+        elif bar.by_size is not None:
+            what, scale, suffix = f"{bar.of}, {self.size:,} against {bar.by_size:,}", 1.0, "×"
+        else:
+            what, scale, suffix = f"{bar.of} / {bar.by}", 1.0, "×"
+        limit = f">= {bar.least * scale:,.4g}" if bar.least is not None else f"<= {(bar.most or 0) * scale:,.4g}"
+        return f"{what}: bar {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
+
+
+def shown(value: float) -> str:
+    """Three significant digits, without exponents."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 0.1 else f"{value:.2g}"
+
+
+def verdicts(question: Question, answers: Answers) -> Iterator[Verdict]:
+    """Every promise of a question for every loop and size at which both of its sides were measured."""
+    for bar in question.bars:
+        for one in answers.of(question.name):
+            if (one.side, one.figure, one.collector) != (bar.of, bar.figure, "on"):
+                continue
+            if (bar.size is not None and one.size != bar.size) or (bar.loop is not None and one.loop != bar.loop):
+                continue
+            if bar.by is None:
+                yield Verdict(bar, question.name, one.size, one.loop, one.median)
+                continue
+            by_size = one.size if bar.by_size is None else bar.by_size
+            other = answers.get(question.name, bar.figure, by_size, bar.by, one.loop)
+            if other is not None and other.median:
+                yield Verdict(bar, question.name, one.size, one.loop, one.median / other.median)
+
+
+def ratios(answers: Answers) -> Mapping[tuple[str, ...], float]:
+    """What two runs on different machines can be compared by: each twin's advantage over the reference, in size.
+
+    Named by question, figure, size, loop and twin; larger is better for cyasgi.
+    """
+    found = {}
+    for one in answers.all:
+        if one.side in ("pure", "cython") and one.collector == "on" and one.median:
+            reference = answers.get(one.question, one.figure, one.size, "reference", one.loop)
+            if reference is not None and reference.median:
+                key = (one.question, one.figure, str(one.size), one.loop, one.side)
+                found[key] = reference.median / one.median
+    return found

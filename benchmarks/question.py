@@ -1,0 +1,137 @@
+"""What a question is: what it measures, at which sizes, and what cyasgi promises about the answer."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmarks.sides import FLOOR, SIDES
+from benchmarks.workload import Workload
+
+#: How thorough a run is.
+MODES = ("quick", "usual", "full")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that a question answers with; smaller is better unless `more` says otherwise."""
+
+    title: str
+    unit: str
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A promise: `of` divided by `by` (or `of` itself) is at least, or at most, so much."""
+
+    of: str
+    by: str | None = None
+    least: float | None = None
+    most: float | None = None
+    figure: str = "time"
+    size: int | None = None
+    #: The size on the `by` side where it is another one: how flat a curve is.
+    by_size: int | None = None
+    loop: str | None = None
+
+
+#: What is promised of the pure twin everywhere.
+PURE_NO_SLOWER = Bar("reference", "pure", least=1.0)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the two kinds of question have in common."""
+
+    name: str
+    title: str
+    #: Sizes in each mode, and what the size counts.
+    sizes: Mapping[str, tuple[int, ...]]
+    size_of: str
+    bars: tuple[Bar, ...] = ()
+    #: What nothing can beat, in words.
+    floor_is: str = ""
+    #: What must be said beside the figures.
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Timed(Question):
+    """A question answered by timing a workload in this process, the sides interleaved."""
+
+    unit: str = "µs"
+    workload: type[Workload] = Workload
+    floor: type[Workload] | None = None
+    #: Sizes that only these sides are measured at: the reference would take minutes.
+    only: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        return {"time": Figure("time", self.unit)}
+
+    def make(self, side: str, size: int) -> Workload | None:
+        """The workload of one side, or None where there is none."""
+        if size in self.only and side not in self.only[size]:
+            return None
+        if side == FLOOR:
+            return self.floor(side, size) if self.floor else None
+        return self.workload(side, size)
+
+
+@dataclass(frozen=True)
+class Probed(Question):
+    """A question answered by a function that runs in a fresh interpreter for each side: `probe(side, loop, size)`.
+
+    The probe gives back a mapping from the names in `figures` to numbers, in base units (seconds, bytes, ratios).
+    """
+
+    probe: Callable[..., Mapping[str, float]] = dict
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    sides: tuple[str, ...] = (*SIDES, FLOOR)
+    loops: tuple[str, ...] | None = None
+    rounds: Mapping[str, int] = field(default_factory=lambda: {"quick": 1, "usual": 7, "full": 7})
+    only: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    #: Further arguments of the probe in each mode.
+    arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: Why the question cannot be asked here, or an empty string.
+    hindrance: Callable[[], str] = str
+
+
+@dataclass
+class Measurement:
+    """All samples of one figure on one side."""
+
+    question: str
+    figure: str
+    size: int
+    side: str
+    loop: str
+    collector: str
+    samples: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def least(self) -> float:
+        return min(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """First and third quartile; the median twice where there are too few samples for them."""
+        if len(self.samples) < 4:
+            return self.median, self.median
+        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return first, third
+
+    def record(self) -> dict[str, Any]:
+        """The raw samples and what is read off them, for results.json."""
+        return {**asdict(self), "median": self.median, "min": self.least, "quartiles": list(self.quartiles)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Measurement:
+        return cls(**{name: record[name] for name in cls.__dataclass_fields__})

@@ -1,0 +1,113 @@
+"""Writes what a run found: results.json with every sample, and table.md for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.judge import SCALE, Answers, shown, verdicts
+from benchmarks.question import Measurement, Probed, Timed
+from benchmarks.sides import FLOOR, SIDES
+
+COLUMNS = (*SIDES, FLOOR)
+
+
+def save(directory: Path, environment: dict[str, str], mode: str, records: list[dict[str, Any]]) -> None:
+    """The raw data, complete enough to draw everything else from again."""
+    found = {"environment": environment, "mode": mode, "measurements": records}
+    (directory / "results.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(directory: Path) -> tuple[dict[str, str], Answers]:
+    """The environment and the answers of an earlier run."""
+    found = json.loads((directory / "results.json").read_text())
+    return found["environment"], Answers([Measurement.from_record(record) for record in found["measurements"]])
+
+
+def _cell(one: Measurement | None, scale: float) -> str:
+    if one is None:
+        return "–"
+    if len(one.samples) < 4:
+        return shown(one.median * scale)
+    first, third = one.quartiles
+    return f"{shown(one.median * scale)} ({shown(one.least * scale)}; {shown(first * scale)}–{shown(third * scale)})"
+
+
+def _rows(question: Timed | Probed, answers: Answers) -> Iterator[list[str]]:
+    seen: dict[tuple[str, int, str, str], None] = {}
+    for one in answers.of(question.name):
+        seen[one.figure, one.size, one.loop, one.collector] = None
+    order = list(question.figures)
+    for figure, size, loop, collector in sorted(seen, key=lambda row: (order.index(row[0]), row[1], row[2], row[3])):
+        described = question.figures[figure]
+        scale = SCALE.get(described.unit, 1.0)
+        sides = {side: answers.get(question.name, figure, size, side, loop, collector) for side in COLUMNS}
+        reference = sides["reference"]
+        gained = []
+        for side in ("pure", "cython"):
+            one = sides[side]
+            # As "how many times better": for what should be large the other way round.
+            if reference is None or one is None or not one.median or not reference.median:
+                gained.append("–")
+            elif described.more:
+                gained.append(f"{shown(one.median / reference.median)}×")
+            else:
+                gained.append(f"{shown(reference.median / one.median)}×")
+        yield [
+            f"{described.title}, {described.unit}",
+            f"{size:,}",
+            loop,
+            collector,
+            *(_cell(one, scale) for one in sides.values()),
+            *gained,
+        ]
+
+
+def section(question: Timed | Probed, answers: Answers) -> str:
+    """One question: its table, its floor and its promises."""
+    heads = ["figure", question.size_of, "loop", "gc", *COLUMNS, "pure gains", "cython gains"]
+    lines = [f"## {question.title} (`{question.name}`)", ""]
+    lines += [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    lines += [f"| {' | '.join(row)} |" for row in _rows(question, answers)]
+    lines.append("")
+    if question.floor_is:
+        lines += [f"Floor: {question.floor_is}.", ""]
+    if question.note:
+        lines += [question.note, ""]
+    for verdict in verdicts(question, answers):
+        mark = "held" if verdict.held else "**missed**"
+        unit = question.figures[verdict.bar.figure].unit
+        title = question.figures[verdict.bar.figure].title
+        place = f"{title}, {verdict.size:,} {question.size_of}, {verdict.loop}"
+        lines.append(f"- {mark}: {verdict.told(unit)} ({place})")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def missed(questions: list[Timed | Probed], answers: Answers) -> list[str]:
+    """Every promise that was not kept, in a line each."""
+    return [
+        f"{question.name} [{verdict.size:,} {verdict.loop}] {verdict.told(question.figures[verdict.bar.figure].unit)}"
+        for question in questions
+        for verdict in verdicts(question, answers)
+        if not verdict.held
+    ]
+
+
+def table(
+    questions: list[Timed | Probed], environment: dict[str, str], answers: Answers, charts: list[tuple[str, str]]
+) -> str:
+    """The whole of table.md."""
+    kept = [verdict.held for question in questions for verdict in verdicts(question, answers)]
+    lines = ["# Benchmarks", ""]
+    lines += [f"- {name}: {value}" for name, value in environment.items()]
+    lines += [
+        "",
+        "Median (least; first–third quartile) of the rounds, where there were enough of them. \"gc on\" is as a user "
+        f"has it. {sum(kept)} of {len(kept)} bars held.",
+        "",
+    ]
+    lines += [f"![{title}]({name})\n" for title, name in charts]
+    lines += [section(question, answers) for question in questions if answers.of(question.name)]
+    return "\n".join(lines)

@@ -1,0 +1,131 @@
+"""Puts a question to its sides, round after round, and collects what they answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Iterator
+from time import process_time
+from typing import Any
+
+from benchmarks.fresh import fresh
+from benchmarks.question import Measurement, Probed, Timed, Workload
+from benchmarks.sides import loop_factory
+
+#: The least number of rounds that a median is taken of.
+ROUNDS = 7
+
+
+def tell(line: str) -> None:
+    """Progress: one line that is written over on a terminal, one line each elsewhere."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def end_line() -> None:
+    """Leaves the line that progress was written to."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def spaced(number: int) -> str:
+    return f"{number:,}"
+
+
+async def _time(workload: Workload, collector: str) -> float:
+    """CPU seconds per operation of one round on one side; nothing waits, so an idle machine takes as long."""
+    gc.collect()
+    await workload.prepare()
+    if collector == "off":
+        gc.disable()
+    try:
+        started = process_time()
+        await workload.work()
+        elapsed = process_time() - started
+    finally:
+        gc.enable()
+    await workload.finish()
+    return elapsed / workload.operations
+
+
+async def _interleave(workloads: dict[str, Workload], collectors: list[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Samples by collector and side; each round begins with another side, and the first one only warms up."""
+    samples: dict[str, dict[str, list[float]]] = {
+        collector: {side: [] for side in workloads} for collector in collectors
+    }
+    for workload in workloads.values():
+        await workload.open()
+    order = list(workloads)
+    for number in range(rounds + 1):
+        order.append(order.pop(0))
+        for collector in collectors:
+            for side in order:
+                sample = await _time(workloads[side], collector)
+                if number:
+                    samples[collector][side].append(sample)
+    for workload in workloads.values():
+        await workload.close()
+    return samples
+
+
+def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
+    """The measurements of a timed question; runs in an interpreter of its own."""
+    # Imported here because the questions' own modules import this one's neighbours.
+    from benchmarks.catalogue import QUESTIONS
+
+    question = QUESTIONS[name]
+    assert isinstance(question, Timed)
+    collectors = ["on", "off"] if mode == "full" else ["on"]
+    records = []
+    for size in question.sizes[mode]:
+        for loop in loops:
+            tell(f"{name}: {spaced(size)} {question.size_of}, {loop}")
+            workloads = {side: made for side in sides if (made := question.make(side, size))}
+            with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+                samples = runner.run(_interleave(workloads, collectors, ROUNDS))
+            records += [
+                Measurement(name, "time", size, side, loop, collector, taken).record()
+                for collector, by_side in samples.items()
+                for side, taken in by_side.items()
+            ]
+    return records
+
+
+def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:
+    for size in question.sizes[mode]:
+        asked = [
+            side for side in sides if side in question.sides and side in question.only.get(size, question.sides)
+        ]
+        for loop in loops:
+            if question.loops is None or loop in question.loops:
+                yield from ((size, loop, side) for side in asked)
+
+
+def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
+    """The measurements of a probed question: an interpreter for each side, the sides alternating."""
+    found: dict[tuple[str, int, str, str], list[float]] = {}
+    rounds = question.rounds[mode]
+    for number in range(rounds):
+        for size, loop, side in _probes(question, mode, sides, loops):
+            tell(f"{question.name}: {spaced(size)} {question.size_of}, {loop}, {side}, round {number + 1} of {rounds}")
+            arguments = question.arguments.get(mode, {})
+            answer = fresh(question.probe, side=side, loop=loop, size=size, **arguments)
+            for figure, value in answer.items():
+                found.setdefault((figure, size, side, loop), []).append(value)
+    return [
+        Measurement(question.name, figure, size, side, loop, "on", samples).record()
+        for (figure, size, side, loop), samples in found.items()
+    ]
+
+
+def measure(question: Timed | Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
+    """The answer to one question."""
+    if isinstance(question, Timed):
+        answer: list[dict[str, Any]] = fresh(
+            measure_timed, name=question.name, mode=mode, sides=sides, loops=loops
+        )
+        return answer
+    return measure_probed(question, mode, sides, loops)

@@ -1,0 +1,89 @@
+"""Puts a UDP echo server under load and reads what it cost: both in processes, and on cores, of their own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.fresh import ROOT, command
+from benchmarks.udp_server import serve
+
+SOURCE = Path(__file__).with_name("udp_load.c")
+
+
+def hindrance() -> str:
+    if not sys.platform.startswith("linux"):
+        return "the load generator is for Linux"
+    return "" if shutil.which("cc") else "the load generator needs a C compiler (cc)"
+
+
+@functools.cache
+def load_generator(directory: str) -> str:
+    """Compiles the load generator."""
+    binary = str(Path(directory, "udp_load"))
+    subprocess.run(["cc", "-O2", "-o", binary, str(SOURCE)], check=True)
+    return binary
+
+
+def pinned(core: int, words: list[str]) -> list[str]:
+    """The command, on one core where there are several."""
+    if (os.cpu_count() or 1) > 1 and shutil.which("taskset"):
+        return ["taskset", "-c", str(core), *words]
+    return words
+
+
+def cpu_seconds(pid: int) -> float:
+    """Time that a process, of a single thread, has had a core."""
+    exact = Path(f"/proc/{pid}/schedstat")
+    if exact.exists():
+        return int(exact.read_text().split()[0]) * 1e-9
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def under_load(
+    side: str, loop: str, *, clients: int, window: int, seconds: float, limit: int, roam: bool
+) -> Mapping[str, float]:
+    """CPU time of the server for each datagram answered, answers a second, and how long they took."""
+    with tempfile.TemporaryDirectory() as directory:
+        generator = load_generator(directory)
+        server = subprocess.Popen(
+            pinned(0, command(serve, {"side": side, "loop": loop, "limit": limit})),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            text=True,
+        )
+        try:
+            assert server.stderr is not None
+            port = server.stderr.readline().strip()
+            if not port.isdigit():
+                raise RuntimeError(f"the server said {port + server.stderr.read()!r}")
+            words = [generator, port, str(clients), str(window), str(seconds), str(int(roam))]
+            with subprocess.Popen(pinned(1, words), stdout=subprocess.PIPE, text=True) as load:
+                assert load.stdout is not None
+                warm = load.stdout.readline()
+                before = cpu_seconds(server.pid)
+                told = load.stdout.readline().split()
+                spent = cpu_seconds(server.pid) - before
+            if warm != "warm\n" or len(told) != 4:
+                raise RuntimeError(f"the load generator said {warm!r} and {told!r}")
+        finally:
+            server.kill()
+            server.wait()
+            if server.stderr is not None:
+                server.stderr.close()
+    answers, lost, half, most = map(int, told)
+    return {
+        "cpu": spent / answers,
+        "rate": answers / seconds,
+        "p50": half * 1e-6,
+        "p99": most * 1e-6,
+        "lost": lost / (answers + lost),
+    }

@@ -1,0 +1,517 @@
+"""SIGINT and SIGTERM: a server in a process of its own ends in order at the first, at once at the second."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from serving import environment
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+
+#: What every script begins with; `{block}` keeps uvloop away where asyncio's own loop is to be used.
+PREAMBLE = """
+import asyncio, contextlib, logging, os, signal, sys
+{block}
+from cyasgi.server import StatelessServer
+
+def say(*words):
+    print(*words, flush=True)
+
+async def for_ever():
+    await asyncio.get_running_loop().create_future()
+
+class Base(StatelessServer):
+    async def application_send(self, scope, message):
+        say("sent", message)
+
+    async def handle(self):
+        self.begin()
+        say("ready")
+        try:
+            await for_ever()
+        finally:
+            say("stopping")
+
+    def begin(self):
+        pass
+
+    def application_undelivered(self, messages, details):
+        say("undelivered", *messages)
+"""
+
+BOTH = [signal.SIGINT, signal.SIGTERM]
+
+
+class Process:
+    """A script under way, and what it has said."""
+
+    def __init__(self, path, backend):
+        self.lines = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(path)],
+            cwd=path.parent,
+            env=environment(CYASGI_BACKEND=backend),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, line):
+        """Reads what it says up to this line."""
+        while True:
+            said = self._process.stdout.readline()
+            assert said, (self.lines, self._process.stderr.read())
+            self.lines.append(said.rstrip("\n"))
+            if self.lines[-1] == line:
+                return
+
+    def send(self, number):
+        self._process.send_signal(number)
+
+    def end(self, timeout=30):
+        """Waits for its end; gives all the lines it has said. It must have ended well and without a complaint."""
+        out, err = self._process.communicate(timeout=timeout)
+        self.lines.extend(out.splitlines())
+        assert self._process.returncode == 0, (self.lines, err)
+        assert err == "", (self.lines, err)
+        return self.lines
+
+    def kill(self):
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def start(request, tmp_path, cy):
+    """start(script) runs it in a process of its own, on either loop."""
+    processes = []
+
+    def start(script):
+        block = 'sys.modules["uvloop"] = None' if request.param == "asyncio" else "import uvloop"
+        path = tmp_path / "script.py"
+        path.write_text(PREAMBLE.format(block=block) + textwrap.dedent(script), encoding="utf-8")
+        processes.append(Process(path, cy.backend))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_ends_run(start, number):
+    """A signal ends run(), which returns; the handlers that were there before are there again."""
+    process = start("""
+        async def application(scope, receive, send):
+            await receive()
+
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        Base(application).run()
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(number)
+    assert process.end() == ["ready", "stopping", "returned"]
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_drains_first(start, number):
+    """At the first signal the messages that are queued are worked off, then applications are cancelled and clean up."""
+    process = start("""
+        class Server(Base):
+            def begin(self):
+                queue = self.get_or_create_application_instance("a", {})
+                for number in range(20):
+                    queue.put_nowait(number)
+
+        async def application(scope, receive, send):
+            try:
+                while True:
+                    message = await receive()
+                    await asyncio.sleep(0.005)
+                    await send(message)
+            finally:
+                await asyncio.sleep(0.005)
+                say("cleaned up")
+
+        server = Server(application)
+        server.run()
+        say("left", len(server.application_instances), server.stats()["closing"], server.stats()["undelivered"])
+    """)
+    process.wait_for("ready")
+    process.send(number)
+    lines = process.end()
+    assert [line for line in lines if line.startswith("sent")] == [f"sent {number}" for number in range(20)]
+    assert lines[-2:] == ["cleaned up", "left 0 0 0"]
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_second_signal_cancels_at_once(start, number):
+    """At the second signal nothing is drained any more: applications are cancelled, and clean up."""
+    process = start("""
+        class Server(Base):
+            shutdown_timeout = 100.0
+
+            def begin(self):
+                queue = self.get_or_create_application_instance("a", {})
+                queue.put_nowait("at work on")
+                queue.put_nowait("left")
+
+        async def application(scope, receive, send):
+            try:
+                await receive()
+                await for_ever()
+            finally:
+                await asyncio.sleep(0.005)
+                say("cleaned up")
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(number)
+    process.wait_for("stopping")
+    process.send(number)
+    assert process.end() == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
+
+
+def test_second_signal_may_be_the_other_one(start):
+    """It makes no difference which of the two signals comes second."""
+    process = start("""
+        class Server(Base):
+            shutdown_timeout = 100.0
+
+            def begin(self):
+                self.get_or_create_application_instance("a", {}).put_nowait(1)
+
+        async def application(scope, receive, send):
+            await for_ever()
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    process.wait_for("stopping")
+    process.send(signal.SIGINT)
+    assert process.end()[-1] == "returned"
+
+
+def test_second_signal_while_handle_cleans_up(start):
+    """A handle() that takes its time over its clean-up is not waited for after a second signal."""
+    process = start("""
+        class Server(Base):
+            shutdown_timeout = 100.0
+
+            async def handle(self):
+                say("ready")
+                try:
+                    await for_ever()
+                finally:
+                    say("stopping")
+                    try:
+                        await for_ever()
+                    finally:
+                        say("stopped")
+
+        async def application(scope, receive, send):
+            await receive()
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    process.wait_for("stopping")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "stopping", "stopped", "returned"]
+
+
+def test_drain_is_bounded(start):
+    """What does not settle within `shutdown_timeout` is cancelled."""
+    process = start("""
+        class Server(Base):
+            shutdown_timeout = 0.1
+
+            def begin(self):
+                self.get_or_create_application_instance("a", {}).put_nowait("left")
+
+        async def application(scope, receive, send):
+            try:
+                await for_ever()
+            finally:
+                say("cleaned up")
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
+
+
+@pytest.mark.parametrize("who", ["application", "handle", "spawned", "stray", "hook"])
+def test_always_exits(start, who):
+    """Whoever swallows every cancellation, run() returns, and nothing complains of a pending task."""
+    process = start(f"""
+        logging.disable(logging.WARNING)
+        who = {who!r}
+
+        async def stubborn(*arguments):
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await for_ever()
+
+        async def application(scope, receive, send):
+            await receive()
+            if who == "application":
+                await stubborn()
+            raise LookupError
+
+        class Server(Base):
+            shutdown_timeout = 0.1
+
+            async def application_exception(self, exception, details):
+                if who == "hook":
+                    await stubborn()
+
+            async def handle(self):
+                queue = self.get_or_create_application_instance("a", {{}})
+                queue.put_nowait(1)
+                if who == "spawned":
+                    self.spawn(stubborn())
+                if who == "stray":
+                    self.kept = asyncio.create_task(stubborn())
+                await asyncio.sleep(0.01)
+                say("ready")
+                await (stubborn() if who == "handle" else for_ever())
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "returned"]
+
+
+def test_with_a_listener_and_handle_returned(start):
+    """With handle() returned and a listener open, a signal closes that before anything is drained."""
+    process = start("""
+        class Server(Base):
+            async def handle(self):
+                listener = await asyncio.start_server(self.connected, "127.0.0.1", 0)
+                self.address = listener.sockets[0].getsockname()
+                self.get_or_create_application_instance("a", {}).put_nowait(1)
+                say("ready")
+
+            async def connected(self, reader, writer):
+                writer.close()
+
+        async def application(scope, receive, send):
+            await receive()
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection(*server.address)
+                except OSError:
+                    say("refused")
+                    return
+                writer.close()
+                await asyncio.sleep(0.005)
+
+        server = Server(application)
+        server.run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "refused", "returned"]
+
+
+def test_answers_that_are_under_way(start):
+    """The documented HTTP pattern: a call that is under way when the signal comes still answers its client."""
+    process = start("""
+        class Server(Base):
+            async def handle(self):
+                self.listener = await asyncio.start_server(self.connected, "127.0.0.1", 0)
+                host, port = self.listener.sockets[0].getsockname()
+                asyncio.create_task(client(host, port))
+                await self.listener.serve_forever()
+
+            async def connected(self, reader, writer):
+                instance = await self.get_or_create_application_instance(id(writer), {})
+
+                async def send(message):
+                    writer.write(message)
+                    await writer.drain()
+
+                await instance["application"]({}, reader.readline, send)
+                await self.delete_application_instance(id(writer))
+                writer.close()
+
+        async def client(host, port):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(b"hello\\n")
+            say((await reader.read()).decode())
+            writer.close()
+
+        async def application(scope, receive, send):
+            await receive()
+            say("ready")
+            while True:
+                await asyncio.sleep(0.005)
+                if not server.listener.is_serving():
+                    break
+            await asyncio.sleep(0.02)
+            await send(b"answer")
+
+        server = Server(application)
+        server.run()
+        say("returned", len(server.application_instances))
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "answer", "returned 0"]
+
+
+def test_usable_again_after_a_signal(start):
+    """After a signal the same server runs again, and a signal ends it again."""
+    process = start("""
+        class Server(Base):
+            def begin(self):
+                self.get_or_create_application_instance("a", {}).put_nowait("hello")
+
+        async def application(scope, receive, send):
+            while True:
+                await send(await receive())
+
+        server = Server(application)
+        server.run()
+        say("again")
+        server.run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    process.wait_for("again")
+    process.wait_for("ready")
+    process.send(signal.SIGINT)
+    lines = process.end()
+    assert lines.count("sent hello") == 2, lines
+    assert lines[-1] == "returned"
+
+
+def test_own_handlers_come_back(start):
+    """Handlers that the program has installed before run() are called again after it, not meanwhile."""
+    process = start("""
+        signal.signal(signal.SIGTERM, lambda *arguments: say("mine"))
+
+        async def application(scope, receive, send):
+            await receive()
+
+        Base(application).run()
+        os.kill(os.getpid(), signal.SIGTERM)
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end() == ["ready", "stopping", "mine", "returned"]
+
+
+def test_loop_that_sleeps_is_woken(start):
+    """A loop with nothing to do and no timer set is woken by the signal."""
+    process = start("""
+        class Server(Base):
+            application_checker_interval = 3600
+
+        async def application(scope, receive, send):
+            await receive()
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    assert process.end(20) == ["ready", "stopping", "returned"]
+
+
+def test_signal_before_handle_is_there(start):
+    """A signal that comes as the very first thing ends the server as well."""
+    process = start("""
+        class Server(Base):
+            async def arun(self):
+                os.kill(os.getpid(), signal.SIGTERM)
+                await super().arun()
+
+        async def application(scope, receive, send):
+            await receive()
+
+        Server(application).run()
+        say("returned")
+    """)
+    assert process.end()[-1] == "returned"
+
+
+def test_overrides_clean_up_at_a_signal(start):
+    """Overrides of delete_application_instance, `async def` ones too, run to their end when a signal ends the server."""
+    process = start("""
+        class Server(Base):
+            def begin(self):
+                for name in "ab":
+                    self.get_or_create_application_instance(name, {})
+
+            async def delete_application_instance(self, scope_id):
+                await asyncio.sleep(0.01)
+                await super().delete_application_instance(scope_id)
+                say("deleted", scope_id)
+
+        async def application(scope, receive, send):
+            await receive()
+
+        Server(application).run()
+        say("returned")
+    """)
+    process.wait_for("ready")
+    process.send(signal.SIGTERM)
+    lines = process.end()
+    assert sorted(lines) == ["deleted a", "deleted b", "ready", "returned", "stopping"]
+    assert lines[-1] == "returned"
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_arun_of_ones_own_is_not_handled(start, number):
+    """arun() under asyncio.run() leaves signals to Python: SIGINT is its KeyboardInterrupt, with the clean-up done."""
+    process = start("""
+        class Server(Base):
+            def begin(self):
+                self.get_or_create_application_instance("a", {})
+
+        async def application(scope, receive, send):
+            try:
+                await receive()
+            finally:
+                say("cleaned up")
+
+        async def main():
+            # What Python itself does with SIGTERM is to end the process on the spot.
+            signal.signal(signal.SIGTERM, lambda *arguments: say("terminated") or os._exit(0))
+            await server.arun()
+
+        server = Server(application)
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            say("interrupted", len(server.application_instances))
+    """)
+    process.wait_for("ready")
+    process.send(number)
+    lines = process.end()
+    if number == signal.SIGTERM:
+        assert lines == ["ready", "terminated"]
+    else:
+        assert sorted(lines) == ["cleaned up", "interrupted 0", "ready", "stopping"]
