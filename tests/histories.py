@@ -21,7 +21,7 @@ EFFORT = int(os.environ.get("CYASGI_EFFORT", "1"))
 def effort(examples: int) -> settings:
     return settings(
         max_examples=examples * EFFORT,
-        stateful_step_count=40,
+        stateful_step_count=8,
         deadline=None,
         derandomize=EFFORT == 1,
         database=None,
@@ -80,6 +80,10 @@ class Entry:
         return False
 
     @property
+    def idle_for_long(self) -> bool:
+        return False
+
+    @property
     def perhaps_idle(self) -> bool:
         """Where the contract does not say: nobody can know what runs behind a plain dict."""
         return True
@@ -105,6 +109,7 @@ class Instance(Entry):
         self.receiving = False
         self.outcome: str | None = None
         self.cancel_asked = False
+        self.idle_from: int | None = None
         self.gate: asyncio.Future[None] | None = None
 
     @property
@@ -125,6 +130,16 @@ class Instance(Entry):
     @property
     def perhaps_idle(self) -> bool:
         return self.idle or self.cancel_asked or not (self.started or self.queued)
+
+    def long_unused(self, seconds: float) -> None:
+        """Somebody assigned `last_used`."""
+        self.key = (0, seconds)
+        self.idle_from = len(self.delivered) if self.idle else None
+
+    @property
+    def idle_for_long(self) -> bool:
+        """Whether it has got nothing to do since then. Once it worked again its time counts from there."""
+        return self.key[0] == 0 and self.idle and self.idle_from == len(self.delivered)
 
     @property
     def queued(self) -> int:

@@ -284,13 +284,19 @@ def eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asy
     return task
 
 
+def eager_by_asyncio(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    """Python's own one. uvloop hands on an argument that it takes in some versions only."""
+    kwargs.pop("eager_start", None)
+    return asyncio.eager_task_factory(loop, coroutine, **kwargs)  # type: ignore[attr-defined]
+
+
 since_3_12 = pytest.mark.skipif(sys.version_info < (3, 12), reason="asyncio.eager_task_factory came with Python 3.12")
 
 
 @pytest.fixture(params=["home-made", pytest.param("asyncio", marks=since_3_12)])
 def eager_factory(request: pytest.FixtureRequest) -> Any:
     """A task factory that is eager: Python's own, from 3.12 on, and one that does the same everywhere."""
-    return eager if request.param == "home-made" else asyncio.eager_task_factory  # type: ignore[attr-defined]
+    return eager if request.param == "home-made" else eager_by_asyncio
 
 
 def test_eager_record_before_the_first_step(cy, run, eager_factory):

@@ -524,6 +524,18 @@ def test_put_lets_the_loop_breathe(cy, run):
     run(main())
 
 
+@pytest.mark.parametrize("maxsize", [0, 500])
+def test_putters_that_need_not_wait_keep_their_order(cy, run, maxsize):
+    """However often put lets the loop breathe, messages of many tasks come in the order in which they were put."""
+
+    async def main():
+        instance = server_of(cy, max_queue_size=maxsize).get_or_create_application_instance("id", SCOPE)
+        await asyncio.gather(*(instance.put(number) for number in range(200)))
+        assert drained(instance) == list(range(200))
+
+    run(main())
+
+
 def test_put_in_the_reference_starves_the_loop(reference, run):
     """What the rule above is for: the reference's queue never yields to a feeder that never waits."""
 

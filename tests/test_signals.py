@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 
 #: What every script begins with; `{block}` keeps uvloop away where asyncio's own loop is to be used.
 PREAMBLE = """
-import asyncio, contextlib, logging, os, signal, sys
+import asyncio, contextlib, faulthandler, logging, os, signal, sys
+faulthandler.dump_traceback_later(25, exit=True)    # a script that hangs says where, and is no burden to others
 {block}
 from cyasgi.server import StatelessServer
 
@@ -51,12 +52,18 @@ class Process:
 
     def __init__(self, path, backend):
         self.lines = []
-        self._process = subprocess.Popen(
+        self._errors = path.with_suffix(".err")
+        with self._errors.open("w") as errors:
+            self._process = self._start(path, backend, errors)
+
+    @staticmethod
+    def _start(path, backend, errors):
+        return subprocess.Popen(
             [sys.executable, "-W", "error", str(path)],
             cwd=path.parent,
             env=environment(CYASGI_BACKEND=backend),
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             text=True,
         )
 
@@ -64,7 +71,7 @@ class Process:
         """Reads what it says up to this line."""
         while True:
             said = self._process.stdout.readline()
-            assert said, (self.lines, self._process.stderr.read())
+            assert said, (self.lines, self._errors.read_text())
             self.lines.append(said.rstrip("\n"))
             if self.lines[-1] == line:
                 return
@@ -72,18 +79,19 @@ class Process:
     def send(self, number):
         self._process.send_signal(number)
 
-    def end(self, timeout=30):
+    def end(self):
         """Waits for its end; gives all the lines it has said. It must have ended well and without a complaint."""
-        out, err = self._process.communicate(timeout=timeout)
-        self.lines.extend(out.splitlines())
+        self.lines.extend(self._process.stdout.read().splitlines())
+        self._process.wait(60)
+        err = self._errors.read_text()
         assert self._process.returncode == 0, (self.lines, err)
         assert err == "", (self.lines, err)
         return self.lines
 
     def kill(self):
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -402,7 +410,7 @@ def test_usable_again_after_a_signal(start):
     process.wait_for("ready")
     process.send(signal.SIGINT)
     lines = process.end()
-    assert lines.count("sent hello") == 2, lines
+    assert lines.count("sent hello") == 2, "|".join(lines)
     assert lines[-1] == "returned"
 
 
@@ -437,7 +445,7 @@ def test_loop_that_sleeps_is_woken(start):
     """)
     process.wait_for("ready")
     process.send(signal.SIGTERM)
-    assert process.end(20) == ["ready", "stopping", "returned"]
+    assert process.end() == ["ready", "stopping", "returned"]
 
 
 def test_signal_before_handle_is_there(start):
@@ -458,7 +466,7 @@ def test_signal_before_handle_is_there(start):
 
 
 def test_overrides_clean_up_at_a_signal(start):
-    """Overrides of delete_application_instance, `async def` ones too, run to their end when a signal ends the server."""
+    """An `async def` override of delete_application_instance runs to its end when a signal ends the server."""
     process = start("""
         class Server(Base):
             def begin(self):

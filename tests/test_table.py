@@ -485,8 +485,9 @@ def test_random_use_goes_as_in_the_reference(cy, reference, run, monkeypatch, se
                     # Until they wait in receive, fresh ones are not idle, and would be looked past.
                     await passes(3)
             tables.append(sorted(table))
-        for entry in removed:
+        for entry in (*removed, *table.values()):
             entry["future"].cancel()
+        await passes(3)
         return tables
 
     async def main():

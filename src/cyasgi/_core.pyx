@@ -1343,6 +1343,10 @@ cdef class InstanceTable:
             return self._finished.popitem(last=False)[0]
         return None
 
+    def size(self):
+        """How many entries there are, whoever asks."""
+        return len(self._entries)
+
     def finished_count(self):
         return len(self._finished)
 
@@ -1576,11 +1580,22 @@ cdef class InstanceTable:
     def __contains__(self, scope_id):
         return self._find(scope_id) is not None
 
+    cdef object _ghost(self):
+        """The entry that only the current task still sees, or None."""
+        ghost = _haunted.get()
+        if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id):
+            return ghost.entry
+        return None
+
     def __len__(self):
-        return len(self._entries)
+        ghost = self._ghost() if self._ghosts else None
+        return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
 
     def __iter__(self):
-        return self._iterate()
+        ghost = self._ghost() if self._ghosts else None
+        if ghost is None:
+            return self._iterate()
+        return itertools.chain((ghost.scope_id,), [key for key in self._iterate() if key != ghost.scope_id])
 
     def _iterate(self):
         version = self._version

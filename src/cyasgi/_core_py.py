@@ -116,12 +116,18 @@ class Receive:
         self.instance: ApplicationInstance | None = instance
 
     async def __call__(self) -> Any:
-        instance = self.instance
-        if instance is None:
+        # No local refers to the instance: this frame is part of the traceback of a cancellation that the task keeps.
+        if self.instance is None:
             # A child task that outlives its application: nothing will ever come.
             await asyncio.get_running_loop().create_future()
-        assert instance is not None
-        return instance._take() if instance._items else await instance._wait()
+        assert self.instance is not None
+        return self.instance._take() if self.instance._items else await self.instance._wait()
+
+
+def _error_of(kind: Any, value: Any) -> BaseException:
+    """The exception that the arguments of a coroutine's throw() stand for."""
+    error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
+    return error
 
 
 class Run:
@@ -148,21 +154,26 @@ class Run:
     def send(self, value: None) -> Any:
         try:
             if self._step is None:
-                return self._start()
-            return self._step(value)
+                waits_for = self._start()
+                if waits_for is not self:
+                    return waits_for
+            assert self._step is not None
+            return self._step(None)
         except BaseException as error:
             self._ended(error)
             raise
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
-        error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
         try:
             if self._coroutine is None:
-                raise error
-            return self._coroutine.throw(error)
+                raise _error_of(kind, value)
+            return self._coroutine.throw(_error_of(kind, value))
         except BaseException as raised:
             self._ended(raised)
             raise
+        finally:
+            # This frame is part of the exception's traceback.
+            del kind, value
 
     def close(self) -> None:
         if self._coroutine is not None:
@@ -170,6 +181,7 @@ class Run:
         self._ended(GeneratorExit())
 
     def _start(self) -> Any:
+        """Before the application has begun: what the task is to wait for, None for one pass; self once it has."""
         instance = self.instance
         if instance is None:
             raise RuntimeError("cannot reuse the run of an instance")
@@ -188,13 +200,15 @@ class Run:
             return gate
         instance._begun = True
         self._receive = receive = Receive(instance)
-        server, scope = instance._server, instance.scope
-        coroutine = instance._application(scope, receive, lambda message: server.application_send(scope, message))
+        server, scope, application = instance._server, instance.scope, instance._application
+        # A callable that raises leaves this frame in its traceback.
+        del instance
+        coroutine = application(scope, receive, lambda message: server.application_send(scope, message))
         if type(coroutine) is not types.CoroutineType:
             coroutine = _awaited(coroutine)
         self._coroutine = coroutine
         self._step = coroutine.send
-        return coroutine.send(None)
+        return self
 
     def _ended(self, error: BaseException) -> None:
         instance, self.instance = self.instance, None
@@ -600,6 +614,8 @@ class ApplicationInstance(Entry):
                     self._wake_getter()
                 elif not self._getters:
                     self._set_busy()
+                # This frame is part of the traceback, which the task keeps.
+                del self
                 raise
         return self._take()
 
@@ -779,7 +795,7 @@ class ApplicationInstance(Entry):
         raise StopIteration(self)
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> None:
-        raise (kind if isinstance(kind, BaseException) else (kind() if value is None else value))
+        raise _error_of(kind, value)
 
     def close(self) -> None:
         """Nothing to be done: the coroutine protocol's."""
@@ -947,6 +963,10 @@ class InstanceTable(MutableMapping[Any, Any]):
             entry, _ = self._finished.popitem(last=False)
             return entry
         return None
+
+    def size(self) -> int:
+        """How many entries there are, whoever asks."""
+        return len(self._entries)
 
     def finished_count(self) -> int:
         return len(self._finished)
@@ -1155,10 +1175,22 @@ class InstanceTable(MutableMapping[Any, Any]):
     def __contains__(self, scope_id: object) -> bool:
         return self._find(scope_id) is not None
 
+    def _ghost(self) -> Any:
+        """The entry that only the current task still sees, or None."""
+        ghost = haunted.get()
+        return ghost.entry if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id) else None
+
     def __len__(self) -> int:
-        return len(self._entries)
+        ghost = self._ghost() if self._ghosts else None
+        return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
 
     def __iter__(self) -> Iterator[Any]:
+        ghost = self._ghost() if self._ghosts else None
+        if ghost is None:
+            return self._iterate()
+        return itertools.chain((ghost.scope_id,), (key for key in self._iterate() if key != ghost.scope_id))
+
+    def _iterate(self) -> Iterator[Any]:
         version = self._version
         first = next(self._in_order(), None)
         if first is None:

@@ -126,6 +126,8 @@ class Life:
             ("created", "evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
         )
         self.closing: dict[Any, Closing] = {}
+        self._patience: asyncio.TimerHandle | None = None
+        self._patience_loop: asyncio.AbstractEventLoop | None = None
         #: The youngest closing run of an id.
         self.closing_ids: dict[Hashable, Any] = {}
         #: Runs that were cancelled twice and go on.
@@ -181,7 +183,7 @@ class Life:
                 self.dismiss(server, entry)
                 self.delete_entry(server, entry)
             limit = server.max_applications
-            if limit is not None and len(table) >= limit:
+            if limit is not None and table.size() >= limit:
                 self._make_room(server, limit)
             # An override may have asked for the same id.
             other = table.entry(scope_id)
@@ -299,17 +301,17 @@ class Life:
             self._refusals = 0
         self._making_room += 1
         try:
-            while len(table) >= limit:
+            while table.size() >= limit:
                 victim = table.victim(self.asking(server))
                 if victim is None:
                     return
-                before = len(table)
+                before = table.size()
                 live = not victim.ended
                 if self._refusals >= REFUSALS or self._making_room > REFUSALS:
                     self.delete_entry(server, victim)
                 else:
                     self._evict(server, victim)
-                if len(table) < before:
+                if table.size() < before:
                     self.counts["evicted"] += live
                     continue
                 self._refusals += 1
@@ -461,7 +463,9 @@ class Life:
         if loop.is_closed():
             self._abandon(instance)
             return
-        self.closing[instance] = Closing(time.monotonic() + server.shutdown_timeout)
+        deadline = time.monotonic() + server.shutdown_timeout
+        self.closing[instance] = Closing(deadline)
+        self._set_patience(loop, deadline)
         if instance._predecessor is None:
             self.closing_ids[instance.scope_id] = instance
         if call is not None:
@@ -477,7 +481,9 @@ class Life:
                 cancel()
             self._report(server, entry)
             return
-        self.closing[entry] = Closing(time.monotonic() + server.shutdown_timeout)
+        deadline = time.monotonic() + server.shutdown_timeout
+        self.closing[entry] = Closing(deadline)
+        self._set_patience(future.get_loop(), deadline)
         self.closing_ids[entry.scope_id] = entry
         entry._watched = future
         future.add_done_callback(lambda _: self._closed(server, entry))
@@ -545,7 +551,7 @@ class Life:
         server = instance._server
         if here is None:
             limit = server.max_applications
-            if limit is not None and len(table) >= limit:
+            if limit is not None and table.size() >= limit:
                 self._make_room(server, limit)
         else:
             table.remove(instance)
@@ -585,6 +591,27 @@ class Life:
             if waiter in closing.waiters:
                 closing.waiters.remove(waiter)
         if entry in self.closing:
+            self.cancel_again(entry)
+
+    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        """One timer for all that are closing: what has not ended by its deadline is cancelled once more."""
+        timer = self._patience
+        if timer is None or timer.cancelled() or loop is not self._patience_loop:
+            self._patience_loop = loop
+            self._patience = loop.call_later(deadline - time.monotonic(), self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience, loop, self._patience_loop = None, self._patience_loop, None
+        now = time.monotonic()
+        while self.closing:
+            entry, closing = next(iter(self.closing.items()))
+            if closing.deadline > now:
+                if loop is not None and closing.deadline != math.inf:
+                    self._set_patience(loop, closing.deadline)
+                break
+            # Behind all the others, who are still to be looked at.
+            closing.deadline = math.inf
+            self.closing[entry] = self.closing.pop(entry)
             self.cancel_again(entry)
 
     def cancel_again(self, entry: Any) -> None:
@@ -675,14 +702,6 @@ class Life:
             if instance._table is table and is_held(instance):
                 self.dismiss(server, instance)
                 self.counts["orphaned"] += instance._table is None
-        while self.closing:
-            entry, closing = next(iter(self.closing.items()))
-            if closing.deadline > now:
-                break
-            # Behind all the others, who are still to be looked at.
-            closing.deadline = math.inf
-            self.closing[entry] = self.closing.pop(entry)
-            self.cancel_again(entry)
 
     # From other threads
 
@@ -709,7 +728,7 @@ class Life:
 
     def stats(self) -> dict[str, int]:
         return {
-            "live": len(self.table),
+            "live": self.table.size(),
             "idle": self.table.idle,
             "created": self.counts["created"],
             "reused": self.table.reused,

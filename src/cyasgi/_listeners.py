@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
+from ._context import running
+
 #: The list that the handle() at work in this context enters its listeners into.
 opening: ContextVar[list[Any] | None] = ContextVar("cyasgi.opening", default=None)
 
@@ -18,7 +20,8 @@ def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     async def create(*args: Any, **kwargs: Any) -> Any:
         result = await method(*args, **kwargs)
         listeners = opening.get()
-        if listeners is not None:
+        # What an application opens is its own.
+        if listeners is not None and running.get() is None:
             listeners.append(result[0] if isinstance(result, tuple) else result)
         return result
 

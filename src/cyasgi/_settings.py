@@ -16,6 +16,14 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _seconds(value: float) -> float:
+    """As a float, infinite where an int is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
     return kind(f"{name}={value!r}: accepted is {accepted}")
 
@@ -39,12 +47,12 @@ def check_max_queue_size(name: str, value: Any) -> None:
 
 
 def check_idle_timeout(name: str, value: Any) -> None:
-    accepted = "a number of seconds above 0, or None for never"
+    accepted = "a finite number of seconds above 0, or None for never"
     if value is None:
         return
     if not _number(value):
         raise _refuse(TypeError, name, value, accepted)
-    if not 0 < value or math.isinf(value):
+    if not 0 < _seconds(value) < math.inf:
         raise _refuse(ValueError, name, value, accepted)
 
 
@@ -52,15 +60,15 @@ def check_shutdown_timeout(name: str, value: Any) -> None:
     accepted = "a finite number of seconds, at least 0"
     if not _number(value):
         raise _refuse(TypeError, name, value, accepted)
-    if not 0 <= value < math.inf:
+    if not 0 <= _seconds(value) < math.inf:
         raise _refuse(ValueError, name, value, accepted)
 
 
 def clamped_interval(value: Any) -> float:
     """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
-    if not _number(value) or math.isnan(value):
+    if not _number(value) or math.isnan(seconds := _seconds(value)):
         return INTERVAL_DEFAULT
-    return float(min(max(value, INTERVAL_LEAST), INTERVAL_MOST))
+    return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
 
 
 class Setting:

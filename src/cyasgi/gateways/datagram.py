@@ -170,7 +170,6 @@ class DatagramServer(StatelessServer):
         endpoints, self.endpoints = self.endpoints, []
         for endpoint in endpoints:
             endpoint.abort()
-            del endpoint.spare  # it refers to the endpoint in turn
         for sock in self._sockets:
             sock.close()
         self._sockets = []
@@ -315,14 +314,13 @@ class DatagramServer(StatelessServer):
 class Endpoint(asyncio.DatagramProtocol):
     """A socket of the server; this class is for the plain case, `AnyEndpoint` for the others.
 
-    A scope is made in advance and filled in for each datagram: the server keeps it if it makes an instance, else it
-    serves for the next datagram. A datagram to a live instance so costs one lookup, one put and one dict.
+    A datagram to a live instance costs one lookup in the table, one put and the message; a scope is made only where
+    there is none.
     """
 
     __slots__ = (
         "errors",
         "family",
-        "find",
         "gone",
         "late",
         "limit",
@@ -336,12 +334,10 @@ class Endpoint(asyncio.DatagramProtocol):
         "server",
         "server_address",
         "sock",
-        "spare",
         "stopping",
         "transport",
         "waiting",
     )
-    find: Callable[..., Any]
     transport: Any  # an asyncio.DatagramTransport; uvloop's is one in all but name
 
     def __init__(self, server: DatagramServer, sock: socket.socket) -> None:
@@ -349,7 +345,6 @@ class Endpoint(asyncio.DatagramProtocol):
         self.sock = sock
         self.family = sock.family
         self.server_address = from_socket_address(sock.getsockname())
-        self.find = server.get_or_create_application_instance
         self.limit = server.max_datagram_size
         self.stopping = self.open = False
         #: True while a send has to look twice: the transport takes no more, or is closed.
@@ -358,11 +353,10 @@ class Endpoint(asyncio.DatagramProtocol):
         #: Done when the socket is closed.
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.received = self.sent = self.queue_full = self.oversized = self.refused = self.late = self.errors = 0
-        self.spare = self.new_scope()
 
-    def new_scope(self) -> DatagramScope:
-        scope = DatagramScope(scope_fields(self.server_address, None))
-        scope.endpoint = self
+    def new_scope(self, client: tuple[str, int], address: tuple[Any, ...]) -> DatagramScope:
+        scope = DatagramScope(scope_fields(self.server_address, client))
+        scope.endpoint, scope.address = self, address
         return scope
 
     # Receiving.
@@ -373,11 +367,9 @@ class Endpoint(asyncio.DatagramProtocol):
             self.drop(data, addr)
             return
         try:
-            scope = self.spare
-            scope["client"] = scope.address = addr
-            instance = self.find(addr, scope)
-            if instance.scope is scope:
-                self.spare = self.new_scope()
+            instance = self.server._cyasgi_table.lookup(addr)
+            if instance is None:
+                instance = self.server.get_or_create_application_instance(addr, self.new_scope(addr, addr))
             instance.put_nowait(
                 {"type": "datagram.receive", "data": data, "client": addr, "server": self.server_address}
             )
@@ -509,17 +501,13 @@ class AnyEndpoint(Endpoint):
                 return
             if self.by_listener:
                 scope_id = scope_id, self.server_address
-            # An override may keep the scope that it was shown: it gets a new one each time.
-            scope = self.new_scope() if self.own_create else self.spare
-            scope["client"] = client
-            scope.address = addr
             message = {"type": "datagram.receive", "data": data, "client": client, "server": self.server_address}
-            instance = self.find(scope_id, scope)
-            if inspect.iscoroutine(instance):
-                self.feed_later(instance, message, data, client)
-                return
-            if instance.scope is scope:
-                self.spare = self.new_scope()
+            instance: Any = None if self.own_create else server._cyasgi_table.lookup(scope_id)
+            if instance is None:
+                instance = server.get_or_create_application_instance(scope_id, self.new_scope(client, addr))
+                if inspect.iscoroutine(instance):
+                    self.feed_later(instance, message, data, client)
+                    return
             instance.put_nowait(message)
         except asyncio.QueueFull:
             self.queue_full += 1
