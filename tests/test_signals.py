@@ -500,6 +500,7 @@ def test_arun_of_ones_own_is_not_handled(start, number):
                 self.get_or_create_application_instance("a", {})
 
         async def application(scope, receive, send):
+            say("started")
             try:
                 await receive()
             finally:
@@ -516,10 +517,10 @@ def test_arun_of_ones_own_is_not_handled(start, number):
         except KeyboardInterrupt:
             say("interrupted", len(server.application_instances))
     """)
-    process.wait_for("ready")
+    process.wait_for("started")
     process.send(number)
     lines = process.end()
     if number == signal.SIGTERM:
-        assert lines == ["ready", "terminated"]
+        assert lines == ["ready", "started", "terminated"]
     else:
-        assert sorted(lines) == ["cleaned up", "interrupted 0", "ready", "stopping"]
+        assert sorted(lines) == ["cleaned up", "interrupted 0", "ready", "started", "stopping"]

@@ -348,6 +348,7 @@ cdef class Put(Waiting):
 
     cdef object _item
     cdef bint _begun
+    cdef bint _breathing
 
     def __dealloc__(self):
         if not self._begun and self._instance is not None:
@@ -360,11 +361,18 @@ cdef class Put(Waiting):
             raise RuntimeError("cannot reuse already awaited put()")
         if not self._begun:
             self._begun = True
-            _breath += 1
-            if _breath >= BREATH:
-                _breath = 0
-                self.result = None
-                return False
+            if instance.maxsize <= 0:
+                _breath += 1
+                if _breath >= 64 or instance._breathing:
+                    # Whoever puts meanwhile does the same, and so stays behind.
+                    _breath = 0
+                    self._breathing = True
+                    instance._breathing += 1
+                    self.result = None
+                    return False
+        elif self._breathing:
+            self._breathing = False
+            instance._breathing -= 1
         self._future = None
         if 0 < instance.maxsize <= instance._count and instance._state != C_DONE:
             self.result = self._future = instance._wait_for_room()
@@ -379,6 +387,9 @@ cdef class Put(Waiting):
 
     cdef _over(self):
         self._begun = True
+        if self._breathing:
+            self._breathing = False
+            self._instance._breathing -= 1
         self._instance = None
 
 
@@ -386,14 +397,17 @@ cdef class Put(Waiting):
 cdef class Join(Waiting):
     """One call of `join()`."""
 
+    cdef bint _waited
+
     cdef bint _step(self) except -1:
         cdef ApplicationInstance instance = self._instance
         if instance is None:
             raise RuntimeError("cannot reuse already awaited join()")
         self.result = None
-        if instance._unfinished <= 0:
+        if instance._unfinished <= 0 or self._waited:
             self._instance = None
             return True
+        self._waited = True
         future = _new_future()
         if instance._joiners is None:
             instance._joiners = []
@@ -457,7 +471,7 @@ cdef class Run:
     def close(self):
         if self._coroutine is not None:
             self._coroutine.close()
-        self._ended(GeneratorExit())
+        self._ended(asyncio.CancelledError())
 
     cdef object _start(self):
         """Before the application has begun: what the task is to wait for, or None for one pass, or, with
@@ -640,6 +654,7 @@ cdef class ForeignEntry(Entry):
 
 
 @cython.final
+@cython.collection_type("mapping")
 cdef class ApplicationInstance(Entry):
     """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
 
@@ -665,6 +680,7 @@ cdef class ApplicationInstance(Entry):
     cdef Py_ssize_t _unfinished
     cdef public int _state
     cdef readonly bint _begun
+    cdef int _breathing
     cdef readonly bint _idle
     cdef readonly int _outcome
     cdef public bint _reported
@@ -742,7 +758,7 @@ cdef class ApplicationInstance(Entry):
         self._state = C_DONE
         if error is None:
             self._outcome = 1
-        elif isinstance(error, (asyncio.CancelledError, GeneratorExit, InstanceDeleted)):
+        elif isinstance(error, (asyncio.CancelledError, InstanceDeleted)):
             self._outcome = 3
         else:
             self._outcome = 2
@@ -898,7 +914,7 @@ cdef class ApplicationInstance(Entry):
     def put(self, item):
         """Queues a message, waiting for a free slot if `maxsize` are queued. To be awaited.
 
-        Once in 64 messages it lets the event loop turn, even if there is room.
+        On a queue without a bound it lets the event loop turn once in 64 messages.
         """
         cdef Put put = Put.__new__(Put)
         put._instance = self
@@ -1169,6 +1185,7 @@ cdef double _moment(value) except? -1.0:
 
 
 @cython.final
+@cython.collection_type("mapping")
 cdef class InstanceTable:
     """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
 
@@ -1190,7 +1207,7 @@ cdef class InstanceTable:
     cdef public Py_ssize_t _ghosts
     cdef public unsigned long _thread
     cdef public Py_ssize_t idle
-    cdef public Py_ssize_t foreign
+    cdef dict _foreign
     cdef public long long reused
     #: Called once when something has finished; set by the checker before it sleeps.
     cdef public object on_finished
@@ -1203,6 +1220,7 @@ cdef class InstanceTable:
         self._assigned = []
         self._finished = _OrderedDict()
         self._due = {}
+        self._foreign = {}
         self._unit = 1.0
 
     def __init__(self, initial=None):
@@ -1226,7 +1244,7 @@ cdef class InstanceTable:
         if type(found) is not ApplicationInstance or self._thread:
             return None
         cdef ApplicationInstance entry = <ApplicationInstance>found
-        if entry._state == C_DONE or entry._loop is not _get_running_loop():
+        if entry._state == C_DONE or entry._loop is None or entry._loop is not _get_running_loop():
             return None
         entry._used = wall()
         if self._expiring:
@@ -1267,7 +1285,7 @@ cdef class InstanceTable:
             if (<ApplicationInstance>entry)._idle:
                 self._now_idle()
         else:
-            self.foreign += 1
+            self._foreign[entry] = None
             if (<ForeignEntry>entry).ended:
                 self._finished[entry] = None
         if self._expiring:
@@ -1293,7 +1311,7 @@ cdef class InstanceTable:
             if (<ApplicationInstance>entry)._idle:
                 self.idle -= 1
         else:
-            self.foreign -= 1
+            del self._foreign[entry]
             (<ForeignEntry>entry).unwatch()
         del self._entries[entry.scope_id]
         return True
@@ -1305,6 +1323,8 @@ cdef class InstanceTable:
             for entry in self._finished:
                 if entry is not spared:
                     return entry
+        if self._foreign:
+            self._settle_few()
         first = None
         cdef int looked = 0
         cdef int moved = 0
@@ -1481,6 +1501,18 @@ cdef class InstanceTable:
     cdef _drop_assigned(self, Entry entry):
         del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
 
+    @property
+    def foreign(self):
+        """How many entries are plain dicts."""
+        return len(self._foreign)
+
+    cdef _settle_few(self):
+        """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
+        when the entry's turn comes."""
+        if 0 < len(self._foreign) <= 32:
+            for entry in self._foreign:
+                self._settled(<Entry>entry)
+
     cdef bint _settled(self, Entry entry) except -1:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
@@ -1506,9 +1538,8 @@ cdef class InstanceTable:
         cdef list merged = []
         cdef PyObject *young = self._head
         cdef Entry entry
-        if self._assigned:
-            for item in list(self._assigned):
-                self._settled(<Entry>item[2])
+        for foreign in self._foreign:
+            self._settled(<Entry>foreign)
         for item in self._assigned:
             while young is not NULL and (<Entry>young)._used < <double>item[0]:
                 merged.append((<Entry>young).scope_id)
@@ -1555,12 +1586,17 @@ cdef class InstanceTable:
                 f"application_instances[{scope_id!r}] = {value!r}: accepted are an ApplicationInstance and a dict"
                 " with the keys input_queue, future, scope and last_used"
             )
+        cdef double last_used = 0.0
         if old is not None:
-            self.remove(old)
+            self._vanish(old)
+        if type(entry) is ApplicationInstance:
+            last_used = (<ApplicationInstance>entry).last_used
         self.add(entry)
         if type(entry) is ForeignEntry:
             self._settled(entry)
             (<ForeignEntry>entry).watch()
+        elif last_used:
+            self._assign(entry, last_used)
 
     def __delitem__(self, scope_id):
         entry = self._find(scope_id)
@@ -1570,6 +1606,8 @@ cdef class InstanceTable:
     cdef bint _vanish(self, entry) except -1:
         """Takes out an entry by hand, or a ghost out of its override's sight."""
         if self.remove(entry):
+            if type(entry) is ApplicationInstance and (<ApplicationInstance>entry)._state == C_DONE:
+                entry._server._cyasgi.report(entry._server, entry)
             return True
         ghost = _haunted.get()
         if ghost is None or ghost.entry is not entry:
@@ -1599,6 +1637,7 @@ cdef class InstanceTable:
 
     def _iterate(self):
         version = self._version
+        self._settle_few()
         first = self._oldest()
         if first is None:
             return
@@ -1643,12 +1682,12 @@ cdef class InstanceTable:
         entry = self._oldest()
         if entry is None:
             raise KeyError("popitem(): the table is empty")
-        self.remove(entry)
+        self._vanish(entry)
         return entry.scope_id, entry.public
 
     def clear(self):
-        for entry in list(self._entries.values()):
-            self.remove(entry)
+        for entry in self.entries():
+            self._vanish(entry)
 
     def setdefault(self, scope_id, default=None):
         entry = self._find(scope_id)

@@ -178,7 +178,7 @@ class Run:
     def close(self) -> None:
         if self._coroutine is not None:
             self._coroutine.close()
-        self._ended(GeneratorExit())
+        self._ended(asyncio.CancelledError())
 
     def _start(self) -> Any:
         """Before the application has begun: what the task is to wait for, None for one pass; self once it has."""
@@ -317,6 +317,7 @@ class ApplicationInstance(Entry):
     __slots__ = (
         "_application",
         "_begun",
+        "_breathing",
         "_call",
         "_error",
         "_extra",
@@ -356,6 +357,7 @@ class ApplicationInstance(Entry):
         self._unfinished = 0
         self._state = NEW
         self._begun = False
+        self._breathing = 0
         self._idle = False
         self._task: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -423,7 +425,7 @@ class ApplicationInstance(Entry):
         self._state = DONE
         if error is None:
             self._outcome = RETURNED
-        elif isinstance(error, (asyncio.CancelledError, GeneratorExit, InstanceDeleted)):
+        elif isinstance(error, (asyncio.CancelledError, InstanceDeleted)):
             self._outcome = CANCELLED
         else:
             self._outcome = FAILED
@@ -537,10 +539,15 @@ class ApplicationInstance(Entry):
     async def put(self, item: Any) -> None:
         """Queues a message, waiting for a free slot if `maxsize` are queued.
 
-        Once in 64 messages it lets the event loop turn, even if there is room.
+        On a queue without a bound it lets the event loop turn once in 64 messages.
         """
-        if next(_breath) % BREATH == 0:
-            await Pass()
+        if self.maxsize <= 0 and (self._breathing or next(_breath) % BREATH == 0):
+            # Whoever puts meanwhile does the same, and so stays behind.
+            self._breathing += 1
+            try:
+                await Pass()
+            finally:
+                self._breathing -= 1
         while 0 < self.maxsize <= len(self._items) and self._state != DONE:
             putter = asyncio.get_running_loop().create_future()
             if self._putters is None:
@@ -615,7 +622,7 @@ class ApplicationInstance(Entry):
                 elif not self._getters:
                     self._set_busy()
                 # This frame is part of the traceback, which the task keeps.
-                del self
+                del self, getter
                 raise
         return self._take()
 
@@ -640,7 +647,7 @@ class ApplicationInstance(Entry):
     async def join(self) -> None:
         """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
         its queue was handed to `application_undelivered`."""
-        while self._unfinished > 0:
+        if self._unfinished > 0:
             joiner = asyncio.get_running_loop().create_future()
             if self._joiners is None:
                 self._joiners = []
@@ -830,6 +837,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_due",
         "_entries",
         "_finished",
+        "_foreign",
         "_ghosts",
         "_natural",
         "_swept",
@@ -837,7 +845,6 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_timeout",
         "_unit",
         "_version",
-        "foreign",
         "idle",
         "on_finished",
         "on_idle",
@@ -857,7 +864,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._ghosts = 0
         self._thread = 0
         self.idle = 0
-        self.foreign = 0
+        self._foreign: dict[ForeignEntry, None] = {}
         self.reused = 0
         #: Called once when something has finished; set by the checker before it sleeps.
         self.on_finished: Callable[[], None] | None = None
@@ -873,7 +880,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry = self._entries.get(scope_id)
         if type(entry) is not ApplicationInstance or entry._state == DONE or self._thread:
             return None
-        if entry._loop is not asyncio._get_running_loop():
+        loop = asyncio._get_running_loop()
+        if loop is None or entry._loop is not loop:
             return None
         entry._used = time.time()
         if self._timeout is not None:
@@ -914,7 +922,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             if entry._idle:
                 self._now_idle()
         else:
-            self.foreign += 1
+            self._foreign[entry] = None
 
     def remove(self, entry: Any) -> bool:
         """Takes out this very entry; False if it was not in the table."""
@@ -935,7 +943,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             if entry._idle:
                 self.idle -= 1
         else:
-            self.foreign -= 1
+            del self._foreign[entry]
             entry.unwatch()
         return True
 
@@ -945,6 +953,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         for entry in self._finished:
             if entry is not spared:
                 return entry
+        self._settle_few()
         first = None
         for looked, entry in enumerate(self._in_order()):
             if entry is spared:
@@ -1069,6 +1078,18 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _drop_assigned(self, entry: Any) -> None:
         del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
 
+    @property
+    def foreign(self) -> int:
+        """How many entries are plain dicts."""
+        return len(self._foreign)
+
+    def _settle_few(self) -> None:
+        """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
+        when the entry's turn comes."""
+        if 0 < len(self._foreign) <= LOOK_PAST:
+            for entry in self._foreign:
+                self._settled(entry)
+
     def _settled(self, entry: Any) -> bool:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
@@ -1100,11 +1121,11 @@ class InstanceTable(MutableMapping[Any, Any]):
                 return
 
     def _keys_in_order(self) -> list[Any]:
+        for foreign in self._foreign:
+            self._settled(foreign)
         natural = list(self._natural)
         if not self._assigned:
             return [entry.scope_id for entry in natural]
-        for _, _, entry in list(self._assigned):
-            self._settled(entry)
         merged: list[Any] = []
         index = 0
         for moment, _, entry in self._assigned:
@@ -1151,11 +1172,14 @@ class InstanceTable(MutableMapping[Any, Any]):
                 " with the keys input_queue, future, scope and last_used"
             )
         if old is not None:
-            self.remove(old)
+            self._vanish(old)
+        last_used = entry.last_used if type(entry) is ApplicationInstance else 0.0
         self.add(entry)
         if type(entry) is ForeignEntry:
             self._settled(entry)
             entry.watch()
+        elif last_used:
+            self._assign(entry, last_used)
 
     def __delitem__(self, scope_id: Any) -> None:
         entry = self._find(scope_id)
@@ -1165,6 +1189,8 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _vanish(self, entry: Any) -> bool:
         """Takes out an entry by hand, or a ghost out of its override's sight."""
         if self.remove(entry):
+            if type(entry) is ApplicationInstance and entry._state == DONE:
+                entry._server._cyasgi.report(entry._server, entry)
             return True
         ghost: Ghost | None = haunted.get()
         if ghost is None or ghost.entry is not entry:
@@ -1192,6 +1218,7 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _iterate(self) -> Iterator[Any]:
         version = self._version
+        self._settle_few()
         first = next(self._in_order(), None)
         if first is None:
             return
@@ -1211,9 +1238,13 @@ class InstanceTable(MutableMapping[Any, Any]):
     def popitem(self) -> tuple[Any, Any]:
         """Removes and returns the least recently used entry; KeyError if the table is empty."""
         for entry in self._in_order():
-            self.remove(entry)
+            self._vanish(entry)
             return entry.scope_id, entry.public
         raise KeyError("popitem(): the table is empty")
+
+    def clear(self) -> None:
+        for entry in self.entries():
+            self._vanish(entry)
 
     def copy(self) -> dict[Any, Any]:
         """A plain dict with the same entries, least recently used first."""

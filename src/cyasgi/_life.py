@@ -7,6 +7,7 @@ import inspect
 import math
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent import futures
 from functools import partial
@@ -102,10 +103,13 @@ class Holder:
         instance._holder = None
         self._instances.pop(instance, None)
         self._life.orphans.pop(instance, None)
+        if not self._instances:
+            self._task.remove_done_callback(self._ended)
+            self._life.holders.pop(self._task, None)
 
     def _ended(self, _: object) -> None:
         self._life.holders.pop(self._task, None)
-        for instance in self._instances:
+        for instance in list(self._instances):
             if is_held(instance):
                 self._life.orphans[instance] = time.monotonic()
 
@@ -138,6 +142,8 @@ class Life:
         #: Tasks in which asynchronous overrides of delete methods run, and overrides that wait for a loop.
         self.overrides: set[asyncio.Task[None]] = set()
         self._deferred: list[Callable[[], Any]] = []
+        #: The loop that instances were last made in.
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._application: Any = None
         self._single: Application | None = None
         self._victim: Any = None
@@ -174,6 +180,9 @@ class Life:
         if self.closing_ids and scope_id in self.closing_ids:
             self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
         if loop is not None:
+            if self._loop is None or self._loop() is not loop:
+                self._loop = weakref.ref(loop)
+                self.end_stale()
             instance._start(loop)
             if loop.get_debug():
                 table._thread = threading.get_ident()
@@ -220,7 +229,10 @@ class Life:
                 table.reused += 1
             return queue
         if entry._loop is None:
-            if loop is not None:
+            if entry._placeholder is not None and entry._placeholder.cancelled():
+                self.unstarted.pop(entry, None)
+                entry._finish(asyncio.CancelledError(), None)
+            elif loop is not None:
                 self.adopt(loop)
         elif entry._loop is not loop and entry._loop.is_closed():
             self._abandon(entry)
@@ -442,7 +454,7 @@ class Life:
         if entry in self.closing:
             pass
         elif entry.ended:
-            self._report(server, entry)
+            self.report(server, entry)
             return Deletion(True)
         elif type(entry) is ForeignEntry:
             self._close_foreign(server, entry)
@@ -479,7 +491,7 @@ class Life:
             cancel = getattr(future, "cancel", None)
             if callable(cancel):
                 cancel()
-            self._report(server, entry)
+            self.report(server, entry)
             return
         deadline = time.monotonic() + server.shutdown_timeout
         self.closing[entry] = Closing(deadline)
@@ -510,11 +522,11 @@ class Life:
             self._release(closing)
             for waiter in closing.waiters:
                 _resolve(waiter)
-        self._report(server, entry)
+        self.report(server, entry)
         if self.on_ended is not None:
             self.on_ended()
 
-    def _report(self, server: StatelessServer, entry: Any) -> None:
+    def report(self, server: StatelessServer, entry: Any) -> None:
         """Tells the hooks of an entry that has ended and left the table."""
         if entry._reported:
             return
@@ -555,7 +567,7 @@ class Life:
                 self._make_room(server, limit)
         else:
             table.remove(instance)
-        self._report(server, instance)
+        self.report(server, instance)
         instance._reported = False
         instance._state = HELD
         if instance._task is None or instance._task.done():
@@ -598,9 +610,10 @@ class Life:
         timer = self._patience
         if timer is None or timer.cancelled() or loop is not self._patience_loop:
             self._patience_loop = loop
-            self._patience = loop.call_later(deadline - time.monotonic(), self._lose_patience)
+            # Weak: the loop keeps the timer, and a server that is dropped meanwhile need not wait for it.
+            self._patience = loop.call_later(deadline - time.monotonic(), _lose_patience, weakref.ref(self))
 
-    def _lose_patience(self) -> None:
+    def lose_patience(self) -> None:
         self._patience, loop, self._patience_loop = None, self._patience_loop, None
         now = time.monotonic()
         while self.closing:
@@ -742,6 +755,12 @@ def _restored(table: InstanceTable) -> Life:
     life = Life()
     life.table = table
     return life
+
+
+def _lose_patience(life: weakref.ref[Life]) -> None:
+    there = life()
+    if there is not None:
+        there.lose_patience()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
