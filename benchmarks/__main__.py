@@ -13,7 +13,7 @@ from benchmarks.compare import compare
 from benchmarks.environment import describe, directory_name
 from benchmarks.fresh import ROOT
 from benchmarks.judge import Answers
-from benchmarks.question import Measurement, Probed
+from benchmarks.question import Measurement, Probed, Timed
 from benchmarks.rounds import end_line, measure
 from benchmarks.sides import FLOOR, LOOPS, SIDES, available, available_loops
 
@@ -76,7 +76,9 @@ def unused(directory: Path) -> Path:
     return free
 
 
-def run(questions: list, mode: str, sides: list[str], loops: list[str], output: Path | None, *, charts: bool) -> int:
+def run(
+    questions: list[Timed | Probed], mode: str, sides: list[str], loops: list[str], output: Path | None, *, charts: bool
+) -> int:
     """Asks the questions one after another; what was answered is written even when it is interrupted."""
     environment = describe()
     records = []

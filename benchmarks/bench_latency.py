@@ -147,7 +147,7 @@ QUESTION = Probed(
     name="latency",
     title="from a client's send to the application's receive",
     size_of="live instances",
-    sizes={"quick": (20_000,), "usual": (100_000,), "full": (1_000, 100_000, 1_000_000)},
+    sizes={"quick": (10_000,), "usual": (100_000,), "full": (1_000, 100_000, 1_000_000)},
     probe=probe,
     figures={
         "p50": Figure("half of the messages within", "ms"),
@@ -157,7 +157,7 @@ QUESTION = Probed(
     },
     rounds={"quick": 1, "usual": 1, "full": 3},
     arguments={
-        "quick": {"rate": 2_000, "seconds": 2.0},
+        "quick": {"rate": 2_000, "seconds": 1.0},
         "usual": {"rate": 2_000, "seconds": 5.0},
         "full": {"rate": 2_000, "seconds": 10.0},
     },

@@ -58,7 +58,7 @@ QUESTION = Timed(
     title="get_or_create of one live id, again and again",
     size_of="live instances",
     sizes={
-        "quick": (1, 100_000),
+        "quick": (1, 10_000),
         "usual": (1, 1_000, 100_000),
         "full": (1, 100, 10_000, 100_000, 1_000_000),
     },

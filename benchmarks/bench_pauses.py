@@ -75,11 +75,11 @@ async def serve(idle: Any, count: int) -> None:
     """Traffic: messages to arbitrary instances, and clients that come and go."""
     if isinstance(idle, BareTasks):
         loop = asyncio.get_running_loop()
-        for start in range(0, count, BATCH):
-            guests = [loop.create_task(wait(idle)) for _ in range(BATCH // 10)]
+        for _ in range(0, count, BATCH):
+            tasks = [loop.create_task(wait(idle)) for _ in range(BATCH // 10)]
             await asyncio.sleep(0)
-            for guest in guests:
-                guest.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.sleep(0)
         return
     server = idle.server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.util
 import itertools
 from collections.abc import Mapping
@@ -39,16 +40,15 @@ async def listen(layer: Any, channel: str, consumer: Consumer) -> None:
 
 async def consume(side: str, count: int, messages: int) -> dict[str, float]:
     """Sends messages to so many channels in turn, batch by batch, each batch once the one before has arrived."""
-    from channels.layers import InMemoryChannelLayer
-    from channels.worker import Worker
-
-    layer = InMemoryChannelLayer(capacity=BATCH)
+    layers: Any = importlib.import_module("channels.layers")
+    workers: Any = importlib.import_module("channels.worker")
+    layer = layers.InMemoryChannelLayer(capacity=BATCH)
     consumer = Consumer()
     names = [f"channel-{number}" for number in range(count)]
     if side == FLOOR:
         running = [asyncio.ensure_future(listen(layer, name, consumer)) for name in names]
     else:
-        worker = Worker(consumer.run, names, layer, max_applications=LIMIT)
+        worker = workers.Worker(consumer.run, names, layer, max_applications=LIMIT)
         running = [asyncio.ensure_future(worker.arun())]
     turns = itertools.cycle(names)
     message = {"type": "benchmark.message", "data": "x" * 64}

@@ -25,7 +25,7 @@ LABELS = {"reference": "asgiref", "pure": "cyasgi, pure", "cython": "cyasgi, Cyt
 MARKS = {"reference": "o", "pure": "^", "cython": "s", FLOOR: "_"}
 DRAWN = (*SIDES, FLOOR)
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cyasgi",
     "font.family": "sans-serif",
@@ -101,9 +101,7 @@ def grouped(ax: Axes, groups: list[str], values: dict[str, list[float | None]]) 
                 x = group - 0.4 + (place + 0.5) * width
                 label = LABELS[side] if group == 0 else None
                 ax.bar(x, height, width * 0.92, color=COLOURS[side], label=label)
-                ax.annotate(
-                    shown(height), (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7.5
-                )
+                ax.annotate(shown(height), (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
     ax.set_xticks(range(len(groups)), groups)
     ax.grid(axis="x", visible=False)
 
@@ -159,8 +157,9 @@ def latency(answers: Answers) -> Figure:
     figures = ("p50", "p99", "p99.9", "worst")
     for loop, ax in zip(loops, axes, strict=True):
         for side in DRAWN:
-            values = [dict(points(answers, "latency", figure, side, loop)).get(size) for figure in figures]
-            if all(value is not None for value in values):
+            found = [dict(points(answers, "latency", figure, side, loop)).get(size) for figure in figures]
+            values = [value for value in found if value is not None]
+            if len(values) == len(figures):
                 dashes = "--" if side == FLOOR else "-"
                 ax.plot(figures, values, dashes, color=COLOURS[side], marker=MARKS[side], label=LABELS[side])
         ax.set(yscale="log", title=loop, xlabel="share of the messages")

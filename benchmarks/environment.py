@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -57,6 +58,7 @@ def describe() -> dict[str, str]:
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "commit": commit,
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
+        "python's build": sysconfig.get_config_var("CONFIG_ARGS") or "unknown",
         "cpu": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": _memory(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",

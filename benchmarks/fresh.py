@@ -22,7 +22,7 @@ def command(function: Callable[..., Any], arguments: dict[str, Any]) -> list[str
 
 def fresh(function: Callable[..., Any], **arguments: Any) -> Any:
     """Calls a module-level function of this package in a new interpreter; its stderr is this one's."""
-    done = subprocess.run(command(function, arguments), stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    done = subprocess.run(command(function, arguments), check=False, stdout=subprocess.PIPE, cwd=ROOT, text=True)
     if done.returncode:
         raise RuntimeError(f"{function.__module__}.{function.__name__}({arguments}) ended with {done.returncode}")
     return json.loads(done.stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from benchmarks.catalogue import QUESTIONS
 from benchmarks.question import Bar, Measurement, Question
 
 #: Base units to those that people read.
@@ -86,16 +87,23 @@ def verdicts(question: Question, answers: Answers) -> Iterator[Verdict]:
                 yield Verdict(bar, question.name, one.size, one.loop, one.median / other.median)
 
 
+def gain_of(one: Measurement | None, reference: Measurement | None, *, more: bool) -> float | None:
+    """How many times better than the reference; `more`: of what should be large."""
+    if one is None or reference is None or not one.median or not reference.median:
+        return None
+    return one.median / reference.median if more else reference.median / one.median
+
+
 def ratios(answers: Answers) -> Mapping[tuple[str, ...], float]:
     """What two runs on different machines can be compared by: each twin's advantage over the reference, in size.
 
     Named by question, figure, size, loop and twin; larger is better for cyasgi.
     """
-    found = {}
+    found: dict[tuple[str, ...], float] = {}
     for one in answers.all:
-        if one.side in ("pure", "cython") and one.collector == "on" and one.median:
+        if one.side in ("pure", "cython") and one.collector == "on" and one.figure in QUESTIONS[one.question].figures:
             reference = answers.get(one.question, one.figure, one.size, "reference", one.loop)
-            if reference is not None and reference.median:
-                key = (one.question, one.figure, str(one.size), one.loop, one.side)
-                found[key] = reference.median / one.median
+            gain = gain_of(one, reference, more=QUESTIONS[one.question].figures[one.figure].more)
+            if gain is not None:
+                found[one.question, one.figure, str(one.size), one.loop, one.side] = gain
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.judge import SCALE, Answers, shown, verdicts
+from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
 from benchmarks.question import Measurement, Probed, Timed
 from benchmarks.sides import FLOOR, SIDES
 
@@ -47,14 +47,8 @@ def _rows(question: Timed | Probed, answers: Answers) -> Iterator[list[str]]:
         reference = sides["reference"]
         gained = []
         for side in ("pure", "cython"):
-            one = sides[side]
-            # As "how many times better": for what should be large the other way round.
-            if reference is None or one is None or not one.median or not reference.median:
-                gained.append("–")
-            elif described.more:
-                gained.append(f"{shown(one.median / reference.median)}×")
-            else:
-                gained.append(f"{shown(reference.median / one.median)}×")
+            gain = gain_of(sides[side], reference, more=described.more)
+            gained.append("–" if gain is None else f"{shown(gain)}×")
         yield [
             f"{described.title}, {described.unit}",
             f"{size:,}",
@@ -104,8 +98,8 @@ def table(
     lines += [f"- {name}: {value}" for name, value in environment.items()]
     lines += [
         "",
-        "Median (least; first–third quartile) of the rounds, where there were enough of them. \"gc on\" is as a user "
-        f"has it. {sum(kept)} of {len(kept)} bars held.",
+        "Median (least; first–third quartile) of the rounds, where there were enough of them.",
+        f"gc on: the garbage collector as a user has it. {sum(kept)} of {len(kept)} bars held.",
         "",
     ]
     lines += [f"![{title}]({name})\n" for title, name in charts]

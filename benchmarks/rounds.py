@@ -10,8 +10,9 @@ from time import process_time
 from typing import Any
 
 from benchmarks.fresh import fresh
-from benchmarks.question import Measurement, Probed, Timed, Workload
+from benchmarks.question import Measurement, Probed, Timed
 from benchmarks.sides import loop_factory
+from benchmarks.workload import Workload
 
 #: The least number of rounds that a median is taken of.
 ROUNDS = 7
@@ -96,9 +97,7 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> l
 
 def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:
     for size in question.sizes[mode]:
-        asked = [
-            side for side in sides if side in question.sides and side in question.only.get(size, question.sides)
-        ]
+        asked = [side for side in sides if side in question.sides and side in question.only.get(size, question.sides)]
         for loop in loops:
             if question.loops is None or loop in question.loops:
                 yield from ((size, loop, side) for side in asked)
@@ -124,8 +123,6 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
 def measure(question: Timed | Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
     """The answer to one question."""
     if isinstance(question, Timed):
-        answer: list[dict[str, Any]] = fresh(
-            measure_timed, name=question.name, mode=mode, sides=sides, loops=loops
-        )
+        answer: list[dict[str, Any]] = fresh(measure_timed, name=question.name, mode=mode, sides=sides, loops=loops)
         return answer
     return measure_probed(question, mode, sides, loops)

@@ -53,18 +53,17 @@ def under_load(
     """CPU time of the server for each datagram answered, answers a second, and how long they took."""
     with tempfile.TemporaryDirectory() as directory:
         generator = load_generator(directory)
+        reads, writes = os.pipe()
+        arguments = {"side": side, "loop": loop, "limit": limit, "descriptor": writes}
         server = subprocess.Popen(
-            pinned(0, command(serve, {"side": side, "loop": loop, "limit": limit})),
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            cwd=ROOT,
-            text=True,
+            pinned(0, command(serve, arguments)), stdout=subprocess.DEVNULL, cwd=ROOT, pass_fds=[writes]
         )
+        os.close(writes)
         try:
-            assert server.stderr is not None
-            port = server.stderr.readline().strip()
-            if not port.isdigit():
-                raise RuntimeError(f"the server said {port + server.stderr.read()!r}")
+            with open(reads) as ports:
+                port = ports.readline().strip()
+            if not port:
+                raise RuntimeError(f"the server of {side} on {loop} did not start")
             words = [generator, port, str(clients), str(window), str(seconds), str(int(roam))]
             with subprocess.Popen(pinned(1, words), stdout=subprocess.PIPE, text=True) as load:
                 assert load.stdout is not None
@@ -77,9 +76,9 @@ def under_load(
         finally:
             server.kill()
             server.wait()
-            if server.stderr is not None:
-                server.stderr.close()
     answers, lost, half, most = map(int, told)
+    if not answers:
+        raise RuntimeError(f"the server of {side} on {loop} gave no answers")
     return {
         "cpu": spent / answers,
         "rate": answers / seconds,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import os
+from collections.abc import Callable
 from typing import Any
 
 from benchmarks.probing import run
-from benchmarks.sides import FLOOR, settle
+from benchmarks.sides import FLOOR, settle, stateless_server
 from benchmarks.workload import Receive, Send
+
+#: To be called with the port once the server listens.
+Listening = Callable[[int], None]
 
 
 async def echo(scope: Any, receive: Receive, send: Send) -> None:
@@ -30,22 +34,22 @@ class BareEcho(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-async def serve_bare(limit: int) -> None:
+async def serve_bare(limit: int, listening: Listening) -> None:
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(BareEcho, local_addr=("127.0.0.1", 0))
-    print_port(transport.get_extra_info("sockname")[1])
+    listening(transport.get_extra_info("sockname")[1])
     await loop.create_future()
 
 
-async def serve_reference(limit: int) -> None:
+async def serve_reference(limit: int, listening: Listening) -> None:
     """As few lines as a datagram server on asgiref's class needs."""
-    from asgiref.server import StatelessServer
+    base: Any = stateless_server("reference")
 
-    class Gateway(StatelessServer, asyncio.DatagramProtocol):  # type: ignore[misc]
+    class Gateway(base, asyncio.DatagramProtocol):  # type: ignore[misc]
         def connection_made(self, transport: Any) -> None:
             self.transport = transport
             self.address = transport.get_extra_info("sockname")
-            print_port(self.address[1])
+            listening(self.address[1])
 
         def datagram_received(self, data: bytes, addr: Any) -> None:
             scope = {"type": "datagram", "asgi": {"version": "3.0"}, "client": addr, "server": self.address}
@@ -60,24 +64,25 @@ async def serve_reference(limit: int) -> None:
             await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
             await loop.create_future()
 
-    await Gateway(echo, max_applications=limit).arun()
+    gateway: Any = Gateway(echo, max_applications=limit)
+    await gateway.arun()
 
 
-async def serve_ours(limit: int) -> None:
+async def serve_ours(limit: int, listening: Listening) -> None:
     from cyasgi.gateways.datagram import DatagramServer
 
     server = DatagramServer(echo, limit, binds=("127.0.0.1", 0))
-    print_port(server.bind()[0][1])
+    listening(server.bind()[0][1])
     await server.arun()
 
 
-def print_port(port: int) -> None:
-    """The first line of stderr is for whoever waits for the server."""
-    print(port, file=sys.stderr, flush=True)
-
-
-def serve(side: str, loop: str, limit: int) -> None:
-    """Serves until it is killed; runs in a process of its own."""
+def serve(side: str, loop: str, limit: int, descriptor: int) -> None:
+    """Writes its port to a descriptor and serves until it is killed; runs in a process of its own."""
     settle(side)
+
+    def listening(port: int) -> None:
+        os.write(descriptor, b"%d\n" % port)
+        os.close(descriptor)
+
     serving = {FLOOR: serve_bare, "reference": serve_reference}.get(side, serve_ours)
-    run(loop, serving(limit))
+    run(loop, serving(limit, listening))

@@ -58,6 +58,7 @@ class Workload:
 
     #: How often `work` does what is being measured; the time is divided by it.
     operations = 1
+
     def __init__(self, side: str, size: int) -> None:
         self.side = side
         self.size = size

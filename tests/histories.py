@@ -155,7 +155,8 @@ class Instance(Entry):
     async def work(self, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         """The application: every message says what to do next."""
         self.running = self.started = True
-        on_cancel = "stop"
+        # Some have to clean up from the start.
+        on_cancel = "linger when cancelled" if self.scope_id == "d" else "stop"
         try:
             while True:
                 self.receiving = True

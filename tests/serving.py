@@ -119,6 +119,46 @@ async def deaf(scope, receive, send):
     await asyncio.get_running_loop().create_future()
 
 
+async def echo(scope, receive, send):
+    """An application at module level, which can be pickled by its name: it sends what it gets."""
+    while True:
+        await send(await receive())
+
+
+class Sending:
+    """A mix-in with the methods that a server must have; it keeps what was sent."""
+
+    application_checker_interval = 0.001
+
+    async def application_send(self, scope, message):
+        self.__dict__.setdefault("sent", []).append(message)
+
+    async def handle(self):
+        self.get_or_create_application_instance("a", {}).put_nowait("hello")
+        await in_time(lambda: "sent" in self.__dict__)
+
+
+async def works(server):
+    """Goes once through all that a server does."""
+    await server.arun()
+    assert server.sent == ["hello"]
+    del server.sent
+    limit = server.max_applications
+    server.max_applications = 2
+    for name in "abc":
+        server.get_or_create_application_instance(name, {}).put_nowait(name)
+        await passes(5)
+    assert len(server.application_instances) <= 3
+    server.delete_application_instance("c")
+    assert "c" not in server.application_instances
+    server.max_applications = limit
+    async with checking(server):
+        server.application = one_shot
+        server.get_or_create_application_instance("e", {}).put_nowait("e")
+        await in_time(lambda: "e" not in server.application_instances)
+    server.application = echo
+
+
 class Stubborn:
     """An application that swallows every cancellation until it is released, at the latest when its block ends."""
 

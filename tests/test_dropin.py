@@ -151,7 +151,8 @@ def test_no_warning_without_early_subclasses(fresh):
 def test_install_names_channels_worker(fresh):
     """Channels' worker, imported too early, is named; imported after install() it runs on cyasgi."""
     pytest.importorskip("channels.worker")
-    lines = fresh("""
+    lines = fresh(
+        """
         import sys, warnings
         import cyasgi
         if sys.argv[1] == "early":
@@ -164,7 +165,9 @@ def test_install_names_channels_worker(fresh):
             cyasgi.install()
             import channels.worker
         print(issubclass(channels.worker.Worker, cyasgi.StatelessServer))
-    """, "early")
+    """,
+        "early",
+    )
     assert lines == ["False"]
     lines = fresh("""
         import cyasgi
@@ -252,7 +255,8 @@ def test_installed_app_installs(fresh, project, apps):
     if "channels" in apps:
         pytest.importorskip("channels")
     project(apps)
-    lines = fresh("""
+    lines = fresh(
+        """
         import django
         django.setup()
         import asgiref.server, sys
@@ -261,7 +265,10 @@ def test_installed_app_installs(fresh, project, apps):
             from channels.management.commands import runworker
             import cyasgi
             print(issubclass(runworker.Worker, cyasgi.StatelessServer))
-    """, *apps, DJANGO_SETTINGS_MODULE="settings")
+    """,
+        *apps,
+        DJANGO_SETTINGS_MODULE="settings",
+    )
     assert lines[0].startswith("cyasgi")
     assert lines[1:] == (["True"] if "channels" in apps else [])
 
@@ -269,24 +276,30 @@ def test_installed_app_installs(fresh, project, apps):
 def test_installed_app_by_its_config(fresh, project):
     """The dotted name of the app's configuration does as well."""
     project(["cyasgi.apps.CyasgiConfig"])
-    lines = fresh("""
+    lines = fresh(
+        """
         import django
         django.setup()
         import asgiref.server, cyasgi
         print(asgiref.server.StatelessServer is cyasgi.StatelessServer)
-    """, DJANGO_SETTINGS_MODULE="settings")
+    """,
+        DJANGO_SETTINGS_MODULE="settings",
+    )
     assert lines == ["True"]
 
 
 def test_without_the_app_nothing_is_installed(fresh, project):
     """A project that does not name it keeps asgiref's class."""
     project([])
-    lines = fresh("""
+    lines = fresh(
+        """
         import django
         django.setup()
         import asgiref.server
         print(asgiref.server.StatelessServer.__module__)
-    """, DJANGO_SETTINGS_MODULE="settings")
+    """,
+        DJANGO_SETTINGS_MODULE="settings",
+    )
     assert lines == ["asgiref.server"]
 
 

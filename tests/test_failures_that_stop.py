@@ -13,7 +13,6 @@ class Oops(Exception):
     pass
 
 
-
 def stopping(cls, application):
     class Server(fast(cls)):
         shutdown_timeout = 5.0

@@ -120,3 +120,28 @@ def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
             runner.run(main(program, maxsize))
 
     agree()
+
+
+def test_feeders_that_find_room_do_not_overtake_each_other(cy: Any, run: Any) -> None:
+    """Tasks that put into a queue with room put in the order in which they come, as with asyncio.Queue."""
+
+    class Server(cy.StatelessServer):
+        def application_undelivered(self, messages: list[Any], details: Any) -> None:
+            """They are looked at before."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def arrivals(queue: Any) -> list[int]:
+        await asyncio.gather(*(asyncio.ensure_future(queue.put(number)) for number in range(200)))
+        return [queue.get_nowait() for _ in range(200)]
+
+    async def main() -> None:
+        server = Server(application)
+        for maxsize in (0, 1000):
+            server.max_queue_size = maxsize
+            assert await arrivals(asyncio.Queue(maxsize)) == list(range(200))
+            assert await arrivals(server.get_or_create_application_instance(maxsize, None)) == list(range(200))
+            await server.delete_application_instance(maxsize)
+
+    run(main())

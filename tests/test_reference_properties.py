@@ -91,6 +91,12 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
     numbers = itertools.count()
     kept: dict[str, Any] = {}
     ending: set[str] = set()
+    waiting: set[str] = set()
+
+    def release(*numbers: int) -> None:
+        for number in numbers:
+            gates[number].set()
+            gates[number].clear()
 
     class Server(base):  # type: ignore[misc, valid-type]
         # The reference then looks at its instances in every pass, so that no clock is needed.
@@ -119,7 +125,11 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
                     case ("work", count):
                         await passes(count)
                     case ("wait", gate):
-                        await gates[gate].wait()
+                        waiting.add(scope["id"])
+                        try:
+                            await gates[gate].wait()
+                        finally:
+                            waiting.discard(scope["id"])
                     case ("sibling",):
                         sibling = f"{scope['id']}/{message['number']}"
                         queue = server.get_or_create_application_instance(
@@ -142,10 +152,15 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
         what, parameters = step[0], step[1:]
         if what == "turn":
             await passes(*parameters)
-        elif what == "release" or what == "settle":
-            for gate in parameters or range(3):
-                gates[gate].set()
-                gates[gate].clear()
+        elif what == "release":
+            release(*parameters)
+        elif what == "settle":
+            await passes(10)
+            for _ in steps:
+                if waiting:
+                    release(0, 1, 2)
+                    await passes(10)
+            ending.clear()
         elif what == "delete":
             server.delete_application_instance(*parameters)
         else:
@@ -166,9 +181,6 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
                 if scope_id in server.application_instances:
                     # In the queue of a deleted one messages stay for ever; cyasgi hands them to a hook.
                     seen["answers"].append(queue.qsize())
-        if what == "settle":
-            await passes(20)
-            ending.clear()
         # How many passes the checker lets a finished one stay is its own affair.
         seen["answers"].append(sorted(set(server.application_instances) - ending))
     for scope_id in list(server.application_instances):

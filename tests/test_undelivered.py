@@ -31,7 +31,7 @@ def test_deleted(cy, run):
         await server.delete_application_instance("a")
         await eventually(lambda: server.undelivered)
         await passes(5)
-        (messages, whose), = server.undelivered
+        ((messages, whose),) = server.undelivered
         assert type(messages) is list
         assert messages == [0, 1, 2]
         assert whose is details
@@ -63,7 +63,7 @@ def test_evicted(cy, run):
         await passes(5)
         server.get_or_create_application_instance("b", {})
         await eventually(lambda: server.undelivered)
-        (messages, whose), = server.undelivered
+        ((messages, whose),) = server.undelivered
         assert (messages, whose["scope"]) == (["for a"], "scope of a")
 
     run(main())

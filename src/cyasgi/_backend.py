@@ -32,6 +32,8 @@ if TYPE_CHECKING or backend == "python":
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Setting as Setting,
+        get_or_create_application_instance as get_or_create_application_instance,
     )
 else:
     from ._core import (
@@ -39,4 +41,6 @@ else:
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Setting as Setting,
+        get_or_create_application_instance as get_or_create_application_instance,
     )

@@ -124,6 +124,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
+    Py_ssize_t Py_REFCNT(object o)
     object PyContextVar_Set(object var, object value)
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
@@ -144,7 +145,6 @@ cdef tuple _KEYS = KEYS
 cdef tuple _STATES = ("new", "held", "running", "called", "done")
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
-cdef object _get_running_loop = asyncio._get_running_loop
 cdef object _Future = asyncio.Future
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
@@ -156,11 +156,11 @@ cdef int _breath = 0
 cdef object _blocking = "_asyncio_future_blocking"
 
 
-cdef inline object _new_future():
-    """A future of the running loop that a task may be given to wait for."""
-    loop = _get_running_loop()
+cdef object _new_future(ApplicationInstance instance):
+    """A future of the instance's loop."""
+    loop = instance._loop
     if loop is None:
-        raise RuntimeError("no running event loop")
+        loop = asyncio.get_running_loop()
     return loop.create_future()
 
 
@@ -273,6 +273,18 @@ cdef PySendResult _send_waiting(PyObject *self, PyObject *value, PyObject **resu
     return PYGEN_RETURN if done else PYGEN_NEXT
 
 
+cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    """The same for Receive, sparing the setting up of a handler where a message is there."""
+    cdef Receive receive = <Receive>self
+    cdef ApplicationInstance instance = receive._instance
+    if instance is None or instance._count == 0 or instance._putters is not None:
+        return _send_waiting(self, value, result)
+    receive._future = None
+    receive._out = False
+    result[0] = _given(instance._pop())
+    return PYGEN_RETURN
+
+
 @cython.final
 cdef class Receive(Waiting):
     """The `receive` of an application that the server runs. The run's end severs it from the instance."""
@@ -293,7 +305,7 @@ cdef class Receive(Waiting):
         cdef ApplicationInstance instance = self._instance
         if instance is None:
             # A child task that outlives its application: nothing will ever come.
-            self.result = future = _new_future()
+            self.result = future = asyncio.get_running_loop().create_future()
             setattr(future, _blocking, True)
             return False
         if instance._count:
@@ -408,7 +420,7 @@ cdef class Join(Waiting):
             self._instance = None
             return True
         self._waited = True
-        future = _new_future()
+        future = _new_future(instance)
         if instance._joiners is None:
             instance._joiners = []
         instance._joiners.append(future)
@@ -482,14 +494,16 @@ cdef class Run:
         if not self._entered:
             self._entered = True
             PyContextVar_Set(_running, self)
-            if instance._state == C_NEW:
+            # Nobody but the table and this run refers to it: then nobody is left who could await it, and the pass that
+            # would be waited for him (a fifth of what making an instance costs) is spared.
+            if instance._state == C_NEW and (Py_REFCNT(instance) > 2 + 1 or instance._table is None):
                 return None
         if instance._state == C_NEW:
             instance._state = C_AUTO
         if instance._state == C_DONE:
             return self
         if instance._state != C_AUTO or instance._predecessor is not None:
-            instance._gate = gate = _new_future()
+            instance._gate = gate = _new_future(instance)
             setattr(gate, _blocking, True)
             return gate
         instance._begun = True
@@ -582,7 +596,7 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
 Coroutine.register(Run)
 Coroutine.register(Waiting)
 cyasgi_set_am_send(Run, _send_run)
-cyasgi_set_am_send(Receive, _send_waiting)
+cyasgi_set_am_send(Receive, _send_receive)
 cyasgi_set_am_send(Get, _send_waiting)
 cyasgi_set_am_send(Put, _send_waiting)
 cyasgi_set_am_send(Join, _send_waiting)
@@ -669,9 +683,11 @@ cdef class ApplicationInstance(Entry):
     cdef readonly object _application
     cdef public object scope
     cdef readonly Py_ssize_t maxsize
-    #: The first message queued, if there is one, and the others behind it.
+    #: The queue: a ring of owned references, its size a power of two; the first message is in `_first` while it is the
+    #: only one, so that an instance that is fed and drained one by one never needs a ring.
     cdef object _first
-    cdef object _others
+    cdef list _ring
+    cdef Py_ssize_t _head
     cdef Py_ssize_t _count
     cdef object _getter
     cdef object _getters
@@ -707,11 +723,14 @@ cdef class ApplicationInstance(Entry):
 
     def _start(self, loop):
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        self._start_in(loop)
+        self._thread = PyThread_get_thread_ident() if loop.get_debug() else 0
+
+    cdef _start_in(self, loop):
         cdef Run run = Run.__new__(Run)
         run.instance = self
         self._task = loop.create_task(run)
         self._loop = loop
-        self._thread = PyThread_get_thread_ident() if loop.get_debug() else 0
 
     cpdef _open_gate(self):
         gate, self._gate = self._gate, None
@@ -822,20 +841,41 @@ cdef class ApplicationInstance(Entry):
 
     # The queue
 
-    cdef inline _append(self, item):
+    cdef int _append(self, item) except -1:
+        cdef Py_ssize_t size
         if self._count == 0:
             self._first = item
         else:
-            if self._others is None:
-                self._others = _deque()
-            self._others.append(item)
+            size = 0 if self._ring is None else len(self._ring)
+            if self._count - 1 == size:
+                self._grow(size)
+                size = len(self._ring)
+            self._ring[(self._head + self._count - 1) & (size - 1)] = item
         self._count += 1
         self._unfinished += 1
+        return 0
 
-    cdef inline object _pop(self):
+    cdef int _grow(self, Py_ssize_t size) except -1:
+        if size == 0:
+            self._ring = [None] * 4
+        else:
+            self._ring = self._ring[self._head:] + self._ring[:self._head] + [None] * size
+        self._head = 0
+        return 0
+
+    cdef object _pop(self):
         item = self._first
         self._count -= 1
-        self._first = self._others.popleft() if self._count else None
+        if self._count == 0:
+            self._first = None
+            if self._ring is not None and len(self._ring) > 64:
+                # A burst is over: give its memory back.
+                self._ring = None
+                self._head = 0
+        else:
+            self._first = self._ring[self._head]
+            self._ring[self._head] = None
+            self._head = (self._head + 1) & (len(self._ring) - 1)
         return item
 
     cpdef qsize(self):
@@ -889,7 +929,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _wait(self):
         """A future that the next message resolves."""
-        future = _new_future()
+        future = _new_future(self)
         if self._getter is None and self._getters is None:
             self._getter = future
         else:
@@ -922,7 +962,7 @@ cdef class ApplicationInstance(Entry):
         return put
 
     cdef object _wait_for_room(self):
-        future = _new_future()
+        future = _new_future(self)
         if self._putters is None:
             self._putters = _deque()
         self._putters.append(future)
@@ -1185,6 +1225,57 @@ cdef double _moment(value) except? -1.0:
 
 
 @cython.final
+cdef class Setting:
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
+
+    cdef readonly object default
+    cdef readonly object check
+    cdef readonly object name
+
+    def __init__(self, default, check):
+        self.default = default
+        self.check = check
+        self.name = ""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, instance, owner):
+        if instance is None:
+            return self.default
+        return (<dict>instance.__dict__).get(self.name, self.default)
+
+    def __set__(self, instance, value):
+        self.check(self.name, value)
+        instance.__dict__[self.name] = value
+
+    def __delete__(self, instance):
+        if self.name not in instance.__dict__:
+            raise AttributeError(self.name)
+        del instance.__dict__[self.name]
+
+
+@cython.binding(True)
+def get_or_create_application_instance(self, scope_id, scope):
+    """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
+
+    Called plainly, the server runs the application, and the result is its input queue. Awaited before anything was
+    put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
+
+    Raises:
+        TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
+            Nothing was evicted.
+    """
+    cdef InstanceTable table = self._cyasgi_table
+    instance = table.lookup(scope_id)
+    if instance is None:
+        instance = table.create(self, scope_id, scope)
+        if instance is None:
+            return self._cyasgi.obtain(self, scope_id, scope)
+    return instance
+
+
+@cython.final
 @cython.collection_type("mapping")
 cdef class InstanceTable:
     """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
@@ -1209,6 +1300,15 @@ cdef class InstanceTable:
     cdef public Py_ssize_t idle
     cdef dict _foreign
     cdef public long long reused
+    cdef public long long created
+    #: What `create` needs and the slow path finds out: the application as the server has it and as it is called, the
+    #: loop, if it is not in debug mode, and the ids whose old run still cleans up.
+    cdef public object application
+    cdef public object single
+    cdef object _loop
+    #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
+    cdef dict _loop_dict
+    cdef public dict closing_ids
     #: Called once when something has finished; set by the checker before it sleeps.
     cdef public object on_finished
     #: Called whenever an instance becomes idle; set while the server drains.
@@ -1221,6 +1321,7 @@ cdef class InstanceTable:
         self._finished = _OrderedDict()
         self._due = {}
         self._foreign = {}
+        self.closing_ids = {}
         self._unit = 1.0
 
     def __init__(self, initial=None):
@@ -1238,13 +1339,13 @@ cdef class InstanceTable:
 
     # Used by the server
 
-    cpdef ApplicationInstance lookup(self, scope_id):
+    cdef inline ApplicationInstance lookup(self, scope_id):
         """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
         found = self._entries.get(scope_id)
         if type(found) is not ApplicationInstance or self._thread:
             return None
         cdef ApplicationInstance entry = <ApplicationInstance>found
-        if entry._state == C_DONE or entry._loop is None or entry._loop is not _get_running_loop():
+        if entry._state == C_DONE or entry._loop is not self._loop or self._loop_is_closed():
             return None
         entry._used = wall()
         if self._expiring:
@@ -1256,6 +1357,57 @@ cdef class InstanceTable:
             self._link(entry)
         self.reused += 1
         return entry
+
+    @property
+    def loop(self):
+        return self._loop
+
+    @loop.setter
+    def loop(self, loop):
+        self._loop = loop
+        self._loop_dict = None
+        base = asyncio.BaseEventLoop
+        if isinstance(loop, base):
+            if type(loop).is_closed is base.is_closed and type(loop).is_running is base.is_running:
+                self._loop_dict = loop.__dict__
+
+    cdef inline bint _loop_is_closed(self) except -1:
+        # Cheaper by far than asking which loop runs, which is a system call up to 3.11.
+        if self._loop_dict is not None:
+            return self._loop_dict.get("_closed") is not False
+        return self._loop is None or self._loop.is_closed()
+
+    cdef inline bint _loop_is_running(self) except -1:
+        if self._loop_dict is not None:
+            return self._loop_dict.get("_thread_id") is not None
+        return self._loop is not None and self._loop.is_running()
+
+    cdef ApplicationInstance create(self, server, scope_id, scope):
+        """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
+        cdef ApplicationInstance instance
+        loop = self._loop
+        if scope_id in self._entries or not self._loop_is_running():
+            return None
+        limit = server.max_applications
+        if limit is not None and len(self._entries) >= <Py_ssize_t>limit:
+            return None
+        if server.application is not self.application or scope_id in self.closing_ids:
+            return None
+        instance = ApplicationInstance.__new__(ApplicationInstance)
+        instance.scope_id = scope_id
+        instance._bucket = -1
+        instance._server = server
+        instance._application = self.single
+        instance.scope = scope
+        instance.maxsize = server.max_queue_size
+        instance._start_in(loop)
+        if scope_id in self._entries:
+            # A task factory has asked for the same id.
+            instance._state = C_DONE
+            return None
+        self.add(instance)
+        self.created += 1
+        return instance
 
     def entry(self, scope_id):
         """The entry, or None, without counting as a use."""

@@ -376,9 +376,12 @@ class ApplicationInstance(Entry):
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        self._start_in(loop)
+        self._thread = threading.get_ident() if loop.get_debug() else 0
+
+    def _start_in(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = loop.create_task(Run(self))
         self._loop = loop
-        self._thread = threading.get_ident() if loop.get_debug() else 0
 
     def _open_gate(self) -> None:
         gate, self._gate = self._gate, None
@@ -825,6 +828,53 @@ def _moment(value: Any) -> float:
     return moment
 
 
+class Setting:
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
+
+    __slots__ = ("check", "default", "name")
+
+    def __init__(self, default: Any, check: Callable[[str, Any], None]) -> None:
+        self.default = default
+        self.check = check
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self.default
+        return instance.__dict__.get(self.name, self.default)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self.check(self.name, value)
+        instance.__dict__[self.name] = value
+
+    def __delete__(self, instance: Any) -> None:
+        if self.name not in instance.__dict__:
+            raise AttributeError(self.name)
+        del instance.__dict__[self.name]
+
+
+def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance:
+    """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
+
+    Called plainly, the server runs the application, and the result is its input queue. Awaited before anything was
+    put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
+
+    Raises:
+        TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
+            Nothing was evicted.
+    """
+    table = self._cyasgi_table
+    instance = table.lookup(scope_id)
+    if instance is None:
+        instance = table.create(self, scope_id, scope)
+        if instance is None:
+            return self._cyasgi.obtain(self, scope_id, scope)  # type: ignore[no-any-return]
+    return instance
+
+
 class InstanceTable(MutableMapping[Any, Any]):
     """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
 
@@ -845,10 +895,15 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_timeout",
         "_unit",
         "_version",
+        "application",
+        "closing_ids",
+        "created",
         "idle",
+        "loop",
         "on_finished",
         "on_idle",
         "reused",
+        "single",
     )
 
     def __init__(self, initial: Mapping[Any, Any] | None = None) -> None:
@@ -866,6 +921,13 @@ class InstanceTable(MutableMapping[Any, Any]):
         self.idle = 0
         self._foreign: dict[ForeignEntry, None] = {}
         self.reused = 0
+        self.created = 0
+        #: What `create` needs and the slow path finds out: the application as the server has it and as it is called,
+        #: the loop, if it is not in debug mode, and the ids whose old run still cleans up.
+        self.application: Any = None
+        self.single: Any = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.closing_ids: dict[Hashable, Any] = {}
         #: Called once when something has finished; set by the checker before it sleeps.
         self.on_finished: Callable[[], None] | None = None
         #: Called whenever an instance becomes idle; set while the server drains.
@@ -880,8 +942,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry = self._entries.get(scope_id)
         if type(entry) is not ApplicationInstance or entry._state == DONE or self._thread:
             return None
-        loop = asyncio._get_running_loop()
-        if loop is None or entry._loop is not loop:
+        # Asking the loop is cheaper than asking which one runs, which is a system call up to 3.11.
+        if entry._loop is None or entry._loop.is_closed():
             return None
         entry._used = time.time()
         if self._timeout is not None:
@@ -892,6 +954,26 @@ class InstanceTable(MutableMapping[Any, Any]):
             self._unassign(entry)
         self.reused += 1
         return entry
+
+    def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
+        """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
+        loop = asyncio._get_running_loop()
+        if loop is None or loop is not self.loop or scope_id in self._entries:
+            return None
+        limit = server.max_applications
+        if limit is not None and len(self._entries) >= limit:
+            return None
+        if server.application is not self.application or scope_id in self.closing_ids:
+            return None
+        instance = ApplicationInstance(server, self.single, scope_id, scope, server.max_queue_size)
+        instance._start_in(loop)
+        if scope_id in self._entries:
+            # A task factory has asked for the same id.
+            instance._state = DONE
+            return None
+        self.add(instance)
+        self.created += 1
+        return instance
 
     def entry(self, scope_id: Hashable) -> Any:
         """The entry, or None, without counting as a use."""

@@ -127,13 +127,13 @@ class Life:
         self.table = InstanceTable()
         self.reports = Reports()
         self.counts = dict.fromkeys(
-            ("created", "evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
         )
         self.closing: dict[Any, Closing] = {}
         self._patience: asyncio.TimerHandle | None = None
         self._patience_loop: asyncio.AbstractEventLoop | None = None
         #: The youngest closing run of an id.
-        self.closing_ids: dict[Hashable, Any] = {}
+        self.closing_ids: dict[Hashable, Any] = self.table.closing_ids
         #: Runs that were cancelled twice and go on.
         self.stubborn: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
@@ -144,8 +144,6 @@ class Life:
         self._deferred: list[Callable[[], Any]] = []
         #: The loop that instances were last made in.
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
-        self._application: Any = None
-        self._single: Application | None = None
         self._victim: Any = None
         self._making_room = 0
         self._refusals = 0
@@ -172,10 +170,10 @@ class Life:
             queue = self._usable(entry, loop)
             if queue is not None:
                 return queue
-        single = self._single
-        if single is None or server.application is not self._application:
+        single = table.single
+        if single is None or server.application is not table.application:
             single = as_single_callable(server.application)
-            self._single, self._application = single, server.application
+            table.single, table.application = single, server.application
         instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
         if self.closing_ids and scope_id in self.closing_ids:
             self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
@@ -183,6 +181,7 @@ class Life:
             if self._loop is None or self._loop() is not loop:
                 self._loop = weakref.ref(loop)
                 self.end_stale()
+                table.loop = None if loop.get_debug() else loop
             instance._start(loop)
             if loop.get_debug():
                 table._thread = threading.get_ident()
@@ -206,7 +205,7 @@ class Life:
         if other is not None:
             self.delete_entry(server, other)
         table.add(instance)
-        self.counts["created"] += 1
+        table.created += 1
         if loop is None:
             self.unstarted[instance] = None
         return instance
@@ -743,7 +742,7 @@ class Life:
         return {
             "live": self.table.size(),
             "idle": self.table.idle,
-            "created": self.counts["created"],
+            "created": self.table.created,
             "reused": self.table.reused,
             **{name: self.counts[name] for name in ("evicted", "expired", "finished", "failed", "cancelled", "orphaned")},
             "closing": len(self.closing),
@@ -754,6 +753,7 @@ class Life:
 def _restored(table: InstanceTable) -> Life:
     life = Life()
     life.table = table
+    life.closing_ids = table.closing_ids
     return life
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from ._backend import Setting
+
 #: Bounds and default of `application_checker_interval`, in seconds.
 INTERVAL_DEFAULT = 0.1
 INTERVAL_LEAST = 0.001
@@ -69,32 +71,6 @@ def clamped_interval(value: Any) -> float:
     if not _number(value) or math.isnan(seconds := _seconds(value)):
         return INTERVAL_DEFAULT
     return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
-
-
-class Setting:
-    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
-
-    def __init__(self, default: Any, check: Callable[[str, Any], None]) -> None:
-        self.default = default
-        self.check = check
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self.default
-        return instance.__dict__.get(self.name, self.default)
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        self.check(self.name, value)
-        instance.__dict__[self.name] = value
-
-    def __delete__(self, instance: Any) -> None:
-        if self.name not in instance.__dict__:
-            raise AttributeError(self.name)
-        del instance.__dict__[self.name]
 
 
 CHECKS: dict[str, Callable[[str, Any], None]] = {

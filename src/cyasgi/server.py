@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any
 
-from ._backend import ApplicationInstance, InstanceTable
+from ._backend import InstanceTable, Setting, get_or_create_application_instance
 from ._calling import Details, Message, Scope
 from ._deletion import Deletion
 from ._life import Life
 from ._reports import logger
 from ._running import Running, run_in_own_loop
 from ._settings import (
-    Setting,
     adopt_class_settings,
     check_idle_timeout,
     check_max_applications,
@@ -93,6 +92,7 @@ class StatelessServer:
             raise TypeError(f"application_instances={value!r}: accepted is a mapping from scope_id to instance")
         table = value if isinstance(value, InstanceTable) else InstanceTable(value)
         self._cyasgi.table = table
+        table.closing_ids = self._cyasgi.closing_ids
         self.__dict__["_cyasgi_table"] = table
 
     # Running
@@ -152,20 +152,8 @@ class StatelessServer:
 
     # Instances
 
-    def get_or_create_application_instance(self, scope_id: Hashable, scope: Scope) -> ApplicationInstance:
-        """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
-
-        Called plainly, the server runs the application, and the result is its input queue. Awaited before anything
-        was put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
-
-        Raises:
-            TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
-                Nothing was evicted.
-        """
-        instance = self._cyasgi_table.lookup(scope_id)
-        if instance is not None:
-            return instance
-        return self._cyasgi.obtain(self, scope_id, scope)  # type: ignore[no-any-return]
+    # A function of the core, so that the lookup of a live instance costs no Python frame.
+    get_or_create_application_instance = get_or_create_application_instance
 
     def delete_application_instance(self, scope_id: Hashable) -> Deletion:
         """Takes the instance of this id out of the table and cancels its application, at once.

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
-from .._settings import Setting
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
 from ..wire.datagram import MAX_DATA, parse_send, scope_fields
@@ -25,6 +24,9 @@ logger = logging.getLogger(__name__)
 #: What one socket may still hold when the server is told to stop and is read then, in datagrams.
 LAST_READ = 4096
 
+#: No datagram is longer: the length field of UDP has 16 bits.
+LARGEST = 65_536
+
 COUNTERS = (
     "datagrams_received",
     "datagrams_sent",
@@ -35,8 +37,6 @@ COUNTERS = (
     "socket_errors",
 )
 
-_UNSET: Any = object()
-
 
 def _check_size(name: str, value: Any) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
@@ -45,15 +45,20 @@ def _check_size(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r}: accepted is an int from 1 to 65535")
 
 
-class SizeLimit(Setting):
+class SizeLimit:
     """`max_datagram_size`: checked when set, and known to the open sockets at once."""
 
     def __init__(self, default: Any) -> None:
-        super().__init__(default, _check_size)
+        _check_size("max_datagram_size", default)
+        self.default = default
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self.default if instance is None else instance.__dict__.get("max_datagram_size", self.default)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        super().__set__(instance, value)
-        for endpoint in getattr(instance, "endpoints", ()):
+        _check_size("max_datagram_size", value)
+        instance.__dict__["max_datagram_size"] = value
+        for endpoint in instance.__dict__.get("endpoints", ()):
             endpoint.set_limit(value)
 
 
@@ -117,12 +122,9 @@ class DatagramServer(StatelessServer):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        value = cls.__dict__.get("max_datagram_size", _UNSET)
-        if value is not _UNSET and not isinstance(value, Setting):
-            _check_size("max_datagram_size", value)
-            setting = SizeLimit(value)
-            setting.__set_name__(cls, "max_datagram_size")
-            cls.max_datagram_size = setting
+        size = vars(cls).get("max_datagram_size", SizeLimit)
+        if not hasattr(size, "__get__") and size is not SizeLimit:
+            cls.max_datagram_size = SizeLimit(size)
 
     # What subclasses override.
 
@@ -218,10 +220,8 @@ class DatagramServer(StatelessServer):
             self.close()
 
     def _endpoint_factory(self, sock: socket.socket) -> Callable[[], Endpoint]:
-        function = getattr(self.scope_id, "__func__", None)
-        own_id = function is not DatagramServer.scope_id
-        function = getattr(self.get_or_create_application_instance, "__func__", None)
-        own_create = function is not StatelessServer.get_or_create_application_instance
+        own_id = self._overrides("scope_id", DatagramServer)
+        own_create = self._overrides("get_or_create_application_instance", StatelessServer)
         by_listener = not own_id and sum(other.family == sock.family for other in self._sockets) > 1
         plain = sock.family == socket.AF_INET and not (own_id or own_create or by_listener)
 
@@ -231,6 +231,9 @@ class DatagramServer(StatelessServer):
             return endpoint
 
         return make
+
+    def _overrides(self, name: str, base: type) -> bool:
+        return name in vars(self) or getattr(type(self), name) is not getattr(base, name)
 
     # Sending.
 
@@ -436,6 +439,9 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
+        if hasattr(transport, "max_size"):
+            # asyncio's own makes room for 256 KiB for each datagram: an mmap and a munmap, half of what it costs.
+            transport.max_size = LARGEST
         self.open = True
         self.paused = False
 
@@ -457,7 +463,7 @@ class Endpoint(asyncio.DatagramProtocol):
             return
         try:
             for _ in range(LAST_READ):
-                self.datagram_received(*self.sock.recvfrom(65_536))
+                self.datagram_received(*self.sock.recvfrom(LARGEST))
         except (BlockingIOError, InterruptedError):
             pass
         except OSError as error:
