@@ -446,23 +446,24 @@ def test_plain_dict_with_a_finished_future_is_reaped(impl, run):
 
 
 def test_resisting_application_does_not_stop_the_checker(cy, run):
-    """An expired application that will not end holds up no other expiry."""
+    """An application that will not end keeps the checker from nothing else."""
     application = Stubborn()
 
     async def dispatcher(scope, receive, send):
         if scope == "stubborn":
-            release.set_result(None)
+            started.set_result(None)
             await application(scope, receive, send)
-        await receive()
+        else:
+            await receive()
 
     async def main():
-        nonlocal release
+        nonlocal started
         with application:
-            release = asyncio.get_running_loop().create_future()
+            started = asyncio.get_running_loop().create_future()
             server = fast(cy.StatelessServer)(dispatcher)
             server.shutdown_timeout = 0.01
             server.get_or_create_application_instance("stubborn", "stubborn")
-            await release
+            await started
             async with checking(server):
                 server.delete_application_instance("stubborn")
                 server.idle_timeout = 0.005
@@ -471,5 +472,5 @@ def test_resisting_application_does_not_stop_the_checker(cy, run):
                 application.release.set()
                 await in_time(lambda: server.stats()["closing"] == 0)
 
-    release = None
+    started = None
     run(main())

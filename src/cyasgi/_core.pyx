@@ -7,6 +7,7 @@
 * `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
   interpreter asks for it (await up to 3.11, a task's step in every version) and through `__next__` elsewhere.
 * A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
+* `send` is the Run itself.
 * Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already.
 """
 
@@ -122,9 +123,24 @@ cdef extern from *:
     PySendResult PyIter_Send(object iterator, object value, PyObject **result)
     int PyCoro_CheckExact(object o)
 
+cdef extern from *:
+    """
+    /* factory(*args, loop=loop), with at most one positional argument. */
+    static PyObject *cyasgi_with_loop(PyObject *factory, PyObject *arg, PyObject *loop, PyObject *names) {
+        PyObject *args[3] = {NULL, arg, loop};
+        if (arg == Py_None) {
+            args[1] = loop;
+            return PyObject_Vectorcall(factory, args + 1, 0 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+        }
+        return PyObject_Vectorcall(factory, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    }
+    """
+    object with_loop "cyasgi_with_loop"(object factory, object arg, object loop, tuple names)
+
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     Py_ssize_t Py_REFCNT(object o)
+    object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
@@ -146,6 +162,8 @@ cdef tuple _STATES = ("new", "held", "running", "called", "done")
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
+cdef object _Task = asyncio.Task
+cdef tuple _LOOP = ("loop",)
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
 cdef object _InvalidStateError = asyncio.InvalidStateError
@@ -158,9 +176,13 @@ cdef object _blocking = "_asyncio_future_blocking"
 
 cdef object _new_future(ApplicationInstance instance):
     """A future of the instance's loop."""
+    cdef InstanceTable table = instance._table
     loop = instance._loop
     if loop is None:
         loop = asyncio.get_running_loop()
+    if table is not None and table._plain_futures and loop is table._loop:
+        # All that loop.create_future() does, without its frame.
+        return with_loop(_Future, None, loop, _LOOP)
     return loop.create_future()
 
 
@@ -431,25 +453,21 @@ cdef class Join(Waiting):
 
 @cython.final
 @cython.freelist(64)
-cdef class Send:
-    """The `send` of an application that the server runs."""
-
-    cdef object _server
-    cdef object _scope
-
-    def __call__(self, message):
-        return self._server.application_send(self._scope, message)
-
-
-@cython.final
-@cython.freelist(64)
 cdef class Run:
-    """What an instance's task drives: decides who runs the application, then passes everything through to it."""
+    """What an instance's task drives: decides who runs the application, then passes everything through to it.
+
+    Called, it is the application's `send`: one object less for every instance, and for the garbage collector.
+    """
 
     cdef readonly ApplicationInstance instance
     cdef object _coroutine
     cdef Receive _receive
     cdef bint _entered
+    cdef object _server
+    cdef object _scope
+
+    def __call__(self, message):
+        return self._server.application_send(self._scope, message)
 
     def __await__(self):
         return self
@@ -510,10 +528,9 @@ cdef class Run:
         cdef Receive receive = Receive.__new__(Receive)
         receive._instance = instance
         self._receive = receive
-        cdef Send send = Send.__new__(Send)
-        send._server = instance._server
-        send._scope = instance.scope
-        coroutine = instance._application(instance.scope, receive, send)
+        self._server = instance._server
+        self._scope = instance.scope
+        coroutine = instance._application(instance.scope, receive, self)
         if not PyCoro_CheckExact(coroutine):
             coroutine = _awaited(coroutine)
         self._coroutine = coroutine
@@ -730,6 +747,13 @@ cdef class ApplicationInstance(Entry):
         cdef Run run = Run.__new__(Run)
         run.instance = self
         self._task = loop.create_task(run)
+        self._loop = loop
+
+    cdef _start_plainly(self, loop):
+        """The same where all that loop.create_task() would do is this, without its frame."""
+        cdef Run run = Run.__new__(Run)
+        run.instance = self
+        self._task = with_loop(_Task, run, loop, _LOOP)
         self._loop = loop
 
     cpdef _open_gate(self):
@@ -1243,7 +1267,7 @@ cdef class Setting:
     def __get__(self, instance, owner):
         if instance is None:
             return self.default
-        return (<dict>instance.__dict__).get(self.name, self.default)
+        return (<dict>PyObject_GenericGetDict(instance, NULL)).get(self.name, self.default)
 
     def __set__(self, instance, value):
         self.check(self.name, value)
@@ -1308,6 +1332,9 @@ cdef class InstanceTable:
     cdef object _loop
     #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
     cdef dict _loop_dict
+    #: Whether create_future() and create_task() are asyncio's own.
+    cdef bint _plain_futures
+    cdef bint _plain_tasks
     cdef public dict closing_ids
     #: Called once when something has finished; set by the checker before it sleeps.
     cdef public object on_finished
@@ -1370,6 +1397,16 @@ cdef class InstanceTable:
         if isinstance(loop, base):
             if type(loop).is_closed is base.is_closed and type(loop).is_running is base.is_running:
                 self._loop_dict = loop.__dict__
+        own = {} if self._loop_dict is None else self._loop_dict
+        self._plain_futures = (
+            isinstance(loop, base) and type(loop).create_future is base.create_future and "create_future" not in own
+        )
+        self._plain_tasks = (
+            self._loop_dict is not None
+            and type(loop).create_task is base.create_task
+            and "create_task" not in own
+            and "_task_factory" in own
+        )
 
     cdef inline bint _loop_is_closed(self) except -1:
         # Cheaper by far than asking which loop runs, which is a system call up to 3.11.
@@ -1400,7 +1437,10 @@ cdef class InstanceTable:
         instance._application = self.single
         instance.scope = scope
         instance.maxsize = server.max_queue_size
-        instance._start_in(loop)
+        if self._plain_tasks and self._loop_dict.get("_task_factory") is None:
+            instance._start_plainly(loop)
+        else:
+            instance._start_in(loop)
         if scope_id in self._entries:
             # A task factory has asked for the same id.
             instance._state = C_DONE

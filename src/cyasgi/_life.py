@@ -307,9 +307,10 @@ class Life:
     def _make_room(self, server: StatelessServer, limit: int) -> None:
         table = self.table
         # An override may itself create instances, and so make room again: the refusals of all count together.
-        outermost = not self._making_room
-        if outermost:
+        if not self._making_room:
             self._refusals = 0
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        plain = self._is_plain(server)
         self._making_room += 1
         try:
             while table.size() >= limit:
@@ -318,8 +319,8 @@ class Life:
                     return
                 before = table.size()
                 live = not victim.ended
-                if self._refusals >= REFUSALS or self._making_room > REFUSALS:
-                    self.delete_entry(server, victim)
+                if plain or self._refusals >= REFUSALS or self._making_room > REFUSALS:
+                    self.end_entry(server, victim)
                 else:
                     self._evict(server, victim)
                 if table.size() < before:
@@ -330,6 +331,17 @@ class Life:
                 table.keep(victim)
         finally:
             self._making_room -= 1
+
+    @staticmethod
+    def _is_plain(server: StatelessServer) -> bool:
+        cls = type(server)
+        base = _stateless_server()
+        return (
+            cls.delete_oldest_application_instance is base.delete_oldest_application_instance
+            and cls.delete_application_instance is base.delete_application_instance
+            and "delete_oldest_application_instance" not in server.__dict__
+            and "delete_application_instance" not in server.__dict__
+        )
 
     def _warn_of_refusal(self, scope_id: Hashable) -> None:
         if not self._warned_of_refusal:
@@ -449,19 +461,22 @@ class Life:
 
     def delete_entry(self, server: StatelessServer, entry: Any) -> Deletion:
         """Takes this very entry out of the table, ends its run and reports it."""
-        self.table.remove(entry)
-        if entry in self.closing:
-            pass
-        elif entry.ended:
-            self.report(server, entry)
+        self.end_entry(server, entry)
+        if entry not in self.closing:
             return Deletion(True)
+        return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
+
+    def end_entry(self, server: StatelessServer, entry: Any) -> None:
+        """The same for who waits for nothing."""
+        self.table.remove(entry)
+        if entry.ended:
+            self.report(server, entry)
+        elif entry in self.closing:
+            return
         elif type(entry) is ForeignEntry:
             self._close_foreign(server, entry)
         else:
             self._close(server, entry)
-        if entry not in self.closing:
-            return Deletion(True)
-        return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
 
     def _close(self, server: StatelessServer, instance: ApplicationInstance) -> None:
         self.unstarted.pop(instance, None)
@@ -748,6 +763,12 @@ class Life:
             "closing": len(self.closing),
             "undelivered": self.counts["undelivered"],
         }
+
+
+def _stateless_server() -> type[StatelessServer]:
+    from .server import StatelessServer
+
+    return StatelessServer
 
 
 def _restored(table: InstanceTable) -> Life:
