@@ -140,6 +140,7 @@ cdef extern from *:
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     Py_ssize_t Py_REFCNT(object o)
+    Py_ssize_t PY_SSIZE_T_MAX
     object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
 
@@ -494,6 +495,9 @@ cdef class Run:
             if self._coroutine is None:
                 raise error
             return self._coroutine.throw(error)
+        except StopIteration:
+            self._ended(None)
+            raise
         except BaseException as raised:
             self._ended(raised)
             raise
@@ -728,13 +732,13 @@ cdef class ApplicationInstance(Entry):
     cdef readonly object _placeholder
     cdef dict _extra
 
-    def __init__(self, server, application, scope_id, scope, Py_ssize_t maxsize):
+    def __init__(self, server, application, scope_id, scope, maxsize):
         self.scope_id = scope_id
         self._bucket = -1
         self._server = server
         self._application = application
         self.scope = scope
-        self.maxsize = maxsize
+        self.maxsize = _size(maxsize)
 
     # The life of the instance
 
@@ -836,6 +840,8 @@ cdef class ApplicationInstance(Entry):
 
     def _leftover(self):
         """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
+        if self._unfinished == 0:
+            return None
         messages = []
         while self._count:
             messages.append(self._pop())
@@ -1217,6 +1223,14 @@ MutableMapping.register(ApplicationInstance)
 Coroutine.register(ApplicationInstance)
 
 
+cdef Py_ssize_t _size(value) except -1:
+    """An int as a size; what is beyond every size is the largest."""
+    try:
+        return value
+    except OverflowError:
+        return PY_SSIZE_T_MAX
+
+
 def _held(ApplicationInstance instance):
     """An iterator that gives the instance, holding it when it is driven."""
     instance._hold(True)
@@ -1425,9 +1439,6 @@ cdef class InstanceTable:
         loop = self._loop
         if scope_id in self._entries or not self._loop_is_running():
             return None
-        limit = server.max_applications
-        if limit is not None and len(self._entries) >= <Py_ssize_t>limit:
-            return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
         instance = ApplicationInstance.__new__(ApplicationInstance)
@@ -1436,13 +1447,21 @@ cdef class InstanceTable:
         instance._server = server
         instance._application = self.single
         instance.scope = scope
-        instance.maxsize = server.max_queue_size
+        instance.maxsize = _size(server.max_queue_size)
         if self._plain_tasks and self._loop_dict.get("_task_factory") is None:
             instance._start_plainly(loop)
         else:
             instance._start_in(loop)
-        if scope_id in self._entries:
-            # A task factory has asked for the same id.
+        limit = server.max_applications
+        if limit is not None and len(self._entries) >= _size(limit):
+            # Built: only now somebody may lose its place for it.
+            try:
+                server._cyasgi.make_room(server, limit)
+            except BaseException:
+                instance._state = C_DONE
+                raise
+        if scope_id in self._entries or scope_id in self.closing_ids:
+            # A task factory or an override has asked for the same id: the task finds it done at its first step.
             instance._state = C_DONE
             return None
         self.add(instance)

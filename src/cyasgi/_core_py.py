@@ -245,15 +245,20 @@ Coroutine.register(Run)
 class Entry:
     """What the table holds: its place in the table's orders."""
 
-    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_table", "_used", "scope_id")
+    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_scope_id", "_table", "_used")
 
     def __init__(self, scope_id: Hashable) -> None:
-        self.scope_id = scope_id
+        self._scope_id = scope_id
         self._table: InstanceTable | None = None
         self._used = 0.0
         self._active = 0.0
         self._assigned: tuple[float, int] | None = None
         self._bucket = -1
+
+    @property
+    def scope_id(self) -> Hashable:
+        """The key under which it was entered."""
+        return self._scope_id
 
 
 class ForeignEntry(Entry):
@@ -960,15 +965,20 @@ class InstanceTable(MutableMapping[Any, Any]):
         loop = asyncio._get_running_loop()
         if loop is None or loop is not self.loop or scope_id in self._entries:
             return None
-        limit = server.max_applications
-        if limit is not None and len(self._entries) >= limit:
-            return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
         instance = ApplicationInstance(server, self.single, scope_id, scope, server.max_queue_size)
         instance._start_in(loop)
-        if scope_id in self._entries:
-            # A task factory has asked for the same id.
+        limit = server.max_applications
+        if limit is not None and len(self._entries) >= limit:
+            # Built: only now somebody may lose its place for it.
+            try:
+                server._cyasgi.make_room(server, limit)
+            except BaseException:
+                instance._state = DONE
+                raise
+        if scope_id in self._entries or scope_id in self.closing_ids:
+            # A task factory or an override has asked for the same id: the task finds it done at its first step.
             instance._state = DONE
             return None
         self.add(instance)
@@ -992,7 +1002,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         """Enters an entry whose id is free, as the youngest."""
         entry._used = time.time()
         entry._active = time.monotonic()
-        self._entries[entry.scope_id] = entry
+        self._entries[entry._scope_id] = entry
         entry._table = self
         self._version += 1
         self._natural[entry] = None
@@ -1010,7 +1020,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         """Takes out this very entry; False if it was not in the table."""
         if entry._table is not self:
             return False
-        del self._entries[entry.scope_id]
+        del self._entries[entry._scope_id]
         entry._table = None
         self._version += 1
         if entry._assigned is None:

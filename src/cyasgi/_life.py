@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent import futures
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from asgiref.compatibility import double_to_single_callable, guarantee_single_callable
 
@@ -19,7 +19,7 @@ from ._backend import ApplicationInstance, ForeignEntry, InstanceTable, Pass
 from ._context import Ghost, current_instance, haunted, outside
 from ._deletion import Deletion
 from ._reports import Reports, logger
-from ._settings import clamped_interval
+from ._settings import INTERVAL_LEAST, clamped_interval
 
 if TYPE_CHECKING:
     from ._calling import Application
@@ -123,6 +123,9 @@ def is_held(instance: ApplicationInstance) -> bool:
 class Life:
     """All that a StatelessServer keeps about its instances, the table aside. Refers to no server: instances do."""
 
+    #: StatelessServer itself, whose module imports this one.
+    base: ClassVar[Any] = None
+
     def __init__(self) -> None:
         self.table = InstanceTable()
         self.reports = Reports()
@@ -192,7 +195,7 @@ class Life:
                 self.delete_entry(server, entry)
             limit = server.max_applications
             if limit is not None and table.size() >= limit:
-                self._make_room(server, limit)
+                self.make_room(server, limit)
             # An override may have asked for the same id.
             other = table.entry(scope_id)
             queue = None if other is None else self._usable(other, loop)
@@ -304,7 +307,7 @@ class Life:
 
     # Making room and deleting
 
-    def _make_room(self, server: StatelessServer, limit: int) -> None:
+    def make_room(self, server: StatelessServer, limit: int) -> None:
         table = self.table
         # An override may itself create instances, and so make room again: the refusals of all count together.
         if not self._making_room:
@@ -335,7 +338,7 @@ class Life:
     @staticmethod
     def _is_plain(server: StatelessServer) -> bool:
         cls = type(server)
-        base = _stateless_server()
+        base = Life.base
         return (
             cls.delete_oldest_application_instance is base.delete_oldest_application_instance
             and cls.delete_application_instance is base.delete_application_instance
@@ -373,6 +376,7 @@ class Life:
 
     def delete_oldest(self, server: StatelessServer) -> Deletion:
         """The base of delete_oldest_application_instance."""
+        self._check_thread()
         ghost = haunted.get()
         if ghost is not None and ghost.oldest and not ghost.over and ghost.table is self.table:
             ghost.oldest = False
@@ -529,13 +533,15 @@ class Life:
 
     def _closed(self, server: StatelessServer, entry: Any) -> None:
         closing = self.closing.pop(entry, None)
-        self.stubborn.discard(entry)
+        if self.stubborn:
+            self.stubborn.discard(entry)
         if closing is not None:
             if self.closing_ids.get(entry.scope_id) is entry:
                 del self.closing_ids[entry.scope_id]
-            self._release(closing)
+            if closing.successors or closing.timer is not None:
+                self._release(closing)
             for waiter in closing.waiters:
-                _resolve(waiter)
+                resolve(waiter)
         self.report(server, entry)
         if self.on_ended is not None:
             self.on_ended()
@@ -551,7 +557,8 @@ class Life:
                 self.counts["failed"] += 1
         else:
             error, messages = entry._error, entry._leftover()
-            entry._error = None
+            if error is not None:
+                entry._error = None
         if error is not None:
             self.reports.exception(server, error, entry.public)
         if messages:
@@ -578,7 +585,7 @@ class Life:
         if here is None:
             limit = server.max_applications
             if limit is not None and table.size() >= limit:
-                self._make_room(server, limit)
+                self.make_room(server, limit)
         else:
             table.remove(instance)
         self.report(server, instance)
@@ -609,7 +616,7 @@ class Life:
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         closing.waiters.append(waiter)
-        timer = loop.call_later(timeout, _resolve, waiter)
+        timer = loop.call_later(timeout, resolve, waiter)
         try:
             await waiter
         finally:
@@ -674,7 +681,7 @@ class Life:
         sleepers, self._sleepers = self._sleepers, {}
         for sleeper in sleepers:
             if not sleeper.get_loop().is_closed():
-                _resolve(sleeper)
+                resolve(sleeper)
 
     async def nap(self, seconds: float) -> None:
         """Sleeps until a run has ended, or for so long."""
@@ -685,7 +692,7 @@ class Life:
         sleeper = loop.create_future()
         self._sleepers[sleeper] = None
         self.table.on_finished = self.wake
-        timer = loop.call_later(seconds, _resolve, sleeper)
+        timer = loop.call_later(seconds, resolve, sleeper)
         try:
             await sleeper
         finally:
@@ -699,7 +706,7 @@ class Life:
         table = self.table
         interval = clamped_interval(server.application_checker_interval)
         idle_timeout = server.idle_timeout
-        table.set_timeout(idle_timeout, interval if idle_timeout is None else min(interval, idle_timeout))
+        table.set_timeout(idle_timeout, interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout)))
         seen = 0
         # Only what has ended by now: what the hooks below bring about is the next round's.
         for _ in range(table.finished_count()):
@@ -765,12 +772,6 @@ class Life:
         }
 
 
-def _stateless_server() -> type[StatelessServer]:
-    from .server import StatelessServer
-
-    return StatelessServer
-
-
 def _restored(table: InstanceTable) -> Life:
     life = Life()
     life.table = table
@@ -784,7 +785,7 @@ def _lose_patience(life: weakref.ref[Life]) -> None:
         there.lose_patience()
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 

@@ -8,12 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._context import outside
-from ._life import ENTRIES_A_PASS, Life, is_held
+from ._life import Life, resolve, is_held
 from ._listeners import is_server, is_serving, opening, watched
 from ._reports import logger
 
@@ -113,11 +114,11 @@ class Running:
                 await self._within(asyncio.wait(intake), bound)
                 await self._within(self._drained(), bound)
             self._dismiss_all()
-            await self._within(self._closed(intake), bound)
+            await self._within(self._closed(intake), bound, forced=False)
             if life.closing:
                 for entry in list(life.closing):
                     life.cancel_again(entry)
-                await self._within(self._closed(intake), min(bound, 1.0))
+                await self._within(self._closed(intake), min(bound, 1.0), forced=False)
             await self._within(life.reports.flush(), bound)
         finally:
             self._dismiss_all()
@@ -134,9 +135,10 @@ class Running:
                 life.delete_entry(server, entry)
             await Pass()
             life.reports.kick()
-            with contextlib.suppress(asyncio.CancelledError):
-                if handle.done() and not handle.cancelled():
-                    handle.exception()
+            for task in (handle, checker):
+                # What handle() raised has been raised by serve(); interrupts went through the loop.
+                if task.done() and not task.cancelled():
+                    task.exception()
             if life.closing:
                 logger.warning("%d applications go on after they were cancelled", len(life.closing))
                 for entry in life.closing:
@@ -144,11 +146,12 @@ class Running:
                     if task is not None:
                         task._log_destroy_pending = False
 
-    async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float) -> None:
-        """Awaits it for so long, or until a second request to stop."""
+    async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
+        """Awaits it for so long, or (`forced`) until a second request to stop."""
         task = self._loop.create_task(coroutine)
+        until = {task, self._force} if forced else {task}
         try:
-            await asyncio.wait({task, self._force}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(until, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not task.done():
                 task.cancel()
@@ -166,11 +169,7 @@ class Running:
                     continue
                 changed: asyncio.Future[None] = self._loop.create_future()
 
-                def wake(changed: asyncio.Future[None] = changed) -> None:
-                    if not changed.done():
-                        changed.set_result(None)
-
-                table.on_idle = life.on_ended = wake
+                table.on_idle = life.on_ended = partial(resolve, changed)
                 try:
                     await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
                 finally:
@@ -184,14 +183,14 @@ class Running:
     async def _closed(self, intake: set[asyncio.Task[Any]]) -> None:
         """Until every run has ended, and every override that deletes."""
         life = self._life
-        while life.closing or life.overrides or life.table.finished_count() or any(not task.done() for task in intake):
+        while True:
             while (entry := life.table.pop_finished()) is not None:
                 life.delete_entry(self._server, entry)
-            waiting = {task for task in (*life.overrides, *intake) if not task.done()}
+            waiting: set[asyncio.Future[Any]] = {task for task in (*life.overrides, *intake) if not task.done()}
             if not waiting and not life.closing:
-                continue
+                return
             changed: asyncio.Future[None] = self._loop.create_future()
-            life.on_ended = lambda changed=changed: None if changed.done() else changed.set_result(None)  # type: ignore[misc]
+            life.on_ended = partial(resolve, changed)
             try:
                 await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -203,3 +203,6 @@ class StatelessServer:
         since the server was made: `created`, `reused`, `evicted`, `expired`, `orphaned` instances, `finished`,
         `failed`, `cancelled` runs, `undelivered` messages."""
         return self._cyasgi.stats()
+
+
+Life.base = StatelessServer

@@ -67,7 +67,14 @@ class DatagramScope(dict[str, Any]):
 
     __slots__ = ("address", "endpoint")
     address: tuple[Any, ...]
-    endpoint: Endpoint
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(scope_fields(endpoint.server_address, None))
+        self.endpoint = endpoint
+
+    def fill_in(self, client: tuple[str, int], address: tuple[Any, ...]) -> None:
+        self["client"] = client
+        self.address = address
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, deep copy or pickle is a plain dict: a socket has no place in it.
@@ -172,6 +179,7 @@ class DatagramServer(StatelessServer):
         endpoints, self.endpoints = self.endpoints, []
         for endpoint in endpoints:
             endpoint.abort()
+            del endpoint.spare  # it refers to the endpoint in turn
         for sock in self._sockets:
             sock.close()
         self._sockets = []
@@ -317,13 +325,14 @@ class DatagramServer(StatelessServer):
 class Endpoint(asyncio.DatagramProtocol):
     """A socket of the server; this class is for the plain case, `AnyEndpoint` for the others.
 
-    A datagram to a live instance costs one lookup in the table, one put and the message; a scope is made only where
-    there is none.
+    A datagram to a live instance costs one lookup, one put and the message: the scope that the lookup wants, if it has
+    to make an instance, was made in advance, and is filled in only if it was taken.
     """
 
     __slots__ = (
         "errors",
         "family",
+        "find",
         "gone",
         "late",
         "limit",
@@ -337,10 +346,12 @@ class Endpoint(asyncio.DatagramProtocol):
         "server",
         "server_address",
         "sock",
+        "spare",
         "stopping",
         "transport",
         "waiting",
     )
+    find: Callable[..., Any]
     transport: Any  # an asyncio.DatagramTransport; uvloop's is one in all but name
 
     def __init__(self, server: DatagramServer, sock: socket.socket) -> None:
@@ -348,6 +359,8 @@ class Endpoint(asyncio.DatagramProtocol):
         self.sock = sock
         self.family = sock.family
         self.server_address = from_socket_address(sock.getsockname())
+        self.find = server.get_or_create_application_instance
+        self.spare = DatagramScope(self)
         self.limit = server.max_datagram_size
         self.stopping = self.open = False
         #: True while a send has to look twice: the transport takes no more, or is closed.
@@ -357,11 +370,6 @@ class Endpoint(asyncio.DatagramProtocol):
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.received = self.sent = self.queue_full = self.oversized = self.refused = self.late = self.errors = 0
 
-    def new_scope(self, client: tuple[str, int], address: tuple[Any, ...]) -> DatagramScope:
-        scope = DatagramScope(scope_fields(self.server_address, client))
-        scope.endpoint, scope.address = self, address
-        return scope
-
     # Receiving.
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
@@ -370,9 +378,12 @@ class Endpoint(asyncio.DatagramProtocol):
             self.drop(data, addr)
             return
         try:
-            instance = self.server._cyasgi_table.lookup(addr)
-            if instance is None:
-                instance = self.server.get_or_create_application_instance(addr, self.new_scope(addr, addr))
+            scope = self.spare
+            instance = self.find(addr, scope)
+            if instance.scope is scope:
+                # Made for this datagram. No application runs before it is fed, or the loop has turned.
+                scope.fill_in(addr, addr)
+                self.spare = DatagramScope(self)
             instance.put_nowait(
                 {"type": "datagram.receive", "data": data, "client": addr, "server": self.server_address}
             )
@@ -508,12 +519,18 @@ class AnyEndpoint(Endpoint):
             if self.by_listener:
                 scope_id = scope_id, self.server_address
             message = {"type": "datagram.receive", "data": data, "client": client, "server": self.server_address}
-            instance: Any = None if self.own_create else server._cyasgi_table.lookup(scope_id)
-            if instance is None:
-                instance = server.get_or_create_application_instance(scope_id, self.new_scope(client, addr))
-                if inspect.iscoroutine(instance):
-                    self.feed_later(instance, message, data, client)
-                    return
+            scope = self.spare
+            if self.own_create:
+                # The override may look at the scope that it is given, and keep it.
+                scope.fill_in(client, addr)
+                self.spare = DatagramScope(self)
+            instance = self.find(scope_id, scope)
+            if inspect.iscoroutine(instance):
+                self.feed_later(instance, message, data, client)
+                return
+            if instance.scope is scope and not self.own_create:
+                scope.fill_in(client, addr)
+                self.spare = DatagramScope(self)
             instance.put_nowait(message)
         except asyncio.QueueFull:
             self.queue_full += 1

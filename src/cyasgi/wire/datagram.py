@@ -47,7 +47,7 @@ MAX_DATA = 65_507
 SPEC_VERSION = "1.0"
 
 
-def scope_fields(server: tuple[str, int], client: tuple[str, int]) -> dict[str, Any]:
+def scope_fields(server: tuple[str, int], client: tuple[str, int] | None) -> dict[str, Any]:
     """What a new scope holds."""
     return {
         "type": "datagram",
