@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.fresh import ROOT
 
-PACKAGES = ("cyasgi", "asgiref", "uvloop", "cython", "channels", "django", "psutil", "matplotlib")
+PACKAGES = ("cyasgi", "asgiref", "uvloop", "cython", "channels", "django", "matplotlib")
 
 
 def _cpu() -> str:

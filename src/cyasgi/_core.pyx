@@ -770,7 +770,7 @@ cdef class ApplicationInstance(Entry):
         if self._state == C_NEW:
             self._state = C_HELD
         if holder and self._state == C_HELD:
-            self._server._cyasgi.hold(self)
+            self._server._cyasgi.holding.hold(self)
 
     def _take_over(self, call):
         """The caller is going to run the application itself."""

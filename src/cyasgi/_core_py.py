@@ -75,7 +75,7 @@ from ._calling import Application, Call, HeldApplication, InstanceDeleted
 from ._context import Ghost, haunted, running
 
 if TYPE_CHECKING:
-    from ._life import Holder, Life
+    from ._holding import Holder
     from .server import StatelessServer
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
@@ -90,6 +90,9 @@ LOOK_PAST = 32
 BREATH = 64
 
 _MISSING: Any = object()
+#: Without a loop every lookup takes the slow path.
+_NO_LOOP = {"_closed": True}
+_time = time.time
 _breath = itertools.count(1)
 _sequence = itertools.count()
 
@@ -115,13 +118,13 @@ class Receive:
     def __init__(self, instance: ApplicationInstance) -> None:
         self.instance: ApplicationInstance | None = instance
 
-    async def __call__(self) -> Any:
-        # No local refers to the instance: this frame is part of the traceback of a cancellation that the task keeps.
-        if self.instance is None:
-            # A child task that outlives its application: nothing will ever come.
-            await asyncio.get_running_loop().create_future()
-        assert self.instance is not None
-        return self.instance._take() if self.instance._items else await self.instance._wait()
+    def __call__(self) -> Coroutine[Any, Any, Any]:
+        return _never() if self.instance is None else self.instance._get()
+
+
+async def _never() -> None:
+    """For a child task that outlives its application: nothing will ever come."""
+    await asyncio.get_running_loop().create_future()
 
 
 def _error_of(kind: Any, value: Any) -> BaseException:
@@ -149,9 +152,6 @@ class Run:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
-
-    def send(self, value: None) -> Any:
         try:
             if self._step is None:
                 waits_for = self._start()
@@ -162,6 +162,9 @@ class Run:
         except BaseException as error:
             self._ended(error)
             raise
+
+    def send(self, value: None) -> Any:
+        return self.__next__()
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         try:
@@ -398,7 +401,7 @@ class ApplicationInstance(Entry):
         if self._state == NEW:
             self._state = HELD
         if holder and self._state == HELD:
-            self._server._cyasgi.hold(self)
+            self._server._cyasgi.holding.hold(self)
 
     def _take_over(self, call: Call) -> None:
         """The caller is going to run the application itself."""
@@ -452,9 +455,11 @@ class ApplicationInstance(Entry):
     def _set_idle(self) -> None:
         if not self._idle and self._state != DONE:
             self._idle = True
-            self._active = time.monotonic()
-            if self._table is not None:
-                self._table._now_idle()
+            table = self._table
+            if table is not None:
+                if table._timeout is not None:
+                    self._active = time.monotonic()
+                table._now_idle()
 
     def _set_busy(self) -> None:
         if self._idle:
@@ -536,7 +541,8 @@ class ApplicationInstance(Entry):
             self._open_gate()
 
     def _wake_getter(self) -> None:
-        self._set_busy()
+        if self._idle:
+            self._set_busy()
         getters = self._getters
         while getters:
             getter = getters.popleft()
@@ -612,13 +618,12 @@ class ApplicationInstance(Entry):
             return default
 
     async def _get(self) -> Any:
-        return self._take() if self._items else await self._wait()
-
-    async def _wait(self) -> Any:
         while not self._items:
-            getter = asyncio.get_running_loop().create_future()
+            loop = self._loop
+            getter = (asyncio.get_running_loop() if loop is None else loop).create_future()
             self._getters.append(getter)
-            self._set_idle()
+            if not self._idle:
+                self._set_idle()
             try:
                 await getter
             except BaseException:
@@ -632,7 +637,10 @@ class ApplicationInstance(Entry):
                 # This frame is part of the traceback, which the task keeps.
                 del self, getter
                 raise
-        return self._take()
+        item = self._items.popleft()
+        if self._putters:
+            self._wake_putter()
+        return item
 
     def task_done(self) -> None:
         """Tells `join` that one message taken from the queue has been dealt with.
@@ -745,19 +753,19 @@ class ApplicationInstance(Entry):
         return len(KEYS) + len(self._extra or ())
 
     def __contains__(self, key: object) -> bool:
-        return key in KEYS or self._extra is not None and key in self._extra
+        return key in KEYS or (self._extra is not None and key in self._extra)
 
     def __bool__(self) -> bool:
         return True
 
     def keys(self) -> KeysView[str]:
-        return KeysView(self)  # type: ignore[arg-type]
+        return KeysView(self)
 
     def values(self) -> ValuesView[Any]:
-        return ValuesView(self)  # type: ignore[arg-type]
+        return ValuesView(self)
 
     def items(self) -> ItemsView[str, Any]:
-        return ItemsView(self)  # type: ignore[arg-type]
+        return ItemsView(self)
 
     def pop(self, key: str, default: Any = _MISSING) -> Any:
         if key not in KEYS and (self._extra is None or key not in self._extra):
@@ -800,9 +808,7 @@ class ApplicationInstance(Entry):
     # The awaitable. send, throw and close make a coroutine of it for create_task, gather and TaskGroup.
 
     def __await__(self) -> Generator[Any, None, ApplicationInstance]:
-        self._hold(True)
-        return self
-        yield
+        return _held(self)
 
     def send(self, value: None) -> None:
         # A task made of the instance ends at once: it is not the one that is going to call the application.
@@ -818,6 +824,13 @@ class ApplicationInstance(Entry):
 
 MutableMapping.register(ApplicationInstance)
 Coroutine.register(ApplicationInstance)
+
+
+def _held(instance: ApplicationInstance) -> Generator[Any, None, ApplicationInstance]:
+    """An iterator that gives the instance, holding it when it is driven."""
+    instance._hold(True)
+    yield from ()
+    return instance
 
 
 def _moment(value: Any) -> float:
@@ -872,12 +885,24 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
             Nothing was evicted.
     """
     table = self._cyasgi_table
-    instance = table.lookup(scope_id)
-    if instance is None:
-        instance = table.create(self, scope_id, scope)
-        if instance is None:
-            return self._cyasgi.obtain(self, scope_id, scope)  # type: ignore[no-any-return]
-    return instance
+    instance: ApplicationInstance | None = table._entries.get(scope_id)
+    if (
+        type(instance) is ApplicationInstance
+        and instance._state != DONE
+        and (loop := instance._loop) is table._loop
+        # Asking the loop is cheaper than asking which one runs, which is a system call up to 3.11; cheaper still, where
+        # is_closed() is asyncio's, is to look at what it returns.
+        and not (loop.is_closed() if table._loop_dict is None else table._loop_dict["_closed"])  # type: ignore[union-attr]
+    ):
+        instance._used = _time()
+        if table._timeout is not None:
+            instance._active = time.monotonic()
+        if instance is not table._youngest:
+            table._renew(instance)
+        table.reused += 1
+        return instance
+    instance = table.create(self, scope_id, scope)
+    return self._cyasgi.obtain(self, scope_id, scope) if instance is None else instance
 
 
 class InstanceTable(MutableMapping[Any, Any]):
@@ -894,17 +919,19 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_finished",
         "_foreign",
         "_ghosts",
+        "_loop",
+        "_loop_dict",
         "_natural",
         "_swept",
         "_thread",
         "_timeout",
         "_unit",
         "_version",
+        "_youngest",
         "application",
         "closing_ids",
         "created",
         "idle",
-        "loop",
         "on_finished",
         "on_idle",
         "reused",
@@ -931,7 +958,11 @@ class InstanceTable(MutableMapping[Any, Any]):
         #: the loop, if it is not in debug mode, and the ids whose old run still cleans up.
         self.application: Any = None
         self.single: Any = None
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: Where the loop keeps what its is_closed() returns, if that is asyncio's.
+        self._loop_dict: dict[str, Any] | None = _NO_LOOP
+        #: The last in `_natural`, if it is known.
+        self._youngest: Any = None
         self.closing_ids: dict[Hashable, Any] = {}
         #: Called once when something has finished; set by the checker before it sleeps.
         self.on_finished: Callable[[], None] | None = None
@@ -942,28 +973,28 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     # Used by the server
 
-    def lookup(self, scope_id: Hashable) -> ApplicationInstance | None:
-        """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
-        entry = self._entries.get(scope_id)
-        if type(entry) is not ApplicationInstance or entry._state == DONE or self._thread:
-            return None
-        # Asking the loop is cheaper than asking which one runs, which is a system call up to 3.11.
-        if entry._loop is None or entry._loop.is_closed():
-            return None
-        entry._used = time.time()
-        if self._timeout is not None:
-            entry._active = time.monotonic()
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        return self._loop
+
+    @loop.setter
+    def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._loop = loop
+        plain = isinstance(loop, asyncio.BaseEventLoop) and type(loop).is_closed is asyncio.BaseEventLoop.is_closed
+        self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
+
+    def _renew(self, entry: Any) -> None:
+        """Moves an entry to the young end of the order."""
+        self._youngest = entry
         if entry._assigned is None:
             self._natural.move_to_end(entry)
         else:
             self._unassign(entry)
-        self.reused += 1
-        return entry
 
     def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
-        loop = asyncio._get_running_loop()
-        if loop is None or loop is not self.loop or scope_id in self._entries:
+        loop = self._loop
+        if loop is None or scope_id in self._entries or not loop.is_running():
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
@@ -993,10 +1024,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         """Moves an entry to the young end of the order."""
         entry._used = time.time()
         entry._active = time.monotonic()
-        if entry._assigned is None:
-            self._natural.move_to_end(entry)
-        else:
-            self._unassign(entry)
+        self._renew(entry)
 
     def add(self, entry: Any) -> None:
         """Enters an entry whose id is free, as the youngest."""
@@ -1006,6 +1034,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry._table = self
         self._version += 1
         self._natural[entry] = None
+        self._youngest = entry
         if entry._state == DONE if type(entry) is ApplicationInstance else entry.ended:
             self._finished[entry] = None
         if self._timeout is not None:
@@ -1022,6 +1051,8 @@ class InstanceTable(MutableMapping[Any, Any]):
             return False
         del self._entries[entry._scope_id]
         entry._table = None
+        if entry is self._youngest:
+            self._youngest = None
         self._version += 1
         if entry._assigned is None:
             del self._natural[entry]
@@ -1151,6 +1182,8 @@ class InstanceTable(MutableMapping[Any, Any]):
     # Order
 
     def _assign(self, entry: Any, moment: float) -> None:
+        if entry is self._youngest:
+            self._youngest = None
         if entry._assigned is None:
             del self._natural[entry]
         else:
@@ -1187,7 +1220,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         if type(entry) is ForeignEntry:
             value = entry.details.get("last_used")
             if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
-                self._assign(entry, float(value))
+                self._assign(entry, float(value))  # type: ignore[arg-type]
                 return False
         return True
 
@@ -1296,7 +1329,9 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _ghost(self) -> Any:
         """The entry that only the current task still sees, or None."""
         ghost = haunted.get()
-        return ghost.entry if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id) else None
+        if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id):
+            return ghost.entry
+        return None
 
     def __len__(self) -> int:
         ghost = self._ghost() if self._ghosts else None
@@ -1306,7 +1341,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         ghost = self._ghost() if self._ghosts else None
         if ghost is None:
             return self._iterate()
-        return itertools.chain((ghost.scope_id,), (key for key in self._iterate() if key != ghost.scope_id))
+        rest = (key for key in self._iterate() if key != ghost.scope_id)
+        return itertools.chain((ghost.scope_id,), rest)
 
     def _iterate(self) -> Iterator[Any]:
         version = self._version
@@ -1325,7 +1361,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             raise RuntimeError("application_instances changed while it was iterated over")
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._keys_in_order())
+        return iter(self._keys_in_order()[::-1])
 
     def popitem(self) -> tuple[Any, Any]:
         """Removes and returns the least recently used entry; KeyError if the table is empty."""

@@ -13,60 +13,24 @@ from concurrent import futures
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asgiref.compatibility import double_to_single_callable, guarantee_single_callable
-
 from ._backend import ApplicationInstance, ForeignEntry, InstanceTable, Pass
 from ._context import Ghost, current_instance, haunted, outside
 from ._deletion import Deletion
+from ._holding import AUTO, DONE, HELD, NEW, Holding
+from ._kinds import as_single_callable
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
 
 if TYPE_CHECKING:
-    from ._calling import Application
     from ._running import Running
     from .server import StatelessServer
 
-NEW, HELD, AUTO, CALLER, DONE = range(5)
 _OUTCOMES = ("", "finished", "failed", "cancelled")
 
 #: Victims whose override may refuse before making room goes over its head.
 REFUSALS = 16
 #: Entries that one pass of the loop sees off.
 ENTRIES_A_PASS = 100
-
-
-def as_single_callable(application: Any) -> Application:
-    """Any kind of ASGI application as one that is called with (scope, receive, send) by position.
-
-    Raises:
-        TypeError: it cannot be called with (scope, receive, send) nor, in the style of ASGI 2, with (scope).
-    """
-    if not callable(application):
-        raise TypeError(f"application={application!r}: accepted is an ASGI application, a callable")
-    single = guarantee_single_callable(application)
-    if single is application:
-        if not _takes(application, 3):
-            raise TypeError(f"application={application!r}: it cannot be called with (scope, receive, send)")
-        return single
-    if not getattr(application, "_asgi_double_callable", False) and _takes(application, 3):
-        # A plain callable that returns an awaitable, which the hint-less rule takes for a double callable.
-        return application  # type: ignore[no-any-return]
-    if not _takes(application, 1):
-        raise TypeError(
-            f"application={application!r}: it cannot be called with (scope, receive, send), nor with (scope)"
-        )
-    return double_to_single_callable(application)
-
-
-def _takes(function: Any, count: int) -> bool:
-    try:
-        inspect.signature(function).bind(*(None,) * count)
-    except TypeError:
-        return False
-    except ValueError:
-        # A callable without a signature, made in C: only a call can tell.
-        return True
-    return True
 
 
 class Closing:
@@ -81,43 +45,6 @@ class Closing:
         #: Instances of the same id that start when it has ended.
         self.successors: list[ApplicationInstance] = []
         self.timer: asyncio.TimerHandle | None = None
-
-
-class Holder:
-    """A task that holds instances by having awaited them: when it ends, those that nobody runs are orphans."""
-
-    __slots__ = ("_instances", "_life", "_task")
-
-    def __init__(self, life: Life, task: asyncio.Task[Any]) -> None:
-        self._life = life
-        self._task = task
-        self._instances: dict[ApplicationInstance, None] = {}
-        task.add_done_callback(self._ended)
-
-    def hold(self, instance: ApplicationInstance) -> None:
-        self._instances[instance] = None
-        instance._holder = self
-
-    def drop(self, instance: ApplicationInstance) -> None:
-        """The instance has ended, or somebody else holds it."""
-        instance._holder = None
-        self._instances.pop(instance, None)
-        self._life.orphans.pop(instance, None)
-        if not self._instances:
-            self._task.remove_done_callback(self._ended)
-            self._life.holders.pop(self._task, None)
-
-    def _ended(self, _: object) -> None:
-        self._life.holders.pop(self._task, None)
-        for instance in list(self._instances):
-            if is_held(instance):
-                self._life.orphans[instance] = time.monotonic()
-
-
-def is_held(instance: ApplicationInstance) -> bool:
-    """Whether it waits for a caller that has not begun to run it."""
-    call = instance._call
-    return instance._state == HELD or (instance._state == CALLER and call is not None and not call.started)
 
 
 class Life:
@@ -140,8 +67,7 @@ class Life:
         #: Runs that were cancelled twice and go on.
         self.stubborn: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
-        self.holders: dict[asyncio.Task[Any], Holder] = {}
-        self.orphans: dict[ApplicationInstance, float] = {}
+        self.holding = Holding()
         #: Tasks in which asynchronous overrides of delete methods run, and overrides that wait for a loop.
         self.overrides: set[asyncio.Task[None]] = set()
         self._deferred: list[Callable[[], Any]] = []
@@ -268,8 +194,9 @@ class Life:
     def end_stale(self) -> None:
         """Ends the records that belong to a closed loop."""
         for entry in self.table.entries():
-            if type(entry) is ApplicationInstance and entry._loop is not None and not entry.ended:
-                if entry._loop.is_closed():
+            if type(entry) is ApplicationInstance and not entry.ended:
+                loop = entry._loop
+                if loop is not None and loop.is_closed():
                     self._abandon(entry)
 
     @staticmethod
@@ -298,11 +225,12 @@ class Life:
         successors, closing.successors = closing.successors, []
         for instance in successors:
             instance._predecessor = None
-            if instance._state == AUTO or instance._state == NEW:
+            if instance._state in (NEW, AUTO):
                 instance._open_gate()
 
     async def wait_for_predecessor(self, instance: ApplicationInstance) -> None:
-        await self.wait_closed(instance._predecessor, instance._server.shutdown_timeout)
+        if instance._predecessor is not None:
+            await self.wait_closed(instance._predecessor, instance._server.shutdown_timeout)
         instance._predecessor = None
 
     # Making room and deleting
@@ -364,13 +292,13 @@ class Life:
     def _evict(self, server: StatelessServer, victim: Any) -> None:
         self._victim = victim
         try:
-            result = server.delete_oldest_application_instance()
+            result: Any = server.delete_oldest_application_instance()
         except Exception:
             logger.exception("delete_oldest_application_instance raised, making room")
             return
         finally:
             self._victim = None
-        if result is not None and type(result) is not Deletion and inspect.isawaitable(result):
+        if type(result) is not Deletion and inspect.isawaitable(result):
             self.table.remove(victim)
             self._override(server, result, victim, oldest=True)
 
@@ -661,20 +589,6 @@ class Life:
         elif entry._task is not None:
             entry._task.cancel()
 
-    # Holding
-
-    def hold(self, instance: ApplicationInstance) -> None:
-        """The current task has awaited the instance."""
-        task = asyncio.current_task()
-        if instance._holder is not None:
-            instance._holder.drop(instance)
-        if task is None:
-            return
-        holder = self.holders.get(task)
-        if holder is None:
-            holder = self.holders[task] = Holder(self, task)
-        holder.hold(instance)
-
     # The checker
 
     def wake(self) -> None:
@@ -706,7 +620,8 @@ class Life:
         table = self.table
         interval = clamped_interval(server.application_checker_interval)
         idle_timeout = server.idle_timeout
-        table.set_timeout(idle_timeout, interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout)))
+        unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
+        table.set_timeout(idle_timeout, unit)
         seen = 0
         # Only what has ended by now: what the hooks below bring about is the next round's.
         for _ in range(table.finished_count()):
@@ -728,14 +643,9 @@ class Life:
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
         now = time.monotonic()
-        while self.orphans:
-            instance, since = next(iter(self.orphans.items()))
-            if since + interval > now:
-                break
-            del self.orphans[instance]
-            if instance._table is table and is_held(instance):
-                self.dismiss(server, instance)
-                self.counts["orphaned"] += instance._table is None
+        while (orphan := self.holding.pop_orphan(now - interval)) is not None:
+            self.dismiss(server, orphan)
+            self.counts["orphaned"] += orphan._table is None
 
     # From other threads
 
@@ -766,9 +676,8 @@ class Life:
             "idle": self.table.idle,
             "created": self.table.created,
             "reused": self.table.reused,
-            **{name: self.counts[name] for name in ("evicted", "expired", "finished", "failed", "cancelled", "orphaned")},
+            **self.counts,
             "closing": len(self.closing),
-            "undelivered": self.counts["undelivered"],
         }
 
 

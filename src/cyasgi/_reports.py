@@ -1,4 +1,4 @@
-"""Calls the hooks `application_exception` and `application_undelivered`: once each, in the background, whatever they do."""
+"""Calls `application_exception` and `application_undelivered`: in the background, whatever they do."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Reports:
         messages.append(message)
 
     def kick(self) -> None:
-        """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop's start does."""
+        """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop does."""
         if not self._pending:
             return
         loop = asyncio._get_running_loop()
         reporter = self._reporter
-        if loop is None or reporter is not None and not reporter.done() and not reporter.get_loop().is_closed():
+        if loop is None or (reporter is not None and not reporter.done() and not reporter.get_loop().is_closed()):
             return
         self._reporter = outside().run(loop.create_task, self._report())
 

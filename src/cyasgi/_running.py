@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._context import outside
-from ._life import Life, resolve, is_held
+from ._holding import is_held
+from ._life import Life, resolve
 from ._listeners import is_server, is_serving, opening, watched
 from ._reports import logger
 
@@ -115,9 +116,9 @@ class Running:
                 await self._within(self._drained(), bound)
             self._dismiss_all()
             await self._within(self._closed(intake), bound, forced=False)
+            for entry in list(life.closing):
+                life.cancel_again(entry)
             if life.closing:
-                for entry in list(life.closing):
-                    life.cancel_again(entry)
                 await self._within(self._closed(intake), min(bound, 1.0), forced=False)
             await self._within(life.reports.flush(), bound)
         finally:
@@ -139,12 +140,16 @@ class Running:
                 # What handle() raised has been raised by serve(); interrupts went through the loop.
                 if task.done() and not task.cancelled():
                     task.exception()
-            if life.closing:
-                logger.warning("%d applications go on after they were cancelled", len(life.closing))
-                for entry in life.closing:
-                    task = getattr(entry, "_task", None)
-                    if task is not None:
-                        task._log_destroy_pending = False
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """What still goes on is left to itself."""
+        if self._life.closing:
+            logger.warning("%d applications go on after they were cancelled", len(self._life.closing))
+        for entry in self._life.closing:
+            task: Any = getattr(entry, "_task", None)
+            if task is not None:
+                task._log_destroy_pending = False
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
         """Awaits it for so long, or (`forced`) until a second request to stop."""

@@ -90,7 +90,7 @@ def load_application(path: str, factory: bool = False) -> Any:
         raise CommandError(f"{path!r}: name the module, not its file, as in package.module:attribute", MISUSED)
     if not all(part.isidentifier() for part in (*name.split("."), *attribute.split("."))):
         raise CommandError(f"{path!r} is not MODULE:ATTRIBUTE, as in cyasgi.examples:echo", MISUSED)
-    from ._life import as_single_callable
+    from ._kinds import as_single_callable
 
     found: Any = _import(name)
     for part in attribute.split("."):

@@ -15,8 +15,9 @@ _reference: Any = asgiref_server.StatelessServer
 
 def _subclasses(cls: type) -> list[type]:
     found: dict[type, None] = {}
+    subclass: type
     for subclass in cls.__subclasses__():
-        found.setdefault(subclass)
+        found[subclass] = None
         found.update(dict.fromkeys(_subclasses(subclass)))
     return list(found)
 

@@ -16,8 +16,7 @@ from typing import Any, ClassVar
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
 from ..wire.datagram import MAX_DATA, parse_send, scope_fields
-from .sockets import ListenError as ListenError
-from .sockets import check_binds, open_datagram_sockets
+from .sockets import ListenError as ListenError, check_binds, open_datagram_sockets
 
 logger = logging.getLogger(__name__)
 
