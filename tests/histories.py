@@ -8,8 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, settings, strategies as st
 
 if TYPE_CHECKING:
     from test_properties import Histories
@@ -85,7 +84,7 @@ class Entry:
 
     @property
     def perhaps_idle(self) -> bool:
-        """Where the contract does not say: nobody can know what runs behind a plain dict."""
+        """Where nothing is promised: nobody can know what runs behind a plain dict."""
         return True
 
     @property

@@ -8,8 +8,7 @@ from typing import Any
 
 from conftest import passes
 from histories import effort, programs, weighted
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 Step = tuple[Any, ...]
 #: `cancel` takes the n-th of the tasks still waiting.

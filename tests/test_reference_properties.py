@@ -8,8 +8,7 @@ from typing import Any
 
 from conftest import passes
 from histories import IDS, Boom, effort, programs, weighted
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 Step = tuple[Any, ...]
 MESSAGES: st.SearchStrategy[Step] = weighted(

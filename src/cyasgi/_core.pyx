@@ -1610,7 +1610,8 @@ cdef class InstanceTable:
         self._swept = <long long>(now / unit)
         if timeout is not None:
             for entry in self._entries.values():
-                entry._active = max(entry._active, now - max(0.0, moment - entry._used))
+                if entry._assigned is None:
+                    entry._active = max(entry._active, now - max(0.0, moment - entry._used))
                 self._schedule(entry, entry._active + <double>timeout)
 
     def pop_expired(self):
@@ -1699,8 +1700,8 @@ cdef class InstanceTable:
             self._drop_assigned(entry)
         entry._assigned = (moment, next(_sequence))
         bisect.insort(self._assigned, (*entry._assigned, entry))
+        entry._active = mono() - max(0.0, wall() - moment)
         if self._expiring:
-            entry._active = mono() - max(0.0, wall() - moment)
             self._unschedule(entry)
             self._schedule(entry, entry._active + <double>self._timeout)
 

@@ -1128,7 +1128,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         if timeout is not None:
             wall, now = time.time(), time.monotonic()
             for entry in self._entries.values():
-                entry._active = max(entry._active, now - max(0.0, wall - entry._used))
+                if entry._assigned is None:
+                    entry._active = max(entry._active, now - max(0.0, wall - entry._used))
                 self._schedule(entry, entry._active + timeout)
 
     def pop_expired(self) -> Any:
@@ -1190,8 +1191,8 @@ class InstanceTable(MutableMapping[Any, Any]):
             self._drop_assigned(entry)
         entry._assigned = (moment, next(_sequence))
         bisect.insort(self._assigned, (*entry._assigned, entry))
+        entry._active = time.monotonic() - max(0.0, time.time() - moment)
         if self._timeout is not None:
-            entry._active = time.monotonic() - max(0.0, time.time() - moment)
             self._unschedule(entry)
             self._schedule(entry, entry._active + self._timeout)
 

@@ -29,6 +29,8 @@ _OUTCOMES = ("", "finished", "failed", "cancelled")
 
 #: Victims whose override may refuse before making room goes over its head.
 REFUSALS = 16
+#: Seconds between two rounds of a checker that nothing but the end of a run concerns: it costs what an idle loop costs.
+UNEVENTFUL = 1.0
 #: Entries that one pass of the loop sees off.
 ENTRIES_A_PASS = 100
 
@@ -597,8 +599,12 @@ class Life:
             if not sleeper.get_loop().is_closed():
                 resolve(sleeper)
 
-    async def nap(self, seconds: float) -> None:
-        """Sleeps until a run has ended, or for so long."""
+    async def nap(self, server: StatelessServer) -> None:
+        """Sleeps until a run has ended, or it is time to look for what only time brings about."""
+        seconds = clamped_interval(server.application_checker_interval)
+        if server.idle_timeout is None and not self.holding.holders and not self.holding.orphans:
+            # There is nothing of the kind; but an idle_timeout may be set at any time.
+            seconds = max(seconds, UNEVENTFUL)
         if self.table.finished_count():
             await Pass()
             return

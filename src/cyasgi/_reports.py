@@ -6,6 +6,7 @@ import asyncio
 import collections
 import inspect
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._backend import Pass
@@ -111,7 +112,16 @@ class Reports:
             return
         task = asyncio.get_running_loop().create_task(_guard(name, subject, result))
         self._hooks.add(task)
-        task.add_done_callback(self._hooks.discard)
+        task.add_done_callback(partial(self._returned, name, subject, result))
+
+    def _returned(self, name: str, subject: Any, awaitable: Any, task: asyncio.Task[None]) -> None:
+        self._hooks.discard(task)
+        if task.cancelled():
+            # The server was stopped before the hook was done, perhaps before it had begun.
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            logger.error("the hook %s was cancelled; it was called with %r", name, subject)
 
 
 async def _guard(name: str, subject: Any, awaitable: Any) -> None:

@@ -18,7 +18,6 @@ from ._settings import (
     check_max_applications,
     check_max_queue_size,
     check_shutdown_timeout,
-    clamped_interval,
 )
 
 
@@ -59,7 +58,8 @@ class StatelessServer:
         TypeError, ValueError: `max_applications` is neither None nor an int of at least 1.
     """
 
-    #: Seconds between two rounds of the checker that nothing else woke; read each time, clamped to 0.001 ... 3600.
+    #: Seconds between two rounds of the checker that nothing else woke; read each time, clamped to 0.001 ... 3600, and
+    #: at least 1 while there is no `idle_timeout` and nobody holds an instance.
     application_checker_interval: float = 0.1
     #: Seconds after which an idle instance is deleted; None for never.
     idle_timeout: float | None = Setting(None, check_idle_timeout)  # type: ignore[assignment]
@@ -177,7 +177,7 @@ class StatelessServer:
         life = self._cyasgi
         life.adopt(asyncio.get_running_loop())
         while True:
-            await life.nap(clamped_interval(self.application_checker_interval))
+            await life.nap(self)
             await life.sweep(self)
 
     # Hooks
