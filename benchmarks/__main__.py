@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]` and `python -m benchmarks compare A B`."""
+"""The command: `python -m benchmarks [--quick | --full] [names...]`, and its `compare A B` and `readme`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.environment import describe, directory_name
 from benchmarks.fresh import ROOT
 from benchmarks.judge import Answers
 from benchmarks.question import Measurement, Probed, Timed
+from benchmarks.readme import readme
 from benchmarks.rounds import end_line, measure
 from benchmarks.sides import FLOOR, LOOPS, SIDES, available, available_loops
 
@@ -21,6 +22,8 @@ from benchmarks.sides import FLOOR, LOOPS, SIDES, available, available_loops
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["compare"]:
         return main_compare(arguments[1:])
+    if arguments[:1] == ["readme"]:
+        return main_readme(arguments[1:])
     return main_run(arguments)
 
 
@@ -36,6 +39,14 @@ def main_compare(arguments: list[str]) -> int:
     )
     chosen = parser.parse_args(arguments)
     return compare(chosen.before, chosen.after, chosen.threshold)
+
+
+def main_readme(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks readme")
+    parser.add_argument("directory", type=Path, nargs="?", help="the run to take the figures from (default: as before)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the figures differ")
+    chosen = parser.parse_args(arguments)
+    return readme(chosen.directory, check=chosen.check)
 
 
 def main_run(arguments: list[str]) -> int:

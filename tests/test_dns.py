@@ -16,8 +16,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.update
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from udp import Command, clients, gateway, serving_datagrams
 
 from cyasgi.dns import LARGEST, ZoneApplication, example

@@ -7,8 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import cyasgi
 from cyasgi.wire.address import check_address, format_address, from_socket_address, parse_address, to_socket_address

@@ -466,8 +466,9 @@ class Life:
         if self.stubborn:
             self.stubborn.discard(entry)
         if closing is not None:
-            if self.closing_ids.get(entry.scope_id) is entry:
-                del self.closing_ids[entry.scope_id]
+            scope_id = entry.scope_id
+            if scope_id in self.closing_ids and self.closing_ids[scope_id] is entry:
+                del self.closing_ids[scope_id]
             if closing.successors or closing.timer is not None:
                 self._release(closing)
             for waiter in closing.waiters:
