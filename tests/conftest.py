@@ -19,6 +19,7 @@ import pytest
 
 BACKENDS = ("python", "cython")
 LOOPS = ("asyncio", "uvloop")
+MODULES = ("cyasgi", "cyasgi.server", "cyasgi.gateways", "cyasgi.gateways.datagram", "cyasgi.install")
 #: Seconds after which a test that hangs is given up: far above what any test needs.
 PATIENCE = 60.0
 
@@ -46,12 +47,20 @@ def _is_ours(name: str) -> bool:
 
 
 def load(backend: str) -> dict[str, ModuleType]:
-    """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules."""
+    """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules.
+
+    If that is on this back end it is the set: an extension module is made once in a process, and belongs to the modules
+    that it was first imported with.
+    """
+    if getattr(sys.modules.get("cyasgi"), "backend", None) == backend:
+        for name in MODULES:
+            importlib.import_module(name)
+        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
     chosen = os.environ.get("CYASGI_BACKEND")
     os.environ["CYASGI_BACKEND"] = backend
     try:
-        for name in ("cyasgi", "cyasgi.server", "cyasgi.gateways", "cyasgi.gateways.datagram", "cyasgi.install"):
+        for name in MODULES:
             importlib.import_module(name)
         return {name: module for name, module in sys.modules.items() if _is_ours(name)}
     finally:

@@ -286,8 +286,7 @@ def test_fed_while_the_caller_runs_it(cy, run):
 
         async def application(scope, receive, send):
             seen.append(scope["type"])
-            for _ in range(3):
-                seen.append(await receive())
+            seen.extend([await receive() for _ in range(3)])
 
         server = cy.StatelessServer(application)
         instance = await make(server)

@@ -267,7 +267,7 @@ def eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asy
     """A home-made eager task factory: the first step is made before the task is handed out."""
     steps: list[tuple[Any, ...]] = []
     call_soon = loop.call_soon
-    loop.call_soon = lambda callback, *args, context=None: steps.append((callback, args, context))  # type: ignore
+    loop.call_soon = lambda callback, *args, context=None: steps.append((callback, args, context))
     try:
         task = asyncio.Task(coroutine, loop=loop, **kwargs)
     finally:

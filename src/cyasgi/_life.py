@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .server import StatelessServer
 
 _OUTCOMES = ("", "finished", "failed", "cancelled")
+FAILED = 2
 
 #: Victims whose override may refuse before making room goes over its head.
 REFUSALS = 16
@@ -454,6 +455,11 @@ class Life:
     def ended(self, instance: ApplicationInstance) -> None:
         """Called by every run of an own instance at its end, from within its last step."""
         self.counts[_OUTCOMES[instance._outcome]] += 1
+        if instance._outcome == FAILED and instance._begun and instance._error is None:
+            # KeyboardInterrupt or SystemExit: they go their own way, and no hook hears of them.
+            task = instance._task
+            if task is not None:
+                task.get_loop().call_soon(_look_at, task)
         if instance._table is not None:
             instance._table._add_finished(instance)
         else:
@@ -699,6 +705,12 @@ def _lose_patience(life: weakref.ref[Life]) -> None:
     there = life()
     if there is not None:
         there.lose_patience()
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """So that asyncio does not complain that nobody ever looked at its exception."""
+    if task.done() and not task.cancelled():
+        task.exception()
 
 
 def resolve(future: asyncio.Future[None]) -> None:
