@@ -689,8 +689,9 @@ class Life:
             "idle": self.table.idle,
             "created": self.table.created,
             "reused": self.table.reused,
-            **self.counts,
+            **{name: count for name, count in self.counts.items() if name != "undelivered"},
             "closing": len(self.closing),
+            "undelivered": self.counts["undelivered"],
         }
 
 

@@ -35,6 +35,8 @@ class Running:
         self._loop = loop
         self._listeners: list[Any] = []
         self._spawned: set[asyncio.Task[Any]] = set()
+        #: handle() and the spawned tasks, once they are to end.
+        self._intake: set[asyncio.Task[Any]] = set()
         #: Resolved by the first request to stop, or by a spawned task's failure.
         self._stop: asyncio.Future[None] = loop.create_future()
         #: Resolved by the second: what is still running is cancelled at once.
@@ -51,6 +53,9 @@ class Running:
             self._stop.set_result(None)
         elif not self._force.done():
             self._force.set_result(None)
+            # What cleans up after the first request has had its time.
+            for task in self._intake:
+                task.cancel()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = outside().run(self._loop.create_task, coroutine)
@@ -107,7 +112,7 @@ class Running:
         for listener in self._listeners:
             if is_server(listener):
                 listener.close()
-        intake = {handle, *self._spawned}
+        intake = self._intake = {handle, *self._spawned}
         for task in intake:
             task.cancel()
         try:
