@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -47,6 +48,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _build() -> str:
+    """What the interpreter was configured with, paths left out."""
+    words = shlex.split(sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return " ".join(word for word in words if "/" not in word) or "no options"
+
+
 def describe() -> dict[str, str]:
     """What a reader needs to judge the figures, or to take them again."""
     commit = _git("rev-parse", "HEAD") or "unknown"
@@ -58,7 +65,7 @@ def describe() -> dict[str, str]:
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
         "commit": commit,
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
-        "python's build": sysconfig.get_config_var("CONFIG_ARGS") or "unknown",
+        "python's build": _build(),
         "cpu": f"{_cpu()}, {os.cpu_count()} cores",
         "memory": _memory(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",

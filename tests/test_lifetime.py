@@ -531,3 +531,40 @@ def test_settings_are_kept_for_no_server(cy, no_collector):
     # A class is a cycle in itself.
     gc.collect()
     assert tuned() is None
+
+
+def test_a_server_dropped_with_live_instances_is_collected(cy, run):
+    """A loop closed over live instances, and their server dropped: the collector takes it all, quietly, and whoever
+    still holds an instance finds it whole."""
+
+    async def application(scope, receive, send):
+        while True:
+            await receive()
+
+    async def populate(server: Any) -> None:
+        for number in range(20):
+            server.get_or_create_application_instance(number, {})
+        await passes(3)
+        for details in server.application_instances.values():
+            # What asyncio says of a task that it sees pending at its end is not the subject.
+            details["future"]._log_destroy_pending = False
+
+    def dropped(kept: range) -> tuple[weakref.ref[Any], list[Any]]:
+        server = cy.StatelessServer(application)
+        loop = run.loop_factory()
+        loop.run_until_complete(populate(server))
+        loop.close()
+        return weakref.ref(server), [server.application_instances[number] for number in kept]
+
+    for kept in (range(0), range(1), range(19, 20), range(5, 15)):
+        server, instances = dropped(kept)
+        gc.collect()
+        assert [instance.scope_id for instance in instances] == list(kept)
+        for instance in instances:
+            assert instance["last_used"] > 0
+            instance.put_nowait("to nobody")
+        del instances[:]
+        if kept:
+            del instance
+        gc.collect()
+        assert server() is None

@@ -2,8 +2,9 @@
 """The Cython twin of the core. The theory of operation stands at the top of `_core_py.py`; here is what differs.
 
 * The entries of the table's natural order form a doubly linked list through `_prev` and `_next`. The dict owns the
-  entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place), so a
-  borrowed pointer is never followed after its owner let go. The table's dealloc cuts the links first.
+  entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place). Where
+  the garbage collector takes a whole server apart, in an order of its own, that does not hold: an entry that dies
+  linked unlinks itself, and a table that dies cuts all links, so that no borrowed pointer outlives what it points to.
 * `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
   interpreter asks for it (await up to 3.11, a task's step in every version) and through `__next__` elsewhere.
 * A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
@@ -274,7 +275,8 @@ cdef class Waiting:
 
     cdef _give_up(self):
         future, self._future = self._future, None
-        if future is not None:
+        # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+        if future is not None and not future.get_loop().is_closed():
             self._abandoned(future)
         self._over()
 
@@ -628,14 +630,20 @@ cdef class Entry:
 
     cdef readonly object scope_id
     cdef public InstanceTable _table
-    #: Neighbours in the natural order, borrowed; see the top.
+    #: Neighbours in the natural order, and the table while linked there: borrowed; see the top.
     cdef PyObject *_prev
     cdef PyObject *_next
+    cdef PyObject *_owner
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
     cdef public long long _bucket
     cdef object __weakref__
+
+    def __dealloc__(self):
+        # Still linked only if the collector has emptied the table's dict.
+        if self._owner is not NULL:
+            (<InstanceTable>self._owner)._unlink(self)
 
 
 @cython.final
@@ -1240,10 +1248,14 @@ def _held(ApplicationInstance instance):
 
 
 cdef bint _resolved(object future) except -1:
-    """Resolves a waiter; False if it was cancelled meanwhile."""
+    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
     try:
         future.set_result(None)
     except _InvalidStateError:
+        return False
+    except RuntimeError:
+        if not future.get_loop().is_closed():
+            raise
         return False
     return True
 
@@ -1375,7 +1387,7 @@ cdef class InstanceTable:
         cdef PyObject *following
         while entry is not NULL:
             following = (<Entry>entry)._next
-            (<Entry>entry)._prev = (<Entry>entry)._next = NULL
+            (<Entry>entry)._prev = (<Entry>entry)._next = (<Entry>entry)._owner = NULL
             entry = following
 
     # Used by the server
@@ -1674,6 +1686,7 @@ cdef class InstanceTable:
 
     cdef inline void _link(self, Entry entry) noexcept:
         """At the young end."""
+        entry._owner = <PyObject *>self
         entry._prev = self._tail
         entry._next = NULL
         if self._tail is NULL:
@@ -1691,7 +1704,7 @@ cdef class InstanceTable:
             self._tail = entry._prev
         else:
             (<Entry>entry._next)._prev = entry._prev
-        entry._prev = entry._next = NULL
+        entry._prev = entry._next = entry._owner = NULL
 
     cdef _assign(self, Entry entry, double moment):
         if entry._assigned is None:

@@ -544,11 +544,8 @@ class ApplicationInstance(Entry):
         if self._idle:
             self._set_busy()
         getters = self._getters
-        while getters:
-            getter = getters.popleft()
-            if not getter.done():
-                getter.set_result(None)
-                break
+        while getters and not _resolved(getters.popleft()):
+            pass
 
     async def put(self, item: Any) -> None:
         """Queues a message, waiting for a free slot if `maxsize` are queued.
@@ -581,11 +578,8 @@ class ApplicationInstance(Entry):
 
     def _wake_putter(self) -> None:
         putters = self._putters
-        while putters:
-            putter = putters.popleft()
-            if not putter.done():
-                putter.set_result(None)
-                break
+        while putters and not _resolved(putters.popleft()):
+            pass
 
     def get_nowait(self) -> Any:
         """Takes the oldest message.
@@ -627,13 +621,9 @@ class ApplicationInstance(Entry):
             try:
                 await getter
             except BaseException:
-                getter.cancel()
-                if getter in self._getters:
-                    self._getters.remove(getter)
-                if self._items and not getter.cancelled():
-                    self._wake_getter()
-                elif not self._getters:
-                    self._set_busy()
+                # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+                if not getter.get_loop().is_closed():
+                    self._give_up(getter)
                 # This frame is part of the traceback, which the task keeps.
                 del self, getter
                 raise
@@ -641,6 +631,16 @@ class ApplicationInstance(Entry):
         if self._putters:
             self._wake_putter()
         return item
+
+    def _give_up(self, getter: asyncio.Future[None]) -> None:
+        """A `get` that waited was cancelled."""
+        getter.cancel()
+        if getter in self._getters:
+            self._getters.remove(getter)
+        if self._items and not getter.cancelled():
+            self._wake_getter()
+        elif not self._getters:
+            self._set_busy()
 
     def task_done(self) -> None:
         """Tells `join` that one message taken from the queue has been dealt with.
@@ -824,6 +824,19 @@ class ApplicationInstance(Entry):
 
 MutableMapping.register(ApplicationInstance)
 Coroutine.register(ApplicationInstance)
+
+
+def _resolved(future: asyncio.Future[None]) -> bool:
+    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
+    if future.done():
+        return False
+    try:
+        future.set_result(None)
+    except RuntimeError:
+        if not future.get_loop().is_closed():
+            raise
+        return False
+    return True
 
 
 def _held(instance: ApplicationInstance) -> Generator[Any, None, ApplicationInstance]:
