@@ -505,6 +505,8 @@ def test_a_fresh_instance_waits_no_longer_than_shutdown_timeout(cy, run):
         assert len(log) == 2
         await until(lambda: len(log) == 4)
         assert log[2:] == [("begins", 2), ("received", 2, "b")]
+        # The old one, cancelled once more, has given up by now; the new one may clean up in peace.
+        gate.set()
 
     run(main())
 
