@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from conftest import passes
-from serving import eventually, for_ever, handling, in_time, quiet, reader
+from serving import for_ever, handling, in_time, quiet, reader
 
 
 class Echo(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -470,6 +470,6 @@ def test_websockets_library(cy, run):
             assert await client.recv() == "hello"
         opened[0].close()
         await asyncio.wait_for(task, 20)
-        await eventually(opened[0].closed_waiter.done)
+        await asyncio.wait_for(opened[0].wait_closed(), 20)
 
     run(main())
