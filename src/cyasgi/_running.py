@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._backend import ApplicationInstance, ForeignEntry, Pass
+from ._collector import rare_collections
 from ._context import outside
 from ._holding import is_held
 from ._life import Life, resolve
@@ -229,7 +230,8 @@ def run_in_own_loop(server: StatelessServer, life: Life) -> None:
     loop = new_event_loop()
     try:
         asyncio.set_event_loop(loop)
-        _run_to_end(server, life, loop)
+        with rare_collections():
+            _run_to_end(server, life, loop)
     finally:
         try:
             _close(loop, server.shutdown_timeout)

@@ -101,7 +101,9 @@ class StatelessServer:
         """Runs the server in an event loop of its own (uvloop's where installed) until `handle` ends or it is
         interrupted.
 
-        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once.
+        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once. There, too,
+        the garbage collector's thresholds are raised to (5,000, 10, 100) for as long as it runs, unless they are
+        other than the interpreter's own.
 
         Raises:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
