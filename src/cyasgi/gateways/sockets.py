@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+import ssl as ssl_module
+import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..wire.address import check_address, format_address, parse_address
+from ..wire.address import check_address, format_address, from_socket_address, parse_address
 
 #: Of the addresses that one name stands for, those that this machine does not have are passed over.
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
@@ -39,14 +44,18 @@ def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
     Raises:
         ListenError: the host has no address, or one of them cannot be bound.
     """
-    where = f"udp {format_address((host, port))}"
+    return _open_sockets(host, port, socket.SOCK_DGRAM)
+
+
+def _open_sockets(host: str, port: int, kind: socket.SocketKind, backlog: int = 0) -> list[socket.socket]:
+    where = f"{'udp' if kind == socket.SOCK_DGRAM else 'tcp'} {format_address((host, port))}"
     try:
-        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ListenError(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
     sockets: list[socket.socket] = []
     problem: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
+    for family, _, protocol, _, address in dict.fromkeys(found):
         sock: socket.socket | None = None
         try:
             sock = socket.socket(family, kind, protocol)
@@ -54,7 +63,12 @@ def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if backlog and os.name == "posix":
+                # Connections of the server before that wait for their end do not keep the address.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
+            if backlog:
+                sock.listen(backlog)
         except OSError as error:
             if sock is not None:
                 sock.close()
@@ -70,3 +84,119 @@ def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
         sock.close()
     assert problem is not None
     raise ListenError(problem.errno, f"cannot listen on {where}: {problem.strerror}") from problem
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One address to listen on for connections, with what holds for it alone.
+
+    Args:
+        address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``.
+        ssl: its `ssl.SSLContext`; None for the server's, if that has one.
+        strict: how strictly requests are checked; None for as the server has it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value.
+    """
+
+    address: Any
+    ssl: ssl_module.SSLContext | None = None
+    strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        address = self.address
+        if isinstance(address, str) and address.startswith("unix:"):
+            if len(address) == len("unix:") or "\0" in address:
+                raise ValueError(f"{address!r} is not an address: accepted is unix:PATH")
+        elif isinstance(address, str):
+            object.__setattr__(self, "address", parse_address(address))
+        else:
+            object.__setattr__(self, "address", check_address(address, "each of binds"))
+        if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl={self.ssl!r}: accepted is an ssl.SSLContext, or None")
+        if self.strict is not None and not isinstance(self.strict, bool):
+            raise TypeError(f"strict={self.strict!r}: accepted is True, False or None")
+
+    @property
+    def is_unix(self) -> bool:
+        return isinstance(self.address, str)
+
+    def name(self, sock: socket.socket) -> tuple[str, int | None]:
+        """The address of its socket, as ASGI has it."""
+        if self.is_unix:
+            return self.address[len("unix:") :], None
+        return from_socket_address(sock.getsockname())
+
+    def describe(self, sock: socket.socket) -> str:
+        """The same for people."""
+        if self.is_unix:
+            return str(self.address)
+        scheme = "http" if self.ssl is None else "https"
+        return f"{scheme}://{format_address(from_socket_address(sock.getsockname()))}"
+
+    def close(self, sock: socket.socket) -> None:
+        """Closes its socket; the path of a Unix socket is removed."""
+        if self.is_unix and sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                os.unlink(self.address[len("unix:") :])
+        sock.close()
+
+
+def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
+    """The listeners that a server's `binds` names, one or an iterable of several; `ssl` for those that have none.
+
+    Raises:
+        TypeError, ValueError: they are none; the message says what was given and what is accepted.
+    """
+    if isinstance(binds, (str, Listener)) or (
+        isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
+    ):
+        binds = [binds]
+    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
+        raise TypeError(f"binds must be addresses, each (host, port), 'host:port' or 'unix:path', got {binds!r}")
+    listeners = [one if isinstance(one, Listener) else Listener(one) for one in binds]
+    if not listeners:
+        raise ValueError("binds must name at least one address, got none")
+    return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
+
+
+def open_stream_sockets(address: str | tuple[str, int], backlog: int) -> list[socket.socket]:
+    """A listening socket for each address that (host, port) has, or one on the path of ``unix:PATH``.
+
+    Raises:
+        ListenError: the host has no address, or one of them cannot be listened on.
+    """
+    if isinstance(address, str):
+        return [_open_unix_socket(address[len("unix:") :], backlog)]
+    host, port = address
+    return _open_sockets(host, port, socket.SOCK_STREAM, backlog)
+
+
+def _open_unix_socket(path: str, backlog: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        _remove_stale(path)
+        sock.bind(path)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise ListenError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket of a server that has gone without doing so; one that answers is left alone."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            return

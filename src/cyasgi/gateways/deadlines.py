@@ -1,0 +1,173 @@
+"""One coarse timer for all connections of a server.
+
+A connection's deadlines move with every request; a timer of the event loop for each would cost more than the rest of
+what the server does. Here to move a deadline is to write down a number: each deadline stands in the bucket of a tick at
+which it might be over, and is looked at then, and moved on if it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from .._context import outside
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two ticks: a deadline is met that much late at most, and never early.
+RESOLUTION = 0.25
+
+
+class Deadline:
+    """A moment at which a function is called, unless it is moved or cancelled before."""
+
+    __slots__ = ("_wheel", "callback", "due", "listed")
+
+    def __init__(self, wheel: Deadlines, callback: Callable[[], object]) -> None:
+        self._wheel: Deadlines | None = wheel
+        self.callback: Callable[[], object] | None = callback
+        #: Seconds of the loop's clock; infinite for never. Who sets it to less than `listed` calls `relist`.
+        self.due = math.inf
+        #: When it is looked at.
+        self.listed = math.inf
+
+    def move(self, seconds: float | None) -> None:
+        """Sets it to so many seconds from now; None for never."""
+        wheel = self._wheel
+        if wheel is not None:
+            self.due = math.inf if seconds is None else wheel.now + seconds
+            if self.due < self.listed:
+                self.relist()
+
+    def relist(self) -> None:
+        wheel = self._wheel
+        if wheel is not None:
+            wheel._unlist(self)
+            wheel._list(self)
+
+    def cancel(self) -> None:
+        """The function will not be called any more, and is no longer referred to."""
+        wheel, self._wheel = self._wheel, None
+        if wheel is not None:
+            wheel._unlist(self)
+            wheel._live -= 1
+        self.callback = None
+        self.due = math.inf
+
+
+class Deadlines:
+    """The deadlines of one server. It ticks while there are any.
+
+    Args:
+        on_tick: called at each tick, before the deadlines.
+    """
+
+    def __init__(self, on_tick: Callable[[], object] | None = None) -> None:
+        #: The loop's clock as of the last tick.
+        self.now = 0.0
+        self._on_tick = on_tick
+        self._buckets: dict[int, set[Deadline]] = {}
+        #: The first tick not looked at yet.
+        self._next = 0
+        self._live = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def at(self, seconds: float | None, callback: Callable[[], object]) -> Deadline:
+        """Calls the function so many seconds from now (never, for None, until the deadline is moved).
+
+        Cancel it when it is no longer needed, also after it was met: until then it keeps the timer going.
+        """
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._loop is not loop:
+            self._start(loop)
+        deadline = Deadline(self, callback)
+        self._live += 1
+        deadline.move(seconds)
+        return deadline
+
+    def close(self) -> None:
+        """Stops the timer; deadlines that were not cancelled are forgotten."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._loop = None
+        for bucket in self._buckets.values():
+            for deadline in bucket:
+                deadline._wheel = deadline.callback = None
+        self._buckets.clear()
+        self._live = 0
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        self._loop = loop
+        self.now = loop.time()
+        self._next = int(self.now / RESOLUTION)
+        if self._on_tick is not None:
+            self._on_tick()
+        self._arm(loop)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(RESOLUTION, self._tick, context=outside())
+
+    def _list(self, deadline: Deadline) -> None:
+        if deadline.due < math.inf:
+            # `now` may be a tick old: one more makes sure that nothing comes early.
+            tick = max(int(deadline.due / RESOLUTION) + 2, self._next)
+            deadline.listed = tick * RESOLUTION
+            self._buckets.setdefault(tick, set()).add(deadline)
+        else:
+            deadline.listed = math.inf
+
+    def _unlist(self, deadline: Deadline) -> None:
+        if deadline.listed < math.inf:
+            tick = round(deadline.listed / RESOLUTION)
+            bucket = self._buckets.get(tick)
+            if bucket is not None:
+                bucket.discard(deadline)
+                if not bucket:
+                    del self._buckets[tick]
+            deadline.listed = math.inf
+
+    def _tick(self) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+        self.now = loop.time()
+        if self._on_tick is not None:
+            self._on_tick()
+        current = int(self.now / RESOLUTION)
+        due: list[Deadline] = []
+        if current - self._next > len(self._buckets):
+            # After a long pause: look at the buckets that exist rather than at every tick.
+            ticks = sorted(tick for tick in self._buckets if tick <= current)
+        else:
+            ticks = [tick for tick in range(self._next, current + 1) if tick in self._buckets]
+        self._next = current + 1
+        for tick in ticks:
+            for deadline in self._buckets.pop(tick):
+                deadline.listed = math.inf
+                if deadline.due + RESOLUTION <= self.now:
+                    due.append(deadline)
+                else:
+                    self._list(deadline)
+        for deadline in due:
+            self._meet(deadline)
+        if self._live > 0:
+            self._arm(loop)
+        else:
+            self._timer = None
+
+    @staticmethod
+    def _meet(deadline: Deadline) -> None:
+        callback = deadline.callback
+        # Those met before it may have cancelled or moved it.
+        if callback is None or deadline.listed < math.inf:
+            return
+        deadline.due = math.inf
+        try:
+            callback()
+        except Exception:
+            logger.exception("what was to be done at a deadline raised")

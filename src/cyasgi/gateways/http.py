@@ -1,0 +1,370 @@
+"""HTTP: requests in, one application instance for each, responses out, over TCP, TLS and Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import time
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from typing import Any, ClassVar
+
+from .._backend import Setting
+from .._context import outside
+from .._life import Life
+from ..server import StatelessServer
+from ..wire.http import HTTPError, Scope
+from ..wire.http_request import HeadLimits
+from .deadlines import Deadlines
+from .http_protocol import HTTPProtocol
+from .lifespan import MODES, Lifespan
+from .sockets import Listener as Listener, ListenError as ListenError, check_listeners, open_stream_sockets
+
+logger = logging.getLogger(__name__)
+
+
+def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+    return kind(f"{name}={value!r}: accepted is {accepted}")
+
+
+def _integer(least: int, *, none: bool = False) -> Callable[[str, Any], None]:
+    accepted = f"an int of at least {least}" + (", or None for no limit" if none else "")
+
+    def check(name: str, value: Any) -> None:
+        if value is None and none:
+            return
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise _refuse(TypeError, name, value, accepted)
+        if value < least:
+            raise _refuse(ValueError, name, value, accepted)
+
+    return check
+
+
+def _seconds(*, none: bool = False) -> Callable[[str, Any], None]:
+    accepted = "a finite number of seconds above 0" + (", or None for no limit" if none else "")
+
+    def check(name: str, value: Any) -> None:
+        if value is None and none:
+            return
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise _refuse(TypeError, name, value, accepted)
+        if not 0 < value < math.inf:
+            raise _refuse(ValueError, name, value, accepted)
+
+    return check
+
+
+def _check_bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise _refuse(TypeError, name, value, "True or False")
+
+
+def _check_lifespan(name: str, value: Any) -> None:
+    if value not in MODES:
+        raise _refuse(ValueError, name, value, "'auto', 'on' or 'off'")
+
+
+def _check_root_path(name: str, value: Any) -> None:
+    accepted = "a str that is empty or begins with a slash and does not end with one"
+    if not isinstance(value, str):
+        raise _refuse(TypeError, name, value, accepted)
+    if value and (not value.startswith("/") or value.endswith("/")):
+        raise _refuse(ValueError, name, value, accepted)
+
+
+def _check_server_header(name: str, value: Any) -> None:
+    accepted = "a str of printable ASCII characters, or None for no such header"
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise _refuse(TypeError, name, value, accepted)
+    if not (value and value.isascii() and value.isprintable()):
+        raise _refuse(ValueError, name, value, accepted)
+
+
+class RequestLife(Life):
+    """As a server's Life, but an instance leaves the table at the very end of its run, without the checker."""
+
+    def ended(self, instance: Any) -> None:
+        scope = instance.scope
+        if type(scope) is Scope:
+            hook = getattr(scope.connection, "application_ended", None)
+            if hook is not None:
+                hook(instance)
+        table = instance._table
+        if table is not None and self._is_plain(instance._server):
+            table.remove(instance)
+        super().ended(instance)
+
+
+class HTTPServer(StatelessServer):
+    """Serves an ASGI application over HTTP/1.1 and HTTP/1.0, on TCP, TLS and Unix sockets.
+
+    Each request is an application instance of its own. At `max_applications` running ones a new request is answered
+    503; override `refuse_request` for any other rule.
+
+    Args:
+        application: the ASGI application, for scopes of the types ``http`` and ``lifespan``.
+        max_applications: most requests at a time. None: no limit.
+        binds: addresses to listen on, each (host, port), a string as ``"127.0.0.1:8000"``, ``"[::1]:8000"``,
+            ``"localhost:8000"`` (every address that the name has), ``":8000"`` (every interface) or
+            ``"unix:/run/app.sock"``, or a `Listener`, which may have TLS and strictness of its own. Port 0: a free one.
+        ssl: an `ssl.SSLContext` for all listeners that have none of their own; None for no TLS.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
+    """
+
+    #: Messages waiting for one instance, at most; what comes beyond waits in the socket, with reading paused.
+    max_queue_size: int = Setting(1, _integer(1))  # type: ignore[assignment]
+
+    #: Bytes of the request target; beyond: 414.
+    max_target_size: int = Setting(8190, _integer(1))  # type: ignore[assignment]
+    #: Bytes of all header lines of a request; beyond: 431.
+    max_header_size: int = Setting(65_536, _integer(1))  # type: ignore[assignment]
+    #: Headers of a request; beyond: 431.
+    max_header_count: int = Setting(100, _integer(1))  # type: ignore[assignment]
+    #: Bytes of the body of a request; beyond: 413. None: no limit.
+    max_body_size: int | None = Setting(None, _integer(0, none=True))  # type: ignore[assignment]
+    #: Connections at a time; further ones are answered 503 and closed.
+    max_connections: int = Setting(10_000, _integer(1))  # type: ignore[assignment]
+
+    #: Seconds from the beginning of a connection to its first byte.
+    first_byte_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    #: Seconds from the first byte of a request to the end of its headers.
+    header_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    #: Seconds from the end of the headers to the end of the body; while the application does not take what has come,
+    #: the time does not count.
+    body_timeout: float = Setting(300.0, _seconds())  # type: ignore[assignment]
+    #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
+    request_timeout: float | None = Setting(None, _seconds(none=True))  # type: ignore[assignment]
+    #: Seconds for which a connection is kept open for another request.
+    keep_alive_timeout: float = Setting(5.0, _seconds())  # type: ignore[assignment]
+    #: Seconds for which a client may take nothing of what is written to it.
+    write_timeout: float = Setting(60.0, _seconds())  # type: ignore[assignment]
+
+    #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http_request.HeadParser`.
+    strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]
+    #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
+    lifespan: str = Setting("auto", _check_lifespan)  # type: ignore[assignment]
+    #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
+    root_path: str = Setting("", _check_root_path)  # type: ignore[assignment]
+    #: The value of the Server header; None for none.
+    server_header: str | None = Setting("cyasgi", _check_server_header)  # type: ignore[assignment]
+    #: Connections that the system keeps for a listener until they are accepted.
+    backlog: int = Setting(2048, _integer(1))  # type: ignore[assignment]
+
+    #: The protocol that WebSockets are handed to; None: they are requests like any other.
+    websocket_protocol_class: ClassVar[Any] = None
+
+    #: Addresses listened on when `binds` is not given.
+    default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)
+
+    #: Header lines of an answer that says to come back later.
+    retry_after: ClassVar[bytes] = b"retry-after: 1\r\n"
+
+    def __init__(
+        self,
+        application: Any,
+        max_applications: int | None = 1000,
+        *,
+        binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
+        ssl: Any = None,
+    ) -> None:
+        self.__dict__["_cyasgi"] = life = RequestLife()
+        self.__dict__["_cyasgi_table"] = life.table
+        super().__init__(application, max_applications)
+        self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
+        #: All open connections.
+        self.connections: set[Any] = set()
+        self.deadlines = Deadlines(self._tick)
+        #: What every scope gets a shallow copy of: what the application's lifespan wrote into its state. None, where
+        #: the server runs no lifespan, for no such key; who runs it in the server's stead sets this.
+        self.state: dict[str, Any] | None = None
+        #: Whether all listeners are open.
+        self.serving = False
+        #: A context that belongs to no application, for what is begun in the name of none.
+        self.outside = outside()
+        #: Header lines of every response, as of now: each with CRLF before it.
+        self.common_fields = b""
+        self.head_limits = HeadLimits()
+        self.requests = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
+        self._sockets: list[tuple[socket.socket, Listener]] = []
+        self._second = 0
+        self._all_closed: asyncio.Future[None] | None = None
+
+    # What subclasses override.
+
+    def refuse_request(self, scope: Scope) -> bool:
+        """Called for a request when `max_applications` run: True answers it 503, False lets it push out another one,
+        by the rules of `StatelessServer`."""
+        return True
+
+    # Starting and stopping.
+
+    def bind(self) -> list[tuple[str, int | None]]:
+        """Opens the sockets, if they are not open yet, and returns their addresses.
+
+        `handle` does this too; call it before `run` to see the errors early or to learn which port was free.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+        """
+        if not self._sockets:
+            opened: list[tuple[socket.socket, Listener]] = []
+            try:
+                for listener in self.binds:
+                    opened += [(sock, listener) for sock in open_stream_sockets(listener.address, self.backlog)]
+            except BaseException:
+                for sock, listener in opened:
+                    listener.close(sock)
+                raise
+            self._sockets = opened
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[tuple[str, int | None]]:
+        """The addresses that sockets are open on: (host, port), or (path, None) for a Unix socket."""
+        return [listener.name(sock) for sock, listener in self._sockets]
+
+    def close(self) -> None:
+        """Closes sockets that `bind` opened and no run has closed."""
+        sockets, self._sockets = self._sockets, []
+        for sock, listener in sockets:
+            listener.close(sock)
+
+    def stop(self) -> None:
+        """Asks a running server to end as a signal does: in order, and at once if it was asked already."""
+        running = self._cyasgi.running
+        if running is not None:
+            running.request_stop()
+
+    async def handle(self) -> None:
+        """Starts the application, listens until it is cancelled, and sees the connections off."""
+        self.bind()
+        self.outside = outside()
+        self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
+        await self._lifespan.startup()
+        loop = asyncio.get_running_loop()
+        servers: list[asyncio.AbstractServer] = []
+        try:
+            for sock, listener in self._sockets:
+                servers.append(await self._listen(loop, sock, listener))
+                logger.info("listening on %s", listener.describe(sock))
+            self.serving = True
+            await loop.create_future()
+        finally:
+            self.serving = False
+            for server in servers:
+                server.close()
+            await self._see_off()
+
+    async def _listen(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
+    ) -> asyncio.AbstractServer:
+        strict = self.strict if listener.strict is None else listener.strict
+
+        def protocol() -> HTTPProtocol:
+            return HTTPProtocol(self, strict)
+
+        # The event loop closes the socket that it is given, and asyncio's takes no duplicate of a Unix socket's path.
+        if listener.is_unix:
+            return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+        return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+
+    async def _see_off(self) -> None:
+        """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
+        running = self._cyasgi.running
+        graceful = running is not None and running._stop.done() and not running._force.done()
+        for connection in list(self.connections):
+            connection.begin_shutdown()
+        try:
+            if graceful and self.connections:
+                self._all_closed = asyncio.get_running_loop().create_future()
+                await asyncio.wait({self._all_closed}, timeout=self.shutdown_timeout)
+        finally:
+            self._all_closed = None
+            for connection in list(self.connections):
+                connection.abort()
+
+    async def arun(self) -> None:
+        """As `StatelessServer.arun`, between the start and the stop of the application's lifespan.
+
+        Raises:
+            LifespanError: the application failed to start or to stop.
+        """
+        if self._cyasgi.running is not None:
+            await super().arun()
+            return
+        self._lifespan = Lifespan(self.application, self.lifespan)
+        if self.lifespan != "off":
+            self.state = self._lifespan.state
+        try:
+            await super().arun()
+        finally:
+            try:
+                await self._lifespan.shutdown(self.shutdown_timeout)
+            finally:
+                self.close()
+                self.deadlines.close()
+
+    # For the connections.
+
+    def connection_opened(self, connection: Any) -> None:
+        """A connection begins."""
+        self.connections.add(connection)
+        self.connections_total += 1
+
+    def connection_closed(self, connection: Any) -> None:
+        """A connection has ended, or is another protocol's from now on."""
+        self.connections.discard(connection)
+        if self._all_closed is not None and not self.connections and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    def refused_connection(self) -> None:
+        self.refused += 1
+
+    def refused_request(self, error: HTTPError) -> None:
+        self.bad_requests += 1
+
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Sends what the application of this scope sends; waits while the client takes no more.
+
+        Raises:
+            TypeError, ValueError: the message is none that a server takes.
+            RuntimeError: it is not its turn.
+            OSError: the client has gone.
+        """
+        return scope.connection.send(message)
+
+    def add_root_path(self, scope: Scope) -> None:
+        scope["path"] = self.root_path + scope["path"]
+        scope["raw_path"] = self.root_path.encode() + scope["raw_path"]
+
+    def common_fields_without(self, date: bool, server: bool) -> bytes:
+        """`common_fields` for a response that has a Date, or a Server, of its own."""
+        return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
+
+    def _tick(self) -> None:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date_field = b"\r\ndate: " + formatdate(second, usegmt=True).encode()
+            self._server_field = b"" if self.server_header is None else b"\r\nserver: " + self.server_header.encode()
+            self.common_fields = self._date_field + self._server_field
+
+    def stats(self) -> dict[str, int]:
+        """The snapshot of `StatelessServer.stats`, and since the server was made: `connections_total`, `requests`
+        begun, requests and connections `refused` for want of room, `bad_requests` and `timeouts`; `connections` now."""
+        return {
+            **super().stats(),
+            "connections": len(self.connections),
+            "connections_total": self.connections_total,
+            "requests": self.requests,
+            "refused": self.refused,
+            "bad_requests": self.bad_requests,
+            "timeouts": self.timeouts,
+        }

@@ -1,0 +1,381 @@
+"""One request and its response: what the application receives and what it sends (ASGI, "HTTP")."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk, encode_fields
+from .feeding import when_room
+
+if TYPE_CHECKING:
+    from .http_protocol import HTTPProtocol
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of a body that wait for the application before reading is paused.
+HIGH_WATER = 65_536
+#: A body that is as long is not copied behind its head.
+WRITTEN_APART = 65_536
+
+#: Where a response stands.
+EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
+
+
+class ClientDisconnected(OSError):
+    """Raised by ``send`` when the client has gone, or has been answered by the server itself."""
+
+
+class Exchange:
+    """One request and its response; the id of its instance in the server's table."""
+
+    __slots__ = (
+        "_chunked",
+        "_continue",
+        "_fields",
+        "_hooked",
+        "_last",
+        "_left",
+        "_parts",
+        "_status",
+        "_trailers",
+        "_waiting_bytes",
+        "bodiless",
+        "disconnected",
+        "instance",
+        "keep_alive",
+        "phase",
+        "protocol",
+        "sent",
+        "version",
+    )
+    protocol: HTTPProtocol | None
+
+    def __init__(self, protocol: HTTPProtocol, version: str, bodiless: bool, keep_alive: bool) -> None:
+        #: None when nothing more is to be sent.
+        self.protocol = protocol
+        self.instance: Any = None
+        self.version = version
+        #: The response has no body, whatever the application sends: it answers HEAD, or is a 204 or 304.
+        self.bodiless = bodiless
+        self.keep_alive = keep_alive
+        self.phase = EXPECTED
+        #: The client has gone, or was answered by the server.
+        self.disconnected = False
+        #: Bytes of the body of the response.
+        self.sent = 0
+        self._parts: list[bytes] | None = None
+        self._hooked = False
+        self._continue = False
+
+    def __repr__(self) -> str:
+        return f"<request {id(self):#x}>"
+
+    # What the application receives
+
+    def feed(self, data: bytes, more: bool) -> None:
+        """A part of the body has come; while the one before it was not taken, parts are joined."""
+        instance = self.instance
+        if instance is None or self.phase == COMPLETE or self.disconnected:
+            return
+        if self._parts is None and not instance.full():
+            instance.put_nowait({"type": "http.request", "body": data, "more_body": more})
+            return
+        if self._parts is None:
+            self._parts = []
+            self._waiting_bytes = 0
+        self._parts.append(data)
+        self._waiting_bytes += len(data)
+        self._last = not more
+        if self._waiting_bytes >= HIGH_WATER and self.protocol is not None:
+            self.protocol.pause_reading()
+        self._hook()
+
+    def expect_continue(self) -> None:
+        """The client waits to be told to send the body: that is done when the application asks for it."""
+        self._continue = True
+        self.instance.put_nowait({"type": "http.request", "body": b"", "more_body": True})
+        if self.instance.full():
+            self._hook()
+        else:
+            self._taken()
+
+    @property
+    def waits_for_continue(self) -> bool:
+        """The client was not told to send its body."""
+        return self._continue
+
+    def disconnect(self) -> None:
+        """The client has gone: a body that is whole can still be received, then ``http.disconnect``."""
+        if self.disconnected:
+            return
+        self.disconnected = True
+        instance = self.instance
+        if instance is None or instance.ended:
+            return
+        whole = self._parts is not None and self._last
+        if not whole:
+            self._parts = None
+            self._drop_part(instance)
+        if instance.full():
+            self._hook()
+        else:
+            instance.put_nowait({"type": "http.disconnect"})
+
+    @staticmethod
+    def _drop_part(instance: Any) -> None:
+        """Takes back a message that is a part of a body with more to come."""
+        if instance.qsize() == 1:
+            message = instance.get_nowait()
+            if not message.get("more_body"):
+                instance.put_nowait(message)
+
+    def _hook(self) -> None:
+        protocol = self.protocol
+        if not self._hooked and protocol is not None:
+            self._hooked = True
+            when_room(self.instance, protocol.server.outside, self._taken)
+
+    def _taken(self) -> None:
+        """The application has taken a message."""
+        self._hooked = False
+        instance, protocol = self.instance, self.protocol
+        if instance is None or instance.ended or instance.full():
+            return
+        if self._parts is not None:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = None
+            instance.put_nowait({"type": "http.request", "body": data, "more_body": not self._last})
+            if protocol is not None and not self.disconnected:
+                protocol.resume_reading()
+        elif self.disconnected or self.phase == COMPLETE:
+            instance.put_nowait({"type": "http.disconnect"})
+            return
+        elif self._continue:
+            self._continue = False
+            if protocol is not None and self.phase <= STARTED:
+                protocol.transport.write(CONTINUE)
+            return
+        if self.disconnected and instance.full():
+            self._hook()
+        elif self.disconnected:
+            instance.put_nowait({"type": "http.disconnect"})
+
+    # What the application sends
+
+    async def send(self, message: Any) -> None:
+        """Takes a message of the application.
+
+        Raises:
+            TypeError, ValueError: the message is none that a server takes; nothing of it was written.
+            RuntimeError: it is not its turn.
+            ClientDisconnected: the client has gone.
+        """
+        protocol = self.protocol
+        if protocol is None or protocol.paused:
+            protocol = await self._writable()
+        kind = message["type"]
+        phase = self.phase
+        if kind == "http.response.body":
+            body = message.get("body", b"")
+            more = message.get("more_body", False)
+            if phase == STARTED:
+                self._begin(protocol, body, more)
+            elif phase == STREAMING:
+                self._continue_body(protocol, body, more)
+            else:
+                raise self._unexpected(kind)
+        elif kind == "http.response.start" and phase <= STARTED:
+            if phase == STARTED:
+                raise self._unexpected(kind)
+            status = message["status"]
+            if type(status) is not int or status not in STATUS_LINES or status < 200:
+                raise self._bad_status(status)
+            self._fields = encode_fields(message.get("headers", ()))
+            self._status = status
+            self._trailers = message.get("trailers", False)
+            self.phase = STARTED
+        elif kind == "http.response.trailers" and phase == TRAILERS:
+            self._send_trailers(protocol, message)
+        elif kind == "http.response.pathsend" and phase == STARTED:
+            await self._send_path(message["path"])
+        else:
+            raise self._unexpected(kind)
+
+    async def _writable(self) -> HTTPProtocol:
+        while True:
+            protocol = self.protocol
+            if protocol is None:
+                if self.phase == COMPLETE and not self.disconnected:
+                    raise RuntimeError("nothing can be sent after the response was completed")
+                raise ClientDisconnected("the client has gone")
+            if not protocol.paused:
+                return protocol
+            await protocol.writable()
+
+    def _unexpected(self, kind: Any) -> Exception:
+        if self.phase == COMPLETE:
+            return RuntimeError(f"{kind!r} was sent after the response was completed")
+        expected = (
+            "'http.response.start'",
+            "'http.response.body'",
+            "'http.response.body'",
+            "'http.response.trailers'",
+        )[self.phase]
+        return RuntimeError(f"a message of type {expected} was expected, got {kind!r}")
+
+    @staticmethod
+    def _bad_status(status: Any) -> Exception:
+        if not isinstance(status, int) or isinstance(status, bool):
+            return TypeError(f"the status of a response must be an int, got {status!r}")
+        return ValueError(f"the status of a response must be from 200 to 599, got {status}")
+
+    def _begin(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
+        """Writes the head, with the first part of the body."""
+        fields = self._fields
+        status = self._status
+        size = len(body)
+        if status in (204, 304):
+            self.bodiless = True
+        framing = self._framing(status, fields.length, size, more)
+        if fields.close or protocol.last or (protocol.body is not None and not protocol.can_discard(more)):
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"\r\nconnection: close"
+        elif self.version == "1.0":
+            framing += b"\r\nconnection: keep-alive"
+        common = protocol.server.common_fields
+        if fields.date or fields.server:
+            common = protocol.server.common_fields_without(fields.date, fields.server)
+        head = b"".join((STATUS_LINES[status], common, fields.lines, framing, b"\r\n\r\n"))
+        self._continue = False
+        if self.bodiless:
+            body = b""
+        else:
+            self.sent = size
+            if self._chunked:
+                body = (chunk(body) if size else b"") + (b"" if more or self._trailers else LAST_CHUNK)
+        self.phase = STREAMING
+        if len(body) < WRITTEN_APART:
+            protocol.transport.write(head + body)
+        else:
+            protocol.transport.writelines((head, body))
+        if not more:
+            self._finish(protocol)
+
+    def _framing(self, status: int, length: int | None, size: int, more: bool) -> bytes:
+        """The header line that tells where the body ends (RFC 9112 section 6)."""
+        self._chunked = False
+        if length is not None:
+            if not self.bodiless and (size > length or (not more and size < length)):
+                raise ValueError(f"the body has {size} bytes, Content-Length says {length}")
+            self._left = length - size
+            # RFC 9110 section 8.6
+            return b"" if status == 204 else b"\r\ncontent-length: %d" % length
+        self._left = -1
+        if self.bodiless:
+            # What a GET would be answered with, as far as that can be told.
+            return b"\r\ncontent-length: %d" % size if size and not more and status not in (204, 304) else b""
+        if not more and not self._trailers:
+            return b"\r\ncontent-length: %d" % size
+        if self.version == "1.1":
+            self._chunked = True
+            return b"\r\ntransfer-encoding: chunked"
+        self.keep_alive = False
+        return b""
+
+    def _continue_body(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
+        size = len(body)
+        if not self.bodiless:
+            if self._left >= 0:
+                if size > self._left or (not more and size < self._left):
+                    raise ValueError(f"the body is not as long as Content-Length says: {self._left} bytes were left")
+                self._left -= size
+            self.sent += size
+            write = protocol.transport.write
+            if not self._chunked:
+                if size:
+                    write(body)
+            elif not size:
+                if not more and not self._trailers:
+                    write(LAST_CHUNK)
+            elif size < 4096:
+                data = chunk(body)
+                write(data + LAST_CHUNK if not more and not self._trailers else data)
+            else:
+                end = b"\r\n" if more or self._trailers else b"\r\n" + LAST_CHUNK
+                protocol.transport.writelines((b"%x\r\n" % size, body, end))
+        if not more:
+            self._finish(protocol)
+
+    def _finish(self, protocol: HTTPProtocol) -> None:
+        """The body is complete."""
+        if self._trailers:
+            self.phase = TRAILERS
+        else:
+            self._complete(protocol)
+
+    def _send_trailers(self, protocol: HTTPProtocol, message: Any) -> None:
+        lines = encode_fields(message.get("headers", ())).lines
+        more = message.get("more_trailers", False)
+        if self._chunked:
+            protocol.transport.write(b"0" + lines + b"\r\n\r\n")
+        if not more:
+            self._complete(protocol)
+
+    async def _send_path(self, path: str) -> None:
+        raise RuntimeError("pathsend is not offered")
+
+    def _complete(self, protocol: HTTPProtocol) -> None:
+        self.phase = COMPLETE
+        self.protocol = None
+        instance = self.instance
+        if instance is not None:
+            # What the application does not take from now on is nothing but this.
+            self._parts = None
+            if instance.full():
+                instance.get_nowait()
+            instance.put_nowait({"type": "http.disconnect"})
+        protocol.response_complete(self)
+
+    # The end of the application
+
+    def application_ended(self, instance: Any) -> None:
+        """Called by the server, from within the last step of the application."""
+        self.instance = None
+        while instance.qsize():
+            instance.get_nowait()
+        protocol = self.protocol
+        if protocol is not None and self.phase != COMPLETE:
+            self._cut_short(protocol, instance)
+        if self.disconnected and instance._error is not None and _tells_of_disconnect(instance._error):
+            instance._error = None
+
+    def _cut_short(self, protocol: HTTPProtocol, instance: Any) -> None:
+        """The application has ended and the response is not complete."""
+        cancelled = instance.future.cancelled() or instance._outcome == 3
+        if self.phase >= STREAMING:
+            if instance._outcome == 1:
+                logger.error("an application returned before its response was complete")
+            protocol.abort()
+        else:
+            if instance._outcome == 1:
+                logger.error("an application returned without a response")
+            protocol.answer(503 if cancelled else 500, "the request was cancelled" if cancelled else "internal error")
+
+
+def _tells_of_disconnect(error: BaseException) -> bool:
+    """Whether this error is, or comes of, the one that `send` raised since the client had gone."""
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        one = errors.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, ClientDisconnected):
+            return True
+        seen.add(id(one))
+        errors += one.__cause__, one.__context__
+        if isinstance(one, BaseExceptionGroup):
+            errors += one.exceptions
+    return False

@@ -1,0 +1,499 @@
+"""The asyncio protocol of an HTTP connection: requests in, one at a time; their responses out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..wire.address import from_socket_address
+from ..wire.http import ASGI, HTTPError, Scope, error_response, websocket_scope
+from ..wire.http_body import ChunkedBody, LengthBody
+from ..wire.http_request import END, HeadParser, decode_path, split_list
+from .http_exchange import STREAMING, Exchange
+
+if TYPE_CHECKING:
+    from .http import HTTPServer
+
+logger = logging.getLogger(__name__)
+
+#: Bytes that wait behind the request at work (pipelined ones) before reading is paused.
+PIPELINED = 65_536
+#: Bytes of a body that nobody wants, read for the sake of the connection.
+DISCARDED = 65_536
+#: Seconds for which a connection that was refused something is still read, so that the client gets to see why.
+LINGER = 2.0
+
+
+class HTTPProtocol(asyncio.Protocol):
+    """A connection. There is one request at work at most; what follows it waits unparsed."""
+
+    __slots__ = (
+        "_buffer",
+        "_discarding",
+        "_due_body",
+        "_due_request",
+        "_due_write",
+        "_limit_body",
+        "_lingering",
+        "_reading_paused",
+        "_received",
+        "_seen",
+        "_template",
+        "_waiters",
+        "body",
+        "deadline",
+        "exchange",
+        "last",
+        "loop",
+        "parser",
+        "paused",
+        "server",
+        "transport",
+    )
+    transport: Any
+    deadline: Any
+    _template: dict[str, Any]
+
+    def __init__(self, server: HTTPServer, strict: bool = True) -> None:
+        self.server = server
+        self.loop = asyncio.get_running_loop()
+        self.parser = HeadParser(server.head_limits, strict)
+        self.exchange: Exchange | None = None
+        #: What is still to come of the body of the request at work, or was not read of the one before.
+        self.body: LengthBody | ChunkedBody | None = None
+        #: No request is taken after the one at work.
+        self.last = False
+        #: The transport takes no more for now.
+        self.paused = False
+        self._buffer = bytearray()
+        self._seen = 0
+        self._received = 0
+        self._discarding = False
+        self._lingering = False
+        self._reading_paused = False
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._limit_body: int | None = None
+        self._due_request = self._due_body = self._due_write = math.inf
+
+    # Beginning and end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        server = self.server
+        self.deadline = server.deadlines.at(server.first_byte_timeout, self._overdue)
+        server.connection_opened(self)
+        tls = transport.get_extra_info("ssl_object")
+        self._template = {
+            "type": "http",
+            "asgi": ASGI.copy(),
+            "http_version": "1.1",
+            "server": _address(transport.get_extra_info("sockname")),
+            "client": _address(transport.get_extra_info("peername")),
+            "scheme": "http" if tls is None else "https",
+            "method": "GET",
+            "root_path": server.root_path,
+            "path": "/",
+            "raw_path": b"/",
+            "query_string": b"",
+            "headers": [],
+            "extensions": {},
+        }
+        if server.state is not None:
+            self._template["state"] = {}
+        if len(server.connections) > server.max_connections:
+            server.refused_connection()
+            self.answer(503, "too many connections", server.retry_after)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadline.cancel()
+        self.server.connection_closed(self)
+        self.last = True
+        self.paused = False
+        self.parser.close()
+        self.body = None
+        self._buffer.clear()
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.disconnect()
+            exchange.protocol = None
+        self._wake()
+
+    def eof_received(self) -> bool:
+        if self._lingering or self.exchange is None:
+            return False
+        # RFC 9112 section 9.6: a client may close its half and wait for the answer; most that do so have gone.
+        self.last = True
+        self.exchange.disconnect()
+        if self.body is not None:
+            self.body = None
+            return False
+        return True
+
+    def begin_shutdown(self) -> None:
+        """No further request is taken; a connection without one is closed."""
+        self.last = True
+        if self.exchange is None and not self._lingering:
+            self.close()
+
+    def close(self) -> None:
+        """Closes the connection when what was written has left."""
+        self.last = True
+        if not self.transport.is_closing():
+            self.deadline.move(self.server.write_timeout)
+            self._lingering = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Closes the connection at once: what was written is not complete, and must not seem so."""
+        self.last = True
+        self._lingering = True
+        self.transport.abort()
+
+    def answer(self, status: int, text: str, fields: bytes = b"") -> None:
+        """Answers in the application's stead and closes; where a response has begun, the connection is cut."""
+        exchange, self.exchange = self.exchange, None
+        self.last = True
+        if exchange is not None:
+            begun = exchange.phase >= STREAMING
+            exchange.disconnect()
+            exchange.protocol = None
+            if begun:
+                self.abort()
+                return
+        data = error_response(status, text, self.server.common_fields[2:] + b"\r\n" + fields)
+        self.transport.write(data)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Closes the connection in a way that lets the client read what was written.
+
+        Bytes that come to a closed socket make the system reset the connection, and the client's system then throws
+        away what it has not read yet.
+        """
+        self.last = True
+        self._lingering = True
+        self.body = None
+        self._buffer.clear()
+        if self.transport.is_closing():
+            return
+        if not self.transport.can_write_eof():
+            self.close()
+            return
+        self.resume_reading()
+        self._due_write = math.inf
+        self.deadline.move(LINGER)
+        self.transport.write_eof()
+
+    # Reading
+
+    def data_received(self, data: bytes) -> None:
+        if self.exchange is None and self.body is None and not self._buffer and not self.last and not self.paused:
+            end = data.find(END) + 4
+            if end == len(data) and end > 3 and data[0] > 32:
+                self._begin(data)
+                return
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        if self._lingering:
+            return
+        if self.body is not None:
+            self._read_body(data)
+            return
+        if not self._buffer and self.exchange is None:
+            self._seen = 0
+            self.deadline.move(self.server.header_timeout)
+        self._buffer += data
+        if self.exchange is None and not self.paused:
+            self.next()
+        elif len(self._buffer) >= PIPELINED:
+            self.pause_reading()
+
+    def next(self) -> None:
+        """Begins the next request, if it is there."""
+        if self.exchange is not None or self.body is not None or self._lingering or self.paused:
+            return
+        if self.last:
+            self.close()
+            return
+        buffer = self._buffer
+        try:
+            head = self.parser.take(buffer, self._seen)
+        except HTTPError as error:
+            self.refuse(error)
+            return
+        self._seen = len(buffer)
+        if head is None:
+            self.resume_reading()
+            return
+        self._seen = 0
+        self._begin(head)
+
+    def _next_later(self) -> None:
+        # Not from within the step of an application, whose context the next request has nothing to do with.
+        self.loop.call_soon(self.next, context=self.server.outside)
+
+    def refuse(self, error: HTTPError) -> None:
+        """Answers a request that is none."""
+        self.server.refused_request(error)
+        self.answer(error.status, str(error))
+
+    def _begin(self, head: bytes) -> None:
+        """Begins a request; what came behind its head is in the buffer."""
+        parser = self.parser
+        server = self.server
+        try:
+            parser.parse(head)
+            if parser.length or parser.chunked:
+                self._open_body()
+        except HTTPError as error:
+            self.refuse(error)
+            return
+        scope = Scope(self._template)
+        method = scope["method"] = parser.method
+        path = parser.path
+        scope["path"] = decode_path(path) if b"%" in path else path.decode("ascii", "replace")
+        scope["raw_path"] = path
+        scope["query_string"] = parser.query
+        scope["headers"] = parser.headers
+        scope["http_version"] = parser.version
+        scope["extensions"] = {}
+        if server.state is not None:
+            scope["state"] = server.state.copy()
+        if parser.upgrade and self._upgrade(scope):
+            return
+        exchange = Exchange(self, parser.version, method == "HEAD", parser.keep_alive)
+        scope.connection = exchange
+        if server.root_path:
+            server.add_root_path(scope)
+        self.exchange = exchange
+        limit = server.max_applications
+        if limit is not None and len(server.application_instances) >= limit and server.refuse_request(scope):
+            server.refused += 1
+            self.answer(503, "the server is busy", server.retry_after)
+            return
+        try:
+            instance = exchange.instance = server.get_or_create_application_instance(exchange, scope)
+            if self.body is None:
+                instance.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        except Exception:
+            logger.exception("a request could not be begun")
+            self.answer(500, "internal error")
+            return
+        self.deadline.due = math.inf
+        server.requests += 1
+        if server.request_timeout is not None:
+            self._due_request = server.deadlines.now + server.request_timeout
+            self._rearm()
+        if self.body is None:
+            if len(self._buffer) >= PIPELINED:
+                self.pause_reading()
+            return
+        self._due_body = server.deadlines.now + server.body_timeout
+        self._rearm()
+        self.resume_reading()
+        if self._buffer:
+            rest = bytes(self._buffer)
+            self._buffer.clear()
+            self._read_body(rest)
+        elif parser.expects_continue:
+            exchange.expect_continue()
+
+    def _open_body(self) -> None:
+        parser = self.parser
+        limit = self._limit_body = self.server.max_body_size
+        if limit is not None and parser.length > limit:
+            raise HTTPError(413, f"the body is longer than {limit} bytes")
+        self.body = ChunkedBody() if parser.chunked else LengthBody(parser.length)
+        self._received = 0
+        self._discarding = False
+
+    def _read_body(self, data: bytes) -> None:
+        body = self.body
+        assert body is not None
+        try:
+            data = body.feed(data)
+            self._received += len(data)
+            if self._limit_body is not None and self._received > self._limit_body:
+                raise HTTPError(413, f"the body is longer than {self._limit_body} bytes")
+        except HTTPError as error:
+            self.refuse(error)
+            return
+        done = body.done
+        if done:
+            self.body = None
+            self._due_body = math.inf
+            self._buffer += body.rest
+        exchange = self.exchange
+        if self._discarding:
+            if done:
+                self._idle()
+            elif self._received > DISCARDED:
+                self._linger()
+            return
+        if exchange is not None and (data or done):
+            exchange.feed(data, not done)
+        if done:
+            self._rearm()
+            if len(self._buffer) >= PIPELINED:
+                self.pause_reading()
+
+    def can_discard(self, more: bool) -> bool:
+        """Whether the connection can go on when the response is complete and the body of the request is not."""
+        body = self.body
+        assert body is not None
+        if self.exchange is not None and self.exchange.waits_for_continue:
+            return False
+        if more or isinstance(body, ChunkedBody):
+            return True
+        return body.remaining <= DISCARDED
+
+    def pause_reading(self) -> None:
+        if not self._reading_paused and not self._lingering:
+            self._reading_paused = True
+            self.transport.pause_reading()
+            if self.body is not None:
+                # The application takes its time: that is not the client's.
+                self._due_body -= self.server.deadlines.now
+                self._rearm()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if self.body is not None:
+                self._due_body += self.server.deadlines.now
+                self._rearm()
+            # The event loop keeps the context that it is called in for as long as it reads.
+            self.server.outside.copy().run(self.transport.resume_reading)
+
+    # The end of a response
+
+    def response_complete(self, exchange: Exchange) -> None:
+        """Called by the exchange when all of its response is written."""
+        self.exchange = None
+        self._due_request = math.inf
+        if not exchange.keep_alive or self.last:
+            if self.body is None and not self._buffer:
+                self.close()
+            else:
+                self._linger()
+        elif self.body is None:
+            self._idle()
+        elif isinstance(self.body, LengthBody) and self.body.remaining > DISCARDED:
+            self._linger()
+        else:
+            self._discarding = True
+            self._received = 0
+            self.resume_reading()
+
+    def _idle(self) -> None:
+        """Request and response are complete."""
+        self._discarding = False
+        deadline = self.deadline
+        server = self.server
+        if self._buffer:
+            deadline.move(server.header_timeout)
+            self._next_later()
+            return
+        deadline.due = due = server.deadlines.now + server.keep_alive_timeout
+        if due < deadline.listed:
+            deadline.relist()
+        if self._reading_paused:
+            self.resume_reading()
+
+    # Deadlines
+
+    def _rearm(self) -> None:
+        due = self._due_request
+        if self.body is not None and not self._reading_paused:
+            due = min(due, self._due_body)
+        due = min(due, self._due_write)
+        deadline = self.deadline
+        deadline.due = due
+        if due < deadline.listed:
+            deadline.relist()
+
+    def _overdue(self) -> None:
+        now = self.server.deadlines.now
+        if self._lingering or self._due_write <= now:
+            self.abort()
+        elif self.exchange is not None and self._due_request <= now:
+            exchange = self.exchange
+            self.answer(503, "the request took too long")
+            if exchange.instance is not None:
+                self.server.delete_application_instance(exchange)
+        elif self.body is not None:
+            self.server.timeouts += 1
+            if self._discarding:
+                self.abort()
+            else:
+                self.answer(408, "the body did not come in time")
+        elif self.exchange is not None:
+            self._rearm()
+        elif self._buffer:
+            self.server.timeouts += 1
+            self.answer(408, "the request did not come in time")
+        else:
+            self.close()
+
+    # Writing
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self._due_write = self.server.deadlines.now + self.server.write_timeout
+        self._rearm()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self._due_write = math.inf
+        self._wake()
+        if self.exchange is not None or self.body is not None:
+            self._rearm()
+        elif not self._lingering:
+            self._idle()
+
+    async def writable(self) -> None:
+        """Returns when writing was resumed, or the connection closed. Look again then: others may have been faster."""
+        # A future for each: cancelling one who waits must not reach the others.
+        future = self.loop.create_future()
+        self._waiters.append(future)
+        await future
+
+    def _wake(self) -> None:
+        while self._waiters:
+            future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    # Upgrading
+
+    def _upgrade(self, scope: Scope) -> bool:
+        """Hands the connection over, if it is to become a WebSocket (RFC 6455 section 4.2.1)."""
+        parser = self.parser
+        make = self.server.websocket_protocol_class
+        if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
+            return False
+        found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
+        if self.server.root_path:
+            self.server.add_root_path(found)
+        self.deadline.cancel()
+        server, transport, request, rest = self.server, self.transport, parser.request(), bytes(self._buffer)
+        server.connection_closed(self)
+        parser.close()
+        self._lingering = True
+        protocol = make(server, found, request, rest)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        return True
+
+
+def _address(address: Any) -> tuple[str, int | None] | None:
+    """A socket's address as ASGI has it: (path, None) for Unix sockets, None for one that has no name."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        return address if len(address) == 2 else from_socket_address(address)
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "surrogateescape")
+    return (address, None) if address else None

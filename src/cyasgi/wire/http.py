@@ -1,0 +1,66 @@
+"""HTTP/1.1 and HTTP/1.0 for ASGI, sans-I/O: what a request and a response are on the wire (RFC 9110, RFC 9112).
+
+A request comes in by two objects: `HeadParser` finds and checks the head, and `Body` (`http_body`) takes the bytes of
+the body out of what follows it. Each is told exactly where a message ends, and neither ever looks beyond: whatever
+follows an ambiguous request is never taken for another one. A response goes out by `ResponseEncoder`
+(`http_response`). Errors are split by whose fault they are: `HTTPError` is the client's and names the answer to give;
+`TypeError` and `ValueError` are the application's.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+#: The version of the ASGI HTTP and WebSocket specification that servers follow.
+SPEC_VERSION = "2.4"
+
+REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
+
+
+class HTTPError(Exception):
+    """A request that is refused: `status` is the answer, the message says why. The connection ends with it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Scope(dict[str, Any]):
+    """A scope that knows its connection, whatever the application writes into it."""
+
+    __slots__ = ("connection",)
+    #: What takes the messages that the application sends: it has ``async def send(message)``.
+    connection: Any
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, deep copy or pickle is a plain dict: a connection has no place in it.
+        return dict, (dict(self),)
+
+
+def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
+    """The ``websocket`` scope of a request whose ``http`` scope this is (ASGI, "WebSocket Connection Scope")."""
+    found = Scope(scope)
+    found["type"] = "websocket"
+    found["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+    found["subprotocols"] = subprotocols
+    found["extensions"] = {"websocket.http.response": {}}
+    if "tls" in scope["extensions"]:
+        found["extensions"]["tls"] = scope["extensions"]["tls"]
+    found.pop("method", None)
+    return found
+
+
+def error_response(status: int, text: str, fields: bytes = b"") -> bytes:
+    """A whole response of the server's own, after which the connection is closed. `fields`: further header lines."""
+    body = text.encode("utf-8", "replace") + b"\n"
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %s\r\n" % (status, REASONS.get(status, b"")),
+            fields,
+            b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body),
+            body,
+        )
+    )

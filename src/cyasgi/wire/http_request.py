@@ -1,0 +1,328 @@
+"""The head of a request: where it ends, what it says, and whether it may say so (RFC 9112 sections 2 to 6).
+
+The lines are parsed by httptools (llhttp). It sees one head at a time and nothing that follows, so that the few things
+that it lets through, such as other versions, several spaces, or no Host header, are checked here on the very bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+try:
+    import httptools
+except ModuleNotFoundError as error:
+    if error.name != "httptools":
+        raise
+    raise ModuleNotFoundError("HTTP needs httptools: pip install 'cyasgi[http]'", name="httptools") from None
+
+from .http import HTTPError
+
+END = b"\r\n\r\n"
+
+#: Bytes of a request line beside its target: the longest method that llhttp knows, two spaces and the version.
+LINE_SLACK = 32
+
+#: Methods that are usual, so that no request makes a string of its own.
+METHODS = {
+    name.encode(): name
+    for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "QUERY")
+}
+
+#: The usual names of headers in the usual spellings, in lower case.
+NAMES: dict[bytes, bytes] = {}
+for _name in (
+    b"Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length"
+    b" Content-Type Cookie DNT Expect Forwarded Host If-Modified-Since If-None-Match Keep-Alive Origin Pragma Range"
+    b" Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site"
+    b" Sec-Fetch-User Sec-WebSocket-Extensions Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version TE"
+    b" Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host"
+    b" X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With"
+).split():
+    NAMES[_name] = NAMES[_name.lower()] = NAMES.setdefault(_name.lower(), _name.lower())
+
+#: uri-host [ ":" port ] of RFC 9110 section 7.2; an empty one stands for a target without an authority.
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
+BARE_LF = re.compile(rb"(?<!\r)\n")
+
+#: Headers that may stand in a request once: with two of them, two recipients may each believe another.
+ONCE = (b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
+
+
+class HeadLimits(NamedTuple):
+    """What a head may be at most: bytes of the target, bytes of all header lines together, number of headers."""
+
+    target_size: int = 8190
+    header_size: int = 65_536
+    header_count: int = 100
+
+
+class Request(NamedTuple):
+    """A request's head, for who takes the connection over."""
+
+    method: str
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+
+
+class HeadParser:
+    """Parses heads, one after the other; its attributes tell of the last one.
+
+    Args:
+        limits: beyond them a request is refused: 414 for its target, 431 for its headers.
+        strict: refuse also what is unambiguous and yet not allowed: a Host header missing, twice or invalid, other
+            versions than 1.1 and 1.0, several spaces, a fragment in the target. What decides where a request ends is
+            always checked.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_host",
+        "_limits",
+        "_parser",
+        "_quick",
+        "_strict",
+        "chunked",
+        "expects_continue",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, limits: HeadLimits = HeadLimits(), strict: bool = True) -> None:  # noqa: B008
+        self._limits = limits
+        self._strict = strict
+        #: A head that is no longer cannot break a limit of size.
+        self._quick = min(limits.target_size, limits.header_size)
+        self._parser: Any = None
+        #: The last Host that was found valid.
+        self._host = b""
+        self.method = ""
+        #: The request target as it came, the path and the query within it (still percent-encoded).
+        self.target = self.path = self.query = b""
+        #: "1.1" or "1.0".
+        self.version = ""
+        #: Names in lower case, values without white space around them.
+        self.headers: list[tuple[bytes, bytes]] = []
+        #: The length of the body in bytes; 0 for none, and if it is `chunked`.
+        self.length = 0
+        self.chunked = False
+        #: Whether the client lets the connection be used again.
+        self.keep_alive = False
+        self.expects_continue = False
+        #: The value of Upgrade, in lower case, if Connection names it too.
+        self.upgrade = b""
+
+    def close(self) -> None:
+        """Lets go of the parser, which refers to this object in turn."""
+        self._parser = None
+
+    # Where a head ends
+
+    def take(self, buffer: bytearray, seen: int = 0) -> bytes | None:
+        """Takes the next head out of the buffer, or gives None if it is not there as a whole.
+
+        Args:
+            seen: bytes of the buffer that were there at the last call.
+
+        Raises:
+            HTTPError: what there is of it can be no part of a request, or is too long.
+        """
+        while buffer.startswith((b"\r\n", b"\n" if not self._strict else b"\r\n")):
+            # RFC 9112 section 2.2: at least one empty line before a request is to be ignored.
+            del buffer[: 1 if buffer[0] == 10 else 2]
+            seen = 0
+        end = buffer.find(END, max(0, seen - 3))
+        if end >= 0:
+            head = bytes(buffer[: end + 4])
+            del buffer[: end + 4]
+            return head
+        if buffer and buffer != b"\r":
+            self._check_part(buffer)
+        return None
+
+    def _check_part(self, part: bytearray) -> None:
+        line_end = part.find(b"\r\n")
+        if line_end < 0:
+            if not TOKEN.match(part):
+                raise HTTPError(400, "this is no HTTP request")
+            if len(part) > self._limits.target_size + LINE_SLACK:
+                raise HTTPError(414, f"the request target is longer than {self._limits.target_size} bytes")
+        else:
+            self._check_sizes(part, line_end)
+        if BARE_LF.search(part):
+            raise HTTPError(400, "a line ends in LF without CR")
+
+    def _check_sizes(self, head: bytes | bytearray, line_end: int) -> None:
+        if line_end > self._limits.target_size:
+            target = bytes(head[:line_end]).split(b" ")[1:2]
+            if not target or len(target[0]) > self._limits.target_size:
+                raise HTTPError(414, f"the request target is longer than {self._limits.target_size} bytes")
+        if len(head) - line_end - 4 > self._limits.header_size:
+            raise HTTPError(431, f"the headers are longer than {self._limits.header_size} bytes")
+
+    # What a head says
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by httptools."""
+        self.headers.append((NAMES.get(name) or name.lower(), value))
+
+    def parse(self, head: bytes) -> None:
+        """Reads one head, from its first byte to the empty line that ends it.
+
+        Raises:
+            HTTPError: it is not to be served.
+        """
+        line_end = head.find(b"\r\n")
+        if len(head) > self._quick:
+            self._check_sizes(head, line_end)
+        try:
+            method, target, version = head[:line_end].split(b" ")
+        except ValueError:
+            method, target, version = self._split_oddly(head[:line_end])
+        headers: list[tuple[bytes, bytes]] = []
+        self.headers = headers
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(self)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            self._parser = None
+        except httptools.HttpParserError as error:
+            self._parser = None
+            if isinstance(error, httptools.HttpParserInvalidMethodError) and TOKEN.fullmatch(method):
+                raise HTTPError(501, f"the method {method[:40].decode('ascii')} is not known") from error
+            raise HTTPError(400, str(error)) from error
+        if version == b"HTTP/1.1":
+            self.version = "1.1"
+            self.keep_alive = True
+        elif version == b"HTTP/1.0":
+            self.version = "1.0"
+            self.keep_alive = False
+        else:
+            raise HTTPError(400, "the version of HTTP is neither 1.1 nor 1.0")
+        self.method = METHODS.get(method) or method.decode("ascii")
+        self.target = target
+        if len(headers) > self._limits.header_count:
+            raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
+        if b" \r\n" in head or b"\t\r\n" in head:
+            headers = self.headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        fields = dict(headers)
+        if len(fields) != len(headers):
+            self._check_repeated(headers)
+        self._understand(fields)
+        if target[0] == 47 and b"#" not in target:
+            self.path, _, self.query = target.partition(b"?")
+        else:
+            self._understand_target(target)
+
+    def _split_oddly(self, line: bytes) -> list[bytes]:
+        parts = line.split()
+        if self._strict or len(parts) != 3:
+            raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
+        return parts
+
+    def _check_repeated(self, headers: list[tuple[bytes, bytes]]) -> None:
+        names = [name for name, _ in headers]
+        for name in ONCE:
+            if (self._strict or name != b"host") and names.count(name) > 1:
+                raise HTTPError(400, f"there are several {name.decode()} headers")
+
+    def _understand(self, fields: dict[bytes, bytes]) -> None:
+        """Host, framing, and what concerns the connection."""
+        self.chunked = self.expects_continue = False
+        self.length = 0
+        self.upgrade = b""
+        host = fields.get(b"host")
+        if host != self._host or host is None:
+            self._check_host(host)
+        if b"connection" in fields:
+            self._understand_connection(fields)
+        if b"content-length" in fields:
+            length = fields[b"content-length"]
+            # int() alone would take "+5", "1_0" and white space.
+            if not length.isdigit() or len(length) > 18:
+                raise HTTPError(400, "Content-Length is not a number of bytes")
+            self.length = int(length)
+            if self.length:
+                # httptools waits for the body, which it will never see.
+                self._parser = None
+        if b"transfer-encoding" in fields:
+            self._parser = None
+            if b"content-length" in fields:
+                raise HTTPError(400, "there are both Content-Length and Transfer-Encoding")
+            if self.version == "1.0":
+                raise HTTPError(400, "HTTP/1.0 has no Transfer-Encoding")
+            if fields[b"transfer-encoding"].lower() != b"chunked":
+                raise HTTPError(400, "the only Transfer-Encoding accepted is chunked")
+            self.chunked = True
+        if b"expect" in fields and self.version == "1.1":
+            if fields[b"expect"].lower() != b"100-continue":
+                raise HTTPError(417, "the only expectation accepted is 100-continue")
+            self.expects_continue = self.chunked or self.length > 0
+
+    def _check_host(self, host: bytes | None) -> None:
+        if not self._strict:
+            return
+        if host is None:
+            if self.version == "1.1":
+                raise HTTPError(400, "there is no Host header")
+        elif not HOST.fullmatch(host):
+            raise HTTPError(400, "the Host header is not a host")
+        else:
+            self._host = host
+
+    def _understand_connection(self, fields: dict[bytes, bytes]) -> None:
+        # Of several Connection headers, each counts.
+        values = b",".join(value for name, value in self.headers if name == b"connection").lower()
+        options = {option.strip(b" \t") for option in values.split(b",")}
+        if b"close" in options:
+            self.keep_alive = False
+            # httptools takes nothing after such a request.
+            self._parser = None
+        elif b"keep-alive" in options:
+            self.keep_alive = True
+        if b"upgrade" in options and self.version == "1.1":
+            self.upgrade = fields.get(b"upgrade", b"").lower()
+
+    def _understand_target(self, target: bytes) -> None:
+        """Targets in another form than /path?query (RFC 9112 section 3.2)."""
+        if b"#" in target:
+            if self._strict:
+                raise HTTPError(400, "there is a fragment in the request target")
+            target = target.partition(b"#")[0]
+        if target[:1] == b"/":
+            self.path, _, self.query = target.partition(b"?")
+        elif target == b"*" and self.method == "OPTIONS":
+            self.path, self.query = target, b""
+        elif (match := ABSOLUTE.fullmatch(target)) and HOST.fullmatch(match[1]):
+            # Section 3.2.2: the authority in the target counts, and a Host header that differs is ignored.
+            self.path, self.query = match[2] or b"/", (match[3] or b"?")[1:]
+            self.headers = [(name, match[1] if name == b"host" else value) for name, value in self.headers]
+        else:
+            raise HTTPError(400, "the request target is neither a path nor a URL of http or https")
+
+    def request(self) -> Request:
+        return Request(self.method, self.target, self.headers)
+
+
+def decode_path(path: bytes) -> str:
+    """The path as ASGI has it: percent-decoded, then UTF-8; what is none is replaced."""
+    return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+def split_list(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
+    """The items of a header that is a comma-separated list, over all its lines."""
+    values = [value for key, value in headers if key == name]
+    items = b",".join(values).split(b",")
+    return [text for item in items if (text := item.strip(b" \t").decode("latin-1"))]
