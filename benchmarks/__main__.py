@@ -37,8 +37,16 @@ def main_compare(arguments: list[str]) -> int:
         default=0.25,
         help="the part of an advantage over the reference that may be lost before this exits with 1 (default: 0.25)",
     )
-    chosen = parser.parse_args(arguments)
-    return compare(chosen.before, chosen.after, chosen.threshold)
+    parser.add_argument("names", nargs="*", metavar="name", help="only these questions")
+    chosen = parser.parse_intermixed_args(arguments)
+    check_names(parser, chosen.names)
+    return compare(chosen.before, chosen.after, chosen.threshold, chosen.names)
+
+
+def check_names(parser: argparse.ArgumentParser, names: list[str]) -> None:
+    unknown = set(names) - set(QUESTIONS)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
 
 
 def main_readme(arguments: list[str]) -> int:
@@ -65,9 +73,7 @@ def main_run(arguments: list[str]) -> int:
         for question in QUESTIONS.values():
             print(f"{question.name:14}{question.title}")
         return 0
-    unknown = set(chosen.names) - set(QUESTIONS)
-    if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+    check_names(parser, chosen.names)
     return run(
         [QUESTIONS[name] for name in chosen.names or QUESTIONS],
         chosen.mode or "usual",

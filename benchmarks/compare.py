@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.judge import ratios, shown
 from benchmarks.report import read
 
 
-def compare(before: Path, after: Path, threshold: float) -> int:
-    """Prints each twin's advantage over the reference in both runs; 1 if any shrank by more than the threshold."""
+def compare(before: Path, after: Path, threshold: float, names: Collection[str] = ()) -> int:
+    """Prints each twin's advantage over the reference in both runs, of these questions only if any are named; 1 if an
+    advantage shrank by more than the threshold."""
     (environment, earlier), (_, later) = read(before), read(after)
-    was, now = ratios(earlier), ratios(later)
+    was, now = (
+        {key: ratio for key, ratio in ratios(answers).items() if not names or key[0] in names}
+        for answers in (earlier, later)
+    )
     print(f"Advantage over the reference: {before} ({environment['commit'][:12]}) and {after}")
     print(f"{'':66}{'before':>10}{'after':>10}{'change':>9}")
     worse = 0
