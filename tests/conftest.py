@@ -20,7 +20,14 @@ import pytest
 BACKENDS = ("python", "cython")
 #: uvloop does not exist for Windows; everywhere else a missing one fails the run.
 LOOPS = ("asyncio",) if sys.platform == "win32" else ("asyncio", "uvloop")
-MODULES = ("cyasgi", "cyasgi.server", "cyasgi.gateways", "cyasgi.gateways.datagram", "cyasgi.install")
+MODULES = (
+    "cyasgi",
+    "cyasgi.server",
+    "cyasgi.supervisor",
+    "cyasgi.gateways",
+    "cyasgi.gateways.datagram",
+    "cyasgi.install",
+)
 #: Seconds after which a test that hangs is given up: far above what any test needs.
 PATIENCE = 60.0
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import os
 import queue
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -92,6 +94,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self.lines = []
         self._coming = queue.SimpleQueue()
@@ -139,6 +142,9 @@ class Command:
 
     def __exit__(self, *_):
         if self.process.poll() is None:
+            # With what it has started itself.
+            with contextlib.suppress(AttributeError, ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.kill()
             self.process.wait()
         self._reader.join(PATIENCE)

@@ -7,10 +7,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._collector import rare_collections
@@ -223,15 +223,43 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-def run_in_own_loop(server: StatelessServer, life: Life) -> None:
-    """`StatelessServer.run`."""
+class Runnable(Protocol):
+    """What runs in a loop of its own: a server, or several."""
+
+    @property
+    def shutdown_timeout(self) -> float: ...
+
+    def arun(self) -> Coroutine[Any, Any, None]: ...
+
+
+def request_stop(life: Life) -> bool:
+    """Asks the server of this life to end, as `Running.request_stop`; False if it does not run."""
+    if life.running is None:
+        return False
+    life.running.request_stop()
+    return True
+
+
+def run_in_own_loop(
+    server: Runnable,
+    stop: Callable[[], bool],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> None:
+    """Runs the server in a new loop to its end. Each of the signals calls `stop`; if that has nobody to ask and gives
+    False, the server's `arun` is cancelled.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread already; or as the server's `arun`.
+    """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called where an event loop runs already; await arun() there")
-    loop = new_event_loop()
+    loop = loop_factory()
     try:
         asyncio.set_event_loop(loop)
         with rare_collections():
-            _run_to_end(server, life, loop)
+            _run_to_end(server, stop, loop, signals)
     finally:
         try:
             _close(loop, server.shutdown_timeout)
@@ -240,19 +268,22 @@ def run_in_own_loop(server: StatelessServer, life: Life) -> None:
             loop.close()
 
 
-def _run_to_end(server: StatelessServer, life: Life, loop: asyncio.AbstractEventLoop) -> None:
+def _run_to_end(
+    server: Runnable,
+    request: Callable[[], bool],
+    loop: asyncio.AbstractEventLoop,
+    signals: Sequence[signal.Signals],
+) -> None:
     main = loop.create_task(server.arun())
 
     def stop() -> None:
         # An overridden arun() may not run ours.
-        if life.running is None or main.done():
+        if main.done() or not request():
             main.cancel()
-        else:
-            life.running.request_stop()
 
     interrupted: BaseException | None = None
     signalled: list[int] = []
-    with _signals(loop, stop, signalled):
+    with _signals(loop, stop, signalled, signals):
         while not main.done():
             try:
                 loop.run_until_complete(main)
@@ -275,12 +306,13 @@ def _run_to_end(server: StatelessServer, life: Life, loop: asyncio.AbstractEvent
 
 
 @contextlib.contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], seen: list[int]) -> Iterator[None]:
-    """In the main thread: SIGINT and SIGTERM call `stop` in the loop; what handled them before does so after."""
+def _signals(
+    loop: asyncio.AbstractEventLoop, stop: Callable[[], None], seen: list[int], numbers: Sequence[signal.Signals]
+) -> Iterator[None]:
+    """In the main thread: these signals call `stop` in the loop; what handled them before does so after."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
 
     def received(number: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Hashable, Mapping
+from functools import partial
 from typing import Any
 
 from ._backend import InstanceTable, Setting, get_or_create_application_instance
@@ -11,7 +12,7 @@ from ._calling import Details, Message, Scope
 from ._deletion import Deletion
 from ._life import Life
 from ._reports import logger
-from ._running import Running, run_in_own_loop
+from ._running import Running, request_stop, run_in_own_loop
 from ._settings import (
     adopt_class_settings,
     check_idle_timeout,
@@ -108,7 +109,7 @@ class StatelessServer:
         Raises:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
         """
-        run_in_own_loop(self, self._cyasgi)
+        run_in_own_loop(self, partial(request_stop, self._cyasgi))
 
     async def arun(self) -> None:
         """Runs the server in the caller's event loop.

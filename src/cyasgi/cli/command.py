@@ -1,0 +1,80 @@
+"""The command line, in click's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .. import __version__
+from . import configuration, reloading, serving
+from .options import LIMITS, SERVERS, ServeCommand, parameters
+
+EPILOG = (
+    f"What is given here may stand in the environment too, as {configuration.PREFIX}_MAX_APPLICATIONS for "
+    "--max-applications, or in the file that --config names, as max-applications. "
+    "Exit codes: 0 ended by SIGINT or SIGTERM, 1 failed, 2 called wrongly."
+)
+
+
+def command(arguments: Sequence[str] | None = None) -> click.Group:
+    """The command; `arguments` are those that it is about to be called with."""
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(__version__, "--version", prog_name="cyasgi")
+    def cyasgi() -> None:
+        """Serves ASGI applications, each client by an instance of its own."""
+
+    @click.pass_context
+    def serve(context: click.Context, /, **values: Any) -> int:
+        options = collect(context, values)
+        if options.reload and not reloading.is_reloaded():
+            return reloading.supervise(options, arguments)
+        return serving.serve(options)
+
+    cyasgi.add_command(
+        ServeCommand(
+            "serve",
+            callback=serve,
+            params=parameters(),
+            help="Serve the application that MODULE:ATTRIBUTE names, until SIGINT or SIGTERM.",
+            epilog=EPILOG,
+            context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
+        )
+    )
+    return cyasgi
+
+
+def collect(context: click.Context, values: dict[str, Any]) -> serving.Options:
+    """The options of ``cyasgi serve``, from what click has parsed.
+
+    Raises:
+        click.UsageError: they contradict each other, or something is missing.
+    """
+    listeners = {kind: values.pop(kind) for kind in SERVERS}
+    if not any(listeners.values()):
+        given = ", ".join(f"--{kind} ADDRESS" for kind in SERVERS)
+        raise click.UsageError(f"nothing to listen on: give {given} at least once")
+    limits = {}
+    for limit in LIMITS:
+        name = limit.names[0].removeprefix("--").replace("-", "_")
+        value = values.pop(name)
+        # What nobody has said stays the server's own.
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            limits[limit.attribute] = value
+    return serving.Options(
+        listeners=listeners,
+        limits=limits,
+        ignored=configuration.unknown_variables(context.command.params),
+        **values,
+    )
+
+
+def explain(error: click.ClickException) -> str:
+    """What was wrong, and where it was said unless on the command line."""
+    message = error.format_message()
+    if isinstance(error, click.BadParameter) and error.ctx is not None and error.param is not None:
+        return configuration.origin(error.ctx, error.param) + message
+    return message

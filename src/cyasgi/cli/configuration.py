@@ -1,0 +1,105 @@
+"""The configuration file, the environment, and what was wrong in them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .errors import MISUSED, CommandError
+
+#: What the environment variables of ``cyasgi serve`` begin with.
+PREFIX = "CYASGI_SERVE"
+
+
+def use(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    """A callback for click: what the file holds becomes the defaults of the options."""
+    if path is not None:
+        context.default_map = read(path, context.command.params)
+    return path
+
+
+def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
+    """The values in a TOML file, by the names that the parameters have in the program.
+
+    The file has the options' names without the dashes before them, and ``application``; words in a name may be joined
+    by dashes or underscores.
+
+    Raises:
+        CommandError: the file cannot be read or is no TOML, has a name that is unknown or comes twice, or a value of
+            a kind that no option has.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} is not TOML: {error}", MISUSED) from None
+    accepted = {name: parameter for parameter in parameters for name in _names(parameter)}
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("_", "-")
+        if name not in accepted:
+            raise CommandError(f"{path}: unknown name {key!r}; accepted are {', '.join(sorted(accepted))}", MISUSED)
+        parameter = accepted[name]
+        assert parameter.name is not None
+        if parameter.name in values:
+            raise CommandError(f"{path}: {key!r} says what another name has said already", MISUSED)
+        try:
+            values[parameter.name] = _value(value, parameter)
+        except ValueError as error:
+            raise CommandError(f"{path}: {key} = {value!r}: {error}", MISUSED) from None
+    return values
+
+
+def _names(parameter: click.Parameter) -> Iterator[str]:
+    if isinstance(parameter, click.Argument):
+        yield "application"
+    elif parameter.name != "config":
+        yield from (name.removeprefix("--") for name in parameter.opts if name.startswith("--"))
+
+
+def _value(value: Any, parameter: click.Parameter) -> Any:
+    """The value as click would have it from the command line."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        if not isinstance(value, bool):
+            raise ValueError("accepted are true and false")
+        return value
+    several = parameter.nargs == -1 or getattr(parameter, "multiple", False)
+    if several:
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, str) for one in values):
+            raise ValueError("accepted are a string and an array of strings")
+        return values
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError("accepted are a string and a number")
+    return str(value)
+
+
+def origin(context: click.Context, parameter: click.Parameter) -> str:
+    """Where the value of a parameter is from, to stand before a message about it; empty for the command line."""
+    assert parameter.name is not None
+    source = context.get_parameter_source(parameter.name)
+    if source is ParameterSource.ENVIRONMENT:
+        return f"environment variable {variable(parameter)}: "
+    if source is ParameterSource.DEFAULT_MAP:
+        return f"{context.params.get('config')}: "
+    return ""
+
+
+def variable(parameter: click.Parameter) -> str:
+    """The environment variable of a parameter."""
+    assert parameter.name is not None
+    name = "application" if isinstance(parameter, click.Argument) else parameter.name
+    return f"{PREFIX}_{name.upper()}"
+
+
+def unknown_variables(parameters: Iterable[click.Parameter]) -> list[str]:
+    """The environment variables that look like some of ours and are none."""
+    known = {variable(parameter) for parameter in parameters}
+    return sorted(name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in known)

@@ -1,0 +1,93 @@
+"""Finds the application that the caller names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from types import TracebackType
+from typing import Any
+
+from .._kinds import as_single_callable
+from .errors import MISUSED, CommandError
+
+#: Where the lines of a traceback are the command's.
+OURS = os.path.dirname(__file__) + os.sep
+
+
+def load_application(path: str, factory: bool = False) -> Any:
+    """The application that ``module:attribute`` names; the attribute may be dotted.
+
+    Args:
+        factory: the attribute is called without arguments and returns the application.
+
+    Raises:
+        CommandError: `path` names no application; whatever the module itself raises when imported, or the factory
+            when called, is passed on.
+    """
+    name, _, attribute = path.partition(":")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        raise CommandError(f"{path!r}: name the module, not its file, as in package.module:attribute", MISUSED)
+    if not all(part.isidentifier() for part in (*name.split("."), *attribute.split("."))):
+        raise CommandError(f"{path!r} is not MODULE:ATTRIBUTE, as in cyasgi.examples:echo", MISUSED)
+    found: Any = _import(name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandError(f"{path!r}: {name!r} has no attribute {attribute!r}", MISUSED) from None
+    if factory:
+        if not callable(found) or not _takes_nothing(found):
+            raise CommandError(f"{path!r} is not a factory, that is called without arguments: {found!r}", MISUSED)
+        found = found()
+        path = f"{path}()"
+    if not callable(found):
+        raise CommandError(f"{path!r} is not an application: {found!r} is not callable", MISUSED)
+    try:
+        as_single_callable(found)
+    except TypeError:
+        hint = "; is it a factory (--factory)?" if _takes_nothing(found) and not factory else ""
+        raise CommandError(
+            f"{path!r} is not an application: it takes neither (scope, receive, send) nor, as in ASGI 2, (scope){hint}",
+            MISUSED,
+        ) from None
+    return found
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if name.startswith("cyasgi.") and error.name != name:
+            # A module of ours that lacks a library says which extra has it.
+            raise CommandError(str(error)) from None
+        wanted = error.name or ""
+        if (name == wanted or name.startswith(f"{wanted}.")) and their_part(error) is None:
+            raise CommandError(f"there is no module {wanted!r} (looked for in {sys.path[0]} first)", MISUSED) from None
+        raise
+
+
+def _takes_nothing(function: Any) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a built-in that does not tell
+        pass
+    return True
+
+
+def their_part(error: BaseException) -> TracebackType | None:
+    """The traceback of an error from the first line that is neither ours nor the import system's."""
+    part = error.__traceback__
+    while part is not None:
+        filename = part.tb_frame.f_code.co_filename
+        if (
+            not filename.startswith(OURS)
+            and not filename.startswith("<frozen importlib")
+            and filename != importlib.__file__
+        ):
+            return part
+        part = part.tb_next
+    return None

@@ -1,0 +1,181 @@
+"""``--reload``: a process that watches files, and ends and restarts the one that serves.
+
+The serving process is a child in the same process group, so that it may read from the terminal (a debugger does). It
+ignores SIGINT, which a terminal sends to both; this process passes every SIGINT and SIGTERM on as a SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
+from typing import Any, Self
+
+from .errors import FAILED, INTERRUPTED, CommandError
+from .serving import Options, configure_logging, logger
+
+#: Set in the environment of the process that serves.
+MARK = "CYASGI_RELOADED"
+
+#: Milliseconds between two looks at whether the serving process still runs.
+LOOK = 100
+
+#: What counts as a change: files of such names.
+PATTERNS = ("*.py",)
+
+#: Seconds that the serving process may take to end beyond three times its shutdown timeout: it waits for applications
+#: to drain, to be cancelled, and for what has resisted that.
+GRACE = 5.0
+
+
+def is_reloaded() -> bool:
+    """Whether `supervise` has started this process. True once: processes that this one starts are none of its."""
+    return os.environ.pop(MARK, None) is not None
+
+
+def command_line(arguments: Sequence[str] | None) -> list[str]:
+    """What starts the command once more with the same arguments."""
+    if arguments is None:
+        return [sys.executable, *sys.orig_argv[1:]]
+    return [sys.executable, "-m", "cyasgi", *arguments]
+
+
+def supervise(options: Options, arguments: Sequence[str] | None) -> int:
+    """Serves in a process of its own, in a new one after each change of a file, until a signal comes.
+
+    Returns:
+        The exit code of the last process that served.
+
+    Raises:
+        CommandError: files cannot be watched.
+    """
+    try:
+        import watchfiles
+    except ModuleNotFoundError:
+        raise CommandError("--reload needs watchfiles: pip install 'cyasgi[reload]'") from None
+    configure_logging(options)
+    config = os.path.realpath(options.config) if options.config else None
+    paths = list(options.reload_dir or [options.app_dir])
+    logger.info("watching %s for changes", ", ".join(paths))
+    if config and not any(config.startswith(os.path.join(path, "")) for path in paths):
+        paths.append(config)
+    usual = watchfiles.DefaultFilter()
+    patterns = (*PATTERNS, *options.reload_include)
+
+    def counts(change: watchfiles.Change, path: str) -> bool:
+        name = os.path.basename(path)
+        return path == config or (usual(change, path) and any(fnmatch(name, pattern) for pattern in patterns))
+
+    served = Served(command_line(arguments), 3 * options.limits.get("shutdown_timeout", 10.0) + GRACE)
+    try:
+        with served:
+            served.follow(
+                watchfiles.watch(
+                    *paths,
+                    watch_filter=counts,
+                    stop_event=served.stopping,
+                    rust_timeout=LOOK,
+                    yield_on_timeout=True,
+                    raise_interrupt=False,
+                )
+            )
+            return served.code()
+    except (OSError, RuntimeError) as error:
+        raise CommandError(f"cannot watch {', '.join(paths)}: {error}") from None
+
+
+class Served:
+    """The serving process, one after another.
+
+    While this is entered, SIGINT and SIGTERM ask it to end; at the end no process is left.
+    """
+
+    def __init__(self, command: list[str], patience: float) -> None:
+        self._command = command
+        #: Seconds that one process may take to end.
+        self._patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._told = False
+        self._signals = 0
+        self._before: dict[int, Any] = {}
+        #: Set by the first signal.
+        self.stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._received)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _received(self, number: int, frame: object) -> None:
+        self._signals += 1
+        self.stopping.set()
+
+    def follow(self, watch: Iterable[set[tuple[Any, str]]]) -> None:
+        """Starts a process, and another one after each set of changes, until a signal comes or one ends in order."""
+        for changes in watch:
+            # The first one starts when the files are already watched: no change comes in between.
+            if self._process is None:
+                self._start()
+            elif changes:
+                names = sorted({os.path.relpath(path) for _, path in changes})
+                logger.info("%s changed: beginning anew", ", ".join(names))
+                self._end()
+                if not self.stopping.is_set():
+                    self._start()
+            elif self._process.poll() == 0:
+                break
+            elif self._process.returncode is not None and not self._told:
+                self._told = True
+                logger.info("the server ended with exit code %d; waiting for a change", self._process.returncode)
+            if self.stopping.is_set():
+                break
+        self._end()
+
+    def _start(self) -> None:
+        # Ignored before the process begins, it stays so.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            self._process = subprocess.Popen(self._command, env={**os.environ, MARK: "1"})
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        self._told = False
+
+    def _end(self) -> None:
+        """Ends the process in order, at once on a second signal, and by force when it takes too long."""
+        process = self._process
+        if process is None:
+            return
+        asked = 0
+        deadline = time.monotonic() + self._patience
+        while process.poll() is None:
+            if asked < max(1, self._signals):
+                asked += 1
+                process.terminate()
+            elif time.monotonic() > deadline:
+                logger.warning("the server did not end within %.0f s: killed", self._patience)
+                process.kill()
+                process.wait()
+            try:
+                process.wait(LOOK / 1000)
+            except subprocess.TimeoutExpired:
+                continue
+
+    def code(self) -> int:
+        """The exit code of the process that has ended last."""
+        code = FAILED if self._process is None else self._process.returncode
+        if code == -signal.SIGTERM:
+            # Asked to end before it served.
+            return INTERRUPTED
+        return code if code >= 0 else FAILED
