@@ -1,0 +1,235 @@
+"""A circuit breaker: lets runs through while an application is well, none while it is ill, a few to see whether it is.
+
+Theory of operation
+-------------------
+
+* **closed**: every run is let through. The last `failure_window` verdicts are kept; with `failure_threshold` failures
+  among them the breaker opens.
+* **open**: no run is let through for `open_time` seconds.
+* **half-open**, from then on: `probes` runs are let through, no more. When as many have succeeded the breaker closes
+  with nothing held against the application; one failure opens it for another `open_time`.
+
+A run is let through with a permit, which brings its verdict back. Three rules keep late verdicts from doing harm:
+
+* A verdict counts only if its run began after the breaker last opened: what an application did before says nothing of
+  its recovery.
+* A run that ends without a verdict (its client went away, it was cancelled) gives its permit back and leaves the
+  breaker as if it had never been.
+* A probe keeps its place for at most `open_time` seconds, so that an application that neither answers nor ends cannot
+  hold the breaker half-open for ever. If it is well by then (it has begun to answer, or owes no answer), that is a
+  success; otherwise the next run may take the place.
+
+Time passes when somebody looks: there is no timer, and the clock is a parameter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+
+from .checks import check_callable, check_count, check_seconds
+
+
+class BreakerState(StrEnum):
+    """The states of a breaker; each equals its name, as in ``"closed"``."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class Permit:
+    """One run let through by a breaker."""
+
+    __slots__ = ("era", "well")
+
+    def __init__(self, era: int, well: bool) -> None:
+        #: How often the breaker had opened before.
+        self.era = era
+        #: Whether the run, still going on, counts as a success when its time as a probe is over.
+        self.well = well
+
+
+def check_breaker_settings(failure_threshold: int, failure_window: int, open_time: float, probes: int) -> None:
+    """Raises TypeError or ValueError for what `Breaker` does not take."""
+    check_count("failure_threshold", failure_threshold)
+    check_count("failure_window", failure_window)
+    if failure_window < failure_threshold:
+        raise ValueError(
+            f"failure_window={failure_window!r}: accepted is an int of at least failure_threshold={failure_threshold!r}"
+        )
+    check_seconds("open_time", open_time)
+    check_count("probes", probes)
+
+
+class Breaker:
+    """The circuit breaker of one application.
+
+    Args:
+        failure_threshold: failures among the last `failure_window` verdicts that open it.
+        failure_window: verdicts looked back on; equal to `failure_threshold`, failures have to be consecutive.
+        open_time: seconds for which it stays open, and for which a probe keeps its place.
+        probes: runs let through while it is half-open, and successes that close it.
+        clock: gives the time in seconds; never goes back.
+        on_change: called with the old and the new state, after each change.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_era",
+        "_failures",
+        "_on_change",
+        "_open_time",
+        "_probes",
+        "_recent",
+        "_running",
+        "_state",
+        "_succeeded",
+        "_threshold",
+        "_until",
+    )
+
+    def __init__(
+        self,
+        *,
+        failure_threshold: int = 5,
+        failure_window: int = 10,
+        open_time: float = 30.0,
+        probes: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[BreakerState, BreakerState], None] | None = None,
+    ) -> None:
+        check_breaker_settings(failure_threshold, failure_window, open_time, probes)
+        check_callable("clock", clock, "a function without arguments that gives the time in seconds")
+        self._threshold = failure_threshold
+        self._open_time = open_time
+        self._probes = probes
+        self._clock = clock
+        self._on_change = on_change
+        self._state = BreakerState.CLOSED
+        self._era = 0
+        self._until = 0.0
+        #: Closed: verdicts, True for a failure, and how many are.
+        self._recent: deque[bool] = deque(maxlen=failure_window)
+        self._failures = 0
+        #: Half-open: probes and when their time is over, in that order, and how many have succeeded.
+        self._running: dict[Permit, float] = {}
+        self._succeeded = 0
+
+    @property
+    def state(self) -> BreakerState:
+        """The state at this time."""
+        self._look()
+        return self._state
+
+    @property
+    def opened(self) -> int:
+        """How often it has opened."""
+        return self._era
+
+    @property
+    def available(self) -> bool:
+        """Whether a run would be let through now."""
+        if self._state is not BreakerState.CLOSED:
+            self._look()
+            if self._state is BreakerState.HALF_OPEN:
+                return self._succeeded + len(self._running) < self._probes
+        return self._state is BreakerState.CLOSED
+
+    @property
+    def available_in(self) -> float:
+        """Seconds until a run is let through, if nothing happens before; 0 if one is now."""
+        if self.available:
+            return 0.0
+        until = self._until if self._state is BreakerState.OPEN else min(self._running.values())
+        return max(0.0, until - self._clock())
+
+    def admit(self, *, well: bool = False) -> Permit:
+        """Lets a run through.
+
+        Args:
+            well: the permit's `well` to begin with: the run owes no answer.
+
+        Raises:
+            RuntimeError: it is not `available`.
+        """
+        if not self.available:
+            raise RuntimeError(f"the circuit breaker is {self._state}: it lets no run through now")
+        permit = Permit(self._era, well)
+        if self._state is BreakerState.HALF_OPEN:
+            self._running[permit] = self._clock() + self._open_time
+        return permit
+
+    def succeed(self, permit: Permit) -> None:
+        """The application did well in this run."""
+        if permit.era != self._era:
+            return
+        self._look()
+        if self._state is BreakerState.CLOSED:
+            self._note(False)
+        elif permit.era == self._era:
+            self._running.pop(permit, None)
+            self._succeed_as_probe()
+
+    def fail(self, permit: Permit) -> None:
+        """The application failed in this run."""
+        if permit.era != self._era:
+            return
+        self._look()
+        if self._state is BreakerState.CLOSED:
+            self._note(True)
+            if self._failures >= self._threshold:
+                self._open()
+        else:
+            self._open()
+
+    def mark_well(self, permit: Permit) -> None:
+        """This run goes on and does well so far."""
+        self._look()
+        permit.well = True
+
+    def release(self, permit: Permit) -> None:
+        """This run ended and says nothing of the application."""
+        self._look()
+        self._running.pop(permit, None)
+
+    def _note(self, failed: bool) -> None:
+        if len(self._recent) == self._recent.maxlen:
+            self._failures -= self._recent[0]
+        self._recent.append(failed)
+        self._failures += failed
+
+    def _look(self) -> None:
+        """Does what time has brought about."""
+        if self._state is BreakerState.OPEN:
+            if self._clock() >= self._until:
+                self._change(BreakerState.HALF_OPEN)
+        elif self._running:
+            now = self._clock()
+            for permit in [permit for permit, until in self._running.items() if until <= now]:
+                # The first success may have closed it, which forgets the others.
+                if self._running.pop(permit, None) is not None and permit.well:
+                    self._succeed_as_probe()
+
+    def _succeed_as_probe(self) -> None:
+        self._succeeded += 1
+        if self._succeeded >= self._probes:
+            self._change(BreakerState.CLOSED)
+
+    def _open(self) -> None:
+        self._era += 1
+        self._until = self._clock() + self._open_time
+        self._change(BreakerState.OPEN)
+
+    def _change(self, state: BreakerState) -> None:
+        old, self._state = self._state, state
+        self._recent.clear()
+        self._running.clear()
+        self._failures = self._succeeded = 0
+        if self._on_change is not None:
+            self._on_change(old, state)

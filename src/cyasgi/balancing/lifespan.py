@@ -1,0 +1,165 @@
+"""The scope ``lifespan`` for several applications: one of the server's, passed on to each (ASGI specification,
+Lifespan Protocol)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from .backend import Backend
+
+logger = logging.getLogger("cyasgi.balancing")
+
+#: Seconds that an application may take to return after it has told that its shutdown is complete.
+GRACE = 5.0
+
+
+class Lifespan:
+    """The lifespan of one application: a run of its own, in a task of its own."""
+
+    def __init__(self, backend: Backend, scope: Any) -> None:
+        self.backend = backend
+        self.state: dict[str, Any] = dict(scope.get("state") or {})
+        self.scope = {**scope, "state": self.state}
+        self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        #: What it has said last: "complete", "failed", or None; and the reason that it gave.
+        self._answer: dict[str, Any] | None = None
+        self._answered = asyncio.Event()
+        self._asked = ""
+        self.started = False
+        self.error: Exception | None = None
+        self.task: asyncio.Task[None] = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.backend.application(self.scope, self._events.get, self._send)
+        except Exception as error:
+            self.error = error
+            if self.started:
+                logger.error("application %r: its lifespan failed: %r", self.backend.name, error, exc_info=error)
+
+    async def _send(self, message: Any) -> None:
+        kind = message["type"]
+        if not self._asked or kind not in (f"{self._asked}.complete", f"{self._asked}.failed"):
+            raise RuntimeError(f"unexpected message {kind!r}: a lifespan was asked for {self._asked or 'nothing'!r}")
+        if self._answer is not None:
+            raise RuntimeError(f"unexpected message {kind!r}: the lifespan has answered already")
+        if kind == "lifespan.startup.complete":
+            self.started = True
+            self.backend.state = self.state
+        self._answer = message
+        self._answered.set()
+
+    async def _ask(self, what: str) -> dict[str, Any] | None:
+        """Its answer to this event; None if it ended without one."""
+        self._asked, self._answer = what, None
+        self._answered.clear()
+        self._events.put_nowait({"type": what})
+        waiting = asyncio.create_task(self._answered.wait())
+        try:
+            await asyncio.wait((self.task, waiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        return self._answer
+
+    async def start(self) -> str | None:
+        """Starts the application; gives the reason if it says that it failed."""
+        answer = await self._ask("lifespan.startup")
+        if answer is None:
+            # It has no lifespan; the specification has servers go on without.
+            logger.info("application %r has no lifespan: %r", self.backend.name, self.error or "it returned")
+            return None
+        if answer["type"].endswith(".failed"):
+            await self.end()
+            return f"application {self.backend.name!r}: {answer.get('message') or 'its startup failed'}"
+        return None
+
+    async def stop(self) -> str | None:
+        """Shuts the application down, if it has started; gives the reason if that failed."""
+        self.backend.state = None
+        if not self.started:
+            return None
+        answer = None if self.task.done() else await self._ask("lifespan.shutdown")
+        await self.end(GRACE)
+        name = self.backend.name
+        if answer is not None and answer["type"].endswith(".failed"):
+            return f"application {name!r}: {answer.get('message') or 'its shutdown failed'}"
+        return f"application {name!r}: {self.error!r}" if self.error is not None else None
+
+    async def end(self, grace: float = 0.0) -> None:
+        """Waits so long for the run to end by itself, then cancels it and waits for the end."""
+        if grace:
+            await asyncio.wait((self.task,), timeout=grace)
+        self.task.cancel()
+        await asyncio.wait((self.task,))
+
+
+class Lifespans:
+    """Passes lifespans on to all applications."""
+
+    def __init__(self) -> None:
+        #: Runs that have been cancelled and have not ended.
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def serve(
+        self,
+        backends: Sequence[Backend],
+        scope: Any,
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """One lifespan, from startup to shutdown.
+
+        Applications start one after another in their order, and shut down in the reverse order. If one fails to start,
+        those that have started are shut down and the server is told which one failed and why. If one fails to shut
+        down, the others are shut down all the same, and then the server is told. Applications without a lifespan are
+        left out; if none has one, what the last one raised is raised here, as a single application would.
+        """
+        await receive()
+        running: list[Lifespan] = []
+        try:
+            for backend in backends:
+                lifespan = Lifespan(backend, scope)
+                running.append(lifespan)
+                reason = await lifespan.start()
+                if reason is not None:
+                    reasons = [reason, *await self._stop(running)]
+                    await send({"type": "lifespan.startup.failed", "message": "; ".join(reasons)})
+                    return
+            if not any(lifespan.started for lifespan in running):
+                errors = [lifespan.error for lifespan in running if lifespan.error is not None]
+                if errors:
+                    raise errors[-1]
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            reasons = await self._stop(running)
+            if reasons:
+                await send({"type": "lifespan.shutdown.failed", "message": "; ".join(reasons)})
+            else:
+                await send({"type": "lifespan.shutdown.complete"})
+        finally:
+            await self._end(running)
+
+    @staticmethod
+    async def _stop(running: list[Lifespan]) -> list[str]:
+        reasons = []
+        for lifespan in reversed(running):
+            reason = await lifespan.stop()
+            if reason is not None:
+                reasons.append(reason)
+        return reasons
+
+    async def _end(self, running: list[Lifespan]) -> None:
+        tasks = {lifespan.task for lifespan in running if not lifespan.task.done()}
+        for lifespan in running:
+            lifespan.backend.state = None
+        for task in tasks:
+            task.cancel()
+            # Referred to until it ends, should this wait be cancelled too.
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        if tasks:
+            await asyncio.wait(tasks)
