@@ -11,6 +11,7 @@ MODULES = (
     "bench_scatter",
     "bench_create",
     "bench_evict",
+    "bench_flood",
     "bench_message",
     "bench_wake",
     "bench_burst",

@@ -28,6 +28,7 @@ backend = _choose()
 
 if TYPE_CHECKING or backend == "python":
     from ._core_py import (
+        POLICIES as POLICIES,
         ApplicationInstance as ApplicationInstance,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
@@ -37,6 +38,7 @@ if TYPE_CHECKING or backend == "python":
     )
 else:
     from ._core import (
+        POLICIES as POLICIES,
         ApplicationInstance as ApplicationInstance,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,

@@ -1,7 +1,7 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
 """The Cython twin of the core. The theory of operation stands at the top of `_core_py.py`; here is what differs.
 
-* The entries of the table's natural order form a doubly linked list through `_prev` and `_next`. The dict owns the
+* The entries of a natural order of the table form a doubly linked list through `_prev` and `_next`. The dict owns the
   entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place). Where
   the garbage collector takes a whole server apart, in an order of its own, that does not hold: an entry that dies
   linked unlinks itself, and a table that dies cuts all links, so that no borrowed pointer outlives what it points to.
@@ -158,6 +158,12 @@ cdef enum:
 KEYS = ("application", "future", "input_queue", "last_used", "scope")
 LOOK_PAST = 32
 BREATH = 64
+POLICIES = ("lru", "slru")
+ASSIGNED, PROBATION = 1, 2
+
+cdef enum:
+    C_ASSIGNED = 1
+    C_PROBATION = 2
 
 cdef tuple _KEYS = KEYS
 cdef tuple _STATES = ("new", "held", "running", "called", "done")
@@ -637,13 +643,14 @@ cdef class Entry:
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
+    cdef public int _place
     cdef public long long _bucket
     cdef object __weakref__
 
     def __dealloc__(self):
         # Still linked only if the collector has emptied the table's dict.
         if self._owner is not NULL:
-            (<InstanceTable>self._owner)._unlink(self)
+            (<InstanceTable>self._owner)._unlink(self, self._place >> 1)
 
 
 @cython.final
@@ -1276,15 +1283,18 @@ cdef double _moment(value) except? -1.0:
 
 @cython.final
 cdef class Setting:
-    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name. `changed` is called
+    with the instance after a change."""
 
     cdef readonly object default
     cdef readonly object check
+    cdef readonly object changed
     cdef readonly object name
 
-    def __init__(self, default, check):
+    def __init__(self, default, check, changed=None):
         self.default = default
         self.check = check
+        self.changed = changed
         self.name = ""
 
     def __set_name__(self, owner, name):
@@ -1298,11 +1308,15 @@ cdef class Setting:
     def __set__(self, instance, value):
         self.check(self.name, value)
         instance.__dict__[self.name] = value
+        if self.changed is not None:
+            self.changed(instance)
 
     def __delete__(self, instance):
         if self.name not in instance.__dict__:
             raise AttributeError(self.name)
         del instance.__dict__[self.name]
+        if self.changed is not None:
+            self.changed(instance)
 
 
 @cython.binding(True)
@@ -1328,16 +1342,22 @@ def get_or_create_application_instance(self, scope_id, scope):
 @cython.final
 @cython.collection_type("mapping")
 cdef class InstanceTable:
-    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
+    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
+    the policy "slru" those on probation, then the protected ones.
 
     Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
     """
 
     cdef dict _entries
-    #: The ends of the natural order, borrowed; see the top.
-    cdef PyObject *_head
-    cdef PyObject *_tail
+    #: The ends of the natural orders, borrowed; see the top.
+    cdef PyObject *_head[2]
+    cdef PyObject *_tail[2]
     cdef list _assigned
+    cdef list _assigned_on_probation
+    cdef object _policy
+    cdef bint _segmented
+    cdef Py_ssize_t _most_protected
+    cdef Py_ssize_t _on_probation
     cdef object _finished
     cdef dict _due
     cdef object _timeout
@@ -1371,6 +1391,9 @@ cdef class InstanceTable:
     def __cinit__(self):
         self._entries = {}
         self._assigned = []
+        self._assigned_on_probation = []
+        self._policy = POLICIES[0]
+        self._most_protected = PY_SSIZE_T_MAX
         self._finished = _OrderedDict()
         self._due = {}
         self._foreign = {}
@@ -1383,12 +1406,15 @@ cdef class InstanceTable:
 
     def __dealloc__(self):
         # Entries may outlive the table, held by somebody else.
-        cdef PyObject *entry = self._head
+        cdef PyObject *entry
         cdef PyObject *following
-        while entry is not NULL:
-            following = (<Entry>entry)._next
-            (<Entry>entry)._prev = (<Entry>entry)._next = (<Entry>entry)._owner = NULL
-            entry = following
+        cdef int segment
+        for segment in range(2):
+            entry = self._head[segment]
+            while entry is not NULL:
+                following = (<Entry>entry)._next
+                (<Entry>entry)._prev = (<Entry>entry)._next = (<Entry>entry)._owner = NULL
+                entry = following
 
     # Used by the server
 
@@ -1403,11 +1429,12 @@ cdef class InstanceTable:
         entry._used = wall()
         if self._expiring:
             entry._active = mono()
-        if entry._assigned is not None:
-            self._unassign(entry)
-        elif <PyObject *>entry is not self._tail:
-            self._unlink(entry)
-            self._link(entry)
+        if <PyObject *>entry is not self._tail[0]:
+            if entry._place:
+                self._promote(entry)
+            else:
+                self._unlink(entry, 0)
+                self._link(entry, 0)
         self.reused += 1
         return entry
 
@@ -1453,6 +1480,8 @@ cdef class InstanceTable:
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
+        if self._segmented:
+            self.follow(server)
         instance = ApplicationInstance.__new__(ApplicationInstance)
         instance.scope_id = scope_id
         instance._bucket = -1
@@ -1484,24 +1513,57 @@ cdef class InstanceTable:
         """The entry, or None, without counting as a use."""
         return self._entries.get(scope_id)
 
+    cpdef follow(self, server):
+        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
+
+        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
+        """
+        cdef Py_ssize_t most
+        policy = server.eviction_policy
+        if policy is not self._policy:
+            if policy not in POLICIES:
+                raise ValueError(f"eviction_policy={policy!r}: accepted are {' and '.join(map(repr, POLICIES))}")
+            self._policy = policy
+            if self._segmented != (policy == "slru"):
+                self._segmented = not self._segmented
+                if not self._segmented:
+                    self._unite()
+        if self._segmented:
+            limit = server.max_applications
+            if limit is None:
+                self._most_protected = PY_SSIZE_T_MAX
+            else:
+                # Four fifths, without an overflow.
+                most = _size(limit)
+                self._most_protected = most - most // 5 - (most % 5 > 0)
+            self._demote()
+
+    @property
+    def protected(self):
+        """How many entries are in the protected segment; under "lru" all."""
+        return self._protected()
+
+    cdef inline Py_ssize_t _protected(self):
+        return len(self._entries) - self._on_probation
+
     cpdef touch(self, Entry entry):
-        """Moves an entry to the young end of the order."""
+        """Moves an entry that was used again to the young end of the order."""
         entry._used = wall()
         entry._active = mono()
-        if entry._assigned is not None:
-            self._unassign(entry)
+        if entry._place:
+            self._promote(entry)
         else:
-            self._unlink(entry)
-            self._link(entry)
+            self._unlink(entry, 0)
+            self._link(entry, 0)
 
     cpdef add(self, Entry entry):
-        """Enters an entry whose id is free, as the youngest."""
+        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
         entry._used = wall()
         entry._active = mono()
         self._entries[entry.scope_id] = entry
         entry._table = self
         self._version += 1
-        self._link(entry)
+        self._link(entry, 1 if self._segmented else 0)
         if type(entry) is ApplicationInstance:
             if (<ApplicationInstance>entry)._state == C_DONE:
                 self._finished[entry] = None
@@ -1518,12 +1580,9 @@ cdef class InstanceTable:
         """Takes out this very entry; False if it was not in the table."""
         if entry._table is not self:
             return False
-        if entry._assigned is None:
-            self._unlink(entry)
-        else:
-            self._drop_assigned(entry)
+        if entry._assigned is not None:
             entry._used = entry._assigned[0]
-            entry._assigned = None
+        self._take_out(entry)
         entry._table = None
         self._version += 1
         if self._finished:
@@ -1540,25 +1599,33 @@ cdef class InstanceTable:
         return True
 
     cpdef victim(self, spared=None):
-        """The entry that is to make room: a finished one; else the least recently used idle one, looking past a
-        bounded number of busy ones; else the least recently used. Never `spared`, while there is another."""
+        """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
+        recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
+        `spared`, while there is another."""
         if self._finished:
             for entry in self._finished:
                 if entry is not spared:
                     return entry
         if self._foreign:
             self._settle_few()
+        found = self._victim_in(1, spared) if self._on_probation else None
+        if found is None:
+            found = self._victim_in(0, spared)
+        if found is None and spared is not None and (<Entry?>spared)._table is self:
+            return spared
+        return found
+
+    cdef object _victim_in(self, int segment, spared):
         first = None
         cdef int looked = 0
         cdef int moved = 0
         cdef Py_ssize_t index = 0
-        cdef PyObject *young = self._head
+        cdef PyObject *young = self._head[segment]
+        cdef list assigned = self._assigned_in(segment)
         cdef Entry candidate
         while True:
-            if index < len(self._assigned) and (
-                young is NULL or <double>self._assigned[index][0] <= (<Entry>young)._used
-            ):
-                candidate = <Entry>self._assigned[index][2]
+            if index < len(assigned) and (young is NULL or <double>assigned[index][0] <= (<Entry>young)._used):
+                candidate = <Entry>assigned[index][2]
                 if moved < 32 and not self._settled(candidate):
                     moved += 1
                     continue
@@ -1576,8 +1643,6 @@ cdef class InstanceTable:
             if looked >= 32:
                 break
             looked += 1
-        if first is None and spared is not None and (<Entry?>spared)._table is self:
-            return spared
         return first
 
     def pop_finished(self):
@@ -1598,9 +1663,15 @@ cdef class InstanceTable:
         return list(self._entries.values())
 
     def keep(self, Entry entry):
-        """An override refused to delete this entry: that counts as a use."""
+        """An override refused to delete this entry: that counts as a use, but promotes nobody."""
         if entry._table is self:
-            self.touch(entry)
+            if entry._place & C_PROBATION:
+                self._take_out(entry)
+                self._link(entry, 1)
+                entry._used = wall()
+                entry._active = mono()
+            else:
+                self.touch(entry)
             if self._expiring:
                 if entry._bucket != -1:
                     self._unschedule(entry)
@@ -1684,47 +1755,113 @@ cdef class InstanceTable:
 
     # Order
 
-    cdef inline void _link(self, Entry entry) noexcept:
-        """At the young end."""
+    cdef inline void _link(self, Entry entry, int segment) noexcept:
+        """Enters what stands nowhere at the young end of a natural order."""
         entry._owner = <PyObject *>self
-        entry._prev = self._tail
+        entry._prev = self._tail[segment]
         entry._next = NULL
-        if self._tail is NULL:
-            self._head = <PyObject *>entry
+        if self._tail[segment] is NULL:
+            self._head[segment] = <PyObject *>entry
         else:
-            (<Entry>self._tail)._next = <PyObject *>entry
-        self._tail = <PyObject *>entry
+            (<Entry>self._tail[segment])._next = <PyObject *>entry
+        self._tail[segment] = <PyObject *>entry
+        if segment:
+            entry._place = C_PROBATION
+            self._on_probation += 1
 
-    cdef inline void _unlink(self, Entry entry) noexcept:
+    cdef inline void _unlink(self, Entry entry, int segment) noexcept:
         if entry._prev is NULL:
-            self._head = entry._next
+            self._head[segment] = entry._next
         else:
             (<Entry>entry._prev)._next = entry._next
         if entry._next is NULL:
-            self._tail = entry._prev
+            self._tail[segment] = entry._prev
         else:
             (<Entry>entry._next)._prev = entry._prev
         entry._prev = entry._next = entry._owner = NULL
+        if segment:
+            entry._place = 0
+            self._on_probation -= 1
+
+    cdef inline list _assigned_in(self, int segment):
+        return self._assigned_on_probation if segment else self._assigned
+
+    cdef _link_assigned(self, Entry entry, tuple assigned, int segment):
+        """The same where its `last_used` was assigned."""
+        entry._assigned = assigned
+        entry._place = C_ASSIGNED
+        if segment:
+            entry._place |= C_PROBATION
+            self._on_probation += 1
+        bisect.insort(self._assigned_in(segment), (*assigned, entry))
+
+    cdef _take_out(self, Entry entry):
+        """Out of whichever order it stands in."""
+        cdef list assigned
+        cdef int segment = entry._place >> 1
+        if entry._place & C_ASSIGNED:
+            assigned = self._assigned_in(segment)
+            del assigned[bisect.bisect_left(assigned, entry._assigned)]
+            entry._assigned = None
+            entry._place = 0
+            self._on_probation -= segment
+        else:
+            self._unlink(entry, segment)
+
+    cdef _promote(self, Entry entry):
+        """A use of what was assigned, or is on probation."""
+        self._take_out(entry)
+        self._link(entry, 0)
+        if self._segmented:
+            self._demote()
+
+    cdef _demote(self):
+        """Those that the protected segment has no room for go on probation."""
+        cdef Entry entry
+        while self._protected() > self._most_protected:
+            entry = self._oldest_in(0)
+            if entry is None or self._protected() <= self._most_protected:
+                # The look at it has put one on probation.
+                continue
+            assigned = entry._assigned
+            self._take_out(entry)
+            if assigned is None:
+                self._link(entry, 1)
+            else:
+                self._link_assigned(entry, assigned, 1)
+
+    cdef _unite(self):
+        """One segment, ordered by the time of use, which both had in common."""
+        cdef Entry entry
+        cdef int segment
+        cdef list natural = []
+        for segment in (1, 0):
+            while self._head[segment] is not NULL:
+                entry = <Entry>self._head[segment]
+                self._unlink(entry, segment)
+                natural.append(entry)
+        natural.sort(key=_used_of)
+        for entry in natural:
+            self._link(entry, 0)
+        for _, _, entry in self._assigned_on_probation:
+            entry._place = C_ASSIGNED
+        self._assigned = sorted(self._assigned_on_probation + self._assigned)
+        self._assigned_on_probation = []
+        self._on_probation = 0
 
     cdef _assign(self, Entry entry, double moment):
-        if entry._assigned is None:
-            self._unlink(entry)
-        else:
-            self._drop_assigned(entry)
-        entry._assigned = (moment, next(_sequence))
-        bisect.insort(self._assigned, (*entry._assigned, entry))
+        cdef int segment = entry._place >> 1
+        if self._segmented and moment < (
+            entry._used if entry._assigned is None else <double>(<tuple>entry._assigned)[0]
+        ):
+            # Whoever sets it back wants it to go before others.
+            segment = 1
+        self._take_out(entry)
+        self._link_assigned(entry, (moment, next(_sequence)), segment)
         entry._active = mono() - max(0.0, wall() - moment)
         if self._expiring:
             self._unschedule(entry)
             self._schedule(entry, entry._active + <double>self._timeout)
-
-    cdef _unassign(self, Entry entry):
-        self._drop_assigned(entry)
-        entry._assigned = None
-        self._link(entry)
-
-    cdef _drop_assigned(self, Entry entry):
-        del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
 
     @property
     def foreign(self):
@@ -1747,25 +1884,33 @@ cdef class InstanceTable:
                 return False
         return True
 
-    cdef object _oldest(self):
-        """The first entry in order, or None."""
+    cdef object _oldest_in(self, int segment):
         cdef int moved = 0
-        while self._assigned:
-            entry = self._assigned[0][2]
-            if self._head is not NULL and <double>self._assigned[0][0] > (<Entry>self._head)._used:
+        cdef list assigned = self._assigned_in(segment)
+        while assigned:
+            entry = assigned[0][2]
+            if self._head[segment] is not NULL and <double>assigned[0][0] > (<Entry>self._head[segment])._used:
                 break
             if moved >= 32 or self._settled(<Entry>entry):
                 return entry
             moved += 1
-        return None if self._head is NULL else <object>self._head
+        return None if self._head[segment] is NULL else <object>self._head[segment]
+
+    cdef object _oldest(self):
+        """The first entry in order, or None."""
+        entry = self._oldest_in(1)
+        return self._oldest_in(0) if entry is None else entry
 
     cdef list _keys_in_order(self):
-        cdef list merged = []
-        cdef PyObject *young = self._head
-        cdef Entry entry
         for foreign in self._foreign:
             self._settled(<Entry>foreign)
-        for item in self._assigned:
+        return self._keys_of(1) + self._keys_of(0)
+
+    cdef list _keys_of(self, int segment):
+        cdef list merged = []
+        cdef PyObject *young = self._head[segment]
+        cdef Entry entry
+        for item in self._assigned_in(segment):
             while young is not NULL and (<Entry>young)._used < <double>item[0]:
                 merged.append((<Entry>young).scope_id)
                 young = (<Entry>young)._next
@@ -1944,6 +2089,10 @@ cdef class InstanceTable:
 
 
 MutableMapping.register(InstanceTable)
+
+
+def _used_of(Entry entry):
+    return entry._used
 
 
 cdef bint _is_idle(Entry entry) except -1:

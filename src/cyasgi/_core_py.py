@@ -24,18 +24,33 @@ instance. HELD, CALLER, or a predecessor under the same id still cleaning up: it
 *The table.* A dict from scope_id to entry; an entry is an ApplicationInstance or a ForeignEntry, the wrapping of a
 plain dict that somebody wrote into the table. Beside the dict:
 
-* `_natural`: the entries in the order of their use, oldest first. A use moves an entry to the end; no clock is
-  involved.
+* `_orders`: natural orders: entries in the order of their use, oldest first. A use moves an entry to the end; no clock
+  is involved.
 * `_assigned`: the few whose `last_used` was assigned (every foreign dict's was), sorted by that value. A use takes an
-  entry back into `_natural`. The table's order is the merge of both by `last_used`.
+  entry back into a natural order. The table's order is the merge of both by `last_used`.
 * `_finished`: entries whose run has ended, oldest end first, still in one of the above.
 * `_due`: only with an idle timeout: from a point of (monotonic) time, in units of `_unit`, to the entries to be looked
   at then. An entry found to be busy, or idle for less than the timeout, is put where it will be due next, so that a
   sweep looks at those whose time has come and each entry is looked at once per timeout.
 
-Invariants: an entry is in the dict if and only if its `_table` is the table, and then in exactly one of `_natural` and
-`_assigned`. `_finished` and `_due` hold only entries that are in the dict. `idle` counts instances in the dict whose
-queue is empty while somebody waits in `receive`.
+*Segments.* Under the policy "lru" there is one segment, number 0: one natural order, one list of assigned. Under "slru"
+that one is the protected segment, and number 1 the probation segment; the table's order is the probation segment's
+followed by the protected one's, and that is the order in which making room takes entries that are otherwise alike:
+
+* A new entry is the youngest on probation. Used again, that is found alive by a later lookup, it is promoted: it is the
+  youngest of the protected segment from then on.
+* At most four fifths of `max_applications` are protected: what a promotion has beyond that goes, oldest first, back to
+  the young end of the probation segment. So at the limit somebody is on probation, and a newcomer costs no protected
+  entry its place, unless that one has ended.
+* An assigned `last_used` orders an entry within its segment; one that is set back puts it on probation.
+
+`_place` tells where an entry stands: 0 in the natural order of segment 0, and flags for all the rest, so that the
+lookup of a live id asks one question whatever the policy is.
+
+Invariants: an entry is in the dict if and only if its `_table` is the table, and then in exactly one of the `_orders`
+and `_assigned`, the one that its `_place` says. `_finished` and `_due` hold only entries that are in the dict. `idle`
+counts instances in the dict whose queue is empty while somebody waits in `receive`, `_on_probation` entries in the dict
+that are on probation: none under "lru".
 
 *Lifetime.* A run's end severs what refers from the application's side to the instance (its `receive`, the context of
 its tasks); then an instance that has left the table is freed by reference counts alone, even while somebody keeps its
@@ -52,6 +67,7 @@ import bisect
 import collections
 import itertools
 import math
+import sys
 import threading
 import time
 import types
@@ -88,6 +104,10 @@ KEYS = ("application", "future", "input_queue", "last_used", "scope")
 LOOK_PAST = 32
 #: `put` lets the loop turn once in so many messages.
 BREATH = 64
+#: What `eviction_policy` may be.
+POLICIES = ("lru", "slru")
+#: Flags of an entry's `_place`.
+ASSIGNED, PROBATION = 1, 2
 
 _MISSING: Any = object()
 #: Without a loop every lookup takes the slow path.
@@ -248,7 +268,7 @@ Coroutine.register(Run)
 class Entry:
     """What the table holds: its place in the table's orders."""
 
-    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_scope_id", "_table", "_used")
+    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_place", "_scope_id", "_table", "_used")
 
     def __init__(self, scope_id: Hashable) -> None:
         self._scope_id = scope_id
@@ -256,6 +276,7 @@ class Entry:
         self._used = 0.0
         self._active = 0.0
         self._assigned: tuple[float, int] | None = None
+        self._place = 0
         self._bucket = -1
 
     @property
@@ -860,13 +881,17 @@ def _moment(value: Any) -> float:
 
 
 class Setting:
-    """A checked attribute with a default, kept in the instance's `__dict__` under its own name."""
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name. `changed` is called
+    with the instance after a change."""
 
-    __slots__ = ("check", "default", "name")
+    __slots__ = ("changed", "check", "default", "name")
 
-    def __init__(self, default: Any, check: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self, default: Any, check: Callable[[str, Any], None], changed: Callable[[Any], None] | None = None
+    ) -> None:
         self.default = default
         self.check = check
+        self.changed = changed
         self.name = ""
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -880,11 +905,15 @@ class Setting:
     def __set__(self, instance: Any, value: Any) -> None:
         self.check(self.name, value)
         instance.__dict__[self.name] = value
+        if self.changed is not None:
+            self.changed(instance)
 
     def __delete__(self, instance: Any) -> None:
         if self.name not in instance.__dict__:
             raise AttributeError(self.name)
         del instance.__dict__[self.name]
+        if self.changed is not None:
+            self.changed(instance)
 
 
 def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance:
@@ -919,7 +948,8 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
 
 
 class InstanceTable(MutableMapping[Any, Any]):
-    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first.
+    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
+    the policy "slru" those on probation, then the protected ones.
 
     Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
     """
@@ -934,7 +964,12 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_ghosts",
         "_loop",
         "_loop_dict",
+        "_most_protected",
         "_natural",
+        "_on_probation",
+        "_orders",
+        "_policy",
+        "_segmented",
         "_swept",
         "_thread",
         "_timeout",
@@ -954,7 +989,12 @@ class InstanceTable(MutableMapping[Any, Any]):
     def __init__(self, initial: Mapping[Any, Any] | None = None) -> None:
         self._entries: dict[Any, Any] = {}
         self._natural: collections.OrderedDict[Any, None] = collections.OrderedDict()
-        self._assigned: list[tuple[float, int, Any]] = []
+        self._orders: tuple[collections.OrderedDict[Any, None], ...] = (self._natural, collections.OrderedDict())
+        self._assigned: tuple[list[tuple[float, int, Any]], ...] = ([], [])
+        self._policy = POLICIES[0]
+        self._segmented = False
+        self._most_protected = sys.maxsize
+        self._on_probation = 0
         self._finished: collections.OrderedDict[Any, None] = collections.OrderedDict()
         self._due: dict[int, dict[Any, None]] = {}
         self._timeout: float | None = None
@@ -997,12 +1037,12 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
 
     def _renew(self, entry: Any) -> None:
-        """Moves an entry to the young end of the order."""
-        self._youngest = entry
-        if entry._assigned is None:
-            self._natural.move_to_end(entry)
+        """Moves an entry that was used again to the young end of the order."""
+        if entry._place:
+            self._promote(entry)
         else:
-            self._unassign(entry)
+            self._natural.move_to_end(entry)
+            self._youngest = entry
 
     def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
@@ -1011,6 +1051,8 @@ class InstanceTable(MutableMapping[Any, Any]):
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
+        if self._segmented:
+            self.follow(server)
         instance = ApplicationInstance(server, self.single, scope_id, scope, server.max_queue_size)
         instance._start_in(loop)
         limit = server.max_applications
@@ -1033,21 +1075,48 @@ class InstanceTable(MutableMapping[Any, Any]):
         """The entry, or None, without counting as a use."""
         return self._entries.get(scope_id)
 
+    def follow(self, server: StatelessServer) -> None:
+        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
+
+        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
+        """
+        policy = server.eviction_policy
+        if policy is not self._policy:
+            if policy not in POLICIES:
+                raise ValueError(f"eviction_policy={policy!r}: accepted are {' and '.join(map(repr, POLICIES))}")
+            self._policy = policy
+            if self._segmented != (policy == "slru"):
+                self._segmented = not self._segmented
+                if not self._segmented:
+                    self._unite()
+        if self._segmented:
+            limit = server.max_applications
+            self._most_protected = sys.maxsize if limit is None else limit * 4 // 5
+            self._demote()
+
+    @property
+    def protected(self) -> int:
+        """How many entries are in the protected segment; under "lru" all."""
+        return len(self._entries) - self._on_probation
+
     def touch(self, entry: Any) -> None:
-        """Moves an entry to the young end of the order."""
+        """Moves an entry that was used again to the young end of the order."""
         entry._used = time.time()
         entry._active = time.monotonic()
         self._renew(entry)
 
     def add(self, entry: Any) -> None:
-        """Enters an entry whose id is free, as the youngest."""
+        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
         entry._used = time.time()
         entry._active = time.monotonic()
         self._entries[entry._scope_id] = entry
         entry._table = self
         self._version += 1
-        self._natural[entry] = None
-        self._youngest = entry
+        if self._segmented:
+            self._link(entry, PROBATION)
+        else:
+            self._natural[entry] = None
+            self._youngest = entry
         if entry._state == DONE if type(entry) is ApplicationInstance else entry.ended:
             self._finished[entry] = None
         if self._timeout is not None:
@@ -1064,14 +1133,10 @@ class InstanceTable(MutableMapping[Any, Any]):
             return False
         del self._entries[entry._scope_id]
         entry._table = None
-        if entry is self._youngest:
-            self._youngest = None
         self._version += 1
-        if entry._assigned is None:
-            del self._natural[entry]
-        else:
-            self._drop_assigned(entry)
-            entry._used, entry._assigned = entry._assigned[0], None
+        if entry._assigned is not None:
+            entry._used = entry._assigned[0]
+        self._take_out(entry)
         self._finished.pop(entry, None)
         if entry._bucket != -1:
             self._unschedule(entry)
@@ -1084,14 +1149,21 @@ class InstanceTable(MutableMapping[Any, Any]):
         return True
 
     def victim(self, spared: Any = None) -> Any:
-        """The entry that is to make room: a finished one; else the least recently used idle one, looking past a
-        bounded number of busy ones; else the least recently used. Never `spared`, while there is another."""
+        """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
+        recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
+        `spared`, while there is another."""
         for entry in self._finished:
             if entry is not spared:
                 return entry
         self._settle_few()
+        found = self._victim_in(1, spared) if self._on_probation else None
+        if found is None:
+            found = self._victim_in(0, spared)
+        return spared if found is None and spared is not None and spared._table is self else found
+
+    def _victim_in(self, segment: int, spared: Any) -> Any:
         first = None
-        for looked, entry in enumerate(self._in_order()):
+        for looked, entry in enumerate(self._in_order(segment)):
             if entry is spared:
                 continue
             if entry.idle:
@@ -1100,7 +1172,7 @@ class InstanceTable(MutableMapping[Any, Any]):
                 first = entry
             if looked >= LOOK_PAST:
                 break
-        return spared if first is None and spared is not None and spared._table is self else first
+        return first
 
     def pop_finished(self) -> Any:
         """An entry whose run has ended, no longer listed as such; None if there is none."""
@@ -1121,9 +1193,15 @@ class InstanceTable(MutableMapping[Any, Any]):
         return list(self._entries.values())
 
     def keep(self, entry: Any) -> None:
-        """An override refused to delete this entry: that counts as a use."""
+        """An override refused to delete this entry: that counts as a use, but promotes nobody."""
         if entry._table is self:
-            self.touch(entry)
+            if entry._place & PROBATION:
+                self._take_out(entry)
+                self._link(entry, PROBATION)
+                entry._used = time.time()
+                entry._active = time.monotonic()
+            else:
+                self.touch(entry)
             if self._timeout is not None:
                 if entry._bucket != -1:
                     self._unschedule(entry)
@@ -1195,27 +1273,87 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     # Order
 
-    def _assign(self, entry: Any, moment: float) -> None:
-        if entry is self._youngest:
-            self._youngest = None
-        if entry._assigned is None:
-            del self._natural[entry]
+    def _link(self, entry: Any, segment: int) -> None:
+        """Enters what stands nowhere at the young end of a natural order; `segment`: PROBATION or 0."""
+        entry._place = segment
+        if segment:
+            self._on_probation += 1
+            self._orders[1][entry] = None
         else:
-            self._drop_assigned(entry)
-        entry._assigned = (moment, next(_sequence))
-        bisect.insort(self._assigned, (*entry._assigned, entry))
+            self._natural[entry] = None
+            self._youngest = entry
+
+    def _link_assigned(self, entry: Any, assigned: tuple[float, int], segment: int) -> None:
+        """The same where its `last_used` was assigned."""
+        entry._assigned = assigned
+        entry._place = ASSIGNED | segment
+        if segment:
+            self._on_probation += 1
+        bisect.insort(self._assigned[segment >> 1], (*assigned, entry))
+
+    def _take_out(self, entry: Any) -> None:
+        """Out of whichever order it stands in."""
+        place = entry._place
+        if place & ASSIGNED:
+            assigned = self._assigned[place >> 1]
+            del assigned[bisect.bisect_left(assigned, entry._assigned)]
+            entry._assigned = None
+        else:
+            del self._orders[place >> 1][entry]
+            if entry is self._youngest:
+                self._youngest = None
+        if place & PROBATION:
+            self._on_probation -= 1
+        entry._place = 0
+
+    def _promote(self, entry: Any) -> None:
+        """A use of what was assigned, or is on probation."""
+        self._take_out(entry)
+        self._link(entry, 0)
+        if self._segmented:
+            self._demote()
+
+    def _demote(self) -> None:
+        """Those that the protected segment has no room for go on probation."""
+        while self.protected > self._most_protected:
+            entry = next(self._in_order(0), None)
+            if entry is None or self.protected <= self._most_protected:
+                # The look at it has put one on probation.
+                continue
+            assigned = entry._assigned
+            self._take_out(entry)
+            if assigned is None:
+                self._link(entry, PROBATION)
+            else:
+                self._link_assigned(entry, assigned, PROBATION)
+
+    def _unite(self) -> None:
+        """One segment, ordered by the time of use, which both had in common."""
+        natural = sorted((*self._orders[1], *self._natural), key=lambda entry: entry._used)
+        assigned = sorted((*self._assigned[1], *self._assigned[0]))
+        for entry in natural:
+            entry._place = 0
+        for _, _, entry in assigned:
+            entry._place = ASSIGNED
+        self._orders[1].clear()
+        self._natural.clear()
+        self._natural.update(dict.fromkeys(natural))
+        self._assigned[1].clear()
+        self._assigned[0][:] = assigned
+        self._on_probation = 0
+        self._youngest = None
+
+    def _assign(self, entry: Any, moment: float) -> None:
+        segment = entry._place & PROBATION
+        if self._segmented and moment < (entry._used if entry._assigned is None else entry._assigned[0]):
+            # Whoever sets it back wants it to go before others.
+            segment = PROBATION
+        self._take_out(entry)
+        self._link_assigned(entry, (moment, next(_sequence)), segment)
         entry._active = time.monotonic() - max(0.0, time.time() - moment)
         if self._timeout is not None:
             self._unschedule(entry)
             self._schedule(entry, entry._active + self._timeout)
-
-    def _unassign(self, entry: Any) -> None:
-        self._drop_assigned(entry)
-        entry._assigned = None
-        self._natural[entry] = None
-
-    def _drop_assigned(self, entry: Any) -> None:
-        del self._assigned[bisect.bisect_left(self._assigned, entry._assigned)]
 
     @property
     def foreign(self) -> int:
@@ -1238,16 +1376,17 @@ class InstanceTable(MutableMapping[Any, Any]):
                 return False
         return True
 
-    def _in_order(self) -> Iterator[Any]:
-        """The entries, least recently used first, for as long as nothing but this changes the order."""
-        natural = iter(self._natural)
+    def _in_order(self, segment: int) -> Iterator[Any]:
+        """A segment's entries, least recently used first, for as long as nothing but this changes the order."""
+        natural = iter(self._orders[segment])
+        assigned = self._assigned[segment]
         young = next(natural, None)
         index = 0
         moved = 0
         while True:
-            assigned = self._assigned[index] if index < len(self._assigned) else None
-            if assigned is not None and (young is None or assigned[0] <= young._used):
-                entry = assigned[2]
+            first = assigned[index] if index < len(assigned) else None
+            if first is not None and (young is None or first[0] <= young._used):
+                entry = first[2]
                 if moved < LOOK_PAST and not self._settled(entry):
                     moved += 1
                     continue
@@ -1259,15 +1398,22 @@ class InstanceTable(MutableMapping[Any, Any]):
             else:
                 return
 
+    def _oldest(self) -> Any:
+        """The first entry in order, or None."""
+        return next(itertools.chain(self._in_order(1), self._in_order(0)), None)
+
     def _keys_in_order(self) -> list[Any]:
         for foreign in self._foreign:
             self._settled(foreign)
-        natural = list(self._natural)
-        if not self._assigned:
+        return self._keys_of(1) + self._keys_of(0)
+
+    def _keys_of(self, segment: int) -> list[Any]:
+        natural = list(self._orders[segment])
+        if not self._assigned[segment]:
             return [entry.scope_id for entry in natural]
         merged: list[Any] = []
         index = 0
-        for moment, _, entry in self._assigned:
+        for moment, _, entry in self._assigned[segment]:
             while index < len(natural) and natural[index]._used < moment:
                 merged.append(natural[index].scope_id)
                 index += 1
@@ -1361,7 +1507,7 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _iterate(self) -> Iterator[Any]:
         version = self._version
         self._settle_few()
-        first = next(self._in_order(), None)
+        first = self._oldest()
         if first is None:
             return
         # The oldest one is had for nothing; only who goes on pays for a list.
@@ -1379,10 +1525,11 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def popitem(self) -> tuple[Any, Any]:
         """Removes and returns the least recently used entry; KeyError if the table is empty."""
-        for entry in self._in_order():
-            self._vanish(entry)
-            return entry.scope_id, entry.public
-        raise KeyError("popitem(): the table is empty")
+        entry = self._oldest()
+        if entry is None:
+            raise KeyError("popitem(): the table is empty")
+        self._vanish(entry)
+        return entry.scope_id, entry.public
 
     def clear(self) -> None:
         for entry in self.entries():

@@ -106,6 +106,7 @@ class Life:
         if single is None or server.application is not table.application:
             single = as_single_callable(server.application)
             table.single, table.application = single, server.application
+        table.follow(server)
         instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
         if self.closing_ids and scope_id in self.closing_ids:
             self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
@@ -155,8 +156,8 @@ class Life:
         if type(entry) is ForeignEntry:
             queue = entry.details.get("input_queue")
             if queue is not None:
-                entry.details["last_used"] = time.time()
                 table.touch(entry)
+                entry.details["last_used"] = entry._used
                 table.reused += 1
             return queue
         if entry._loop is None:
@@ -240,6 +241,7 @@ class Life:
 
     def make_room(self, server: StatelessServer, limit: int) -> None:
         table = self.table
+        table.follow(server)
         # An override may itself create instances, and so make room again: the refusals of all count together.
         if not self._making_room:
             self._refusals = 0
@@ -315,6 +317,7 @@ class Life:
         victim, self._victim = self._victim, None
         if victim is not None:
             return self.dismiss(server, victim)
+        self.table.follow(server)
         victim = self.table.victim(self.asking(server))
         if victim is None:
             return Deletion(False)
@@ -519,6 +522,7 @@ class Life:
         if instance._begun:
             raise RuntimeError(f"the application of scope_id {instance.scope_id!r} was run by the server and has ended")
         server = instance._server
+        table.follow(server)
         if here is None:
             limit = server.max_applications
             if limit is not None and table.size() >= limit:
@@ -531,6 +535,8 @@ class Life:
         if instance._task is None or instance._task.done():
             instance._start(asyncio.get_running_loop())
         table.add(instance)
+        # Not a newcomer.
+        table.touch(instance)
 
     # Waiting
 

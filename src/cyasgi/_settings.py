@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ._backend import Setting
+from ._backend import POLICIES, Setting
 
 #: Bounds and default of `application_checker_interval`, in seconds.
 INTERVAL_DEFAULT = 0.1
@@ -66,6 +66,14 @@ def check_shutdown_timeout(name: str, value: Any) -> None:
         raise _refuse(ValueError, name, value, accepted)
 
 
+def check_eviction_policy(name: str, value: Any) -> None:
+    accepted = " or ".join(map(repr, POLICIES))
+    if not isinstance(value, str):
+        raise _refuse(TypeError, name, value, accepted)
+    if value not in POLICIES:
+        raise _refuse(ValueError, name, value, accepted)
+
+
 def clamped_interval(value: Any) -> float:
     """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
     if not _number(value) or math.isnan(seconds := _seconds(value)):
@@ -73,11 +81,23 @@ def clamped_interval(value: Any) -> float:
     return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
 
 
+def segments_changed(server: Any) -> None:
+    """The policy, or the bound of the protected segment: for a table that is there already."""
+    life = server.__dict__.get("_cyasgi")
+    if life is not None:
+        life.table.follow(server)
+
+
 CHECKS: dict[str, Callable[[str, Any], None]] = {
     "max_applications": check_max_applications,
     "max_queue_size": check_max_queue_size,
+    "eviction_policy": check_eviction_policy,
     "idle_timeout": check_idle_timeout,
     "shutdown_timeout": check_shutdown_timeout,
+}
+CHANGED: dict[str, Callable[[Any], None]] = {
+    "eviction_policy": segments_changed,
+    "max_applications": segments_changed,
 }
 
 
@@ -88,6 +108,6 @@ def adopt_class_settings(cls: type) -> None:
         if value is Setting or hasattr(type(value), "__get__"):
             continue
         check(name, value)
-        setting = Setting(value, check)
+        setting = Setting(value, check, CHANGED.get(name))
         setting.__set_name__(cls, name)
         setattr(cls, name, setting)

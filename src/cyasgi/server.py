@@ -15,10 +15,12 @@ from ._reports import logger
 from ._running import Running, request_stop, run_in_own_loop
 from ._settings import (
     adopt_class_settings,
+    check_eviction_policy,
     check_idle_timeout,
     check_max_applications,
     check_max_queue_size,
     check_shutdown_timeout,
+    segments_changed,
 )
 
 
@@ -30,6 +32,7 @@ class _NewLife:
             return self
         life = instance.__dict__["_cyasgi"] = Life()
         instance.__dict__["_cyasgi_table"] = life.table
+        life.table.follow(instance)
         return life
 
 
@@ -53,7 +56,8 @@ class StatelessServer:
         application: an ASGI application: a single callable (ASGI 3), a double callable (ASGI 2), or a plain callable
             that returns a coroutine. May be replaced at run time.
         max_applications: how many instances the table keeps at most; None for no limit. At the limit a finished
-            instance goes first, then the least recently used idle one, then the least recently used.
+            instance goes first, then the least recently used idle one, then the least recently used; see
+            `eviction_policy`.
 
     Raises:
         TypeError, ValueError: `max_applications` is neither None nor an int of at least 1.
@@ -69,7 +73,13 @@ class StatelessServer:
     #: Messages that the queue of an instance made from now on holds at most; 0 for no bound.
     max_queue_size: int = Setting(0, check_max_queue_size)  # type: ignore[assignment]
     #: Instances that the table keeps at most; None for no limit.
-    max_applications: int | None = Setting(1000, check_max_applications)  # type: ignore[assignment]
+    max_applications: int | None = Setting(1000, check_max_applications, segments_changed)  # type: ignore[assignment]
+    #: Who makes room first: "lru", the least recently used; or "slru", which resists floods of ids that never come
+    #: again: a new instance is on probation and is promoted when it is looked up again. Those on probation make room
+    #: for each other, the least recently used first, and for nobody else does a protected one go. At most four fifths
+    #: of `max_applications` are protected; those beyond, least recently used first, go on probation again. May be
+    #: changed at any time: under "slru" those that are there begin as protected ones.
+    eviction_policy: str = Setting("lru", check_eviction_policy, segments_changed)  # type: ignore[assignment]
 
     _cyasgi: Life = _NewLife()  # type: ignore[assignment]
     _cyasgi_table: InstanceTable = _NewTable()  # type: ignore[assignment]
@@ -84,7 +94,8 @@ class StatelessServer:
 
     @property
     def application_instances(self) -> InstanceTable:
-        """The table: a MutableMapping from scope_id to instance, least recently used first."""
+        """The table: a MutableMapping from scope_id to instance, least recently used first; under the eviction policy
+        "slru" those on probation first, then the protected ones."""
         return self._cyasgi_table
 
     @application_instances.setter
@@ -95,6 +106,7 @@ class StatelessServer:
         self._cyasgi.table = table
         table.closing_ids = self._cyasgi.closing_ids
         self.__dict__["_cyasgi_table"] = table
+        table.follow(self)
 
     # Running
 
