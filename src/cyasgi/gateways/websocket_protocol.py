@@ -1,0 +1,433 @@
+"""The asyncio protocol of a WebSocket, from the request that asks for it to the end of its connection.
+
+What waits is bounded in each direction. The application's queue holds one message; behind it wait at most
+`max_websocket_queue` messages or `QUEUED_BYTES`, and behind those the bytes as they came, of which no more are read. An
+application that sends faster than the client takes waits in ``send``. A client that takes nothing for
+`websocket_ping_timeout` seconds, or from which nothing comes for as long after a ping, is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket
+from .feeding import when_room
+
+if TYPE_CHECKING:
+    from ..wire.http import Scope
+    from ..wire.http_request import Request
+    from .http import HTTPServer
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of messages that wait for the application before no more are read.
+QUEUED_BYTES = 65_536
+#: Bytes that a client may send before its WebSocket is accepted.
+EARLY_BYTES = 65_536
+#: Seconds for which a connection that we ended is still read, so that the client gets to see why.
+LINGER = 2.0
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """A WebSocket; the id of its instance in the server's table.
+
+    Args:
+        server: whose connection it is.
+        scope: the ``websocket`` scope.
+        request: the request that asks for it.
+        rest: the bytes that came behind that.
+    """
+
+    __slots__ = (
+        "_alive",
+        "_backlog",
+        "_backlog_bytes",
+        "_disconnected",
+        "_hooked",
+        "_instance",
+        "_limit",
+        "_loop",
+        "_lost",
+        "_overdue",
+        "_reading_paused",
+        "_rest",
+        "_scope",
+        "_stalled",
+        "_task",
+        "_unsent",
+        "_waiters",
+        "_writing_paused",
+        "heard",
+        "request",
+        "server",
+        "transport",
+        "websocket",
+    )
+    transport: Any
+    websocket: WebSocket
+
+    def __init__(self, server: HTTPServer, scope: Scope, request: Request, rest: bytes) -> None:
+        self.server = server
+        self.request = request
+        self._scope: Scope | None = scope
+        self._rest = rest
+        self._loop = asyncio.get_running_loop()
+        self._instance: Any = None
+        self._task: Any = None
+        #: Messages that wait for room in the instance's queue, and the bytes in them.
+        self._backlog: deque[Message] = deque()
+        self._backlog_bytes = 0
+        self._limit = server.max_websocket_queue
+        #: Whether we are told when the application takes a message.
+        self._hooked = False
+        #: Whether ``websocket.disconnect`` was put into the queue, or nobody is there to receive it.
+        self._disconnected = False
+        self._lost = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        #: Whether anything came since the last ping.
+        self.heard = False
+        #: Bytes that waited to be sent when they were last looked at.
+        self._unsent = 0
+        #: Deadlines: of the handshakes, of the next ping or its answer, of a client that takes nothing.
+        self._overdue: Any = None
+        self._alive: Any = None
+        self._stalled: Any = None
+
+    def __repr__(self) -> str:
+        return f"<websocket {id(self):#x}>"
+
+    # Beginning.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        server, scope = self.server, self._scope
+        assert scope is not None
+        scope.connection = self
+        server.connection_opened(self)
+        self._overdue = server.deadlines.at(server.websocket_handshake_timeout, self._late)
+        websocket = self.websocket = WebSocket(
+            self.request.headers,
+            max_message_size=server.max_websocket_message_size,
+            compression=server.websocket_compression,
+        )
+        limit = server.max_applications
+        if websocket.phase == CONNECTING:
+            if limit is not None and len(server.application_instances) >= limit and server.refuse_request(scope):
+                server.refused += 1
+                websocket.stop(1013, status=503)
+            else:
+                self._begin(scope)
+        self._flush()
+        if websocket.ended:
+            self._finish()
+        elif self._rest:
+            self.data_received(self._rest)
+        self._rest = b""
+
+    def _begin(self, scope: Scope) -> None:
+        try:
+            instance = self._instance = self.server.get_or_create_application_instance(self, scope)
+            self._task = instance.future
+            self._task.add_done_callback(self._application_ended, context=self.server.outside)
+            instance.put_nowait({"type": "websocket.connect"})
+        except Exception:
+            logger.exception("a WebSocket could not be begun")
+            self.websocket.stop(1011)
+
+    # Reading.
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        self.websocket.receive_data(data)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Gives the application what has come, as far as there is room for it."""
+        websocket = self.websocket
+        instance = self._instance
+        while not self._full():
+            message = websocket.next_message()
+            if message is None:
+                break
+            if not self._backlog and not instance.full():
+                instance.put_nowait(message)
+            else:
+                self._put_behind(message)
+        self._flush()
+        if websocket.ended:
+            self._finish()
+        elif websocket.unfinished:
+            self._pause_reading()
+            self._loop.call_soon(self._pump, context=self.server.outside)
+        elif self._full() or (websocket.phase == CONNECTING and websocket.buffered > EARLY_BYTES):
+            if websocket.buffered:
+                self._pause_reading()
+        elif self._reading_paused:
+            self._resume_reading()
+
+    def _full(self) -> bool:
+        # The queue's own place is one of those that were asked for.
+        waiting = len(self._backlog) + 1
+        return (
+            waiting > 1
+            and (waiting >= self._limit or self._backlog_bytes >= QUEUED_BYTES)
+            and self.websocket.phase == OPEN
+        )
+
+    def _put_behind(self, message: Message) -> None:
+        self._backlog.append(message)
+        self._backlog_bytes += _size(message)
+        if not self._hooked:
+            self._hooked = True
+            when_room(self._instance, self.server.outside, self._taken)
+
+    def _taken(self) -> None:
+        """The application has taken a message, or has ended."""
+        self._hooked = False
+        instance, backlog = self._instance, self._backlog
+        if instance is None or instance.ended:
+            return
+        while backlog and not instance.full():
+            message = backlog.popleft()
+            self._backlog_bytes -= _size(message)
+            instance.put_nowait(message)
+        if backlog:
+            self._hooked = True
+            when_room(instance, self.server.outside, self._taken)
+        if self._reading_paused and not self._lost:
+            self._pump()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            # The event loop keeps the context that it is called in for as long as it reads.
+            self.server.outside.copy().run(self.transport.resume_reading)
+
+    def eof_received(self) -> bool:
+        """A client that closes its half has gone: nothing in RFC 6455 makes sense of it."""
+        self.websocket.receive_eof()
+        self._disconnect()
+        if not self._lost:
+            self._overdue.move(LINGER)
+        return False
+
+    # Writing.
+
+    async def send(self, message: Any) -> None:
+        """Takes a message of the application; waits while the client takes no more.
+
+        Raises:
+            TypeError, ValueError, RuntimeError, WebSocketClosed: as `cyasgi.wire.websocket.WebSocket.send` says.
+        """
+        while self._writing_paused:
+            await self._writable()
+        websocket = self.websocket
+        phase = websocket.phase
+        data = websocket.send(message)
+        if data:
+            self.transport.write(data)
+        if websocket.phase != phase:
+            self._changed(websocket.phase)
+        while self._writing_paused:
+            await self._writable()
+
+    def _changed(self, phase: int) -> None:
+        """The application has accepted, closed or answered."""
+        server = self.server
+        if phase == OPEN:
+            self._overdue.move(None)
+            if server.websocket_ping_interval is not None:
+                self._alive = server.deadlines.at(server.websocket_ping_interval, self._ping)
+            if self.websocket.buffered or self._reading_paused:
+                self._pump()
+        elif phase == CLOSING:
+            self._closing()
+        elif phase == CLOSED:
+            self._finish()
+
+    def _flush(self) -> None:
+        data = self.websocket.data_to_send()
+        if data and not self._lost:
+            self.transport.write(data)
+
+    async def _writable(self) -> None:
+        """Returns when writing was resumed, or the connection closed. Look again then: others may have been faster."""
+        # A future for each: cancelling one who waits must not reach the others.
+        future = self._loop.create_future()
+        self._waiters.append(future)
+        await future
+
+    def _wake(self) -> None:
+        while self._waiters:
+            future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        self.websocket.hold_pongs()
+        self._unsent = self.transport.get_write_buffer_size()
+        if self.server.websocket_ping_timeout is not None:
+            self._stalled = self.server.deadlines.at(self.server.websocket_ping_timeout, self._look)
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        self.websocket.release_pongs()
+        self._flush()
+        self._wake()
+
+    def _look(self) -> None:
+        """Nothing more could be sent for a while: has the client taken anything?"""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent < self._unsent:
+            self._unsent = unsent
+            self._stalled.move(self.server.websocket_ping_timeout)
+        else:
+            self._abort()
+
+    # Signs of life.
+
+    def _ping(self) -> None:
+        if self.websocket.phase != OPEN:
+            return
+        self.heard = False
+        if not self._writing_paused:
+            self.websocket.ping()
+            self._flush()
+        timeout = self.server.websocket_ping_timeout
+        if timeout is None:
+            self._alive.move(self.server.websocket_ping_interval)
+        else:
+            self._alive.callback = self._answered
+            self._alive.move(timeout)
+
+    def _answered(self) -> None:
+        if self.heard or self._reading_paused or self._writing_paused:
+            # What we do not read, or cannot send, is no fault of the client's; see `_look`.
+            self._alive.callback = self._ping
+            self._alive.move(self.server.websocket_ping_interval or 0)
+        elif self.websocket.stop(1011, "keepalive ping timeout"):
+            self.websocket.receive_eof()
+            self._flush()
+            self._finish()
+
+    # The end.
+
+    def _late(self) -> None:
+        """A deadline was met: of the handshake, of the closing handshake, or of the last bytes."""
+        phase = self.websocket.phase
+        if phase == CONNECTING or phase == RESPONDING:
+            logger.warning("a WebSocket was not accepted within %s seconds", self.server.websocket_handshake_timeout)
+            self.websocket.stop(1011, status=504)
+            self._flush()
+            self._finish()
+        else:
+            self._abort()
+
+    def _closing(self) -> None:
+        """We have sent a close frame; now the client is to answer."""
+        self._overdue.move(self.server.websocket_close_timeout)
+        # Whatever waits is dropped, so that the answer behind it is seen.
+        self._pump()
+
+    def begin_shutdown(self) -> None:
+        """The server stops (RFC 6455 section 7.4.1, and IANA's registry for 1012)."""
+        self._stop(1012, "service restart")
+
+    def _stop(self, code: int, reason: str = "") -> None:
+        if not self.websocket.stop(code, reason):
+            return
+        self._flush()
+        self._disconnect()
+        if self.websocket.phase == CLOSING:
+            self._closing()
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Closes the connection in a way that lets the client read what was written.
+
+        Bytes that come to a closed socket make the system reset the connection, and the client's system then throws
+        away what it has not read yet.
+        """
+        self._disconnect()
+        if self._lost or self.transport.is_closing():
+            return
+        self._overdue.move(LINGER)
+        if self.websocket.clean or not self.transport.can_write_eof():
+            self.transport.close()
+        else:
+            self._resume_reading()
+            self.transport.write_eof()
+
+    def _abort(self) -> None:
+        self.websocket.receive_eof()
+        self._disconnect()
+        if not self._lost:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._writing_paused = False
+        for deadline in (self._overdue, self._alive, self._stalled):
+            if deadline is not None:
+                deadline.cancel()
+        self._overdue = self._alive = self._stalled = None
+        self.websocket.receive_eof()
+        self._disconnect()
+        self._wake()
+        self.server.connection_closed(self)
+        if self._task is None:
+            self._release()
+
+    def _disconnect(self) -> None:
+        """Tells the application, once, behind all that it was sent."""
+        instance = self._instance
+        if self._disconnected or instance is None or instance.ended:
+            return
+        self._disconnected = True
+        message = self.websocket.disconnect()
+        if not self._backlog and not instance.full():
+            instance.put_nowait(message)
+        else:
+            self._put_behind(message)
+
+    def _application_ended(self, task: Any) -> None:
+        self._task = None
+        self._disconnected = True
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        if task.cancelled():
+            self._stop(1001, "going away")
+        elif task.exception() is not None:
+            self._stop(1011, "internal error")
+        else:
+            if self.websocket.phase == CONNECTING or self.websocket.phase == RESPONDING:
+                logger.error("the application returned without having answered a WebSocket")
+            self._stop(1000)
+        if self._lost:
+            self._release()
+
+    def _release(self) -> None:
+        """Connection and application have ended: nothing refers to anything any more."""
+        if self._scope is not None:
+            self._scope.connection = None
+        self._instance = self._scope = None
+
+
+def _size(message: Message) -> int:
+    data = message.get("bytes")
+    return len(message.get("text", "")) if data is None else len(data)

@@ -1,0 +1,306 @@
+"""Frames of a WebSocket in, messages out; messages in, frames out. Sans-I/O (RFC 6455 section 5, RFC 7692).
+
+The protocol is the `websockets` library's: fragments, compression, pings, close frames, and all that a server sends when
+it fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a time,
+when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; what must be
+refused is refused at the head of its frame, before its payload is waited for; and the usual frame, a whole message that
+is not compressed, goes past the library, which costs three times as much.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+from struct import pack
+
+from websockets.extensions import Extension
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.protocol import SEND_EOF, State
+from websockets.server import ServerProtocol
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+#: The library tells of each connection's end at INFO; these are for who wants to see frames.
+logger = logging.getLogger(__name__)
+
+#: Frames that one call of `next_message` looks at, while they make no message.
+FRAMES_A_CALL = 256
+#: Fragments that a message may come in. With a message of the default limit they have 64 bytes each.
+MAX_FRAGMENTS = 16_384
+
+#: First bytes of frames: FIN, the reserved bits, the opcode. Control frames are never fragmented (section 5.5).
+PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
+#: With permessage-deflate the first frame of a message may have RSV1 set (RFC 7692 section 6).
+DEFLATE_FIRST = PLAIN_FIRST | {0x41, 0x42, 0xC1, 0xC2}
+
+WHOLE_TEXT, WHOLE_BINARY, WHOLE_PING = 0x81, 0x82, 0x89
+DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+OPEN, CLOSING, CLOSED = range(3)
+
+new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Frames:
+    """The frames of one open WebSocket, seen from the server.
+
+    Feed what came by `receive_data`, ask `next_message` until it gives None, and send what `data_to_send` gives after
+    each call of anything. When `ended` is true the TCP connection is to be closed once that has been sent.
+
+    Args:
+        extensions: as the handshake negotiated them.
+        max_message_size: longest message accepted, in bytes after decompression; None for no limit.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_decoder",
+        "_first",
+        "_fragments",
+        "_hold_pongs",
+        "_parts",
+        "_plain",
+        "_pong",
+        "_protocol",
+        "_room",
+        "_start",
+        "close_code",
+        "close_reason",
+        "ended",
+        "max_message_size",
+        "state",
+        "unfinished",
+    )
+
+    def __init__(self, extensions: list[Extension], max_message_size: int | None) -> None:
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message_size, logger=logger)
+        self._protocol.extensions = extensions
+        self._first = DEFLATE_FIRST if extensions else PLAIN_FIRST
+        self._plain = not extensions
+        self.max_message_size = float("inf") if max_message_size is None else max_message_size
+        self._buffer: bytes | bytearray = b""
+        #: Where in the buffer the next frame begins.
+        self._start = 0
+        #: The fragmented message in the making: text as far as it is decoded, or bytes; None if there is none.
+        self._parts: list[str] | bytearray | None = None
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._fragments = 0
+        #: Bytes that the message in the making may still get.
+        self._room = self.max_message_size
+        self._hold_pongs = False
+        self._pong: bytes | None = None
+        #: OPEN; CLOSING once we have sent a close frame; CLOSED when nothing that comes matters any more.
+        self.state = OPEN
+        self.ended = False
+        #: True if `next_message` gave None although there may be another message: to let others have their turn.
+        self.unfinished = False
+        #: What the close frame said that ended the connection: the client's, or ours if it broke the protocol.
+        self.close_code = 1006
+        self.close_reason = ""
+
+    # From the client.
+
+    def receive_data(self, data: bytes) -> None:
+        """Takes in what came."""
+        if self.state == CLOSED:
+            return
+        if self._start == len(self._buffer):
+            self._buffer = data
+            self._start = 0
+            return
+        if type(self._buffer) is bytes:
+            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+        else:
+            del self._buffer[: self._start]  # type: ignore[union-attr]
+        self._start = 0
+        self._buffer += data
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that came and were not looked at."""
+        return len(self._buffer) - self._start
+
+    def next_message(self) -> str | bytes | None:
+        """The next message; None if there is none, or not yet (see `unfinished`), or the connection was closed."""
+        self.unfinished = False
+        for _ in range(FRAMES_A_CALL):
+            buffer, start = self._buffer, self._start
+            available = len(buffer) - start
+            if available < 2 or self.state == CLOSED:
+                return None
+            first, length = buffer[start], buffer[start + 1] - 0x80
+            if first not in self._first or length < 0:
+                self._refuse_head(first, length)
+                return None
+            header = 6
+            if length > 125:
+                if first & 8:
+                    self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
+                    return None
+                size = 2 if length == 126 else 8
+                header += size
+                if available < 2 + size:
+                    return None
+                length = int.from_bytes(buffer[start + 2 : start + 2 + size], "big")
+                if length < (126 if size == 2 else 0x1_0000) or length >> 63:
+                    self.fail(CloseCode.PROTOCOL_ERROR, "payload length not in its shortest form")
+                    return None
+            if length > self._room and not first & 8:
+                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self.max_message_size} bytes")
+                return None
+            if available < header + length:
+                return None
+            payload = start + header
+            self._start = end = payload + length
+            if end == len(buffer):
+                self._buffer, self._start = b"", 0
+            if self._parts is None and self.state == OPEN and (first == WHOLE_TEXT or first == WHOLE_BINARY):
+                data = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
+                if first == WHOLE_BINARY:
+                    return data
+                try:
+                    return data.decode()
+                except UnicodeDecodeError as error:
+                    self._bad_text(error)
+                    return None
+            if first == WHOLE_PING and self._hold_pongs:
+                self._pong = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
+                continue
+            message = self._by_library(buffer if available == end - start and not start else buffer[start:end])
+            if message is not None and self.state == OPEN:
+                return message
+        self.unfinished = True
+        return None
+
+    def _by_library(self, frame: bytes | bytearray) -> str | bytes | None:
+        """What one whole frame completes, if it does."""
+        protocol = self._protocol
+        protocol.receive_data(frame)
+        message: str | bytes | None = None
+        for event in protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in DATA:
+                message = self._fragment(event)
+        if protocol.parser_exc is not None:
+            self._failed()
+        elif protocol.close_rcvd is not None:
+            self._end(protocol.close_rcvd.code, protocol.close_rcvd.reason)
+        return message
+
+    def _fragment(self, frame: Frame) -> str | bytes | None:
+        """A frame of a message that is fragmented or compressed."""
+        if frame.opcode is not Opcode.CONT:
+            self._parts = [] if frame.opcode is Opcode.TEXT else bytearray()
+            self._decoder = new_decoder() if frame.opcode is Opcode.TEXT else None
+            self._fragments = 0
+            self._room = self.max_message_size
+        self._fragments += 1
+        self._room -= len(frame.data)
+        if self._fragments > MAX_FRAGMENTS:
+            self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} fragments")
+            return None
+        parts = self._parts
+        if self._decoder is not None:
+            try:
+                text = self._decoder.decode(bytes(frame.data), frame.fin)
+            except UnicodeDecodeError as error:
+                self._bad_text(error)
+                return None
+            if text:
+                parts.append(text)  # type: ignore[union-attr, arg-type]
+        else:
+            parts += frame.data  # type: ignore[operator]
+        if not frame.fin:
+            return None
+        self._parts = self._decoder = None
+        self._room = self.max_message_size
+        return "".join(parts) if isinstance(parts, list) else bytes(parts)  # type: ignore[arg-type]
+
+    # What ends the connection.
+
+    def _refuse_head(self, first: int, length: int) -> None:
+        if first & 0x0F not in (0, 1, 2, 8, 9, 10):
+            reason = "invalid opcode"
+        elif length < 0:
+            reason = "frame not masked"
+        elif first & 8 and not first & 0x80:
+            reason = "fragmented control frame"
+        else:
+            reason = "reserved bits must be 0"
+        self.fail(CloseCode.PROTOCOL_ERROR, reason)
+
+    def _bad_text(self, error: UnicodeDecodeError) -> None:
+        self.fail(CloseCode.INVALID_DATA, f"text is not UTF-8: {error.reason}")
+
+    def fail(self, code: int, reason: str) -> None:
+        """Fails the connection (section 7.1.7): a close frame is sent if none was, and nothing is read any more."""
+        self._protocol.fail(code, reason)
+        self._failed()
+
+    def _failed(self) -> None:
+        sent = self._protocol.close_sent
+        if self.state == OPEN and sent is not None:
+            self._end(sent.code, sent.reason)
+        else:
+            self._end(1006, "")
+
+    def receive_eof(self) -> None:
+        """The client will send no more, or the connection is lost."""
+        self._end(1006, "")
+
+    def _end(self, code: int, reason: str) -> None:
+        if self.state != CLOSED:
+            self.state = CLOSED
+            self.ended = True
+            self.close_code, self.close_reason = int(code), reason
+            self._buffer, self._start = b"", 0
+            self._parts = self._decoder = self._pong = None
+
+    # To the client.
+
+    def encode(self, data: str | bytes) -> bytes:
+        """The frame of a message, to be sent after what `data_to_send` gives."""
+        text = isinstance(data, str)
+        payload: bytes = data.encode() if isinstance(data, str) else data
+        if not self._plain:
+            (self._protocol.send_text if text else self._protocol.send_binary)(payload)
+            return self.data_to_send()
+        length = len(payload)
+        first = WHOLE_TEXT if text else WHOLE_BINARY
+        if length < 126:
+            return bytes((first, length)) + payload
+        if length < 0x1_0000:
+            return pack("!BBH", first, 126, length) + payload
+        return pack("!BBQ", first, 127, length) + payload
+
+    def ping(self) -> None:
+        """Asks for a sign of life."""
+        self._protocol.send_ping(b"")
+
+    def close(self, code: int, reason: str) -> None:
+        """Begins the closing handshake."""
+        self._protocol.send_close(code, reason)
+        self.state = CLOSING
+        self._parts = self._decoder = None
+
+    def hold_pongs(self) -> None:
+        """From now on only the latest ping is remembered: the client does not take what we send (section 5.5.3)."""
+        self._hold_pongs = True
+
+    def release_pongs(self) -> None:
+        self._hold_pongs = False
+        pong, self._pong = self._pong, None
+        if pong is not None:
+            self._protocol.send_pong(pong)
+
+    @property
+    def clean(self) -> bool:
+        """Whether close frames went both ways."""
+        return self._protocol.close_rcvd is not None and self._protocol.close_sent is not None
+
+    def data_to_send(self) -> bytes:
+        """What pings, pongs and close frames there are to be sent."""
+        # The library says by an empty one that the connection is to be closed: `ended` does.
+        return b"".join(self._protocol.data_to_send())
