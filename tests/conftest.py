@@ -26,6 +26,8 @@ MODULES = (
     "cyasgi.supervisor",
     "cyasgi.gateways",
     "cyasgi.gateways.datagram",
+    "cyasgi.gateways.http",
+    "cyasgi.gateways.websocket",
     "cyasgi.install",
 )
 #: Seconds after which a test that hangs is given up: far above what any test needs.

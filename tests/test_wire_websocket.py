@@ -95,7 +95,9 @@ def test_accept():
     socket = WebSocket((*HEADERS, (b"sec-websocket-protocol", b"chat, superchat"), (b"sec-websocket-protocol", b"x")))
     assert socket.phase == CONNECTING
     assert socket.subprotocols == ["chat", "superchat", "x"]
-    answer = socket.send({"type": "websocket.accept", "subprotocol": "superchat", "headers": [(b"x-a", b"1"), [b"x-a", b"\xe9"]]})
+    answer = socket.send(
+        {"type": "websocket.accept", "subprotocol": "superchat", "headers": [(b"x-a", b"1"), [b"x-a", b"\xe9"]]}
+    )
     head, *lines = answer.split(b"\r\n")
     assert head == b"HTTP/1.1 101 Switching Protocols"
     assert lines[-2:] == [b"", b""]
@@ -117,7 +119,11 @@ def test_accept():
         ([(b"sec-websocket-key", b"short")], 400, b""),
         ([(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=!")], 400, b""),
         ([(b"sec-websocket-key", b"dGhlIHNhbXBsZQ==")], 400, b""),
-        ([(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")], 400, b""),
+        (
+            [(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")],
+            400,
+            b"",
+        ),
         ([(b"sec-websocket-version", None)], 426, b"sec-websocket-version: 13\r\n"),
         ([(b"sec-websocket-version", b"8")], 426, b"sec-websocket-version: 13\r\n"),
         ([(b"sec-websocket-version", b"13"), (b"sec-websocket-version", b"13")], 426, b"sec-websocket-version: 13\r\n"),
@@ -146,8 +152,16 @@ def test_bad_handshakes(headers, status, more):
     ("offer", "compression", "answer"),
     [
         (b"permessage-deflate", True, b"permessage-deflate; server_max_window_bits=12"),
-        (b"permessage-deflate; client_max_window_bits", True, b"permessage-deflate; server_max_window_bits=12; client_max_window_bits=12"),
-        (b"permessage-deflate; server_no_context_takeover", True, b"permessage-deflate; server_no_context_takeover; server_max_window_bits=12"),
+        (
+            b"permessage-deflate; client_max_window_bits",
+            True,
+            b"permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+        ),
+        (
+            b"permessage-deflate; server_no_context_takeover",
+            True,
+            b"permessage-deflate; server_no_context_takeover; server_max_window_bits=12",
+        ),
         (b"permessage-deflate; unknown=1", True, None),
         (b"x-webkit-deflate-frame, permessage-deflate", True, b"permessage-deflate; server_max_window_bits=12"),
         (b"x-unknown", True, None),
@@ -165,16 +179,23 @@ def test_negotiation_of_compression(offer, compression, answer):
 BAD_ACCEPTS = [
     ({"subprotocol": 7}, TypeError, "'subprotocol' of a 'websocket.accept' message must be a str or None, got 7"),
     ({"subprotocol": "chat"}, ValueError, "subprotocol='chat': accepted is None or what the client offered, []"),
-    ({"headers": [("x", "y")]}, TypeError, "must be a pair of bytes, got ('x', 'y')"),
-    ({"headers": [(b"x y", b"")]}, ValueError, "the header name b'x y' in a 'websocket.accept' message is not a token"),
-    ({"headers": [(b"", b"")]}, ValueError, "not a token"),
-    ({"headers": [(b"x\r\ny", b"")]}, ValueError, "not a token"),
-    ({"headers": [(b"x", b"a\r\nset-cookie: b")]}, ValueError, "has control characters"),
-    ({"headers": [(b"x", b"a\n")]}, ValueError, "has control characters"),
-    ({"headers": [(b"x", b"a\0")]}, ValueError, "has control characters"),
-    ({"headers": [(b"Upgrade", b"h2c")]}, ValueError, "the header b'Upgrade' in a 'websocket.accept' message is the server's to set"),
-    ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "the server's to set"),
-    ({"headers": [(b"content-length", b"5")]}, ValueError, "the server's to set"),
+    ({"headers": [("x", "y")]}, TypeError, "the name of a response header must be bytes, got 'x'"),
+    ({"headers": [(b"x", "y")]}, TypeError, "the value of the response header b'x' must be bytes, got 'y'"),
+    ({"headers": [(b"x", b"y", b"z")]}, ValueError, "too many values"),
+    ({"headers": [(b"x y", b"")]}, ValueError, "b'x y' is not the name of a header"),
+    ({"headers": [(b"", b"")]}, ValueError, "b'' is not the name of a header"),
+    ({"headers": [(b"x\r\ny", b"")]}, ValueError, "is not the name of a header"),
+    ({"headers": [(b"x", b"a\r\nset-cookie: b")]}, ValueError, "contains CR, LF or NUL"),
+    ({"headers": [(b"x", b"a\n")]}, ValueError, "contains CR, LF or NUL"),
+    ({"headers": [(b"x", b"a\0")]}, ValueError, "contains CR, LF or NUL"),
+    (
+        {"headers": [(b"Upgrade", b"h2c")]},
+        ValueError,
+        "the header b'Upgrade' of a 'websocket.accept' message is the server's",
+    ),
+    ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "is the server's to set"),
+    ({"headers": [(b"transfer-encoding", b"chunked")]}, ValueError, "is the server's to set"),
+    ({"headers": [(b"content-length", b"5")]}, ValueError, "is the server's to set"),
 ]
 
 
@@ -189,11 +210,34 @@ def test_bad_accepts(fields, error, says):
     assert socket.send({"type": "websocket.accept"}).startswith(b"HTTP/1.1 101 ")
 
 
+def test_the_servers_own_header_lines():
+    """They are part of every response, unless the application gives its own."""
+    fields = b"\r\ndate: today\r\nserver: cyasgi"
+    for headers, lines in (
+        ([], [b"date: today", b"server: cyasgi"]),
+        ([(b"Date", b"now")], [b"server: cyasgi", b"date: now"]),
+        ([(b"server", b"mine"), (b"x-date", b"x")], [b"date: today", b"x-date: x", b"server: mine"]),
+    ):
+        socket = WebSocket(HEADERS, fields=fields)
+        answer = socket.send({"type": "websocket.accept", "headers": headers}).split(b"\r\n")
+        assert [line for line in answer if line.split(b":")[0] in (b"date", b"server", b"x-date")] == lines
+        socket = WebSocket(HEADERS, fields=fields)
+        socket.send({**START, "headers": headers})
+        assert socket.send(BODY).split(b"\r\n")[1:-4] == [*lines[: len(lines)]]
+    for socket in (
+        WebSocket((), fields=fields),
+        WebSocket(HEADERS[:-2], fields=fields),
+        WebSocket(HEADERS, fields=fields),
+    ):
+        socket.stop(1011)
+        assert socket.data_to_send().split(b"\r\n")[1:3] == [b"date: today", b"server: cyasgi"]
+
+
 def test_close_before_accept():
     """It refuses with 403."""
     socket = WebSocket(HEADERS)
     answer = socket.send({"type": "websocket.close", "code": 4000, "reason": "no"})
-    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n") and b"content-length: 0\r\n" in answer
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n") and answer.endswith(b"\r\n\r\nthe WebSocket was refused\n")
     assert socket.ended
     assert socket.disconnect() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
@@ -236,7 +280,6 @@ def test_response_instead_of_accept(bodies, length, body):
         ({"status": 101}, None, ValueError),
         ({"status": 600}, None, ValueError),
         ({"headers": [(b"x", b"\r\n")]}, None, ValueError),
-        ({"headers": [(b"transfer-encoding", b"chunked")]}, None, ValueError),
         ({"headers": [(b"content-length", b"3")]}, {"body": b"four"}, ValueError),
         ({"headers": [(b"content-length", b"+3")]}, {"body": b"abc"}, ValueError),
         ({"headers": [(b"content-length", b"3"), (b"content-length", b"4")]}, {"body": b"abc"}, ValueError),
@@ -247,9 +290,13 @@ def test_response_instead_of_accept(bodies, length, body):
 def test_bad_responses(start, body, error):
     """A response that cannot be written as it is raises and writes nothing."""
     socket = WebSocket(HEADERS)
-    with pytest.raises(error):
+
+    def respond():
         socket.send({**START, **start})
         socket.send({**BODY, **body})
+
+    with pytest.raises(error):
+        respond()
     assert socket.data_to_send() == b""
     assert socket.stop(1011) and socket.data_to_send().startswith(b"HTTP/1.1 500 ")
 
@@ -300,13 +347,21 @@ def test_send_compressed():
         ({"type": ["x"]}, ValueError, "unknown type of message ['x']"),
         ({"type": "websocket.accept"}, RuntimeError, "'websocket.accept' was sent when the WebSocket was open"),
         (START, RuntimeError, "was sent when the WebSocket was open"),
-        ({"type": "websocket.send"}, TypeError, "must have either 'text', a str, or 'bytes', got NoneType and NoneType"),
+        (
+            {"type": "websocket.send"},
+            TypeError,
+            "must have either 'text', a str, or 'bytes', got NoneType and NoneType",
+        ),
         ({"type": "websocket.send", "text": "x", "bytes": b"x"}, TypeError, "got str and bytes"),
         ({"type": "websocket.send", "text": b"x"}, TypeError, "got bytes and NoneType"),
         ({"type": "websocket.send", "bytes": "x"}, TypeError, "got NoneType and str"),
         ({"type": "websocket.send", "text": "\ud800"}, ValueError, "surrogates not allowed"),
         ({"type": "websocket.close", "code": "1000"}, TypeError, "a close code must be an int, got '1000'"),
-        ({"type": "websocket.close", "code": 1006}, ValueError, "the close code 1006 may not be sent: accepted are 1000 to"),
+        (
+            {"type": "websocket.close", "code": 1006},
+            ValueError,
+            "the close code 1006 may not be sent: accepted are 1000 to",
+        ),
         ({"type": "websocket.close", "code": 999}, ValueError, "the close code 999 may not be sent"),
         ({"type": "websocket.close", "code": 5000}, ValueError, "the close code 5000 may not be sent"),
         ({"type": "websocket.close", "reason": b"x"}, TypeError, "the reason of a close must be a str, got b'x'"),
@@ -449,14 +504,14 @@ def test_lost(prefix):
 
 @pytest.mark.parametrize(
     ("before", "answer"),
-    [([{"type": "websocket.accept"}], [closed(1012, "restart")]), ([], b"HTTP/1.1 503 "), ([START], b"HTTP/1.1 500 ")],
+    [([{"type": "websocket.accept"}], [closed(1012, "restart")]), ([], b"HTTP/1.1 503 "), ([START], b"HTTP/1.1 503 ")],
 )
 def test_stopped_by_the_server(before, answer):
     """The server ends an open WebSocket by a close frame, and refuses one that waits."""
     socket = WebSocket(HEADERS)
     for message in before:
         socket.send(message)
-    assert socket.stop(1012, "restart")
+    assert socket.stop(1012, "restart", status=503)
     data = socket.data_to_send()
     assert data.startswith(answer) if isinstance(answer, bytes) else parse(data) == answer
     assert not socket.stop(1012) and socket.data_to_send() == b""
@@ -509,14 +564,13 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-@pytest.mark.parametrize("extension", [False, True])
-def test_violations(name, extension):
+def test_violations(name):
     """Each is answered with a close frame and the end of the connection, as soon as it can be told."""
     data, code = VIOLATIONS[name]
-    if extension and name == "reserved bit 1":
-        pytest.skip("that bit says compressed, where compression was negotiated")
-    check(text("before") + data, [receive("before")], [closed(code)], *([DEFLATE] * extension))
-    socket = opened(*([DEFLATE] * extension))
+    check(text("before") + data, [receive("before")], [closed(code)])
+    if name != "reserved bit 1":  # which says compressed, where compression was negotiated
+        check(text("before") + data, [receive("before")], [closed(code)], DEFLATE)
+    socket = opened()
     feed(socket, data, text("after"))
     message = socket.disconnect()
     assert message["code"] == code and isinstance(message["reason"], str)
@@ -600,7 +654,11 @@ frames = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.lists(st.one_of(frames, frames, st.binary(max_size=20))).map(b"".join), cuts=st.data(), deflate=st.booleans())
+@given(
+    data=st.lists(st.one_of(frames, frames, st.binary(max_size=20))).map(b"".join),
+    cuts=st.data(),
+    deflate=st.booleans(),
+)
 def test_anything(data, cuts, deflate):
     """Any bytes make messages or end the connection with a documented code, the same however they are cut."""
     headers = [DEFLATE] * deflate

@@ -85,6 +85,19 @@ def _check_server_header(name: str, value: Any) -> None:
         raise _refuse(ValueError, name, value, accepted)
 
 
+class _WebSocketProtocolClass:
+    """Imports the protocol where it is asked for first: nobody else needs the library."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        try:
+            from .websocket_protocol import WebSocketProtocol
+        except ModuleNotFoundError as error:
+            if error.name != "websockets":
+                raise
+            return None
+        return WebSocketProtocol
+
+
 class RequestLife(Life):
     """As a server's Life, but an instance leaves the table at the very end of its run, without the checker."""
 
@@ -157,8 +170,27 @@ class HTTPServer(StatelessServer):
     #: Connections that the system keeps for a listener until they are accepted.
     backlog: int = Setting(2048, _integer(1))  # type: ignore[assignment]
 
-    #: The protocol that WebSockets are handed to; None: they are requests like any other.
-    websocket_protocol_class: ClassVar[Any] = None
+    #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
+    max_websocket_message_size: int | None = Setting(1_048_576, _integer(1, none=True))  # type: ignore[assignment]
+    #: Messages that wait for the application of one WebSocket before no more are read; 64 KiB of them do that too.
+    max_websocket_queue: int = Setting(32, _integer(1))  # type: ignore[assignment]
+    #: Seconds for the application to accept or refuse a WebSocket; beyond: 504.
+    websocket_handshake_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    #: Seconds for the client to answer a close frame before the connection is cut.
+    websocket_close_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    #: Seconds between pings; None for none.
+    websocket_ping_interval: float | None = Setting(20.0, _seconds(none=True))  # type: ignore[assignment]
+    #: Seconds after a ping in which something must come, and for which a client may take nothing of what is sent;
+    #: beyond, the connection is given up. None: no limit.
+    websocket_ping_timeout: float | None = Setting(20.0, _seconds(none=True))  # type: ignore[assignment]
+    #: Whether messages are compressed (permessage-deflate) for clients that ask for it.
+    websocket_compression: bool = Setting(True, _check_bool)  # type: ignore[assignment]
+
+    #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
+    #: `cyasgi.gateways.websocket_protocol.WebSocketProtocol` where the library `websockets` is installed.
+    websocket_protocol_class: Any = _WebSocketProtocolClass()
+    #: Whether requests that ask for no WebSocket are answered 426.
+    websockets_only: ClassVar[bool] = False
 
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)
@@ -191,7 +223,7 @@ class HTTPServer(StatelessServer):
         #: Header lines of every response, as of now: each with CRLF before it.
         self.common_fields = b""
         self.head_limits = HeadLimits()
-        self.requests = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
+        self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
         self._sockets: list[tuple[socket.socket, Listener]] = []
         self._second = 0
         self._all_closed: asyncio.Future[None] | None = None
@@ -246,6 +278,8 @@ class HTTPServer(StatelessServer):
         """Starts the application, listens until it is cancelled, and sees the connections off."""
         self.bind()
         self.outside = outside()
+        if self.websocket_protocol_class is None:
+            logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
         self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
         await self._lifespan.startup()
         loop = asyncio.get_running_loop()
@@ -358,12 +392,14 @@ class HTTPServer(StatelessServer):
 
     def stats(self) -> dict[str, int]:
         """The snapshot of `StatelessServer.stats`, and since the server was made: `connections_total`, `requests`
-        begun, requests and connections `refused` for want of room, `bad_requests` and `timeouts`; `connections` now."""
+        and `websockets` begun, requests and connections `refused` for want of room, `bad_requests` and `timeouts`;
+        `connections` now."""
         return {
             **super().stats(),
             "connections": len(self.connections),
             "connections_total": self.connections_total,
             "requests": self.requests,
+            "websockets": self.websockets,
             "refused": self.refused,
             "bad_requests": self.bad_requests,
             "timeouts": self.timeouts,

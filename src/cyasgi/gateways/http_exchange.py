@@ -348,7 +348,7 @@ class Exchange:
         protocol = self.protocol
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)
-        if self.disconnected and instance._error is not None and _tells_of_disconnect(instance._error):
+        if self.disconnected and instance._error is not None and tells_of(instance._error, ClientDisconnected):
             instance._error = None
 
     def _cut_short(self, protocol: HTTPProtocol, instance: Any) -> None:
@@ -364,15 +364,15 @@ class Exchange:
             protocol.answer(503 if cancelled else 500, "the request was cancelled" if cancelled else "internal error")
 
 
-def _tells_of_disconnect(error: BaseException) -> bool:
-    """Whether this error is, or comes of, the one that `send` raised since the client had gone."""
+def tells_of(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether this error is, or comes of, one of that kind: the one that `send` raises when the client has gone."""
     seen: set[int] = set()
     errors: list[BaseException | None] = [error]
     while errors:
         one = errors.pop()
         if one is None or id(one) in seen:
             continue
-        if isinstance(one, ClientDisconnected):
+        if isinstance(one, kind):
             return True
         seen.add(id(one))
         errors += one.__cause__, one.__context__

@@ -25,6 +25,8 @@ PIPELINED = 65_536
 DISCARDED = 65_536
 #: Seconds for which a connection that was refused something is still read, so that the client gets to see why.
 LINGER = 2.0
+#: RFC 9110 section 15.5.22.
+UPGRADE_REQUIRED = b"upgrade: websocket\r\nconnection: upgrade\r\n"
 
 
 class HTTPProtocol(asyncio.Protocol):
@@ -264,6 +266,9 @@ class HTTPProtocol(asyncio.Protocol):
         if server.state is not None:
             scope["state"] = server.state.copy()
         if parser.upgrade and self._upgrade(scope):
+            return
+        if server.websockets_only:
+            self.answer(426, "this server serves WebSockets alone", UPGRADE_REQUIRED)
             return
         exchange = Exchange(self, parser.version, method == "HEAD", parser.keep_alive)
         scope.connection = exchange

@@ -13,8 +13,9 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket
+from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
 from .feeding import when_room
+from .http_exchange import tells_of
 
 if TYPE_CHECKING:
     from ..wire.http import Scope
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from .http import HTTPServer
 
 logger = logging.getLogger(__name__)
+
+#: How a run has ended, if it did not return.
+FAILED, CANCELLED = 2, 3
+
+#: What the client still waits for an answer in.
+UNANSWERED = (CONNECTING, RESPONDING)
 
 #: Bytes of messages that wait for the application before no more are read.
 QUEUED_BYTES = 65_536
@@ -46,6 +53,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_backlog",
         "_backlog_bytes",
         "_disconnected",
+        "_finished",
         "_hooked",
         "_instance",
         "_limit",
@@ -56,7 +64,6 @@ class WebSocketProtocol(asyncio.Protocol):
         "_rest",
         "_scope",
         "_stalled",
-        "_task",
         "_unsent",
         "_waiters",
         "_writing_paused",
@@ -76,15 +83,15 @@ class WebSocketProtocol(asyncio.Protocol):
         self._rest = rest
         self._loop = asyncio.get_running_loop()
         self._instance: Any = None
-        self._task: Any = None
         #: Messages that wait for room in the instance's queue, and the bytes in them.
         self._backlog: deque[Message] = deque()
         self._backlog_bytes = 0
         self._limit = server.max_websocket_queue
         #: Whether we are told when the application takes a message.
         self._hooked = False
-        #: Whether ``websocket.disconnect`` was put into the queue, or nobody is there to receive it.
+        #: Whether ``websocket.disconnect`` was put into the queue.
         self._disconnected = False
+        self._finished = False
         self._lost = False
         self._reading_paused = False
         self._writing_paused = False
@@ -108,18 +115,23 @@ class WebSocketProtocol(asyncio.Protocol):
         server, scope = self.server, self._scope
         assert scope is not None
         scope.connection = self
-        server.connection_opened(self)
+        # Counted it was when it began as an HTTP connection.
+        server.connections.add(self)
+        server.websockets += 1
+        if not transport.is_reading():  # type: ignore[attr-defined]
+            transport.resume_reading()  # type: ignore[attr-defined]
         self._overdue = server.deadlines.at(server.websocket_handshake_timeout, self._late)
         websocket = self.websocket = WebSocket(
             self.request.headers,
             max_message_size=server.max_websocket_message_size,
             compression=server.websocket_compression,
+            fields=server.common_fields,
         )
         limit = server.max_applications
         if websocket.phase == CONNECTING:
             if limit is not None and len(server.application_instances) >= limit and server.refuse_request(scope):
                 server.refused += 1
-                websocket.stop(1013, status=503)
+                websocket.stop(1013, status=503, text="the server is busy")
             else:
                 self._begin(scope)
         self._flush()
@@ -132,8 +144,6 @@ class WebSocketProtocol(asyncio.Protocol):
     def _begin(self, scope: Scope) -> None:
         try:
             instance = self._instance = self.server.get_or_create_application_instance(self, scope)
-            self._task = instance.future
-            self._task.add_done_callback(self._application_ended, context=self.server.outside)
             instance.put_nowait({"type": "websocket.connect"})
         except Exception:
             logger.exception("a WebSocket could not be begun")
@@ -229,7 +239,7 @@ class WebSocketProtocol(asyncio.Protocol):
         Raises:
             TypeError, ValueError, RuntimeError, WebSocketClosed: as `cyasgi.wire.websocket.WebSocket.send` says.
         """
-        while self._writing_paused:
+        if self._writing_paused:
             await self._writable()
         websocket = self.websocket
         phase = websocket.phase
@@ -238,7 +248,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.write(data)
         if websocket.phase != phase:
             self._changed(websocket.phase)
-        while self._writing_paused:
+        if self._writing_paused:
             await self._writable()
 
     def _changed(self, phase: int) -> None:
@@ -261,11 +271,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.write(data)
 
     async def _writable(self) -> None:
-        """Returns when writing was resumed, or the connection closed. Look again then: others may have been faster."""
-        # A future for each: cancelling one who waits must not reach the others.
-        future = self._loop.create_future()
-        self._waiters.append(future)
-        await future
+        """Returns when writing was resumed, or the connection closed."""
+        while self._writing_paused:
+            # A future for each: cancelling one who waits must not reach the others.
+            future = self._loop.create_future()
+            self._waiters.append(future)
+            await future
 
     def _wake(self) -> None:
         while self._waiters:
@@ -296,7 +307,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._unsent = unsent
             self._stalled.move(self.server.websocket_ping_timeout)
         else:
-            self._abort()
+            self.abort()
 
     # Signs of life.
 
@@ -329,13 +340,13 @@ class WebSocketProtocol(asyncio.Protocol):
     def _late(self) -> None:
         """A deadline was met: of the handshake, of the closing handshake, or of the last bytes."""
         phase = self.websocket.phase
-        if phase == CONNECTING or phase == RESPONDING:
+        if phase in UNANSWERED:
             logger.warning("a WebSocket was not accepted within %s seconds", self.server.websocket_handshake_timeout)
-            self.websocket.stop(1011, status=504)
+            self.websocket.stop(1011, status=504, text="the application did not answer in time")
             self._flush()
             self._finish()
         else:
-            self._abort()
+            self.abort()
 
     def _closing(self) -> None:
         """We have sent a close frame; now the client is to answer."""
@@ -345,10 +356,11 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def begin_shutdown(self) -> None:
         """The server stops (RFC 6455 section 7.4.1, and IANA's registry for 1012)."""
-        self._stop(1012, "service restart")
+        self._stop(1012, "service restart", 503)
 
-    def _stop(self, code: int, reason: str = "") -> None:
-        if not self.websocket.stop(code, reason):
+    def _stop(self, code: int, reason: str = "", status: int = 500) -> None:
+        text = "the server is busy" if status == 503 else "internal error"
+        if not self.websocket.stop(code, reason, status=status, text=text):
             return
         self._flush()
         self._disconnect()
@@ -358,14 +370,15 @@ class WebSocketProtocol(asyncio.Protocol):
             self._finish()
 
     def _finish(self) -> None:
-        """Closes the connection in a way that lets the client read what was written.
+        """Closes the connection, once, in a way that lets the client read what was written.
 
         Bytes that come to a closed socket make the system reset the connection, and the client's system then throws
         away what it has not read yet.
         """
         self._disconnect()
-        if self._lost or self.transport.is_closing():
+        if self._finished or self._lost or self.transport.is_closing():
             return
+        self._finished = True
         self._overdue.move(LINGER)
         if self.websocket.clean or not self.transport.can_write_eof():
             self.transport.close()
@@ -373,7 +386,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._resume_reading()
             self.transport.write_eof()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
         self.websocket.receive_eof()
         self._disconnect()
         if not self._lost:
@@ -390,33 +403,41 @@ class WebSocketProtocol(asyncio.Protocol):
         self._disconnect()
         self._wake()
         self.server.connection_closed(self)
-        if self._task is None:
+        if self._instance is None:
             self._release()
 
     def _disconnect(self) -> None:
         """Tells the application, once, behind all that it was sent."""
         instance = self._instance
-        if self._disconnected or instance is None or instance.ended:
+        if self._disconnected:
             return
         self._disconnected = True
+        if instance is None or instance.ended:
+            return
         message = self.websocket.disconnect()
         if not self._backlog and not instance.full():
             instance.put_nowait(message)
         else:
             self._put_behind(message)
 
-    def _application_ended(self, task: Any) -> None:
-        self._task = None
-        self._disconnected = True
+    def application_ended(self, instance: Any) -> None:
+        """Called by the server, from within the last step of the application."""
+        self._instance = None
         self._backlog.clear()
         self._backlog_bytes = 0
-        if task.cancelled():
-            self._stop(1001, "going away")
-        elif task.exception() is not None:
+        while instance.qsize():
+            instance.get_nowait()
+        if instance._error is not None and self._disconnected and tells_of(instance._error, WebSocketClosed):
+            # It was told that the client has gone, if only by `send`.
+            instance._error = None
+        outcome = instance._outcome
+        if outcome == CANCELLED:
+            self._stop(1001, "going away", 503)
+        elif outcome == FAILED:
             self._stop(1011, "internal error")
         else:
-            if self.websocket.phase == CONNECTING or self.websocket.phase == RESPONDING:
-                logger.error("the application returned without having answered a WebSocket")
+            if self.websocket.phase in UNANSWERED:
+                logger.error("an application returned without having answered a WebSocket")
             self._stop(1000)
         if self._lost:
             self._release()
@@ -425,7 +446,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Connection and application have ended: nothing refers to anything any more."""
         if self._scope is not None:
             self._scope.connection = None
-        self._instance = self._scope = None
+        self._scope = None
 
 
 def _size(message: Message) -> int:

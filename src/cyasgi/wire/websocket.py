@@ -3,9 +3,10 @@
 The messages are those of the ASGI specification, "WebSocket" and its extension "Websocket Denial Response". Where that
 leaves a choice:
 
-* ``websocket.disconnect`` comes exactly once. Its ``code`` and ``reason`` are those of the client's close frame, 1005 if
-  that held none; those of our close frame if we ended the connection for a violation (1002, 1007, 1008, 1009) or because
-  the server stops (1012); 1006 if the connection was lost, was never accepted, or the client did not answer our close.
+* ``websocket.disconnect`` comes exactly once. Its ``code`` and ``reason`` are those of the client's close frame, 1005
+  if that held none; those of our close frame if we ended the connection for a violation (1002, 1007, 1008, 1009) or
+  because the server stops (1012); 1006 if the connection was lost, was never accepted, or the client did not answer
+  our close frame.
 * ``websocket.close`` before ``websocket.accept`` refuses with 403.
 * A message sent after the end raises `WebSocketClosed`, an OSError (specification 2.4).
 * A subprotocol that the client did not offer, and headers that are the handshake's own, are errors.
@@ -18,16 +19,9 @@ from typing import Any
 
 from websockets.frames import Close
 
+from .http_response import STATUS_LINES, Fields, encode_fields
 from .websocket_frames import CLOSED as FRAMES_CLOSED, Frames
-from .websocket_handshake import (
-    RESERVED_BY_HANDSHAKE,
-    RESERVED_BY_RESPONSE,
-    Handshake,
-    HeaderList,
-    check_headers,
-    plain_response,
-    response_head,
-)
+from .websocket_handshake import Handshake, common_fields, error_status
 
 #: Longest message accepted, in bytes, where nothing else is said.
 MAX_MESSAGE_SIZE = 1_048_576
@@ -38,6 +32,8 @@ MAX_REASON = 123
 #: close frame was sent; it is over.
 CONNECTING, RESPONDING, OPEN, CLOSING, CLOSED = range(5)
 PHASES = ("not accepted yet", "refused with a response", "open", "closing", "closed")
+
+READING = (OPEN, CLOSING)
 
 Message = dict[str, Any]
 
@@ -50,16 +46,17 @@ class WebSocket:
     """One WebSocket, seen from the server.
 
     Feed what came by `receive_data`; ask `next_message` until it gives None; give `send` what the application sends.
-    Each of them may leave something in `data_to_send`. When `ended` is true the TCP connection is to be closed once that
-    has been sent.
+    Each of them may leave something in `data_to_send`. When `ended` is true the TCP connection is to be closed once
+    that has been sent.
 
     Args:
         headers: the request's, names in lower case; what HTTP demands of the request was checked before.
         max_message_size: longest message accepted, in bytes after decompression; None for no limit.
         compression: whether permessage-deflate is accepted from clients that offer it.
+        fields: header lines of every response, each with CRLF before it.
     """
 
-    __slots__ = ("_early", "_frames", "_handshake", "_out", "_response", "_to_come", "ended", "phase")
+    __slots__ = ("_fields", "_frames", "_handshake", "_out", "_response", "_to_come", "ended", "phase")
 
     def __init__(
         self,
@@ -67,12 +64,14 @@ class WebSocket:
         *,
         max_message_size: int | None = MAX_MESSAGE_SIZE,
         compression: bool = True,
+        fields: bytes = b"",
     ) -> None:
-        self._handshake = Handshake(headers, compression=compression)
+        self._handshake = Handshake(headers, compression=compression, fields=fields)
+        self._fields = fields
         self._frames = Frames(self._handshake.extensions, max_message_size)
         self._out: list[bytes] = []
         #: Status and headers of a response whose body has not begun.
-        self._response: tuple[int, HeaderList] | None = None
+        self._response: tuple[int, Fields] | None = None
         #: Bytes of its body that are still to come; None: until the connection is closed.
         self._to_come: int | None = None
         self.phase = CONNECTING
@@ -104,7 +103,7 @@ class WebSocket:
 
     def next_message(self) -> Message | None:
         """The next ``websocket.receive`` message; None if there is none yet, or none will come (see `ended`)."""
-        if self.phase != OPEN and self.phase != CLOSING:
+        if self.phase not in READING:
             return None
         frames = self._frames
         data = frames.next_message()
@@ -172,13 +171,12 @@ class WebSocket:
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and not isinstance(subprotocol, str):
             raise TypeError(f"'subprotocol' of a 'websocket.accept' message must be a str or None, got {subprotocol!r}")
-        headers = check_headers(message.get("headers") or (), RESERVED_BY_HANDSHAKE, "websocket.accept")
-        self._out.append(self._handshake.accept(subprotocol, headers))
+        self._out.append(self._handshake.accept(subprotocol, message.get("headers") or ()))
         self.phase = OPEN
 
     def _close(self, message: Message) -> None:
         if self.phase == CONNECTING:
-            self._refuse(plain_response(403))
+            self._refuse(error_status(403, "the WebSocket was refused", self._fields))
             return
         code, reason = message.get("code"), message.get("reason")
         self.close(1000 if code is None else code, "" if reason is None else reason)
@@ -193,10 +191,9 @@ class WebSocket:
         status = message.get("status")
         if not isinstance(status, int) or isinstance(status, bool):
             raise TypeError(f"'status' of a {kind!r} message must be an int, got {status!r}")
-        if not 200 <= status <= 599:
+        if status not in STATUS_LINES or status < 200:
             raise ValueError(f"'status' of a {kind!r} message must be from 200 to 599, got {status}")
-        headers = check_headers(message.get("headers") or (), RESERVED_BY_RESPONSE, kind)
-        self._response = status, headers
+        self._response = status, encode_fields(message.get("headers") or ())
         self.phase = RESPONDING
 
     def _continue_response(self, message: Message) -> None:
@@ -209,33 +206,32 @@ class WebSocket:
             self._begin_body(*self._response, len(body), more)
         if self._to_come is not None:
             if len(body) > self._to_come:
-                raise ValueError(f"the response's body is longer than its content-length, by {len(body) - self._to_come}")
+                raise ValueError(
+                    f"the response's body is longer than its content-length, by {len(body) - self._to_come}"
+                )
             self._to_come -= len(body)
         self._out.append(body)
         if not more:
             self._frames.receive_eof()
             self._end()
 
-    def _begin_body(self, status: int, headers: HeaderList, length: int, more: bool) -> None:
-        given = [value for name, value in headers if name.lower() == b"content-length"]
-        if given:
-            if len(given) > 1 or not given[0].isdigit():
-                raise ValueError(f"the response's content-length is {b', '.join(given)!r}: accepted is one number")
-            self._to_come = int(given[0])
-        elif status in (204, 304):
+    def _begin_body(self, status: int, given: Fields, length: int, more: bool) -> None:
+        if status in (204, 304):
             self._to_come = 0
-        elif not more:
-            headers = [*headers, (b"content-length", b"%d" % length)]
-            self._to_come = length
+        elif given.length is not None or not more:
+            self._to_come = length if given.length is None else given.length
         # Otherwise the body goes on until the connection is closed (RFC 9112 section 6.3, item 8).
         if self._to_come is not None and length > self._to_come:
             raise ValueError(f"the response's body is longer than its content-length, by {length - self._to_come}")
-        self._out.append(response_head(status, [*headers, (b"connection", b"close")]))
+        self._out += STATUS_LINES[status], common_fields(self._fields, given), given.lines
+        if self._to_come is not None and status not in (204, 304):
+            self._out.append(b"\r\ncontent-length: %d" % self._to_come)
+        self._out.append(b"\r\nconnection: close\r\n\r\n")
         self._response = None
 
     # From the server.
 
-    def close(self, code: int, reason: str = "") -> None:
+    def close(self, code: Any, reason: Any = "") -> None:
         """Begins the closing handshake of an open WebSocket.
 
         Raises:
@@ -252,13 +248,15 @@ class WebSocket:
             accepted = "1000 to 1003, 1007 to 1014 and 3000 to 4999"
             raise ValueError(f"the close code {code} may not be sent: accepted are {accepted}") from None
         if len(reason.encode()) > MAX_REASON:
-            raise ValueError(f"the reason of a close may have {MAX_REASON} bytes, got {len(reason.encode())}: {reason!r}")
+            raise ValueError(
+                f"the reason of a close may have {MAX_REASON} bytes, got {len(reason.encode())}: {reason!r}"
+            )
         self._frames.close(code, reason)
         self.phase = CLOSING
 
-    def stop(self, code: int, reason: str = "", *, status: int = 500) -> bool:
+    def stop(self, code: int, reason: str = "", *, status: int = 500, text: str = "internal error") -> bool:
         """Ends what there is, for the server's own reasons: an open WebSocket by a close frame with this code, one that
-        waits to be accepted by a response with this status.
+        waits to be accepted by a response with this status and text.
 
         Returns:
             Whether there was something to be ended.
@@ -268,10 +266,10 @@ class WebSocket:
             # What the application is told, if it is told before the client has answered.
             self._frames.close_code, self._frames.close_reason = code, reason
         elif self.phase == CONNECTING:
-            self._refuse(plain_response(status))
+            self._refuse(error_status(status, text, self._fields))
         elif self.phase == RESPONDING:
             if self._response is not None:
-                self._out.append(plain_response(status))
+                self._out.append(error_status(status, text, self._fields))
             self.receive_eof()
         else:
             return False

@@ -1,10 +1,10 @@
 """Frames of a WebSocket in, messages out; messages in, frames out. Sans-I/O (RFC 6455 section 5, RFC 7692).
 
-The protocol is the `websockets` library's: fragments, compression, pings, close frames, and all that a server sends when
-it fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a time,
-when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; what must be
-refused is refused at the head of its frame, before its payload is waited for; and the usual frame, a whole message that
-is not compressed, goes past the library, which costs three times as much.
+The protocol is the `websockets` library's: fragments, compression, pings, close frames, and all that a server sends
+when it fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a
+time, when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; what must
+be refused is refused at the head of its frame, before its payload is waited for; and the usual frame, a whole message
+that is not compressed, goes past the library, which costs three times as much.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from struct import pack
 
 from websockets.extensions import Extension
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.protocol import SEND_EOF, State
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 try:
@@ -37,6 +37,7 @@ PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
 DEFLATE_FIRST = PLAIN_FIRST | {0x41, 0x42, 0xC1, 0xC2}
 
 WHOLE_TEXT, WHOLE_BINARY, WHOLE_PING = 0x81, 0x82, 0x89
+WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY})
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 OPEN, CLOSING, CLOSED = range(3)
@@ -129,51 +130,62 @@ class Frames:
         for _ in range(FRAMES_A_CALL):
             buffer, start = self._buffer, self._start
             available = len(buffer) - start
-            if available < 2 or self.state == CLOSED:
+            if available < 2:
                 return None
             first, length = buffer[start], buffer[start + 1] - 0x80
             if first not in self._first or length < 0:
                 self._refuse_head(first, length)
                 return None
-            header = 6
+            payload = start + 6
             if length > 125:
-                if first & 8:
-                    self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
-                    return None
                 size = 2 if length == 126 else 8
-                header += size
-                if available < 2 + size:
+                length = self._long_length(first, size)
+                if length < 0:
                     return None
-                length = int.from_bytes(buffer[start + 2 : start + 2 + size], "big")
-                if length < (126 if size == 2 else 0x1_0000) or length >> 63:
-                    self.fail(CloseCode.PROTOCOL_ERROR, "payload length not in its shortest form")
-                    return None
-            if length > self._room and not first & 8:
+                payload += size
+            if length > self._room and first < 0x88:
                 self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self.max_message_size} bytes")
                 return None
-            if available < header + length:
+            end = payload + length
+            if end > len(buffer):
                 return None
-            payload = start + header
-            self._start = end = payload + length
             if end == len(buffer):
                 self._buffer, self._start = b"", 0
-            if self._parts is None and self.state == OPEN and (first == WHOLE_TEXT or first == WHOLE_BINARY):
+            else:
+                self._start = end
+            if first in WHOLE and self._parts is None and self.state == OPEN:
                 data = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
-                if first == WHOLE_BINARY:
-                    return data
-                try:
-                    return data.decode()
-                except UnicodeDecodeError as error:
-                    self._bad_text(error)
-                    return None
+                return data if first == WHOLE_BINARY else self._text(data)
             if first == WHOLE_PING and self._hold_pongs:
                 self._pong = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
                 continue
-            message = self._by_library(buffer if available == end - start and not start else buffer[start:end])
+            message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
             if message is not None and self.state == OPEN:
                 return message
         self.unfinished = True
         return None
+
+    def _long_length(self, first: int, size: int) -> int:
+        """The length of a payload that is written in so many bytes; -1 if it is not there yet, or may not be so."""
+        if first & 8:
+            self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
+            return -1
+        start = self._start + 2
+        written = self._buffer[start : start + size]
+        if len(written) < size:
+            return -1
+        length = int.from_bytes(written, "big")
+        if length < (126 if size == 2 else 0x1_0000) or length >> 63:
+            self.fail(CloseCode.PROTOCOL_ERROR, "payload length not in its shortest form")
+            return -1
+        return length
+
+    def _text(self, data: bytes) -> str | None:
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            self._bad_text(error)
+            return None
 
     def _by_library(self, frame: bytes | bytearray) -> str | bytes | None:
         """What one whole frame completes, if it does."""
