@@ -9,7 +9,7 @@ import pytest
 from serving import in_time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets_raw import CLOSE, CONT, PING, TEXT, close, closed, frame, text
+from websockets_raw import CLOSE, PING, TEXT, close, closed, frame, text
 from websockets_serving import Client, Recorder, echo, server_of, serving
 
 ACCEPT = {"type": "websocket.accept"}
@@ -53,11 +53,11 @@ def test_scope(cy, run):
         application = Recorder()
         server = server_of(cy, application)
         server.state = {"from": "lifespan"}
-        async with serving(server) as address:
-            async with connect(
-                url(address, "/a%20b?c=d"), subprotocols=["one", "two"], additional_headers={"X-A": "b"}
-            ):
-                pass
+        async with (
+            serving(server) as address,
+            connect(url(address, "/a%20b?c=d"), subprotocols=["one", "two"], additional_headers={"X-A": "b"}),
+        ):
+            pass
         [scope] = application.scopes
         headers = scope.pop("headers")
         client = scope.pop("client")
@@ -89,10 +89,11 @@ def test_accept_with_subprotocol_and_headers(cy, run):
 
     async def main():
         async with serving(server_of(cy, application)) as address:
-            async with connect(url(address), subprotocols=["one", "two"]) as client:
-                assert client.subprotocol == "two"
-                assert client.response.headers.get_all("x-a") == ["b", "c"]
-                assert client.response.headers["server"] == "cyasgi" and client.response.headers["date"]
+            client = await connect(url(address), subprotocols=["one", "two"])
+            assert client.subprotocol == "two"
+            assert client.response.headers.get_all("x-a") == ["b", "c"]
+            assert client.response.headers["server"] == "cyasgi" and client.response.headers["date"]
+            await client.close()
 
     run(main())
 
@@ -142,16 +143,15 @@ def test_both_in_one_server(cy, run):
 
     async def main():
         server = server_of(cy, application, base="http")
-        async with serving(server) as address:
-            async with connect(url(address)) as first, connect(url(address)) as second:
-                reader, writer = await asyncio.open_connection(*address)
-                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-                assert (await reader.read()).endswith(b"\r\n\r\nplain")
-                writer.close()
-                await first.send("1")
-                await second.send("2")
-                assert (await first.recv(), await second.recv()) == ("1", "2")
-                assert len(server.application_instances) == 2
+        async with serving(server) as address, connect(url(address)) as first, connect(url(address)) as second:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"\r\n\r\nplain")
+            writer.close()
+            await first.send("1")
+            await second.send("2")
+            assert (await first.recv(), await second.recv()) == ("1", "2")
+            assert len(server.application_instances) == 2
         stats = server.stats()
         assert (stats["requests"], stats["websockets"], stats["created"]) == (1, 2, 3)
         assert (stats["connections_total"], stats["connections"]) == (3, 0)
