@@ -23,6 +23,7 @@ LOOPS = ("asyncio",) if sys.platform == "win32" else ("asyncio", "uvloop")
 MODULES = (
     "cyasgi",
     "cyasgi.server",
+    "cyasgi.balancing",
     "cyasgi.supervisor",
     "cyasgi.gateways",
     "cyasgi.gateways.datagram",

@@ -46,7 +46,7 @@ CONNECT = {"type": "websocket.connect"}
         ({"weights": {"b": 3}}, "babcbb"),
     ],
 )
-def test_strategies(run, options, order):
+def test_strategies(options, order):
     """Each strategy by its name and as an object; weights alone mean the weighted one."""
 
     async def main():
@@ -54,10 +54,10 @@ def test_strategies(run, options, order):
         answers = [(await ask(balancer)).status for _ in range(6)]
         assert answers == [(200, name.encode()) for name in order]
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_consistent_hash(run):
+def test_consistent_hash():
     """A client stays with its application; when that is taken out it goes to another, and then back."""
 
     async def main():
@@ -88,7 +88,7 @@ def test_consistent_hash(run):
         clock.now += 10
         assert {(await ask(balancer)).status for _ in range(5)} == {(200, first)}
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_least_running_counts_what_runs(run):
@@ -108,7 +108,7 @@ def test_least_running_counts_what_runs(run):
     run(main())
 
 
-def test_own_strategy(run):
+def test_own_strategy():
     """Any object with choose() is a strategy; what is not one of those offered is refused."""
 
     class ByPath:
@@ -122,7 +122,7 @@ def test_own_strategy(run):
             await ask(balancer, {**HTTP, "path": "/c"})
         assert tallies(balancer) == {"a": (0, 0, 0, 0), "b": (0, 1, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
 class Double:
@@ -135,7 +135,7 @@ class Double:
         await answering("double")(self.scope, receive, send)
 
 
-def test_kinds_of_applications(run):
+def test_kinds_of_applications():
     """Applications may be of any kind that a server takes, a balancer too."""
 
     async def main():
@@ -144,11 +144,11 @@ def test_kinds_of_applications(run):
         balancer = LoadBalancer([Double, inner, plain])
         assert [(await ask(balancer)).status[1] for _ in range(3)] == [b"double", b"inner", b"plain"]
 
-    run(main())
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("scope", [CUSTOM, {}, "a scope that is no mapping", None], ids=repr)
-def test_any_scope(run, scope):
+def test_any_scope(scope):
     """Scopes and messages of any type pass; an application has a copy of a scope that is a dict."""
     seen = []
 
@@ -163,7 +163,7 @@ def test_any_scope(run, scope):
         assert seen == [scope] * 3
         assert tallies(balancer) == {"0": (0, 3, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
 # ---- health --------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ HEALTH = {
 
 
 @pytest.mark.parametrize(("scope", "application", "well"), HEALTH.values(), ids=HEALTH)
-def test_health(run, scope, application, well):
+def test_health(scope, application, well):
     """What counts as a failure and what does not."""
 
     async def main():
@@ -218,7 +218,7 @@ def test_health(run, scope, application, well):
         assert tallies(balancer) == {"0": (0, 1, 0, 0) if well else (0, 0, 1, 0)}
         assert states(balancer) == ["closed" if well else "open"]
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_a_websocket_is_judged_when_it_is_accepted(run):
@@ -320,7 +320,7 @@ def test_slow_answers(run, scope, seen):
     run(main())
 
 
-def test_a_slow_client_is_not_a_slow_application(run):
+def test_a_slow_client_is_not_a_slow_application():
     """Time spent waiting for the request's body is the client's; after the answer has begun nothing is measured."""
 
     async def main():
@@ -346,10 +346,10 @@ def test_a_slow_client_is_not_a_slow_application(run):
         assert client.status == (200, b"a")
         assert tallies(balancer) == {"0": (0, 1, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_own_idea_of_a_failure(run):
+def test_own_idea_of_a_failure():
     """is_failure() may leave out what clients bring about."""
 
     class Balancer(LoadBalancer):
@@ -363,7 +363,7 @@ def test_own_idea_of_a_failure(run):
         assert (await ask(balancer)).status[0] == 500
         assert tallies(balancer) == {"0": (0, 0, 0, 1), "1": (0, 0, 1, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
 # ---- nobody left ---------------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ async def broken(*options):
 
 
 @pytest.mark.parametrize(("passed", "wait"), [(0, b"10"), (0.5, b"10"), (9.5, b"1")])
-def test_503(run, passed, wait):
+def test_503(passed, wait):
     """An HTTP request is told when to come back."""
 
     async def main():
@@ -393,10 +393,10 @@ def test_503(run, passed, wait):
         assert headers[b"content-length"] == b"%d" % len(body["body"])
         assert balancer.stats()["refused"] == 1
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_websocket_refused(run):
+def test_websocket_refused():
     """A WebSocket is refused by 503 where the server can, else closed with 1013."""
 
     async def main():
@@ -412,11 +412,11 @@ def test_websocket_refused(run):
         assert (close["type"], close["code"]) == ("websocket.close", 1013)
         assert balancer.stats()["refused"] == 2
 
-    run(main())
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("scope", [DATAGRAM, CUSTOM, {}, None], ids=repr)
-def test_other_scopes_refused(run, scope):
+def test_other_scopes_refused(scope):
     """Scopes without a way to say so get the documented error."""
 
     async def main():
@@ -424,7 +424,7 @@ def test_other_scopes_refused(run, scope):
         with pytest.raises(NoApplicationAvailable, match="none of the 2 applications is available"):
             await ask(balancer, scope)
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_probes_are_bounded(run):
@@ -457,7 +457,7 @@ def test_probes_are_bounded(run):
     run(main())
 
 
-def test_changes_are_told(run, caplog):
+def test_changes_are_told(caplog):
     """Each change of a breaker is logged, a warning when it opens, and may be overridden."""
 
     async def main():
@@ -468,7 +468,7 @@ def test_changes_are_told(run, caplog):
         balancer.stats()
 
     with caplog.at_level(logging.INFO, "cyasgi.balancing"):
-        run(main())
+        asyncio.run(main())
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "application '0': its circuit breaker was closed and is open"),
         ("INFO", "application '0': its circuit breaker was open and is half-open"),

@@ -40,7 +40,7 @@ class Reading:
         await answering("".join(message["body"].decode() for message in self.seen))(scope, receive, send)
 
 
-def test_repeated_on_another(run, caplog):
+def test_repeated_on_another(caplog):
     """The client notices nothing; the failure is logged with its traceback, and counted."""
 
     async def main():
@@ -50,7 +50,7 @@ def test_repeated_on_another(run, caplog):
         assert balancer.stats()["retried"] == 1
 
     with caplog.at_level(logging.WARNING, "cyasgi.balancing"):
-        run(main())
+        asyncio.run(main())
     (record,) = caplog.records
     assert (
         "application 'a' failed (ZeroDivisionError('it failed')) before it sent anything; asking 'b'" in record.message
@@ -58,7 +58,7 @@ def test_repeated_on_another(run, caplog):
     assert record.exc_info[0] is ZeroDivisionError
 
 
-def test_no_answer_is_repeated(run, caplog):
+def test_no_answer_is_repeated(caplog):
     """An application that returns without an answer is as one that fails."""
 
     async def silent(scope, receive, send):
@@ -70,13 +70,13 @@ def test_no_answer_is_repeated(run, caplog):
         assert tallies(balancer)["a"] == (0, 0, 1, 0)
 
     with caplog.at_level(logging.WARNING, "cyasgi.balancing"):
-        run(main())
+        asyncio.run(main())
     assert "application 'a' failed (no answer) before it sent anything; asking 'b'" in caplog.text
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("spoil", [False, True])
-def test_what_was_read_is_read_again(run, count, spoil):
+def test_what_was_read_is_read_again(count, spoil):
     """The next application reads the request from its beginning, whatever the first one made of the messages."""
 
     async def main():
@@ -86,10 +86,10 @@ def test_what_was_read_is_read_again(run, count, spoil):
         assert client.status == (200, b"abcd")
         assert first.seen == second.seen[:count]
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_a_third_one_reads_it_too(run):
+def test_a_third_one_reads_it_too():
     """Whoever comes next reads all, whichever of those before had read it first."""
 
     async def main():
@@ -98,11 +98,11 @@ def test_a_third_one_reads_it_too(run):
         assert client.status == (200, b"abcd")
         assert balancer.stats()["retried"] == 3
 
-    run(main())
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(("limit", "repeated"), [(2 * 256 + 200 + 2 * 12, True), (2 * 256 + 200 + 2 * 12 - 1, False)])
-def test_bound_of_what_is_kept(run, limit, repeated):
+def test_bound_of_what_is_kept(limit, repeated):
     """More than max_replay bytes are not kept, and then the run is not repeated: a body is never passed on in part."""
 
     async def main():
@@ -117,10 +117,10 @@ def test_bound_of_what_is_kept(run, limit, repeated):
                 await balancer(PUT, client.receive, client.send)
             assert second.seen == []
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_nothing_kept(run):
+def test_nothing_kept():
     """With max_replay=0 a run is repeated only if it has read nothing."""
 
     async def main():
@@ -129,7 +129,7 @@ def test_nothing_kept(run):
         with pytest.raises(ZeroDivisionError):
             await ask(balancer, HTTP, EMPTY)
 
-    run(main())
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_nothing_kept(run):
     ],
     ids=lambda value: f"{value.get('type')} {value.get('method')}" if isinstance(value, dict) else str(value),
 )
-def test_what_may_be_repeated(run, scope, reads, repeated):
+def test_what_may_be_repeated(scope, reads, repeated):
     """Idempotent requests, handshakes, datagrams; of what is not known, only what nobody has read."""
 
     async def main():
@@ -160,10 +160,10 @@ def test_what_may_be_repeated(run, scope, reads, repeated):
             await ask(LoadBalancer([application] * 3), scope, {"type": "any"})
         assert calls == ([{"type": "any"} if reads else None] * (2 if repeated else 1))
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_own_methods(run):
+def test_own_methods():
     """The methods that may be repeated can be chosen."""
 
     async def main():
@@ -172,10 +172,10 @@ def test_own_methods(run):
         with pytest.raises(ZeroDivisionError):
             await ask(balancer, HTTP)
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_own_rule(run):
+def test_own_rule():
     """may_retry() may say otherwise, by the scope and whether anything was read."""
 
     class Balancer(LoadBalancer):
@@ -192,7 +192,7 @@ def test_own_rule(run):
                 assert not safe
             assert bool(client.sent) is safe
 
-    run(main())
+    asyncio.run(main())
 
 
 SENT = [
@@ -206,7 +206,7 @@ SENT = [
 
 @pytest.mark.parametrize(("scope", "message"), SENT, ids=[scope["type"] for scope, _ in SENT])
 @pytest.mark.parametrize("refused", [False, True], ids=["sent", "refused"])
-def test_not_once_anything_was_sent(run, scope, message, refused):
+def test_not_once_anything_was_sent(scope, message, refused):
     """After the first message, even one that the server refused, nobody else is asked; it is a failure all the same."""
 
     async def main():
@@ -219,10 +219,10 @@ def test_not_once_anything_was_sent(run, scope, message, refused):
             await balancer(scope, Client().receive, send)
         assert tallies(balancer) == {"0": (0, 0, 1, 0), "1": (0, 0, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_the_last_failure_is_raised(run):
+def test_the_last_failure_is_raised():
     """When all that may be asked have failed, the server learns what the last one raised."""
 
     async def main():
@@ -235,10 +235,10 @@ def test_the_last_failure_is_raised(run):
             await ask(balancer)
         assert balancer.stats()["retried"] == 0
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_only_those_that_are_well_are_asked(run):
+def test_only_those_that_are_well_are_asked():
     """A retry goes to none whose circuit breaker is open."""
 
     async def main():
@@ -248,7 +248,7 @@ def test_only_those_that_are_well_are_asked(run):
         assert [(await ask(balancer)).status for _ in range(2)] == [(200, b"c")] * 2
         assert balancer.stats()["refused"] == 0
 
-    run(main())
+    asyncio.run(main())
 
 
 def test_not_while_the_failed_run_still_reads(run):
@@ -271,7 +271,7 @@ def test_not_while_the_failed_run_still_reads(run):
     run(main())
 
 
-def test_what_outlives_a_failed_run_disturbs_nobody(run):
+def test_what_outlives_a_failed_run_disturbs_nobody():
     """Tasks of an application that was replaced can neither read nor send any more."""
 
     async def main():
@@ -289,10 +289,10 @@ def test_what_outlives_a_failed_run_disturbs_nobody(run):
                 await call
         assert len(client.sent) == 2
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_scopes_are_copies(run):
+def test_scopes_are_copies():
     """What an application does to its scope is not seen by the next one, nor by the server."""
 
     async def main():
@@ -312,10 +312,10 @@ def test_scopes_are_copies(run):
         assert seen == [scope] == [{**HTTP, "state": {"server": 1}}]
         assert seen[0] is not scope
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_a_client_that_has_gone_is_nobodys_failure(run):
+def test_a_client_that_has_gone_is_nobodys_failure():
     """What an application raises after its client has gone counts for nothing and is not repeated."""
 
     async def reading(scope, receive, send):
@@ -341,10 +341,10 @@ def test_a_client_that_has_gone_is_nobodys_failure(run):
                 await balancer(scope, client.receive, client.send)
             assert tallies(balancer) == {"0": (0, 0, 0, 1), "1": (0, 0, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
 
 
-def test_leaving_with_the_client_is_no_failure(run):
+def test_leaving_with_the_client_is_no_failure():
     """An application that returns without an answer because its client has gone has not failed."""
 
     async def main():
@@ -357,4 +357,4 @@ def test_leaving_with_the_client_is_no_failure(run):
         assert client.sent == []
         assert tallies(balancer) == {"0": (0, 0, 0, 1), "1": (0, 0, 0, 0)}
 
-    run(main())
+    asyncio.run(main())
