@@ -475,6 +475,22 @@ def test_changes_are_told(caplog):
     ]
 
 
+def test_a_hook_that_raises_harms_nobody(caplog):
+    """What on_state_change() raises is logged; the run goes on as it would, and is accounted for."""
+
+    class Balancer(LoadBalancer):
+        def on_state_change(self, name, old, new):
+            raise KeyError(new)
+
+    async def main():
+        balancer = Balancer([answering("a", 500)], failure_threshold=1, failure_window=1)
+        assert (await ask(balancer)).status == (500, b"a")
+        assert tallies(balancer) == {"0": (0, 0, 1, 0)}
+
+    asyncio.run(main())
+    assert "on_state_change raised KeyError(<BreakerState.OPEN" in caplog.text
+
+
 # ---- arguments -----------------------------------------------------------------------------------------------------
 
 GOOD = [answering("a"), answering("b")]
@@ -508,6 +524,7 @@ GOOD = [answering("a"), answering("b")]
         ((GOOD,), {"slow_after": "1"}, TypeError, "slow_after='1': "),
         ((GOOD,), {"max_attempts": 0}, ValueError, "max_attempts=0: accepted is an int of at least 1"),
         ((GOOD,), {"max_replay": -1}, ValueError, "max_replay=-1: accepted is an int of at least 0"),
+        ((GOOD,), {"max_replay_total": -1}, ValueError, "max_replay_total=-1: accepted is an int of at least 0"),
         ((GOOD,), {"max_replay": None}, TypeError, "max_replay=None: "),
         ((GOOD,), {"retry_methods": "GET"}, TypeError, "retry_methods='GET': "),
         ((GOOD,), {"retry_methods": ["get"]}, ValueError, r"retry_methods=\['get'\]: .* upper case"),

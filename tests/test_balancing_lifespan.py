@@ -275,7 +275,7 @@ def test_cancelled_at_every_turn(run):
             await asyncio.wait([task])
             await passes(2)
             assert asyncio.all_tasks() == others
-            assert [backend.state for backend in balancer.backends] == [None, None]
+            assert [backend.lifespan_state for backend in balancer.backends] == [None, None]
             turns += 1
             assert turns < 200
         assert server.sent == COMPLETE and turns > 10

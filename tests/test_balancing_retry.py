@@ -120,6 +120,30 @@ def test_bound_of_what_is_kept(limit, repeated):
     asyncio.run(main())
 
 
+def test_bound_of_all_that_is_kept():
+    """What is kept for all runs together is bounded too, and given back when they end or begin to answer."""
+
+    async def main():
+        balancer = LoadBalancer([Reading(1), Reading()], max_replay_total=2 * (256 + len("http.request")) + 100)
+        budget = balancer._budget
+        waiting = [Client(part(b"")) for _ in range(3)]
+        tasks = [asyncio.create_task(balancer(PUT, client.receive, client.send)) for client in waiting]
+        await passes(3)
+        # The first run of the first failed, and was repeated; the second and third wait for more of the body.
+        assert 0 < budget.used <= budget.total
+        client = Client(part(b"x" * 200, False))
+        with pytest.raises(ZeroDivisionError):
+            await LoadBalancer([Reading(1), Reading()], max_replay_total=100)(PUT, client.receive, client.send)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert budget.used == 0
+        assert (await ask(balancer, PUT, part(b"", False))).status[0] == 200
+        assert budget.used == 0
+
+    asyncio.run(main())
+
+
 def test_nothing_kept():
     """With max_replay=0 a run is repeated only if it has read nothing."""
 

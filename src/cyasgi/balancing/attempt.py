@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,7 @@ class Attempt:
         self.exchange = exchange
         self.backend = backend
         #: What an earlier attempt has read.
-        self.again: deque[dict[Any, Any]] = exchange.replay.again()
+        self.again: list[dict[Any, Any]] = exchange.replay.again()
         #: Whether it has begun to answer, and whether it has said all of it.
         self.answered = self.complete = False
         #: Whether the client's part of what leads to the answer was read.
@@ -107,7 +106,7 @@ class Attempt:
         if not isinstance(scope, dict):
             return scope
         copy = dict(scope)
-        state = self.backend.state
+        state = self.backend.lifespan_state
         if state:
             copy["state"] = {**(scope.get("state") or {}), **state}
         elif isinstance(scope.get("state"), dict):
@@ -120,7 +119,7 @@ class Attempt:
         if self.over:
             raise RuntimeError("this run is over: another application serves the scope")
         if self.again:
-            message = self.again.popleft()
+            message = self.again.pop()
             self._has_read(message)
             return message
         if not self.input_complete:

@@ -38,12 +38,12 @@ class Backend:
         "breaker",
         "failed",
         "index",
+        "lifespan_state",
         "name",
         "owing",
         "running",
         "slow",
         "started",
-        "state",
         "succeeded",
         "weight",
     )
@@ -61,7 +61,7 @@ class Backend:
         #: Runs that owe an answer, with the time from which on that is slow, soonest first.
         self.owing: dict[Attempt, float] = {}
         #: What its lifespan has put into its state; None while it has none.
-        self.state: dict[str, Any] | None = None
+        self.lifespan_state: dict[str, Any] | None = None
 
     def find_slow(self, now: float) -> None:
         """Counts the runs that are slow by now."""

@@ -14,7 +14,7 @@ from .backend import Backend, BackendStats
 from .breaker import Breaker, BreakerState, check_breaker_settings
 from .checks import check_callable, check_count, check_seconds, check_weight
 from .lifespan import Lifespans
-from .replay import Receive, Replay
+from .replay import Budget, Receive, Replay
 from .strategy import ConsistentHash, LeastRunning, RoundRobin, Strategy, Weighted
 
 logger = logging.getLogger("cyasgi.balancing")
@@ -84,7 +84,8 @@ class LoadBalancer:
             happens in the balancer: a hanging application is found by the next scope.
         max_attempts: runs for one scope, the first included.
         max_replay: bytes of what one run has read that are kept for the next one, 256 for each message included. A run
-            that has read more is not repeated.
+            that has read more is not repeated. Kept until the application has sent something.
+        max_replay_total: bytes that are kept for all runs together; beyond that, as beyond `max_replay`.
         retry_methods: HTTP methods that may be repeated.
         clock: gives the time in seconds; for tests.
 
@@ -105,6 +106,7 @@ class LoadBalancer:
         slow_after: float | None = None,
         max_attempts: int = 2,
         max_replay: int = 65_536,
+        max_replay_total: int = 16_777_216,
         retry_methods: Iterable[str] = IDEMPOTENT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,13 +118,14 @@ class LoadBalancer:
             check_seconds("slow_after", slow_after, ", or None for never")
         check_count("max_attempts", max_attempts)
         check_count("max_replay", max_replay, 0)
+        check_count("max_replay_total", max_replay_total, 0)
         check_callable("clock", clock, "a function without arguments that gives the time in seconds")
         self.slow_after = slow_after
         self.max_attempts = max_attempts
-        self.max_replay = max_replay
         self.retry_methods = _methods(retry_methods)
         self.clock = clock
         self._retried = self._refused = 0
+        self._budget = Budget(max_replay, max_replay_total)
         self._lifespans = Lifespans()
 
         def breaker(name: str) -> Breaker:
@@ -132,7 +135,7 @@ class LoadBalancer:
                 open_time=open_time,
                 probes=probes,
                 clock=clock,
-                on_change=lambda old, new: self.on_state_change(name, old, new),
+                on_change=lambda old, new: self._tell_change(name, old, new),
             )
 
         #: The applications, in their order.
@@ -182,6 +185,13 @@ class LoadBalancer:
         level = logging.WARNING if new is BreakerState.OPEN else logging.INFO
         logger.log(level, "application %r: its circuit breaker was %s and is %s", name, old, new)
 
+    def _tell_change(self, name: str, old: BreakerState, new: BreakerState) -> None:
+        try:
+            self.on_state_change(name, old, new)
+        except Exception as error:
+            # A change is found in the middle of a run, which has nothing to do with this.
+            logger.error("on_state_change raised %r", error, exc_info=error)
+
     # The application.
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -195,14 +205,20 @@ class LoadBalancer:
         if kind == "lifespan":
             await self._lifespans.serve(self.backends, scope, receive, send)
             return
-        replay = Replay(receive, self.max_replay)
+        replay = Replay(receive, self._budget)
         if self.max_attempts == 1 or len(self.backends) == 1 or not self.may_retry(scope, True):
             replay.forget()
         exchange = Exchange(scope, kind, replay, send)
+        try:
+            await self._run(exchange)
+        finally:
+            replay.forget()
+
+    async def _run(self, exchange: Exchange) -> None:
         backend = self._choose(exchange)
         if backend is None:
             self._refused += 1
-            await self._refuse(kind, scope, send)
+            await self._refuse(exchange)
             return
         while backend is not None:
             attempt = Attempt(self, exchange, backend)
@@ -257,7 +273,8 @@ class LoadBalancer:
             exc_info=error,
         )
 
-    async def _refuse(self, kind: Any, scope: Any, send: Send) -> None:
+    async def _refuse(self, exchange: Exchange) -> None:
+        kind, scope, send = exchange.kind, exchange.scope, exchange.send
         if kind == "http":
             await self._answer_503("http.response", send)
         elif kind == "websocket" and "websocket.http.response" in (scope.get("extensions") or {}):

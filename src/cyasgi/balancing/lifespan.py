@@ -12,7 +12,7 @@ from .backend import Backend
 
 logger = logging.getLogger("cyasgi.balancing")
 
-#: Seconds that an application may take to return after it has told that its shutdown is complete.
+#: Seconds that an application may take to return after it has told that it has stopped, or failed to start.
 GRACE = 5.0
 
 
@@ -48,7 +48,7 @@ class Lifespan:
             raise RuntimeError(f"unexpected message {kind!r}: the lifespan has answered already")
         if kind == "lifespan.startup.complete":
             self.started = True
-            self.backend.state = self.state
+            self.backend.lifespan_state = self.state
         self._answer = message
         self._answered.set()
 
@@ -78,20 +78,19 @@ class Lifespan:
 
     async def stop(self) -> str | None:
         """Shuts the application down, if it has started; gives the reason if that failed."""
-        self.backend.state = None
+        self.backend.lifespan_state = None
         if not self.started:
             return None
         answer = None if self.task.done() else await self._ask("lifespan.shutdown")
-        await self.end(GRACE)
+        await self.end()
         name = self.backend.name
         if answer is not None and answer["type"].endswith(".failed"):
             return f"application {name!r}: {answer.get('message') or 'its shutdown failed'}"
         return f"application {name!r}: {self.error!r}" if self.error is not None else None
 
-    async def end(self, grace: float = 0.0) -> None:
-        """Waits so long for the run to end by itself, then cancels it and waits for the end."""
-        if grace:
-            await asyncio.wait((self.task,), timeout=grace)
+    async def end(self) -> None:
+        """Waits for the run to end by itself, for `GRACE` seconds; then cancels it and waits for its end."""
+        await asyncio.wait((self.task,), timeout=GRACE)
         self.task.cancel()
         await asyncio.wait((self.task,))
 
@@ -155,7 +154,7 @@ class Lifespans:
     async def _end(self, running: list[Lifespan]) -> None:
         tasks = {lifespan.task for lifespan in running if not lifespan.task.done()}
         for lifespan in running:
-            lifespan.backend.state = None
+            lifespan.backend.lifespan_state = None
         for task in tasks:
             task.cancel()
             # Referred to until it ends, should this wait be cancelled too.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,19 +16,35 @@ def size_of(message: dict[Any, Any]) -> int:
     return OVERHEAD + sum(len(value) for value in message.values() if isinstance(value, (bytes, str, bytearray)))
 
 
+class Budget:
+    """What all that is kept at a time may amount to.
+
+    Args:
+        each: bytes for one scope, `OVERHEAD` for each message included; 0 keeps nothing.
+        total: bytes for all scopes together.
+    """
+
+    __slots__ = ("each", "total", "used")
+
+    def __init__(self, each: int, total: int) -> None:
+        self.each = each
+        self.total = total
+        self.used = 0
+
+
 class Replay:
-    """The messages of one scope. Kept whole or not at all: once they exceed the limit they are forgotten.
+    """The messages of one scope. Kept whole or not at all: once they exceed the budget they are forgotten.
 
     Args:
         receive: where messages come from.
-        limit: bytes to keep at most, `OVERHEAD` for each message included; 0 keeps nothing.
+        budget: how much may be kept.
     """
 
-    __slots__ = ("_limit", "_messages", "_receive", "_size", "kept", "pending", "read")
+    __slots__ = ("_budget", "_messages", "_receive", "_size", "kept", "pending", "read")
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, budget: Budget) -> None:
         self._receive = receive
-        self._limit = limit
+        self._budget = budget
         self._messages: list[dict[Any, Any]] = []
         self._size = 0
         #: Whether all that was read can be read again.
@@ -39,9 +54,9 @@ class Replay:
         #: Calls that wait for a message now.
         self.pending = 0
 
-    def again(self) -> deque[dict[Any, Any]]:
-        """Copies of all messages read, for who reads them again."""
-        return deque(dict(message) for message in self._messages)
+    def again(self) -> list[dict[Any, Any]]:
+        """Copies of all messages read, the last one first, for who reads them again: to be popped."""
+        return [dict(message) for message in reversed(self._messages)]
 
     async def receive(self) -> Any:
         """The next message that nobody has read."""
@@ -57,8 +72,10 @@ class Replay:
 
     def _keep(self, message: Any) -> None:
         if type(message) is dict:
-            self._size += size_of(message)
-            if self._size <= self._limit:
+            size, budget = size_of(message), self._budget
+            self._size += size
+            budget.used += size
+            if self._size <= budget.each and budget.used <= budget.total:
                 # A copy: the application may change what it was given.
                 self._messages.append(dict(message))
                 return
@@ -68,3 +85,5 @@ class Replay:
         """Nothing will be read again."""
         self.kept = False
         self._messages.clear()
+        self._budget.used -= self._size
+        self._size = 0
