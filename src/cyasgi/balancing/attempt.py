@@ -125,12 +125,17 @@ class Attempt:
         if not self.input_complete:
             # The time that the client takes is not the application's.
             self.backend.owing.pop(self, None)
+        replay = self.exchange.replay
+        replay.pending += 1
         try:
-            message = await self.exchange.replay.receive()
+            message = await replay.source()
         except Exception:
             # The server's failure, or its way to say that the client has gone.
             self._client_gone()
             raise
+        finally:
+            replay.pending -= 1
+        replay.note(message)
         self._has_read(message)
         return message
 

@@ -315,7 +315,7 @@ class LoadBalancer:
 
 
 def _kind(scope: Any) -> Any:
-    return scope.get("type") if isinstance(scope, Mapping) else None
+    return scope.get("type") if isinstance(scope, (dict, Mapping)) else None
 
 
 # Arguments

@@ -40,6 +40,10 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
+# Looked up at every run: an attribute of an enumeration takes longer.
+CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
+
+
 class Permit:
     """One run let through by a breaker."""
 
@@ -111,7 +115,7 @@ class Breaker:
         self._probes = probes
         self._clock = clock
         self._on_change = on_change
-        self._state = BreakerState.CLOSED
+        self._state = CLOSED
         self._era = 0
         self._until = 0.0
         #: Closed: verdicts, True for a failure, and how many are.
@@ -135,18 +139,19 @@ class Breaker:
     @property
     def available(self) -> bool:
         """Whether a run would be let through now."""
-        if self._state is not BreakerState.CLOSED:
-            self._look()
-            if self._state is BreakerState.HALF_OPEN:
-                return self._succeeded + len(self._running) < self._probes
-        return self._state is BreakerState.CLOSED
+        if self._state is CLOSED:
+            return True
+        self._look()
+        if self._state is HALF_OPEN:
+            return self._succeeded + len(self._running) < self._probes
+        return self._state is CLOSED
 
     @property
     def available_in(self) -> float:
         """Seconds until a run is let through, if nothing happens before; 0 if one is now."""
         if self.available:
             return 0.0
-        until = self._until if self._state is BreakerState.OPEN else min(self._running.values())
+        until = self._until if self._state is OPEN else min(self._running.values())
         return max(0.0, until - self._clock())
 
     def admit(self, *, well: bool = False) -> Permit:
@@ -161,7 +166,7 @@ class Breaker:
         if not self.available:
             raise RuntimeError(f"the circuit breaker is {self._state}: it lets no run through now")
         permit = Permit(self._era, well)
-        if self._state is BreakerState.HALF_OPEN:
+        if self._state is HALF_OPEN:
             self._running[permit] = self._clock() + self._open_time
         return permit
 
@@ -170,8 +175,10 @@ class Breaker:
         if permit.era != self._era:
             return
         self._look()
-        if self._state is BreakerState.CLOSED:
-            self._note(False)
+        if self._state is CLOSED:
+            # With no failure among them, verdicts that are not there count as those that are.
+            if self._failures:
+                self._note(False)
         elif permit.era == self._era:
             self._running.pop(permit, None)
             self._succeed_as_probe()
@@ -181,7 +188,7 @@ class Breaker:
         if permit.era != self._era:
             return
         self._look()
-        if self._state is BreakerState.CLOSED:
+        if self._state is CLOSED:
             self._note(True)
             if self._failures >= self._threshold:
                 self._open()
@@ -206,9 +213,9 @@ class Breaker:
 
     def _look(self) -> None:
         """Does what time has brought about."""
-        if self._state is BreakerState.OPEN:
+        if self._state is OPEN:
             if self._clock() >= self._until:
-                self._change(BreakerState.HALF_OPEN)
+                self._change(HALF_OPEN)
         elif self._running:
             now = self._clock()
             for permit in [permit for permit, until in self._running.items() if until <= now]:
@@ -219,12 +226,12 @@ class Breaker:
     def _succeed_as_probe(self) -> None:
         self._succeeded += 1
         if self._succeeded >= self._probes:
-            self._change(BreakerState.CLOSED)
+            self._change(CLOSED)
 
     def _open(self) -> None:
         self._era += 1
         self._until = self._clock() + self._open_time
-        self._change(BreakerState.OPEN)
+        self._change(OPEN)
 
     def _change(self, state: BreakerState) -> None:
         old, self._state = self._state, state

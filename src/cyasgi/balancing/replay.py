@@ -13,7 +13,11 @@ Receive = Callable[[], Awaitable[Any]]
 
 def size_of(message: dict[Any, Any]) -> int:
     """About how many bytes of memory a message takes, if it is made of bytes, text and small things."""
-    return OVERHEAD + sum(len(value) for value in message.values() if isinstance(value, (bytes, str, bytearray)))
+    size = OVERHEAD
+    for value in message.values():
+        if isinstance(value, (bytes, str, bytearray)):
+            size += len(value)
+    return size
 
 
 class Budget:
@@ -40,10 +44,10 @@ class Replay:
         budget: how much may be kept.
     """
 
-    __slots__ = ("_budget", "_messages", "_receive", "_size", "kept", "pending", "read")
+    __slots__ = ("_budget", "_messages", "_size", "kept", "pending", "read", "source")
 
     def __init__(self, receive: Receive, budget: Budget) -> None:
-        self._receive = receive
+        self.source = receive
         self._budget = budget
         self._messages: list[dict[Any, Any]] = []
         self._size = 0
@@ -51,24 +55,18 @@ class Replay:
         self.kept = True
         #: Messages read.
         self.read = 0
-        #: Calls that wait for a message now.
+        #: Calls that wait for a message of the source now.
         self.pending = 0
 
     def again(self) -> list[dict[Any, Any]]:
         """Copies of all messages read, the last one first, for who reads them again: to be popped."""
         return [dict(message) for message in reversed(self._messages)]
 
-    async def receive(self) -> Any:
-        """The next message that nobody has read."""
-        self.pending += 1
-        try:
-            message = await self._receive()
-        finally:
-            self.pending -= 1
+    def note(self, message: Any) -> None:
+        """This message has been read from the source."""
         self.read += 1
         if self.kept:
             self._keep(message)
-        return message
 
     def _keep(self, message: Any) -> None:
         if type(message) is dict:

@@ -127,8 +127,8 @@ class ConsistentHash:
     proportion to the weight takes it. When one leaves, its keys alone move, spread over all others in proportion to
     their weights; when it returns they come back. A ring needs a hundred or more points for each application to come
     near the weights, has to be rebuilt when they change, and is faster only for far more applications than one process
-    serves: rendezvous costs one hash (about 1 µs) for each. Hashes depend on names and keys alone, so that all
-    processes, now and later, agree; give applications names that stay theirs (see `LoadBalancer`).
+    serves: rendezvous costs a hash, one or two microseconds, for each. Hashes depend on names and keys alone, so that
+    all processes, now and later, agree; give applications names that stay theirs (see `LoadBalancer`).
 
     A key that is asked for most of the time keeps one application busy: nothing here spreads a single key.
 
