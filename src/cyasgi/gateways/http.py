@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable
 from email.utils import formatdate
@@ -17,6 +18,7 @@ from .._life import Life
 from ..server import StatelessServer
 from ..wire.http import HTTPError, Scope
 from ..wire.http_request import HeadLimits
+from .access_log import AccessLog
 from .deadlines import Deadlines
 from .http_protocol import HTTPProtocol
 from .lifespan import MODES, Lifespan
@@ -60,6 +62,11 @@ def _seconds(*, none: bool = False) -> Callable[[str, Any], None]:
 def _check_bool(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise _refuse(TypeError, name, value, "True or False")
+
+
+def _check_access_log(name: str, value: Any) -> None:
+    if not isinstance(value, bool) and not callable(getattr(value, "write", None)):
+        raise _refuse(TypeError, name, value, "True (standard output), False, or an object with write(str)")
 
 
 def _check_lifespan(name: str, value: Any) -> None:
@@ -149,16 +156,21 @@ class HTTPServer(StatelessServer):
     first_byte_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
     #: Seconds from the first byte of a request to the end of its headers.
     header_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
-    #: Seconds from the end of the headers to the end of the body; while the application does not take what has come,
-    #: the time does not count.
-    body_timeout: float = Setting(300.0, _seconds())  # type: ignore[assignment]
+    #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
+    #: the application does not take what has come, the time does not count.
+    body_timeout: float = Setting(60.0, _seconds())  # type: ignore[assignment]
     #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
     request_timeout: float | None = Setting(None, _seconds(none=True))  # type: ignore[assignment]
     #: Seconds for which a connection is kept open for another request.
     keep_alive_timeout: float = Setting(5.0, _seconds())  # type: ignore[assignment]
-    #: Seconds for which a client may take nothing of what is written to it.
+    #: Seconds in which a client that falls behind must have taken what makes its transport writable again, or else
+    #: that many times `min_rate` bytes.
     write_timeout: float = Setting(60.0, _seconds())  # type: ignore[assignment]
+    #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
+    min_rate: int = Setting(1024, _integer(1))  # type: ignore[assignment]
 
+    #: Write a line for each response: to the standard output (True), or to an object with ``write(str)``.
+    access_log: Any = Setting(False, _check_access_log)
     #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http_request.HeadParser`.
     strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
@@ -213,11 +225,15 @@ class HTTPServer(StatelessServer):
         #: All open connections.
         self.connections: set[Any] = set()
         self.deadlines = Deadlines(self._tick)
+        #: The access log at work, if there is one.
+        self.log: AccessLog | None = None
         #: What every scope gets a shallow copy of: what the application's lifespan wrote into its state. None, where
         #: the server runs no lifespan, for no such key; who runs it in the server's stead sets this.
         self.state: dict[str, Any] | None = None
         #: Whether all listeners are open.
         self.serving = False
+        #: Whether no new connection is served.
+        self.stopping = False
         #: A context that belongs to no application, for what is begun in the name of none.
         self.outside = outside()
         #: Header lines of every response, as of now: each with CRLF before it.
@@ -277,10 +293,13 @@ class HTTPServer(StatelessServer):
     async def handle(self) -> None:
         """Starts the application, listens until it is cancelled, and sees the connections off."""
         self.bind()
+        self.stopping = False
         self.outside = outside()
         if self.websocket_protocol_class is None:
             logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
         self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
+        stream = sys.stdout if self.access_log is True else self.access_log
+        self.log = AccessLog(stream) if stream else None
         await self._lifespan.startup()
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer] = []
@@ -292,6 +311,7 @@ class HTTPServer(StatelessServer):
             await loop.create_future()
         finally:
             self.serving = False
+            self.stopping = True
             for server in servers:
                 server.close()
             await self._see_off()
@@ -321,8 +341,13 @@ class HTTPServer(StatelessServer):
                 await asyncio.wait({self._all_closed}, timeout=self.shutdown_timeout)
         finally:
             self._all_closed = None
-            for connection in list(self.connections):
+            late = list(self.connections)
+            for connection in late:
                 connection.abort()
+            if late:
+                # They have had their time.
+                for entry in self._cyasgi.table.entries():
+                    self._cyasgi.dismiss(self, entry)
 
     async def arun(self) -> None:
         """As `StatelessServer.arun`, between the start and the stop of the application's lifespan.
@@ -344,6 +369,8 @@ class HTTPServer(StatelessServer):
             finally:
                 self.close()
                 self.deadlines.close()
+                if self.log is not None:
+                    self.log.flush()
 
     # For the connections.
 
@@ -357,9 +384,6 @@ class HTTPServer(StatelessServer):
         self.connections.discard(connection)
         if self._all_closed is not None and not self.connections and not self._all_closed.done():
             self._all_closed.set_result(None)
-
-    def refused_connection(self) -> None:
-        self.refused += 1
 
     def refused_request(self, error: HTTPError) -> None:
         self.bad_requests += 1
@@ -384,6 +408,8 @@ class HTTPServer(StatelessServer):
 
     def _tick(self) -> None:
         second = int(time.time())
+        if self.log is not None:
+            self.log.tick(second)
         if second != self._second:
             self._second = second
             self._date_field = b"\r\ndate: " + formatdate(second, usegmt=True).encode()

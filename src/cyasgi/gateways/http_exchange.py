@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk, encode_fields
@@ -17,6 +19,12 @@ logger = logging.getLogger(__name__)
 HIGH_WATER = 65_536
 #: A body that is as long is not copied behind its head.
 WRITTEN_APART = 65_536
+
+#: Bytes of a file that are read at a time.
+FILE_PART = 262_144
+
+#: How an instance's run ended.
+RETURNED, CANCELLED = 1, 3
 
 #: Where a response stands.
 EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
@@ -37,8 +45,8 @@ class Exchange:
         "_last",
         "_left",
         "_parts",
-        "_status",
         "_trailers",
+        "_trailing",
         "_waiting_bytes",
         "bodiless",
         "disconnected",
@@ -47,6 +55,7 @@ class Exchange:
         "phase",
         "protocol",
         "sent",
+        "status",
         "version",
     )
     protocol: HTTPProtocol | None
@@ -64,6 +73,7 @@ class Exchange:
         self.disconnected = False
         #: Bytes of the body of the response.
         self.sent = 0
+        self.status = 0
         self._parts: list[bytes] | None = None
         self._hooked = False
         self._continue = False
@@ -178,6 +188,8 @@ class Exchange:
         phase = self.phase
         if kind == "http.response.body":
             body = message.get("body", b"")
+            if type(body) is not bytes:
+                body = _as_bytes(body)
             more = message.get("more_body", False)
             if phase == STARTED:
                 self._begin(protocol, body, more)
@@ -192,8 +204,8 @@ class Exchange:
             if type(status) is not int or status not in STATUS_LINES or status < 200:
                 raise self._bad_status(status)
             self._fields = encode_fields(message.get("headers", ()))
-            self._status = status
-            self._trailers = message.get("trailers", False)
+            self.status = status
+            self._trailers = message.get("trailers", False) and self.version == "1.1" and not self.bodiless
             self.phase = STARTED
         elif kind == "http.response.trailers" and phase == TRAILERS:
             self._send_trailers(protocol, message)
@@ -233,7 +245,7 @@ class Exchange:
     def _begin(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
         """Writes the head, with the first part of the body."""
         fields = self._fields
-        status = self._status
+        status = self.status
         size = len(body)
         if status in (204, 304):
             self.bodiless = True
@@ -312,6 +324,7 @@ class Exchange:
         """The body is complete."""
         if self._trailers:
             self.phase = TRAILERS
+            self._trailing = False
         else:
             self._complete(protocol)
 
@@ -319,12 +332,27 @@ class Exchange:
         lines = encode_fields(message.get("headers", ())).lines
         more = message.get("more_trailers", False)
         if self._chunked:
-            protocol.transport.write(b"0" + lines + b"\r\n\r\n")
+            # The last chunk comes first; each line has its CRLF before it.
+            protocol.transport.write((lines if self._trailing else b"0" + lines) + (b"" if more else b"\r\n\r\n"))
+            self._trailing = True
         if not more:
             self._complete(protocol)
 
-    async def _send_path(self, path: str) -> None:
-        raise RuntimeError("pathsend is not offered")
+    async def _send_path(self, path: Any) -> None:
+        """The file at this path is the body (ASGI extension ``http.response.pathsend``)."""
+        loop = asyncio.get_running_loop()
+        with await loop.run_in_executor(None, open, path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if self._fields.length is None:
+                self._fields = self._fields._replace(length=size)
+            data = b"" if self.bodiless else await loop.run_in_executor(None, file.read, FILE_PART)
+            protocol = await self._writable()
+            self._begin(protocol, data, not self.bodiless and len(data) < size)
+            while self.phase == STREAMING:
+                data = await loop.run_in_executor(None, file.read, FILE_PART)
+                protocol = await self._writable()
+                # A file that was cut meanwhile is as long as Content-Length says no more: that is an error.
+                self._continue_body(protocol, data, bool(data) and self._left > len(data))
 
     def _complete(self, protocol: HTTPProtocol) -> None:
         self.phase = COMPLETE
@@ -345,7 +373,7 @@ class Exchange:
         self.instance = None
         while instance.qsize():
             instance.get_nowait()
-        protocol = self.protocol
+        protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)
         if self.disconnected and instance._error is not None and tells_of(instance._error, ClientDisconnected):
@@ -353,15 +381,20 @@ class Exchange:
 
     def _cut_short(self, protocol: HTTPProtocol, instance: Any) -> None:
         """The application has ended and the response is not complete."""
-        cancelled = instance.future.cancelled() or instance._outcome == 3
-        if self.phase >= STREAMING:
-            if instance._outcome == 1:
-                logger.error("an application returned before its response was complete")
+        if instance._outcome == RETURNED and not self.disconnected:
+            logger.error("an application returned before its response was complete: %r", self)
+        if self.phase >= STREAMING or self.disconnected:
             protocol.abort()
+        elif instance._outcome == CANCELLED:
+            protocol.answer(503, "the request was cancelled")
         else:
-            if instance._outcome == 1:
-                logger.error("an application returned without a response")
-            protocol.answer(503 if cancelled else 500, "the request was cancelled" if cancelled else "internal error")
+            protocol.answer(500, "internal error")
+
+
+def _as_bytes(body: Any) -> bytes:
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise TypeError(f"'body' of an 'http.response.body' message must be bytes, got {type(body).__name__}")
+    return bytes(body)
 
 
 def tells_of(error: BaseException, kind: type[BaseException]) -> bool:

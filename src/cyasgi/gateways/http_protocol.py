@@ -6,12 +6,14 @@ import asyncio
 import logging
 import math
 from collections import deque
+from ssl import DER_cert_to_PEM_cert
 from typing import TYPE_CHECKING, Any
 
-from ..wire.address import from_socket_address
+from ..wire.address import format_address, from_socket_address
 from ..wire.http import ASGI, HTTPError, Scope, error_response, websocket_scope
 from ..wire.http_body import ChunkedBody, LengthBody
 from ..wire.http_request import END, HeadParser, decode_path, split_list
+from .access_log import CLIENT_GONE
 from .http_exchange import STREAMING, Exchange
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 PIPELINED = 65_536
 #: Bytes of a body that nobody wants, read for the sake of the connection.
 DISCARDED = 65_536
+#: What an application may send beside the plain response.
+EXTENSIONS: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
 #: Seconds for which a connection that was refused something is still read, so that the client gets to see why.
 LINGER = 2.0
 #: RFC 9110 section 15.5.22.
@@ -33,17 +37,21 @@ class HTTPProtocol(asyncio.Protocol):
     """A connection. There is one request at work at most; what follows it waits unparsed."""
 
     __slots__ = (
+        "_began",
         "_buffer",
+        "_client",
         "_discarding",
         "_due_body",
         "_due_request",
         "_due_write",
+        "_extensions",
         "_limit_body",
         "_lingering",
         "_reading_paused",
         "_received",
         "_seen",
         "_template",
+        "_unwritten",
         "_waiters",
         "body",
         "deadline",
@@ -57,6 +65,8 @@ class HTTPProtocol(asyncio.Protocol):
     )
     transport: Any
     deadline: Any
+    _client: str
+    _extensions: dict[str, Any]
     _template: dict[str, Any]
 
     def __init__(self, server: HTTPServer, strict: bool = True) -> None:
@@ -79,6 +89,10 @@ class HTTPProtocol(asyncio.Protocol):
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._limit_body: int | None = None
         self._due_request = self._due_body = self._due_write = math.inf
+        #: What the transport had to write when its client was last seen to fall behind, in bytes.
+        self._unwritten = 0
+        #: When the request at work began, for the access log.
+        self._began = 0.0
 
     # Beginning and end
 
@@ -103,11 +117,20 @@ class HTTPProtocol(asyncio.Protocol):
             "headers": [],
             "extensions": {},
         }
+        if tls is not None:
+            self._template["extensions"] = {"tls": tls_extension(tls)}
+        self._extensions = {**self._template["extensions"], **EXTENSIONS}
+        client = self._template["client"]
+        self._client = "-" if client is None else format_address(client)
         if server.state is not None:
             self._template["state"] = {}
-        if len(server.connections) > server.max_connections:
-            server.refused_connection()
-            self.answer(503, "too many connections", server.retry_after)
+        if server.stopping:
+            self.close()
+        elif len(server.connections) > server.max_connections:
+            server.refused += 1
+            fields = server.common_fields[2:] + b"\r\n" + server.retry_after
+            self.transport.write(error_response(503, "too many connections", fields))
+            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline.cancel()
@@ -121,18 +144,20 @@ class HTTPProtocol(asyncio.Protocol):
         if exchange is not None:
             exchange.disconnect()
             exchange.protocol = None
+            if self.server.log is not None:
+                self._log(exchange.status or CLIENT_GONE, exchange.sent)
         self._wake()
 
     def eof_received(self) -> bool:
-        if self._lingering or self.exchange is None:
+        exchange = self.exchange
+        if self._lingering or exchange is None:
             return False
-        # RFC 9112 section 9.6: a client may close its half and wait for the answer; most that do so have gone.
+        # RFC 9112 section 9.6: a client may close its half and wait for the answer; most that do so have gone. The
+        # application is told, and what it sends nevertheless is written.
         self.last = True
-        self.exchange.disconnect()
-        if self.body is not None:
-            self.body = None
-            return False
-        return True
+        exchange.disconnect()
+        # With TLS there are no halves.
+        return self.body is None and self._template["scheme"] == "http"
 
     def begin_shutdown(self) -> None:
         """No further request is taken; a connection without one is closed."""
@@ -165,8 +190,9 @@ class HTTPProtocol(asyncio.Protocol):
             if begun:
                 self.abort()
                 return
-        data = error_response(status, text, self.server.common_fields[2:] + b"\r\n" + fields)
-        self.transport.write(data)
+        if self.server.log is not None:
+            self._log(status, len(text) + 1)
+        self.transport.write(error_response(status, text, self.server.common_fields[2:] + b"\r\n" + fields))
         self._linger()
 
     def _linger(self) -> None:
@@ -207,7 +233,8 @@ class HTTPProtocol(asyncio.Protocol):
             return
         if not self._buffer and self.exchange is None:
             self._seen = 0
-            self.deadline.move(self.server.header_timeout)
+            if not self.paused:
+                self.deadline.move(self.server.header_timeout)
         self._buffer += data
         if self.exchange is None and not self.paused:
             self.next()
@@ -247,6 +274,8 @@ class HTTPProtocol(asyncio.Protocol):
         """Begins a request; what came behind its head is in the buffer."""
         parser = self.parser
         server = self.server
+        if server.log is not None:
+            self._began = self.loop.time()
         try:
             parser.parse(head)
             if parser.length or parser.chunked:
@@ -262,7 +291,7 @@ class HTTPProtocol(asyncio.Protocol):
         scope["query_string"] = parser.query
         scope["headers"] = parser.headers
         scope["http_version"] = parser.version
-        scope["extensions"] = {}
+        scope["extensions"] = self._extensions.copy()
         if server.state is not None:
             scope["state"] = server.state.copy()
         if parser.upgrade and self._upgrade(scope):
@@ -379,6 +408,8 @@ class HTTPProtocol(asyncio.Protocol):
     def response_complete(self, exchange: Exchange) -> None:
         """Called by the exchange when all of its response is written."""
         self.exchange = None
+        if self.server.log is not None:
+            self._log(exchange.status, exchange.sent)
         self._due_request = math.inf
         if not exchange.keep_alive or self.last:
             if self.body is None and not self._buffer:
@@ -392,11 +423,24 @@ class HTTPProtocol(asyncio.Protocol):
         else:
             self._discarding = True
             self._received = 0
+            self._due_body = self.server.deadlines.now + self.server.body_timeout
             self.resume_reading()
+            self._rearm()
+
+    def _log(self, status: int, size: int) -> None:
+        log, parser = self.server.log, self.parser
+        if log is not None:
+            took = self.loop.time() - self._began if self._began else 0.0
+            log.add(self._client, parser.method, parser.target, parser.version, status, size, took)
+            self._began = 0.0
 
     def _idle(self) -> None:
         """Request and response are complete."""
         self._discarding = False
+        if self.paused:
+            # Not before the client has taken the response.
+            self._rearm()
+            return
         deadline = self.deadline
         server = self.server
         if self._buffer:
@@ -412,31 +456,46 @@ class HTTPProtocol(asyncio.Protocol):
     # Deadlines
 
     def _rearm(self) -> None:
-        due = self._due_request
+        due = min(self._due_request, self._due_write)
         if self.body is not None and not self._reading_paused:
-            due = min(due, self._due_body)
-        due = min(due, self._due_write)
+            due = min(due, self._body_due())
         deadline = self.deadline
         deadline.due = due
         if due < deadline.listed:
             deadline.relist()
 
+    def _body_due(self) -> float:
+        """When the body must have come: every byte of it buys the time that it takes at the least rate."""
+        return self._due_body + self._received / self.server.min_rate
+
     def _overdue(self) -> None:
-        now = self.server.deadlines.now
-        if self._lingering or self._due_write <= now:
+        server = self.server
+        now = server.deadlines.now
+        if self._due_write <= now and not self._lingering:
+            left = self.transport.get_write_buffer_size()
+            if self._unwritten - left >= server.min_rate * server.write_timeout:
+                # One long message, which the client takes slowly.
+                self._unwritten = left
+                self._due_write = now + server.write_timeout
+                self._rearm()
+                return
+            server.timeouts += 1
+            self.abort()
+        elif self._lingering:
             self.abort()
         elif self.exchange is not None and self._due_request <= now:
             exchange = self.exchange
+            server.timeouts += 1
             self.answer(503, "the request took too long")
             if exchange.instance is not None:
                 self.server.delete_application_instance(exchange)
-        elif self.body is not None:
+        elif self.body is not None and not self._reading_paused and self._body_due() <= now:
             self.server.timeouts += 1
             if self._discarding:
                 self.abort()
             else:
                 self.answer(408, "the body did not come in time")
-        elif self.exchange is not None:
+        elif self.exchange is not None or self.body is not None or self.paused:
             self._rearm()
         elif self._buffer:
             self.server.timeouts += 1
@@ -448,6 +507,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
+        self._unwritten = self.transport.get_write_buffer_size()
         self._due_write = self.server.deadlines.now + self.server.write_timeout
         self._rearm()
 
@@ -493,6 +553,25 @@ class HTTPProtocol(asyncio.Protocol):
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return True
+
+
+def tls_extension(tls: Any) -> dict[str, Any]:
+    """What ASGI's extension ``tls`` tells of a connection."""
+    certificate = tls.getpeercert(binary_form=True)
+    version = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}.get(tls.version())
+    cipher = tls.cipher()
+    number = None
+    if cipher is not None:
+        found = [one["id"] & 0xFFFF for one in tls.context.get_ciphers() if one["name"] == cipher[0]]
+        number = found[0] if found else None
+    return {
+        "server_cert": None,
+        "client_cert_chain": [] if certificate is None else [DER_cert_to_PEM_cert(certificate)],
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": version,
+        "cipher_suite": number,
+    }
 
 
 def _address(address: Any) -> tuple[str, int | None] | None:

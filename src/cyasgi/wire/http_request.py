@@ -147,10 +147,10 @@ class HeadParser:
             del buffer[: end + 4]
             return head
         if buffer and buffer != b"\r":
-            self._check_part(buffer)
+            self._check_part(buffer, max(0, seen - 1))
         return None
 
-    def _check_part(self, part: bytearray) -> None:
+    def _check_part(self, part: bytearray, start: int) -> None:
         line_end = part.find(b"\r\n")
         if line_end < 0:
             if not TOKEN.match(part):
@@ -159,7 +159,7 @@ class HeadParser:
                 raise HTTPError(414, f"the request target is longer than {self._limits.target_size} bytes")
         else:
             self._check_sizes(part, line_end)
-        if BARE_LF.search(part):
+        if BARE_LF.search(part, start):
             raise HTTPError(400, "a line ends in LF without CR")
 
     def _check_sizes(self, head: bytes | bytearray, line_end: int) -> None:
@@ -182,6 +182,7 @@ class HeadParser:
         Raises:
             HTTPError: it is not to be served.
         """
+        self.method = ""
         line_end = head.find(b"\r\n")
         if len(head) > self._quick:
             self._check_sizes(head, line_end)
@@ -211,7 +212,7 @@ class HeadParser:
             self.keep_alive = False
         else:
             raise HTTPError(400, "the version of HTTP is neither 1.1 nor 1.0")
-        self.method = METHODS.get(method) or method.decode("ascii")
+        self.method = METHODS.get(method) or self._odd_method(method)
         self.target = target
         if len(headers) > self._limits.header_count:
             raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
@@ -231,6 +232,12 @@ class HeadParser:
         if self._strict or len(parts) != 3:
             raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
         return parts
+
+    @staticmethod
+    def _odd_method(method: bytes) -> str:
+        if method in (b"CONNECT", b"PRI"):
+            raise HTTPError(400, f"the method {method.decode()} is not for this server")
+        return method.decode("ascii")
 
     def _check_repeated(self, headers: list[tuple[bytes, bytes]]) -> None:
         names = [name for name, _ in headers]
