@@ -33,7 +33,7 @@ class AccessLog:
         self._stream = stream
         self._lines: list[str] = []
         self._moment = ""
-        self._second = 0
+        self._second = -1
 
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
         """One request; `method` is empty for what was none."""

@@ -222,6 +222,9 @@ class HeadParser:
         if len(fields) != len(headers):
             self._check_repeated(headers)
         self._understand(fields)
+        if not self.keep_alive:
+            # httptools takes nothing after such a request.
+            self._parser = None
         if target[0] == 47 and b"#" not in target:
             self.path, _, self.query = target.partition(b"?")
         else:
@@ -295,8 +298,6 @@ class HeadParser:
         options = {option.strip(b" \t") for option in values.split(b",")}
         if b"close" in options:
             self.keep_alive = False
-            # httptools takes nothing after such a request.
-            self._parser = None
         elif b"keep-alive" in options:
             self.keep_alive = True
         if b"upgrade" in options and self.version == "1.1":
