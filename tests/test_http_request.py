@@ -199,12 +199,14 @@ def test_a_head_that_never_ends_is_refused_before_it_is_long():
     limits = HeadLimits(100, 200, 10)
     for start, status in ((b"GET /", 414), (b"GET / HTTP/1.1\r\nHost: x\r\nA: ", 431)):
         parser, buffer = HeadParser(limits), bytearray(start)
-        with pytest.raises(HTTPError) as caught:
-            for _ in range(400):
+        caught = None
+        while caught is None and len(buffer) < 300:
+            try:
                 assert parser.take(buffer, len(buffer) - 1) is None
-                buffer += b"a"
-        assert caught.value.status == status
-        assert len(buffer) < 300
+            except HTTPError as error:
+                caught = error.status
+            buffer += b"a"
+        assert caught == status
 
 
 def test_at_the_limits():
@@ -310,8 +312,8 @@ def test_bodies():
     assert accepted(HEAD + b"Content-Length: 0\r\n\r\n")[1] == b""
     assert accepted(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")[1] == b"hello"
     assert accepted(CHUNKED + b"5\r\nhello\r\n0\r\n\r\n")[1] == b"hello"
-    assert accepted(CHUNKED + b"0005;a=b;c=\"d\"\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n")[1] == b"hello0123456789"
-    assert accepted(CHUNKED + b"5 ; a\r\nhello\r\n0;z\r\nETag: \"x\"\r\nX-Any: y\r\n\r\n")[1] == b"hello"
+    assert accepted(CHUNKED + b'0005;a=b;c="d"\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n')[1] == b"hello0123456789"
+    assert accepted(CHUNKED + b'5 ; a\r\nhello\r\n0;z\r\nETag: "x"\r\nX-Any: y\r\n\r\n')[1] == b"hello"
     assert accepted(HEAD + b"Connection: upgrade\r\nUpgrade: foo\r\nContent-Length: 2\r\n\r\nab")[1] == b"ab"
 
 

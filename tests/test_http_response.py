@@ -48,7 +48,17 @@ def test_names(name):
 
 @pytest.mark.parametrize(
     "headers",
-    [[("a", b"b")], [(b"a", "b")], [(b"a", None)], [(b"a",)], [b"ab", b"abc"], [(b"date", "x")], [(None, b"a")], 5, None],
+    [
+        [("a", b"b")],
+        [(b"a", "b")],
+        [(b"a", None)],
+        [(b"a",)],
+        [b"ab", b"abc"],
+        [(b"date", "x")],
+        [(None, b"a")],
+        5,
+        None,
+    ],
 )
 def test_types(headers):
     """Anything but pairs of bytes is refused with a clear error."""

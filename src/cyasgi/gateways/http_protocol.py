@@ -311,7 +311,8 @@ class HTTPProtocol(asyncio.Protocol):
             return
         try:
             instance = exchange.instance = server.get_or_create_application_instance(exchange, scope)
-            if self.body is None:
+            # With an eager task factory all may be over by now.
+            if self.body is None and exchange.protocol is not None:
                 instance.put_nowait({"type": "http.request", "body": b"", "more_body": False})
         except Exception:
             logger.exception("a request could not be begun")
@@ -322,10 +323,13 @@ class HTTPProtocol(asyncio.Protocol):
         if server.request_timeout is not None:
             self._due_request = server.deadlines.now + server.request_timeout
             self._rearm()
-        if self.body is None:
-            if len(self._buffer) >= PIPELINED:
-                self.pause_reading()
-            return
+        if self.body is not None:
+            self._begin_body(exchange)
+        elif len(self._buffer) >= PIPELINED:
+            self.pause_reading()
+
+    def _begin_body(self, exchange: Exchange) -> None:
+        server = self.server
         self._due_body = server.deadlines.now + server.body_timeout
         self._rearm()
         self.resume_reading()
@@ -333,7 +337,7 @@ class HTTPProtocol(asyncio.Protocol):
             rest = bytes(self._buffer)
             self._buffer.clear()
             self._read_body(rest)
-        elif parser.expects_continue:
+        elif self.parser.expects_continue:
             exchange.expect_continue()
 
     def _open_body(self) -> None:
