@@ -1,4 +1,8 @@
-"""Small ASGI applications to start with: ``cyasgi serve --udp 127.0.0.1:9999 cyasgi.examples:echo``."""
+"""Small ASGI applications to start with.
+
+``cyasgi serve --http 127.0.0.1:8000 cyasgi.examples:hello`` serves a page in whose text field a WebSocket echoes;
+``cyasgi serve --udp 127.0.0.1:9999 cyasgi.examples:echo`` and the others serve datagrams.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +53,58 @@ async def discard(scope: Scope, receive: Receive, send: Send) -> None:
     _datagrams_only(scope)
     while True:
         await receive()
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>cyasgi</title>
+<h1>Hello from cyasgi</h1>
+<p><label>Say something: <input id="said" autofocus></label></p>
+<p>It comes back: <output id="heard"></output></p>
+<script>
+  const socket = new WebSocket(location.href.replace(/^http/, "ws"));
+  socket.onmessage = event => { document.getElementById("heard").textContent = event.data; };
+  document.getElementById("said").oninput = event => socket.send(event.target.value);
+</script>
+"""
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers HTTP with a page, and sends back what it receives over a WebSocket."""
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+    elif scope["type"] == "websocket":
+        await _echo_messages(receive, send)
+    elif scope["type"] == "http":
+        await _answer(scope, send)
+    else:
+        raise ValueError(f"this application serves HTTP and WebSockets alone, not {scope['type']!r}")
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    # A real application opens its database here.
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _echo_messages(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message.get("bytes"), "text": message.get("text")})
+
+
+async def _answer(scope: Scope, send: Send) -> None:
+    allowed = scope["method"] in ("GET", "HEAD")
+    body = PAGE.encode() if allowed else b"This page can only be read.\n"
+    headers = [
+        (b"content-type", b"text/html; charset=utf-8" if allowed else b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if not allowed:
+        headers.append((b"allow", b"GET, HEAD"))
+    await send({"type": "http.response.start", "status": 200 if allowed else 405, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

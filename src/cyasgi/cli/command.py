@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from .. import __version__
 from . import configuration, reloading, serving
-from .options import LIMITS, SERVERS, ServeCommand, parameters
+from .options import LIMITS, SERVERS, SWITCHES, ServeCommand, Switch, parameters
+from .servers import Options
 
 EPILOG = (
     f"What is given here may stand in the environment too, as {configuration.PREFIX}_MAX_APPLICATIONS for "
@@ -47,29 +48,41 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
     return cyasgi
 
 
-def collect(context: click.Context, values: dict[str, Any]) -> serving.Options:
+def collect(context: click.Context, values: dict[str, Any]) -> Options:
     """The options of ``cyasgi serve``, from what click has parsed.
 
     Raises:
         click.UsageError: they contradict each other, or something is missing.
     """
     listeners = {kind: values.pop(kind) for kind in SERVERS}
+    host, port = values.pop("host"), values.pop("port")
+    if host is not None or port is not None:
+        listeners["http"].append((("127.0.0.1" if host is None else host, 8000 if port is None else port), None))
+    listeners["http"] += values.pop("unix")
     if not any(listeners.values()):
-        given = ", ".join(f"--{kind} ADDRESS" for kind in SERVERS)
-        raise click.UsageError(f"nothing to listen on: give {given} at least once")
+        raise click.UsageError("nothing to listen on: give --http ADDRESS, --unix PATH or --udp ADDRESS at least once")
     limits = {}
-    for limit in LIMITS:
-        name = limit.names[0].removeprefix("--").replace("-", "_")
+    for setting, name in ((setting, _parameter(setting.names)) for setting in (*LIMITS, *SWITCHES)):
         value = values.pop(name)
         # What nobody has said stays the server's own.
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            limits[limit.attribute] = value
-    return serving.Options(
+            limits[setting.attribute] = setting.values[not value] if isinstance(setting, Switch) else value
+    tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
+    if tls["certfile"] is None and any(tls[name] for name in ("keyfile", "keyfile_password", "ca_certs", "ciphers")):
+        raise click.UsageError("options for TLS need a certificate: give --ssl-certfile")
+    return Options(
         listeners=listeners,
         limits=limits,
+        tls=tls,
         ignored=configuration.unknown_variables(context.command.params),
         **values,
     )
+
+
+def _parameter(names: str | tuple[str, ...]) -> str:
+    """What click calls an option of these names."""
+    first = names.partition("/")[0] if isinstance(names, str) else names[0]
+    return first.removeprefix("--").replace("-", "_")
 
 
 def explain(error: click.ClickException) -> str:

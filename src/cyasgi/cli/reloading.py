@@ -17,7 +17,8 @@ from fnmatch import fnmatch
 from typing import Any, Self
 
 from .errors import FAILED, INTERRUPTED, CommandError
-from .serving import Options, configure_logging, logger
+from .servers import Options
+from .serving import configure_logging, logger
 
 #: Set in the environment of the process that serves.
 MARK = "CYASGI_RELOADED"

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from .. import __version__, backend
+from ..gateways.lifespan import Lifespan, LifespanError
 from ..supervisor import Supervisor
-from .errors import MISUSED, CommandError
+from .errors import CommandError
 from .loading import load_application, their_part
+from .servers import Options, make_servers
 
 logger = logging.getLogger("cyasgi")
 
 
-@dataclass
-class Options:
-    """The values of the options, each named after it."""
-
-    applications: tuple[str, ...]
-    #: For each kind of listener its addresses.
-    listeners: dict[str, list[Any]]
-    #: Attributes of servers, those alone that somebody has set.
-    limits: dict[str, Any]
-    factory: bool
-    app_dir: str
-    loop: str
-    log_level: str
-    config: str | None
-    reload: bool
-    reload_dir: tuple[str, ...]
-    reload_include: tuple[str, ...]
-    #: Environment variables that look like options and are none.
-    ignored: list[str] = field(default_factory=list)
+#: Counters that are told although nothing was counted.
+TOLD = {"requests", "datagrams_received", "datagrams_sent"}
 
 
 def serve(options: Options) -> int:
@@ -51,7 +36,16 @@ def serve(options: Options) -> int:
     sys.path.insert(0, options.app_dir)
     application = _load(options)
     loop_factory, loop = _choose_loop(options.loop)
-    servers = _make_servers(options, application)
+    servers = make_servers(options, application)
+    for server in servers.values():
+        if hasattr(server, "lifespan"):
+            server.lifespan = "off"
+    mode = options.lifespan
+    if mode == "auto" and servers.keys() == {"udp"}:
+        # What was written for datagrams alone need not expect other scopes.
+        mode = "off"
+    several = Supervisor(servers.values(), around=lambda: lifespan)
+    lifespan = _lifespan(application, mode, servers.values(), several.shutdown_timeout)
     # A process that is restarted on changes leaves SIGINT to the one that watches.
     signals = [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:
@@ -61,17 +55,29 @@ def serve(options: Options) -> int:
         logger.info("cyasgi %s serves %s (back end %s, loop %s)", __version__, names, backend, loop)
         began = time.monotonic()
         try:
-            Supervisor(servers.values()).run(loop_factory=loop_factory, signals=signals)
+            several.run(loop_factory=loop_factory, signals=signals)
         finally:
             for kind, server in servers.items():
                 server.close()
                 logger.info("stopped after %.1f s: %s: %s", time.monotonic() - began, kind, _counters(server))
+    except LifespanError as error:
+        raise _could_not(error) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
     finally:
         for server in servers.values():
             server.close()
     return 0
+
+
+def _could_not(error: LifespanError) -> CommandError:
+    """The error in one line; an application's own traceback, which frameworks send, goes before it."""
+    text = str(error).strip()
+    if "\n" in text:
+        begin, _, trace = text.partition(": ")
+        print(trace, file=sys.stderr)
+        text = f"{begin}: {trace.splitlines()[-1]}"
+    return CommandError(text)
 
 
 def configure_logging(options: Options) -> None:
@@ -96,26 +102,28 @@ def _load(options: Options) -> Any:
     return loaded[0]
 
 
-def _make_servers(options: Options, application: Any) -> dict[str, Any]:
-    """A server for each kind of listener that was asked for, with the limits that it has."""
-    from .options import server_class
-
-    servers = {}
-    for kind, addresses in options.listeners.items():
-        if not addresses:
-            continue
-        server = servers[kind] = server_class(kind)(application, binds=addresses)
-        for attribute, value in options.limits.items():
-            if hasattr(type(server), attribute):
-                try:
-                    setattr(server, attribute, value)
-                except (TypeError, ValueError) as error:
-                    raise CommandError(str(error), MISUSED) from None
-    return servers
+@contextlib.asynccontextmanager
+async def _lifespan(application: Any, mode: str, servers: Iterable[Any], seconds: float) -> AsyncIterator[None]:
+    """The one lifespan that an application has, however many servers serve it."""
+    life = Lifespan(application, mode)
+    try:
+        await life.startup()
+    except BaseException:
+        # What it has begun ends; what went wrong has been told.
+        with contextlib.suppress(LifespanError):
+            await life.shutdown(seconds)
+        raise
+    for server in servers:
+        if hasattr(server, "state"):
+            server.state = life.state
+    try:
+        yield
+    finally:
+        await life.shutdown(seconds)
 
 
 def _counters(server: Any) -> str:
-    return " ".join(f"{name}={value}" for name, value in server.stats().items() if value or "datagrams" in name)
+    return " ".join(f"{name}={value}" for name, value in server.stats().items() if value or name in TOLD)
 
 
 def _choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

@@ -3,6 +3,44 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+from ..wire.address import parse_address
+
+#: For each scheme that may stand before an address whether it means TLS.
+SCHEMES = {"http": False, "https": True, "ws": False, "wss": True}
+
+
+def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, int], bool | None]:
+    """The (host, port) that the text names, and whether a scheme before it says TLS; None if there is no scheme."""
+    scheme, separator, address = text.partition("://")
+    if not separator:
+        return parse_address(text), None
+    if scheme not in schemes:
+        raise ValueError(f"{text!r}: accepted before :// are {' and '.join(schemes)}")
+    return parse_address(address), SCHEMES[scheme]
+
+
+def parse_host(text: str) -> str:
+    """A host without a port; empty for every interface. An IPv6 address may stand in brackets."""
+    try:
+        return parse_address(f"[{text}]:0" if ":" in text and not text.startswith("[") else f"{text}:0")[0]
+    except ValueError:
+        raise ValueError(f"{text!r} is not a host: accepted are a name and an IPv4 or IPv6 address") from None
+
+
+def parse_port(text: str) -> int:
+    """A port from 0 to 65535."""
+    if text.isascii() and text.isdigit() and int(text) <= 65535:
+        return int(text)
+    raise ValueError(f"{text!r}: accepted is a port from 0 to 65535")
+
+
+def parse_path(text: str) -> str:
+    """The path of a Unix socket."""
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r}: accepted is the path of a socket")
+    return text
 
 
 def parse_limit(text: str) -> int | None:

@@ -1,0 +1,75 @@
+"""The server objects that the options ask for."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import MISUSED, CommandError
+from .options import LIMITS, SWITCHES, server_class
+from .tls import make_context
+
+
+@dataclass
+class Options:
+    """The values of the options, each named after it."""
+
+    applications: tuple[str, ...]
+    #: For each kind of server the addresses to listen on: for UDP (host, port), else what `parse_stream_address` gives,
+    #: or the path of a Unix socket.
+    listeners: dict[str, list[Any]]
+    #: The attributes of servers that somebody has set.
+    limits: dict[str, Any]
+    factory: bool
+    app_dir: str
+    lifespan: str
+    root_path: str
+    loop: str
+    log_level: str
+    config: str | None
+    reload: bool
+    reload_dir: tuple[str, ...]
+    reload_include: tuple[str, ...]
+    #: The options that begin with --ssl, without that.
+    tls: dict[str, Any]
+    #: Environment variables that look like options and are none.
+    ignored: list[str] = field(default_factory=list)
+
+
+def make_servers(options: Options, application: Any) -> dict[str, Any]:
+    """A server for each kind of listener, by its kind, with the limits that concern it.
+
+    Raises:
+        CommandError: a library is missing, or a value is refused.
+    """
+    context = make_context(**options.tls) if options.tls["certfile"] else None
+    servers = {}
+    for kind, addresses in options.listeners.items():
+        if not addresses:
+            continue
+        binds = addresses if kind == "udp" else list(_stream_binds(addresses, context))
+        try:
+            server = servers[kind] = server_class(kind)(application, binds=binds)
+            for setting in (*LIMITS, *SWITCHES):
+                if kind in setting.kinds and setting.attribute in options.limits:
+                    setattr(server, setting.attribute, options.limits[setting.attribute])
+            if kind != "udp":
+                server.root_path = options.root_path
+        except (TypeError, ValueError) as error:
+            raise CommandError(str(error), MISUSED) from None
+    return servers
+
+
+def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Iterator[Any]:
+    from ..gateways.sockets import Listener
+
+    for address in addresses:
+        if isinstance(address, str):
+            yield Listener(f"unix:{address}")
+            continue
+        where, wants_tls = address
+        if wants_tls and context is None:
+            raise CommandError("an address with https:// needs --ssl-certfile", MISUSED)
+        yield Listener(where, None if wants_tls is False else context)

@@ -1,0 +1,62 @@
+"""TLS, from the options that uvicorn has for it too."""
+
+from __future__ import annotations
+
+import ssl
+
+from .errors import FAILED, MISUSED, CommandError
+
+#: What is asked of clients, by its name and by uvicorn's number.
+CERT_REQS = {
+    "none": ssl.CERT_NONE,
+    "optional": ssl.CERT_OPTIONAL,
+    "required": ssl.CERT_REQUIRED,
+    "0": ssl.CERT_NONE,
+    "1": ssl.CERT_OPTIONAL,
+    "2": ssl.CERT_REQUIRED,
+}
+
+
+def make_context(
+    certfile: str,
+    keyfile: str | None,
+    keyfile_password: str | None,
+    ca_certs: str | None,
+    cert_reqs: str,
+    ciphers: str | None,
+) -> ssl.SSLContext:
+    """A context for servers, with Python's choice of versions and ciphers unless `ciphers` says other ones.
+
+    Raises:
+        CommandError: a file is not what it should be, the password is wrong or missing, or there is no such cipher.
+    """
+
+    def no_password() -> str:
+        raise CommandError(f"{keyfile or certfile}: the key has a password: give --ssl-keyfile-password", MISUSED)
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        # Without a function OpenSSL would ask the terminal.
+        context.load_cert_chain(certfile, keyfile, no_password if keyfile_password is None else keyfile_password)
+    except OSError as error:
+        names = certfile if keyfile is None else f"{certfile} and {keyfile}"
+        raise CommandError(f"{names}: no certificate with its key: {_reason(error)}", FAILED) from None
+    if ca_certs is not None:
+        try:
+            context.load_verify_locations(ca_certs)
+        except OSError as error:
+            raise CommandError(f"{ca_certs}: no certificates: {_reason(error)}", FAILED) from None
+        context.verify_mode = CERT_REQS[cert_reqs]
+    if ciphers is not None:
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError:
+            raise CommandError(f"--ssl-ciphers {ciphers!r}: OpenSSL knows none of these", MISUSED) from None
+    return context
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).lower().replace("_", " ")
+    return error.strerror or str(error)
