@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import ssl
+import subprocess
 import sys
 
 import pytest
 
 from cyasgi import cli
-from cyasgi.cli import reloading, serving
+from cyasgi.cli import reloading, serving, tls
+from cyasgi.cli.servers import make_servers
 
 ECHO = "cyasgi.examples:echo"
 
@@ -145,10 +148,8 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
 )
 def test_what_is_wrong_in_a_file(content, says, options, tmp_path, capsys):
     """Whatever is wrong in a file is told in one line that names the file and what is accepted."""
-    line = refused(
-        capsys,
-        [*file(tmp_path, content), "--udp", ":0", ECHO] if "udp" not in content else [*file(tmp_path, content), ECHO],
-    )
+    arguments = [*file(tmp_path, content), ECHO]
+    line = refused(capsys, arguments if "udp" in content else ["--udp", ":0", *arguments])
     assert line.startswith("cyasgi.toml")
     assert says in line
 
@@ -206,3 +207,140 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
     assert options(*arguments[1:]).reload is True
     assert cli.main(arguments) == 0
     assert supervised == [arguments] * 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--max-applications", "0", "a whole number of at least 1, and none"),
+        ("--limit-concurrency", "-1", "a whole number of at least 1, and none"),
+        ("--shutdown-timeout", "-1", "a number of seconds, 0 or more"),
+        ("--checker-interval", "0", "a number of seconds, more than 0"),
+        ("--max-queue-size", "1e3", "a whole number of at least 0"),
+        ("--max-datagram-size", "0", "a whole number of at least 1"),
+        ("--eviction-policy", "fifo", "'lru' or 'slru'"),
+        ("--idle-timeout", "soon", "a number of seconds, more than 0, and none"),
+        ("--max-connections", "none", "a whole number of at least 1"),
+        ("--max-target-size", "8K", "a whole number of at least 1"),
+        ("--max-header-size", "", "a whole number of at least 1"),
+        ("--max-header-count", "²", "a whole number of at least 1"),
+        ("--max-body-size", "-5", "a whole number of at least 1, and none"),
+        ("--first-byte-timeout", "nan", "a number of seconds, more than 0"),
+        ("--header-timeout", "inf", "a number of seconds, more than 0"),
+        ("--body-timeout", "none", "a number of seconds, more than 0"),
+        ("--request-timeout", "0", "a number of seconds, more than 0, and none"),
+        ("--keep-alive-timeout", "5s", "a number of seconds, more than 0"),
+        ("--timeout-keep-alive", "0", "a number of seconds, more than 0"),
+        ("--write-timeout", "-0", "a number of seconds, more than 0"),
+        ("--backlog", "0", "a whole number of at least 1"),
+        ("--http", "8000", "'8000' is not an address: accepted are HOST:PORT"),
+        ("--http", "ftp://127.0.0.1:0", "accepted before :// are http and https"),
+        ("--http", "https://127.0.0.1:0", "needs --ssl-certfile"),
+        ("--unix", "", "accepted is the path of a socket"),
+        ("--host", "127.0.0.1:80", "is not a host"),
+        ("--host", "a b", "is not a host"),
+        ("--port", "65536", "accepted is a port from 0 to 65535"),
+        ("--port", "http", "accepted is a port from 0 to 65535"),
+        ("--balance", "random", "'random' is not one of 'round-robin'"),
+        ("--balance", "round-robin", "are for several applications, and there is one"),
+        ("--weight", "0", "accepted is a number, more than 0"),
+        ("--weight", "1", "are for several applications, and there is one"),
+        ("--lifespan", "yes", "'yes' is not one of 'auto', 'on', 'off'"),
+        ("--root-path", "api", "root_path='api': accepted is a str that is empty or begins with a slash"),
+        ("--ssl-certfile", "no.pem", "'no.pem' does not exist"),
+        ("--ssl-keyfile", "some.pem", "options for TLS need a certificate: give --ssl-certfile"),
+        ("--ssl-ciphers", "HIGH", "options for TLS need a certificate: give --ssl-certfile"),
+        ("--ssl-cert-reqs", "3", "'3' is not one of 'none', 'optional', 'required'"),
+        ("--reload-dir", "no/such/place", "'no/such/place' does not exist"),
+        ("--reload", "--strict=1", "does not take a value"),
+        ("--strict", "--server-headers", "No such option"),
+    ],
+)
+def test_every_option_refuses_what_is_none_of_its_values(option, value, says, tmp_path, capsys, monkeypatch):
+    """A value that an option cannot have is told with what is accepted, before anything is served."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.pem").write_text("", encoding="utf-8")
+    line = refused(capsys, ["--http", "127.0.0.1:0", option, value, ECHO])
+    assert says in line
+
+
+def test_every_limit_reaches_its_servers(options):
+    """Limits are set on the servers that they concern, and on no other."""
+    arguments = ["--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--max-applications", "5", "--max-queue-size", "6"]
+    arguments += ["--max-body-size", "7", "--no-strict", "--no-server-header", "--timeout-keep-alive", "8"]
+    servers = make_servers(options(*arguments, "--root-path", "/api", ECHO), application)
+    http, udp = servers["http"], servers["udp"]
+    assert (http.max_applications, http.max_body_size, http.keep_alive_timeout) == (5, 7, 8.0)
+    assert (http.strict, http.server_header, http.root_path, http.lifespan) == (False, None, "/api", "off")
+    assert http.max_queue_size == type(http).max_queue_size
+    assert (udp.max_applications, udp.max_queue_size, udp.idle_timeout) == (5, 6, None)
+
+
+def test_listeners(options):
+    """--host and --port are uvicorn's, and may be combined with --http and --unix."""
+    given = options("--http", "[::1]:80", "--http", "http://:81", "--host", "::1", "--unix", "a b.sock", ECHO)
+    assert given.listeners["http"] == [(("::1", 80), None), (("", 81), False), (("::1", 8000), None), "a b.sock"]
+    assert options("--port", "0", ECHO).listeners["http"] == [(("127.0.0.1", 0), None)]
+    assert options("--host", "", "--port", "1", ECHO).listeners["http"] == [(("", 1), None)]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"),
+    [
+        ({"keyfile": "empty.pem"}, 1, "cert.pem and empty.pem: no certificate with its key: "),
+        ({"certfile": "empty.pem", "keyfile": None}, 1, "empty.pem: no certificate with its key: "),
+        ({"keyfile": "other.pem"}, 1, "cert.pem and other.pem: no certificate with its key: key values mismatch"),
+        ({"keyfile": "locked.pem"}, 2, "locked.pem: the key has a password: give --ssl-keyfile-password"),
+        ({"keyfile": "locked.pem", "keyfile_password": "wrong"}, 1, "cert.pem and locked.pem: no certificate with its"),
+        ({"ca_certs": "empty.pem"}, 1, "empty.pem: no certificates: "),
+        ({"ciphers": "NONE-SUCH"}, 2, "--ssl-ciphers 'NONE-SUCH': OpenSSL knows none of these"),
+    ],
+)
+def test_what_is_wrong_with_tls(change, code, says, keys, monkeypatch):
+    """Files that are not what they should be, passwords and ciphers: each is told by name."""
+    monkeypatch.chdir(keys)
+    with pytest.raises(cli.CommandError) as caught:
+        tls.make_context(**{**TLS, **change})
+    assert str(caught.value).startswith(says)
+    assert caught.value.code == code
+
+
+def test_tls(keys, monkeypatch):
+    """A certificate, a key with its password, and certificates that clients have to have."""
+    monkeypatch.chdir(keys)
+    context = tls.make_context(**TLS)
+    assert context.verify_mode == ssl.CERT_NONE
+    context = tls.make_context(**{**TLS, "keyfile": "locked.pem", "keyfile_password": "secret", "ca_certs": "cert.pem"})
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    context = tls.make_context(**{**TLS, "ca_certs": "cert.pem", "cert_reqs": "1"})
+    assert context.verify_mode == ssl.CERT_OPTIONAL
+
+
+TLS = {
+    "certfile": "cert.pem",
+    "keyfile": "key.pem",
+    "keyfile_password": None,
+    "ca_certs": None,
+    "cert_reqs": "required",
+    "ciphers": None,
+}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """A directory with a certificate, its key, the same key with a password, another one, and nothing."""
+    path = tmp_path_factory.mktemp("keys")
+    for command in (
+        "req -x509 -newkey rsa:2048 -keyout key.pem -out cert.pem -days 2 -nodes -subj /CN=test",
+        "rsa -aes256 -in key.pem -out locked.pem -passout pass:secret",
+        "genrsa -out other.pem 2048",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=path, check=True, capture_output=True)
+    (path / "empty.pem").write_text("", encoding="utf-8")
+    return path
+
+
+async def application(scope, receive, send):
+    """Serves nothing."""

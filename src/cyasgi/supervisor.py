@@ -83,7 +83,10 @@ class Supervisor:
             return False
         self._requests += 1
         if self._requests == 1:
-            logger.info("stopping: what is under way has %g s to end, or until a second request", self.shutdown_timeout)
+            logger.info(
+                "stopping: work in hand has %g s to end; a second request to stop ends it at once",
+                self.shutdown_timeout,
+            )
         # The first request does not hurry those that another one's end has stopped.
         if self._requests > 1 or not self._ending:
             self._ask()

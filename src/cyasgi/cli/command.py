@@ -61,6 +61,8 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     listeners["http"] += values.pop("unix")
     if not any(listeners.values()):
         raise click.UsageError("nothing to listen on: give --http ADDRESS, --unix PATH or --udp ADDRESS at least once")
+    if len(values["applications"]) == 1 and (values["balance"] or values["weight"]):
+        raise click.UsageError("--balance and --weight are for several applications, and there is one")
     limits = {}
     for setting, name in ((setting, _parameter(setting.names)) for setting in (*LIMITS, *SWITCHES)):
         value = values.pop(name)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from ..balancing.balancer import STRATEGIES
 from ..wire.address import parse_address
 from . import configuration
 from .errors import CommandError
@@ -21,10 +22,12 @@ from .values import (
     parse_limit,
     parse_number,
     parse_path,
+    parse_policy,
     parse_port,
     parse_seconds,
     parse_stream_address,
     parse_timeout,
+    parse_weight,
 )
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -100,6 +103,15 @@ LIMITS = (
         parse_number,
         "BYTES",
         "The longest datagram; longer ones are dropped and counted.",
+        UDP,
+    ),
+    Limit(
+        ("--eviction-policy",),
+        "eviction_policy",
+        parse_policy,
+        "POLICY",
+        "Who makes room for a new client: lru, the least recently used one, or slru, one of those that have come once "
+        "before any other.",
         UDP,
     ),
     Limit(
@@ -340,6 +352,21 @@ def _applications() -> Iterator[click.Option]:
         default=".",
         show_default=True,
         help="Look for the module in this directory first.",
+    )
+    yield Option(
+        "--balance",
+        section=section,
+        type=click.Choice(list(STRATEGIES)),
+        show_default="round-robin, or weighted with --weight",
+        help="How several applications share the work.",
+    )
+    yield Option(
+        "--weight",
+        section=section,
+        multiple=True,
+        metavar="NUMBER",
+        callback=parsed(parse_weight),
+        help="The share of each of several applications; given once for each, in their order.",
     )
     yield Option(
         "--lifespan",

@@ -22,6 +22,8 @@ class Options:
     listeners: dict[str, list[Any]]
     #: The attributes of servers that somebody has set.
     limits: dict[str, Any]
+    balance: str | None
+    weight: list[float]
     factory: bool
     app_dir: str
     lifespan: str
@@ -57,6 +59,8 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
                     setattr(server, setting.attribute, options.limits[setting.attribute])
             if kind != "udp":
                 server.root_path = options.root_path
+                # The application has one lifespan, and several servers may serve it.
+                server.lifespan = "off"
         except (TypeError, ValueError) as error:
             raise CommandError(str(error), MISUSED) from None
     return servers

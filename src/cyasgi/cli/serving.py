@@ -9,13 +9,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 from .. import __version__, backend
+from ..balancing import LoadBalancer
 from ..gateways.lifespan import Lifespan, LifespanError
 from ..supervisor import Supervisor
-from .errors import CommandError
+from .errors import MISUSED, CommandError
 from .loading import load_application, their_part
 from .servers import Options, make_servers
 
@@ -37,15 +38,13 @@ def serve(options: Options) -> int:
     application = _load(options)
     loop_factory, loop = _choose_loop(options.loop)
     servers = make_servers(options, application)
-    for server in servers.values():
-        if hasattr(server, "lifespan"):
-            server.lifespan = "off"
     mode = options.lifespan
     if mode == "auto" and servers.keys() == {"udp"}:
         # What was written for datagrams alone need not expect other scopes.
         mode = "off"
-    several = Supervisor(servers.values(), around=lambda: lifespan)
-    lifespan = _lifespan(application, mode, servers.values(), several.shutdown_timeout)
+    several = Supervisor(
+        servers.values(), around=lambda: _lifespan(application, mode, servers.values(), several.shutdown_timeout)
+    )
     # A process that is restarted on changes leaves SIGINT to the one that watches.
     signals = [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:
@@ -57,11 +56,9 @@ def serve(options: Options) -> int:
         try:
             several.run(loop_factory=loop_factory, signals=signals)
         finally:
-            for kind, server in servers.items():
-                server.close()
-                logger.info("stopped after %.1f s: %s: %s", time.monotonic() - began, kind, _counters(server))
+            _tell_counters(application, servers, time.monotonic() - began)
     except LifespanError as error:
-        raise _could_not(error) from None
+        raise _in_one_line(error) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
     finally:
@@ -70,7 +67,7 @@ def serve(options: Options) -> int:
     return 0
 
 
-def _could_not(error: LifespanError) -> CommandError:
+def _in_one_line(error: LifespanError) -> CommandError:
     """The error in one line; an application's own traceback, which frameworks send, goes before it."""
     text = str(error).strip()
     if "\n" in text:
@@ -90,16 +87,24 @@ def configure_logging(options: Options) -> None:
 
 
 def _load(options: Options) -> Any:
-    loaded = []
-    for path in options.applications:
+    """The application, or a balancer over several."""
+    loaded: dict[str, Any] = {}
+    for number, path in enumerate(options.applications, 1):
+        # One that is named twice may be two, if it is made by a factory.
+        name = f"{path}#{number}" if path in loaded else path
         try:
-            loaded.append(load_application(path, options.factory))
+            loaded[name] = load_application(path, options.factory)
         except CommandError:
             raise
         except Exception as error:
             traceback.print_exception(type(error), error, their_part(error))
             raise CommandError(f"{path!r} could not be loaded: it raised {type(error).__name__}") from None
-    return loaded[0]
+    if len(loaded) == 1:
+        return next(iter(loaded.values()))
+    try:
+        return LoadBalancer(loaded, options.balance, weights=options.weight or None)
+    except ValueError as error:
+        raise CommandError(str(error), MISUSED) from None
 
 
 @contextlib.asynccontextmanager
@@ -114,7 +119,7 @@ async def _lifespan(application: Any, mode: str, servers: Iterable[Any], seconds
             await life.shutdown(seconds)
         raise
     for server in servers:
-        if hasattr(server, "state"):
+        if mode != "off" and hasattr(server, "state"):
             server.state = life.state
     try:
         yield
@@ -122,8 +127,19 @@ async def _lifespan(application: Any, mode: str, servers: Iterable[Any], seconds
         await life.shutdown(seconds)
 
 
-def _counters(server: Any) -> str:
-    return " ".join(f"{name}={value}" for name, value in server.stats().items() if value or name in TOLD)
+def _tell_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:
+    if isinstance(application, LoadBalancer):
+        stats = application.stats()
+        logger.info("balanced: retried=%d refused=%d", stats["retried"], stats["refused"])
+        for name, counted in stats["applications"].items():
+            logger.info("balanced: %s: %s", name, _counters(counted))
+    for kind, server in servers.items():
+        server.close()
+        logger.info("stopped after %.1f s: %s: %s", seconds, kind, _counters(server.stats()))
+
+
+def _counters(stats: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in TOLD)
 
 
 def _choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Sequence
 
+from .._settings import check_eviction_policy
 from ..wire.address import parse_address
 
 #: For each scheme that may stand before an address whether it means TLS.
@@ -23,8 +25,11 @@ def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, 
 
 def parse_host(text: str) -> str:
     """A host without a port; empty for every interface. An IPv6 address may stand in brackets."""
+    host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        return parse_address(f"[{text}]:0" if ":" in text and not text.startswith("[") else f"{text}:0")[0]
+        if ":" in host:
+            return str(ipaddress.IPv6Address(host))
+        return parse_address(f"{host}:0")[0]
     except ValueError:
         raise ValueError(f"{text!r} is not a host: accepted are a name and an IPv4 or IPv6 address") from None
 
@@ -40,6 +45,12 @@ def parse_path(text: str) -> str:
     """The path of a Unix socket."""
     if not text or "\0" in text:
         raise ValueError(f"{text!r}: accepted is the path of a socket")
+    return text
+
+
+def parse_policy(text: str) -> str:
+    """The name of an eviction policy."""
+    check_eviction_policy("eviction_policy", text)
     return text
 
 
@@ -88,3 +99,14 @@ def parse_timeout(text: str) -> float | None:
         return None if text == "none" else parse_seconds(text, zero=False)
     except ValueError as error:
         raise ValueError(f"{error}, and none for no timeout") from None
+
+
+def parse_weight(text: str) -> float:
+    """A finite number, more than 0."""
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        raise ValueError(f"{text!r}: accepted is a number, more than 0")
+    return weight
