@@ -294,7 +294,7 @@ async def converse(application, data):
     ("arguments", "says"),
     [
         (["serve"], "Missing argument 'MODULE:ATTRIBUTE...'"),
-        (["serve", ECHO], "nothing to listen on: give --udp ADDRESS at least once"),
+        (["serve", ECHO], "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, "),
         (["sreve"], "No such command 'sreve'"),
         (["serve", *LOCAL, ECHO, "more"], "'more' is not MODULE:ATTRIBUTE"),
         (["serve", *LOCAL, "--max-datagram-size", "65536", ECHO], "max_datagram_size=65536: accepted is an int from 1"),

@@ -236,6 +236,15 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--http", "8000", "'8000' is not an address: accepted are HOST:PORT"),
         ("--http", "ftp://127.0.0.1:0", "accepted before :// are http and https"),
         ("--http", "https://127.0.0.1:0", "needs --ssl-certfile"),
+        ("--websocket", "http://127.0.0.1:0", "accepted before :// are ws and wss"),
+        ("--websocket", "wss://127.0.0.1:0", "needs --ssl-certfile"),
+        ("--max-websocket-message-size", "1MB", "a whole number of at least 1, and none"),
+        ("--ws-max-size", "0", "a whole number of at least 1, and none"),
+        ("--max-websocket-queue", "0", "a whole number of at least 1"),
+        ("--websocket-handshake-timeout", "none", "a number of seconds, more than 0"),
+        ("--websocket-close-timeout", "0", "a number of seconds, more than 0"),
+        ("--websocket-ping-interval", "-1", "a number of seconds, more than 0, and none"),
+        ("--ws-ping-timeout", "x", "a number of seconds, more than 0, and none"),
         ("--unix", "", "accepted is the path of a socket"),
         ("--host", "127.0.0.1:80", "is not a host"),
         ("--host", "a b", "is not a host"),
@@ -270,10 +279,17 @@ def test_every_limit_reaches_its_servers(options):
     """Limits are set on the servers that they concern, and on no other."""
     arguments = ["--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--max-applications", "5", "--max-queue-size", "6"]
     arguments += ["--max-body-size", "7", "--no-strict", "--no-server-header", "--timeout-keep-alive", "8"]
+    arguments += ["--websocket", "127.0.0.1:0", "--no-websocket-compression", "--ws-ping-interval", "none"]
     servers = make_servers(options(*arguments, "--root-path", "/api", ECHO), application)
-    http, udp = servers["http"], servers["udp"]
+    http, websocket, udp = servers["http"], servers["websocket"], servers["udp"]
     assert (http.max_applications, http.max_body_size, http.keep_alive_timeout) == (5, 7, 8.0)
     assert (http.strict, http.server_header, http.root_path, http.lifespan) == (False, None, "/api", "off")
+    assert (websocket.websocket_compression, websocket.websocket_ping_interval, websocket.strict) == (
+        False,
+        None,
+        False,
+    )
+    assert websocket.websockets_only and not http.websockets_only
     assert http.max_queue_size == type(http).max_queue_size
     assert (udp.max_applications, udp.max_queue_size, udp.idle_timeout) == (5, 6, None)
 

@@ -13,6 +13,7 @@ from contextlib import closing
 
 import pytest
 from udp import Command
+from websockets.sync.client import connect
 
 HELLO = "cyasgi.examples:hello"
 
@@ -82,7 +83,7 @@ def test_several_listeners(tmp_path):
         assert len([line for line in command.lines if line.endswith("lifespan.startup")]) == 1
         assert len([line for line in command.lines if line.endswith("lifespan.shutdown")]) == 1
         http_line, udp_line = command.lines[-2:]
-        assert re.search(r"stopped after \d+\.\d s: http: .*requests=3$", http_line)
+        assert re.search(r"stopped after \d+\.\d s: http: .*requests=3 websockets=0$", http_line)
         assert re.search(r"stopped after \d+\.\d s: udp: .*datagrams_received=1 datagrams_sent=1$", udp_line)
 
 
@@ -248,9 +249,10 @@ def test_an_address_that_is_taken(option, tmp_path):
 
 
 def test_hello(tmp_path):
-    """The bundled application answers GET with a page, HEAD without, and refuses other methods."""
-    with Command("serve", "--host", "127.0.0.1", "--port", "0", HELLO, cwd=tmp_path) as command:
-        port = listening(command)
+    """The bundled application answers GET with a page, HEAD without, refuses other methods, and echoes messages."""
+    arguments = ["--host", "127.0.0.1", "--port", "0", "--websocket", "127.0.0.1:0"]
+    with Command("serve", *arguments, HELLO, cwd=tmp_path) as command:
+        port, sockets_alone = listening(command), listening(command)
         status, page = get(port)
         assert (status, "Hello from cyasgi" in page) == (200, True)
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -259,7 +261,15 @@ def test_hello(tmp_path):
                 connection.request(method, "/")
                 response = connection.getresponse()
                 assert (response.status, bool(response.read())) == (status, method != "HEAD")
+        assert get(sockets_alone)[0] == 426
+        for number in (port, sockets_alone):
+            with connect(f"ws://127.0.0.1:{number}/", open_timeout=30) as client:
+                for message in ("text", "", b"bytes"):
+                    client.send(message)
+                    assert client.recv(30) == message
         assert command.stop(signal.SIGINT) == 0
+        assert re.search(r"stopped after .* s: http: .*requests=4 websockets=1$", command.lines[-2])
+        assert re.search(r"stopped after .* s: websocket: .*requests=\d websockets=1", command.lines[-1])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot ask a process to end in order")

@@ -10,7 +10,8 @@ from click.core import ParameterSource
 
 from .. import __version__
 from . import configuration, reloading, serving
-from .options import LIMITS, SERVERS, SWITCHES, ServeCommand, Switch, parameters
+from .limits import SERVERS, SETTINGS, Switch
+from .options import ServeCommand, parameters
 from .servers import Options
 
 EPILOG = (
@@ -60,11 +61,15 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         listeners["http"].append((("127.0.0.1" if host is None else host, 8000 if port is None else port), None))
     listeners["http"] += values.pop("unix")
     if not any(listeners.values()):
-        raise click.UsageError("nothing to listen on: give --http ADDRESS, --unix PATH or --udp ADDRESS at least once")
+        raise click.UsageError(
+            "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH or --udp ADDRESS, "
+            "as in --http 127.0.0.1:8000"
+        )
     if len(values["applications"]) == 1 and (values["balance"] or values["weight"]):
         raise click.UsageError("--balance and --weight are for several applications, and there is one")
     limits = {}
-    for setting, name in ((setting, _parameter(setting.names)) for setting in (*LIMITS, *SWITCHES)):
+    for setting in SETTINGS:
+        name = setting.names[0].removeprefix("--").replace("-", "_")
         value = values.pop(name)
         # What nobody has said stays the server's own.
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
@@ -79,12 +84,6 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         ignored=configuration.unknown_variables(context.command.params),
         **values,
     )
-
-
-def _parameter(names: str | tuple[str, ...]) -> str:
-    """What click calls an option of these names."""
-    first = names.partition("/")[0] if isinstance(names, str) else names[0]
-    return first.removeprefix("--").replace("-", "_")
 
 
 def explain(error: click.ClickException) -> str:

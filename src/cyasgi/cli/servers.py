@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import MISUSED, CommandError
-from .options import LIMITS, SWITCHES, server_class
+from .limits import SETTINGS, server_class
 from .tls import make_context
 
 
@@ -54,7 +54,7 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
         binds = addresses if kind == "udp" else list(_stream_binds(addresses, context))
         try:
             server = servers[kind] = server_class(kind)(application, binds=binds)
-            for setting in (*LIMITS, *SWITCHES):
+            for setting in SETTINGS:
                 if kind in setting.kinds and setting.attribute in options.limits:
                     setattr(server, setting.attribute, options.limits[setting.attribute])
             if kind != "udp":
@@ -75,5 +75,5 @@ def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Itera
             continue
         where, wants_tls = address
         if wants_tls and context is None:
-            raise CommandError("an address with https:// needs --ssl-certfile", MISUSED)
+            raise CommandError("an address with https:// or wss:// needs --ssl-certfile", MISUSED)
         yield Listener(where, None if wants_tls is False else context)

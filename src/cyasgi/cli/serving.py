@@ -24,7 +24,7 @@ logger = logging.getLogger("cyasgi")
 
 
 #: Counters that are told although nothing was counted.
-TOLD = {"requests", "datagrams_received", "datagrams_sent"}
+TOLD = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
 
 
 def serve(options: Options) -> int:

@@ -1,0 +1,296 @@
+"""The options that set attributes of servers, and where their defaults are from."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .errors import CommandError
+from .values import parse_count, parse_interval, parse_limit, parse_number, parse_policy, parse_seconds, parse_timeout
+
+#: The server for each kind of listener.
+SERVERS = {
+    "http": ("cyasgi.gateways.http", "HTTPServer"),
+    "websocket": ("cyasgi.gateways.websocket", "WebSocketServer"),
+    "udp": ("cyasgi.gateways.datagram", "DatagramServer"),
+}
+ALL = tuple(SERVERS)
+STREAMS = ("http", "websocket")
+UDP = ("udp",)
+
+
+class Limit(NamedTuple):
+    """An option that sets an attribute of the servers of some kinds, and has its default from there."""
+
+    #: The first one is the one that is documented; others are uvicorn's.
+    names: tuple[str, ...]
+    attribute: str
+    parse: Callable[[str], Any]
+    metavar: str
+    text: str
+    kinds: tuple[str, ...] = STREAMS
+
+
+class Switch(NamedTuple):
+    """An option that is on or off, and sets an attribute of the servers of some kinds."""
+
+    #: What turns it on, and off.
+    names: tuple[str, str]
+    attribute: str
+    text: str
+    #: What the attribute is when the option is on, and off.
+    values: tuple[Any, Any] = (True, False)
+    kinds: tuple[str, ...] = STREAMS
+
+
+COMMON = (
+    Limit(
+        ("--max-applications", "--limit-concurrency"),
+        "max_applications",
+        parse_limit,
+        "NUMBER",
+        "Most instances at a time, of each kind of listener, or none. Further requests are answered 503, further "
+        "clients of UDP push out others.",
+        ALL,
+    ),
+    Limit(
+        ("--shutdown-timeout", "--timeout-graceful-shutdown"),
+        "shutdown_timeout",
+        parse_seconds,
+        "SECONDS",
+        "How long instances may take to finish their work at the end.",
+        ALL,
+    ),
+    Limit(
+        ("--checker-interval",),
+        "application_checker_interval",
+        parse_interval,
+        "SECONDS",
+        "How often to look for instances that have been idle for too long.",
+        ALL,
+    ),
+)
+
+HTTP = (
+    Limit(
+        ("--max-connections",),
+        "max_connections",
+        parse_number,
+        "NUMBER",
+        "Most connections at a time; further ones are answered 503.",
+    ),
+    Limit(
+        ("--max-target-size",),
+        "max_target_size",
+        parse_number,
+        "BYTES",
+        "The longest request target; beyond: 414.",
+    ),
+    Limit(
+        ("--max-header-size",),
+        "max_header_size",
+        parse_number,
+        "BYTES",
+        "Most bytes of all headers of a request; beyond: 431.",
+    ),
+    Limit(
+        ("--max-header-count",),
+        "max_header_count",
+        parse_number,
+        "NUMBER",
+        "Most headers of a request; beyond: 431.",
+    ),
+    Limit(
+        ("--max-body-size",),
+        "max_body_size",
+        parse_limit,
+        "BYTES",
+        "The longest request body, or none; beyond: 413.",
+    ),
+    Limit(
+        ("--first-byte-timeout",),
+        "first_byte_timeout",
+        parse_interval,
+        "SECONDS",
+        "From the beginning of a connection to its first byte.",
+    ),
+    Limit(
+        ("--header-timeout",),
+        "header_timeout",
+        parse_interval,
+        "SECONDS",
+        "From the first byte of a request to the end of its headers.",
+    ),
+    Limit(
+        ("--body-timeout",),
+        "body_timeout",
+        parse_interval,
+        "SECONDS",
+        "From the end of the headers to the end of the body.",
+    ),
+    Limit(
+        ("--request-timeout",),
+        "request_timeout",
+        parse_timeout,
+        "SECONDS",
+        "From the end of the headers to the end of the response, or none; beyond: 503.",
+    ),
+    Limit(
+        ("--keep-alive-timeout", "--timeout-keep-alive"),
+        "keep_alive_timeout",
+        parse_interval,
+        "SECONDS",
+        "How long a connection is kept open for another request.",
+    ),
+    Limit(
+        ("--write-timeout",),
+        "write_timeout",
+        parse_interval,
+        "SECONDS",
+        "How long a client may take nothing of what is sent to it.",
+    ),
+    Limit(
+        ("--backlog",),
+        "backlog",
+        parse_number,
+        "NUMBER",
+        "Connections that the system keeps until they are accepted.",
+    ),
+    Switch(
+        ("--strict", "--no-strict"),
+        "strict",
+        "Refuse requests that are unambiguous and yet not allowed.",
+    ),
+    Switch(
+        ("--server-header", "--no-server-header"),
+        "server_header",
+        "Send a Server header.",
+        ("cyasgi", None),
+    ),
+)
+
+WEBSOCKETS = (
+    Limit(
+        ("--max-websocket-message-size", "--ws-max-size"),
+        "max_websocket_message_size",
+        parse_limit,
+        "BYTES",
+        "The longest message from a client, or none; beyond: closed with 1009.",
+    ),
+    Limit(
+        ("--max-websocket-queue", "--ws-max-queue"),
+        "max_websocket_queue",
+        parse_number,
+        "NUMBER",
+        "Messages of one client that wait before no more are read.",
+    ),
+    Limit(
+        ("--websocket-handshake-timeout",),
+        "websocket_handshake_timeout",
+        parse_interval,
+        "SECONDS",
+        "For the application to accept or refuse; beyond: 504.",
+    ),
+    Limit(
+        ("--websocket-close-timeout",),
+        "websocket_close_timeout",
+        parse_interval,
+        "SECONDS",
+        "For the client to answer a close frame.",
+    ),
+    Limit(
+        ("--websocket-ping-interval", "--ws-ping-interval"),
+        "websocket_ping_interval",
+        parse_timeout,
+        "SECONDS",
+        "Between pings, or none.",
+    ),
+    Limit(
+        ("--websocket-ping-timeout", "--ws-ping-timeout"),
+        "websocket_ping_timeout",
+        parse_timeout,
+        "SECONDS",
+        "How long a client may say nothing after a ping, or none.",
+    ),
+    Switch(
+        ("--websocket-compression", "--no-websocket-compression"),
+        "websocket_compression",
+        "Compress messages for clients that ask for it.",
+    ),
+)
+
+DATAGRAMS = (
+    Limit(
+        ("--max-queue-size",),
+        "max_queue_size",
+        parse_count,
+        "NUMBER",
+        "Most datagrams waiting for one instance; further ones are dropped and counted. 0: no limit.",
+        UDP,
+    ),
+    Limit(
+        ("--max-datagram-size",),
+        "max_datagram_size",
+        parse_number,
+        "BYTES",
+        "The longest datagram; longer ones are dropped and counted.",
+        UDP,
+    ),
+    Limit(
+        ("--eviction-policy",),
+        "eviction_policy",
+        parse_policy,
+        "POLICY",
+        "Who makes room for a new client: lru, the least recently used one, or slru, one of those that have come once "
+        "before any other.",
+        UDP,
+    ),
+    Limit(
+        ("--idle-timeout",),
+        "idle_timeout",
+        parse_timeout,
+        "SECONDS",
+        "Remove instances of clients that have been idle for so long, or none.",
+        UDP,
+    ),
+)
+
+#: By the heading that they have in the help.
+SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
+    "Limits": COMMON,
+    "HTTP": HTTP,
+    "WebSockets": WEBSOCKETS,
+    "UDP": DATAGRAMS,
+}
+SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *HTTP, *WEBSOCKETS, *DATAGRAMS)
+
+
+def server_class(kind: str) -> Any:
+    """The server class for listeners of this kind.
+
+    Raises:
+        CommandError: it needs a library that is not installed.
+    """
+    module, name = SERVERS[kind]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("cyasgi"):
+            raise
+        library = error.name.partition(".")[0]
+        raise CommandError(f"--{kind} needs {library}: pip install 'cyasgi[{kind}]'") from None
+
+
+def default(limit: Limit) -> dict[str, Any]:
+    """The default that the servers have, as click shows it."""
+    defaults: dict[str, str] = {}
+    for kind in limit.kinds:
+        # Help is to be had without the libraries of a server.
+        with contextlib.suppress(CommandError):
+            value = getattr(server_class(kind), limit.attribute)
+            defaults[kind] = "none" if value is None else str(value)
+    if len(set(defaults.values())) == 1:
+        return {"default": next(iter(defaults.values())), "show_default": True}
+    return {"show_default": ", ".join(f"{kind} {text}" for kind, text in defaults.items())}
