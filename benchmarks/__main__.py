@@ -16,7 +16,7 @@ from benchmarks.judge import Answers
 from benchmarks.question import Measurement, Probed, Timed
 from benchmarks.readme import readme
 from benchmarks.rounds import end_line, measure
-from benchmarks.sides import FLOOR, LOOPS, SIDES, available, available_loops
+from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES, available, available_loops
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +63,7 @@ def main_run(arguments: list[str]) -> int:
     modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a minute or two")
     modes.add_argument("--full", dest="mode", action="store_const", const="full", help="all sizes, collector off too")
     parser.add_argument("--list", action="store_true", help="name the questions")
-    parser.add_argument("--sides", default=",".join((*SIDES, FLOOR)), help="only these (default: %(default)s)")
+    parser.add_argument("--sides", default=",".join((*SIDES, FLOOR, *PEERS)), help="only these (default: %(default)s)")
     parser.add_argument("--loops", default=",".join(LOOPS), help="only these (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="where to write (default: bench_results/<date>-<python>-<machine>)")
     parser.add_argument("--no-charts", action="store_true", help="do not draw")
@@ -71,7 +71,7 @@ def main_run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.list:
         for question in QUESTIONS.values():
-            print(f"{question.name:14}{question.title}")
+            print(f"{question.name:19}{question.title}")
         return 0
     check_names(parser, chosen.names)
     return run(

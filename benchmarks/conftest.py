@@ -28,19 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _cases(question: Timed | Probed, mode: str) -> Iterator[tuple[str, int, str]]:
     if isinstance(question, Probed) and question.hindrance():
         return
-    asked = (*SIDES, FLOOR) if isinstance(question, Timed) else question.sides
+    asked = (*SIDES, FLOOR) if isinstance(question, Timed) else ()
     for loop in available_loops():
         if isinstance(question, Probed) and question.loops is not None and loop not in question.loops:
             continue
         for size in question.sizes[mode]:
-            for side in available(asked):
-                there = question.make(side, size) if isinstance(question, Timed) else side in _sides(question, size)
+            for side in available(asked or question.asked(mode, size)):
+                there = question.make(side, size) if isinstance(question, Timed) else not question.lacking(side)
                 if there:
                     yield loop, size, side
-
-
-def _sides(question: Probed, size: int) -> tuple[str, ...]:
-    return question.only.get(size, question.sides)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

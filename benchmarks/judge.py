@@ -51,12 +51,13 @@ class Verdict:
     def told(self, unit: str) -> str:
         """For example 'reference / cython: bar >= 4x, got 5.2x'."""
         bar = self.bar
+        name_of = QUESTIONS[self.question].name_of
         if bar.by is None:
-            what, scale, suffix = bar.of, SCALE.get(unit, 1.0), f" {unit}"
+            what, scale, suffix = name_of(bar.of), SCALE.get(unit, 1.0), f" {unit}"
         elif bar.by_size is not None:
-            what, scale, suffix = f"{bar.of}, {self.size:,} against {bar.by_size:,}", 1.0, "×"
+            what, scale, suffix = f"{name_of(bar.of)}, {self.size:,} against {bar.by_size:,}", 1.0, "×"
         else:
-            what, scale, suffix = f"{bar.of} / {bar.by}", 1.0, "×"
+            what, scale, suffix = f"{name_of(bar.of)} / {name_of(bar.by)}", 1.0, "×"
         limit = f">= {bar.least * scale:,.4g}" if bar.least is not None else f"<= {(bar.most or 0) * scale:,.4g}"
         return f"{what}: bar {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
 

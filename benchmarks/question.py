@@ -56,6 +56,12 @@ class Question:
     floor_is: str = ""
     #: What must be said beside the figures.
     note: str = ""
+    #: What a side is called, where it is not what it is in other questions.
+    called: Mapping[str, str] = field(default_factory=dict)
+
+    def name_of(self, side: str) -> str:
+        """The side, and in brackets what it is here if that is something else than usual."""
+        return f"{side} ({self.called[side]})" if side in self.called else side
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Timed(Question):
             return None
         if side == FLOOR:
             return self.floor(side, size) if self.floor else None
-        return self.workload(side, size)
+        return self.workload(side, size) if side in SIDES else None
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,17 @@ class Probed(Question):
     only: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     #: Further arguments of the probe in each mode.
     arguments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: Sides that only a full run asks.
+    full_only: tuple[str, ...] = ()
     #: Why the question cannot be asked here, or an empty string.
     hindrance: Callable[[], str] = str
+    #: Why a side cannot be asked here, or an empty string.
+    lacking: Callable[[str], str] = lambda side: ""
+
+    def asked(self, mode: str, size: int) -> tuple[str, ...]:
+        """The sides that are asked, whatever they lack."""
+        left_out = () if mode == "full" else self.full_only
+        return tuple(side for side in self.only.get(size, self.sides) if side in self.sides and side not in left_out)
 
 
 @dataclass

@@ -9,9 +9,13 @@ from typing import Any
 
 from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
 from benchmarks.question import Measurement, Probed, Timed
-from benchmarks.sides import FLOOR, SIDES
+from benchmarks.sides import FLOOR, PEERS, SIDES
 
-COLUMNS = (*SIDES, FLOOR)
+
+def columns(question: Timed | Probed, answers: Answers) -> list[str]:
+    """The usual sides, and those of the others that were asked."""
+    measured = {one.side for one in answers.of(question.name)}
+    return [*SIDES, FLOOR, *(side for side in PEERS if side in measured)]
 
 
 def save(directory: Path, environment: dict[str, str], mode: str, records: list[dict[str, Any]]) -> None:
@@ -40,10 +44,11 @@ def _rows(question: Timed | Probed, answers: Answers) -> Iterator[list[str]]:
     for one in answers.of(question.name):
         seen[one.figure, one.size, one.loop, one.collector] = None
     order = list(question.figures)
+    shown_sides = columns(question, answers)
     for figure, size, loop, collector in sorted(seen, key=lambda row: (order.index(row[0]), row[1], row[2], row[3])):
         described = question.figures[figure]
         scale = SCALE.get(described.unit, 1.0)
-        sides = {side: answers.get(question.name, figure, size, side, loop, collector) for side in COLUMNS}
+        sides = {side: answers.get(question.name, figure, size, side, loop, collector) for side in shown_sides}
         reference = sides["reference"]
         gained = []
         for side in ("pure", "cython"):
@@ -61,7 +66,8 @@ def _rows(question: Timed | Probed, answers: Answers) -> Iterator[list[str]]:
 
 def section(question: Timed | Probed, answers: Answers) -> str:
     """One question: its table, its floor and its promises."""
-    heads = ["figure", question.size_of, "loop", "gc", *COLUMNS, "pure gains", "cython gains"]
+    sides = map(question.name_of, columns(question, answers))
+    heads = ["figure", question.size_of, "loop", "gc", *sides, "pure gains", "cython gains"]
     lines = [f"## {question.title} (`{question.name}`)", ""]
     lines += [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(question, answers)]

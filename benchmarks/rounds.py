@@ -97,16 +97,27 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> l
 
 def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:
     for size in question.sizes[mode]:
-        asked = [side for side in sides if side in question.sides and side in question.only.get(size, question.sides)]
+        asked = [side for side in sides if side in question.asked(mode, size)]
         for loop in loops:
             if question.loops is None or loop in question.loops:
                 yield from ((size, loop, side) for side in asked)
+
+
+def _without_lacking(question: Probed, mode: str, sides: list[str]) -> list[str]:
+    """The sides that lack nothing; what the others lack is told on stderr."""
+    asked = {side for size in question.sizes[mode] for side in question.asked(mode, size)}
+    lacking = {side: question.lacking(side) for side in sides if side in asked}
+    for side, what in lacking.items():
+        if what:
+            print(f"      {question.name_of(side)}: left out: {what}", file=sys.stderr)
+    return [side for side in sides if not lacking.get(side)]
 
 
 def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
     """The measurements of a probed question: an interpreter for each side, the sides alternating."""
     found: dict[tuple[str, int, str, str], list[float]] = {}
     rounds = question.rounds[mode]
+    sides = _without_lacking(question, mode, sides)
     for number in range(rounds):
         for size, loop, side in _probes(question, mode, sides, loops):
             tell(f"{question.name}: {spaced(size)} {question.size_of}, {loop}, {side}, round {number + 1} of {rounds}")

@@ -13,6 +13,8 @@ from typing import Any
 
 SIDES = ("reference", "pure", "cython")
 FLOOR = "floor"
+#: Further sides of the questions about gateways, whose reference is another server: a second floor, and servers.
+PEERS = ("minimal", "granian", "hypercorn", "daphne")
 LOOPS = ("asyncio", "uvloop")
 #: cyasgi.backend as each side must report it.
 BACKENDS = {"pure": "python", "cython": "cython"}
@@ -59,12 +61,12 @@ def settle(side: str) -> None:
         os.environ["CYASGI_BACKEND"] = BACKENDS[side]
 
 
-def available(wanted: tuple[str, ...] = (*SIDES, FLOOR)) -> list[str]:
-    """Those of the wanted sides that load here; the others are named on stderr."""
+def available(wanted: tuple[str, ...] = (*SIDES, FLOOR, *PEERS)) -> list[str]:
+    """Those of the wanted sides that load here; the others are named on stderr. A question knows about peers itself."""
     found = []
     for side in wanted:
         try:
-            if side != FLOOR:
+            if side in SIDES:
                 stateless_server(side)
             found.append(side)
         except ImportError as error:

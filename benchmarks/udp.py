@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.fresh import ROOT, command
+from benchmarks.processes import cpu_seconds, load_generator, pinned
 from benchmarks.udp_server import serve
 
 SOURCE = Path(__file__).with_name("udp_load.c")
@@ -23,36 +23,12 @@ def hindrance() -> str:
     return "" if shutil.which("cc") else "the load generator needs a C compiler (cc)"
 
 
-@functools.cache
-def load_generator(directory: str) -> str:
-    """Compiles the load generator."""
-    binary = str(Path(directory, "udp_load"))
-    subprocess.run(["cc", "-O2", "-o", binary, str(SOURCE)], check=True)
-    return binary
-
-
-def pinned(core: int, words: list[str]) -> list[str]:
-    """The command, on one core where there are several."""
-    if (os.cpu_count() or 1) > 1 and shutil.which("taskset"):
-        return ["taskset", "-c", str(core), *words]
-    return words
-
-
-def cpu_seconds(pid: int) -> float:
-    """Time that a process, of a single thread, has had a core."""
-    exact = Path(f"/proc/{pid}/schedstat")
-    if exact.exists():
-        return int(exact.read_text().split()[0]) * 1e-9
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def under_load(
     side: str, loop: str, *, clients: int, window: int, seconds: float, limit: int, roam: bool
 ) -> Mapping[str, float]:
     """CPU time of the server for each datagram answered, answers a second, and how long they took."""
     with tempfile.TemporaryDirectory() as directory:
-        generator = load_generator(directory)
+        generator = load_generator(SOURCE, directory)
         reads, writes = os.pipe()
         arguments = {"side": side, "loop": loop, "limit": limit, "descriptor": writes}
         server = subprocess.Popen(
