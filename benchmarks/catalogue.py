@@ -26,6 +26,12 @@ MODULES = (
     "bench_latency",
     "bench_udp",
     "bench_roaming",
+    "bench_http",
+    "bench_http_log",
+    "bench_http_stream",
+    "bench_http_post",
+    "bench_websocket",
+    "bench_websocket_deflate",
     "bench_worker",
     "bench_instructions",
 )

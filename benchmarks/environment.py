@@ -14,7 +14,21 @@ from pathlib import Path
 
 from benchmarks.fresh import ROOT
 
-PACKAGES = ("cyasgi", "asgiref", "uvloop", "cython", "channels", "django", "matplotlib")
+PACKAGES = (
+    "cyasgi",
+    "asgiref",
+    "uvloop",
+    "cython",
+    "channels",
+    "django",
+    "httptools",
+    "websockets",
+    "uvicorn",
+    "granian",
+    "hypercorn",
+    "daphne",
+    "matplotlib",
+)
 
 
 def _cpu() -> str:

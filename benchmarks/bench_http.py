@@ -1,0 +1,47 @@
+"""HTTP/1.1 on connections that are kept: the smallest request and answer, so that all there is is the server's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.applications import ANSWER
+from benchmarks.http_load import FIGURES, SECONDS, hindrance, under_load
+from benchmarks.question import Bar, Probed
+from benchmarks.servers import CALLED, lacking
+from benchmarks.sides import FLOOR, PEERS, SIDES
+
+
+def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
+    return under_load(side, loop, application="answer", connections=size, seconds=seconds, expected=ANSWER)
+
+
+QUESTION = Probed(
+    name="http",
+    title="HTTP, kept connections, 13 bytes answered",
+    size_of="connections",
+    sizes={"quick": (64,), "usual": (64,), "full": (1, 64, 512)},
+    probe=probe,
+    figures=FIGURES,
+    arguments=SECONDS,
+    sides=(*SIDES, FLOOR, *PEERS),
+    full_only=("hypercorn", "daphne"),
+    loops=("uvloop",),
+    called=CALLED,
+    floor_is="a constant answer after httptools; minimal: a scope, a task and two sends for each request, in plain "
+    "Python, nothing checked",
+    bars=(
+        Bar("cython", "reference", most=0.4, figure="cpu", size=64),
+        Bar("cython", "granian", most=0.75, figure="cpu", size=64),
+        Bar("pure", "reference", most=1.0, figure="cpu"),
+    ),
+    hindrance=hindrance,
+    lacking=lacking,
+    note="One worker, without access log; uvicorn with httptools and without one too. Server and load generator (wrk) "
+    "have a core each; CPU time is that of the whole server: its processes and threads.",
+)
+
+
+def test_http(benchmark: Any, case: Any) -> None:
+    """Puts a server under load."""
+    case(benchmark)

@@ -1,0 +1,42 @@
+"""A request with a body over HTTP, the body sent back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.applications import POSTED
+from benchmarks.http_load import FIGURES, SECONDS, hindrance, under_load
+from benchmarks.question import Bar, Probed
+from benchmarks.servers import CALLED, lacking
+from benchmarks.sides import SIDES
+
+
+def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
+    return under_load(side, loop, application="echo", connections=size, seconds=seconds, expected=POSTED, posted=POSTED)
+
+
+QUESTION = Probed(
+    name="http_post",
+    title="HTTP, 100 KiB posted and sent back",
+    size_of="connections",
+    sizes={"quick": (64,), "usual": (64,), "full": (64,)},
+    probe=probe,
+    figures=FIGURES,
+    arguments=SECONDS,
+    sides=(*SIDES, "granian", "hypercorn", "daphne"),
+    full_only=("hypercorn", "daphne"),
+    loops=("uvloop",),
+    called=CALLED,
+    bars=(
+        Bar("cython", "reference", most=0.8, figure="cpu"),
+        Bar("pure", "reference", most=1.0, figure="cpu"),
+    ),
+    hindrance=hindrance,
+    lacking=lacking,
+)
+
+
+def test_http_post(benchmark: Any, case: Any) -> None:
+    """Puts a server that sends bodies back under load."""
+    case(benchmark)

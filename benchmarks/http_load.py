@@ -1,0 +1,94 @@
+"""Puts an HTTP server under load and reads what it cost: both in processes, and on cores, of their own."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.processes import pinned
+from benchmarks.question import Figure
+from benchmarks.servers import Server, serving
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+#: Requests before the load: each answer is compared, and what warms up is warm.
+CHECKED = 200
+
+FIGURES = {
+    "cpu": Figure("server's CPU time per request", "µs"),
+    "rate": Figure("requests per second", "/s", more=True),
+    "p50": Figure("half of the answers within", "ms"),
+    "p99": Figure("99 % within", "ms"),
+}
+
+#: Whole seconds: wrk takes no others.
+SECONDS = {"quick": {"seconds": 1}, "usual": {"seconds": 2}, "full": {"seconds": 3}}
+
+
+def hindrance() -> str:
+    if not sys.platform.startswith("linux"):
+        return "CPU time is read from Linux's /proc"
+    return "" if shutil.which("wrk") else "the load generator, wrk, is not installed"
+
+
+def _check(server: Server, posted: bytes | None, expected: bytes) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    method = "GET" if posted is None else "POST"
+    try:
+        for _ in range(CHECKED):
+            connection.request(method, "/", posted)
+            response = connection.getresponse()
+            body = response.read()
+            if response.status != 200 or body != expected:
+                raise RuntimeError(f"{server.side} answered {response.status} and {len(body)} bytes: {body[:100]!r}")
+    except (OSError, http.client.HTTPException) as error:
+        raise RuntimeError(f"{server.side} gave no answer: {error!r}; {server.said()}") from error
+    finally:
+        connection.close()
+
+
+def _load(server: Server, connections: int, seconds: int, posted: bytes | None) -> list[int]:
+    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10s", "-s", str(SCRIPT)]
+    words.append(f"http://127.0.0.1:{server.port}/")
+    environment = {**os.environ} if posted is None else {**os.environ, "BODY": posted.decode("ascii")}
+    done = subprocess.run(pinned(1, words), check=False, capture_output=True, text=True, env=environment)
+    told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
+    if done.returncode or not told:
+        raise RuntimeError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return [int(word) for word in told[0].split()[1:]]
+
+
+def under_load(
+    side: str,
+    loop: str,
+    *,
+    application: str,
+    connections: int,
+    seconds: int,
+    expected: bytes,
+    posted: bytes | None = None,
+    log: bool = False,
+) -> Mapping[str, float]:
+    """CPU time of the server for each request, requests a second, and how long they took.
+
+    Raises:
+        RuntimeError: an answer was wrong, or did not come; or, with `log`, was not logged.
+    """
+    with serving(side, application, loop, log=log) as server:
+        _check(server, posted, expected)
+        before = server.cpu_seconds()
+        requests, duration, size, half, most, *errors = _load(server, connections, seconds, posted)
+        spent = server.cpu_seconds() - before
+        if any(errors):
+            kinds = zip(("connecting", "reading", "writing", "status", "timeout"), errors, strict=True)
+            told = ", ".join(f"{kind} {count}" for kind, count in kinds if count)
+            raise RuntimeError(f"{side}: errors under load: {told}; {server.said()}")
+        if not requests or size < requests * len(expected):
+            raise RuntimeError(f"{side}: {requests} answers of {size} bytes together, of {len(expected)} each")
+        if log and server.lines(requests) < requests:
+            raise RuntimeError(f"{side}: {requests} requests, of which {server.lines(0)} were logged")
+    return {"cpu": spent / requests, "rate": requests / duration * 1e6, "p50": half * 1e-6, "p99": most * 1e-6}
