@@ -5,27 +5,39 @@ from __future__ import annotations
 import pytest
 
 from cyasgi.wire.http import Scope, error_response, websocket_scope
-from cyasgi.wire.http_response import KNOWN_NAMES, Fields, _known, chunk, encode_fields
+from cyasgi.wire.http_response import (
+    CLOSE,
+    KNOWN_NAMES,
+    OWN_DATE,
+    OWN_SERVER,
+    _known,
+    chunk,
+    encode_fields,
+)
 
 
 def test_fields():
     """Names are written in lower case, values as they are."""
-    assert encode_fields([]) == Fields(b"")
-    assert encode_fields([(b"X-A", b"b c"), (b"set-cookie", b"d"), (b"set-cookie", b"\xe9")]) == Fields(
-        b"\r\nx-a: b c\r\nset-cookie: d\r\nset-cookie: \xe9"
+    assert encode_fields([]) == (b"", None, 0)
+    assert encode_fields([(b"X-A", b"b c"), (b"set-cookie", b"d"), (b"set-cookie", b"\xe9")]) == (
+        b"\r\nx-a: b c\r\nset-cookie: d\r\nset-cookie: \xe9",
+        None,
+        0,
     )
-    assert encode_fields(iter([[b"a", bytearray(b"b")]])) == Fields(b"\r\na: b")
+    assert encode_fields(iter([[b"a", bytearray(b"b")]])) == (b"\r\na: b", None, 0)
 
 
 def test_what_is_the_server_s_business():
     """Length and end of a response are decided by the server; a wish to close is heard."""
     fields = encode_fields([(b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked"), (b"a", b"b")])
-    assert fields == Fields(b"\r\na: b", length=5)
-    assert encode_fields([(b"connection", b"Close")]) == Fields(b"", close=True)
-    assert encode_fields([(b"connection", b"keep-alive")]) == Fields(b"")
-    assert encode_fields([(b"connection", b"upgrade")]) == Fields(b"\r\nconnection: upgrade")
-    assert encode_fields([(b"Date", b"now"), (b"Server", b"me")]) == Fields(
-        b"\r\ndate: now\r\nserver: me", date=True, server=True
+    assert fields == (b"\r\na: b", 5, 0)
+    assert encode_fields([(b"connection", b"Close")]) == (b"", None, CLOSE)
+    assert encode_fields([(b"connection", b"keep-alive")]) == (b"", None, 0)
+    assert encode_fields([(b"connection", b"upgrade")]) == (b"\r\nconnection: upgrade", None, 0)
+    assert encode_fields([(b"Date", b"now"), (b"Server", b"me")]) == (
+        b"\r\ndate: now\r\nserver: me",
+        None,
+        OWN_DATE | OWN_SERVER,
     )
 
 
@@ -71,7 +83,7 @@ def test_lengths(value):
     """A length is a number; two of them have to be the same."""
     with pytest.raises(ValueError, match="Content-Length"):
         encode_fields([(b"content-length", value)])
-    assert encode_fields([(b"content-length", b"5"), (b"Content-Length", b"05")]).length == 5
+    assert encode_fields([(b"content-length", b"5"), (b"Content-Length", b"05")])[1] == 5
     with pytest.raises(ValueError, match="two lengths"):
         encode_fields([(b"content-length", b"5"), (b"content-length", b"6")])
 
@@ -79,7 +91,7 @@ def test_lengths(value):
 def test_names_are_remembered_within_a_bound():
     """An application that makes up names does not fill the memory."""
     for number in range(KNOWN_NAMES * 2):
-        assert encode_fields([(b"x-%d" % number, b"y")]).lines == b"\r\nx-%d: y" % number
+        assert encode_fields([(b"x-%d" % number, b"y")])[0] == b"\r\nx-%d: y" % number
     assert len(_known) <= KNOWN_NAMES
 
 

@@ -23,15 +23,16 @@ RESOLUTION = 0.25
 class Deadline:
     """A moment at which a function is called, unless it is moved or cancelled before."""
 
-    __slots__ = ("_wheel", "callback", "due", "listed")
+    __slots__ = ("_wheel", "callback", "due", "listed", "tick")
 
     def __init__(self, wheel: Deadlines, callback: Callable[[], object]) -> None:
         self._wheel: Deadlines | None = wheel
         self.callback: Callable[[], object] | None = callback
         #: Seconds of the loop's clock; infinite for never. Who sets it to less than `listed` calls `relist`.
         self.due = math.inf
-        #: When it is looked at.
+        #: What `due` was when it was put into a bucket; infinite for none.
         self.listed = math.inf
+        self.tick = 0
 
     def move(self, seconds: float | None) -> None:
         """Sets it to so many seconds from now; None for never."""
@@ -115,20 +116,19 @@ class Deadlines:
     def _list(self, deadline: Deadline) -> None:
         if deadline.due < math.inf:
             # `now` may be a tick old: one more makes sure that nothing comes early.
-            tick = max(int(deadline.due / RESOLUTION) + 2, self._next)
-            deadline.listed = tick * RESOLUTION
+            tick = deadline.tick = max(int(deadline.due / RESOLUTION) + 2, self._next)
+            deadline.listed = deadline.due
             self._buckets.setdefault(tick, set()).add(deadline)
         else:
             deadline.listed = math.inf
 
     def _unlist(self, deadline: Deadline) -> None:
         if deadline.listed < math.inf:
-            tick = round(deadline.listed / RESOLUTION)
-            bucket = self._buckets.get(tick)
+            bucket = self._buckets.get(deadline.tick)
             if bucket is not None:
                 bucket.discard(deadline)
                 if not bucket:
-                    del self._buckets[tick]
+                    del self._buckets[deadline.tick]
             deadline.listed = math.inf
 
     def _tick(self) -> None:

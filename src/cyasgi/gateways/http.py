@@ -20,6 +20,7 @@ from ..wire.http import HTTPError, Scope
 from ..wire.http_request import HeadLimits
 from .access_log import AccessLog
 from .deadlines import Deadlines
+from .http_exchange import RETURNED
 from .http_protocol import HTTPProtocol
 from .lifespan import MODES, Lifespan
 from .sockets import Listener as Listener, ListenError as ListenError, check_listeners, open_stream_sockets
@@ -111,12 +112,15 @@ class RequestLife(Life):
     def ended(self, instance: Any) -> None:
         scope = instance.scope
         if type(scope) is Scope:
-            hook = getattr(scope.connection, "application_ended", None)
-            if hook is not None:
-                hook(instance)
+            scope.connection.application_ended(instance)
         table = instance._table
-        if table is not None and self._is_plain(instance._server):
+        if table is not None and instance._server.plain:
             table.remove(instance)
+            if instance._outcome == RETURNED and self.on_ended is None and not instance.qsize():
+                # All that `Life.ended` does for a run of which there is nothing to tell.
+                self.counts["finished"] += 1
+                instance._reported = True
+                return
         super().ended(instance)
 
 
@@ -234,6 +238,8 @@ class HTTPServer(StatelessServer):
         self.serving = False
         #: Whether no new connection is served.
         self.stopping = False
+        #: Nobody has overridden what an instance that is deleted passes through.
+        self.plain = life._is_plain(self)
         #: A context that belongs to no application, for what is begun in the name of none.
         self.outside = outside()
         #: Header lines of every response, as of now: each with CRLF before it.
@@ -294,6 +300,7 @@ class HTTPServer(StatelessServer):
         """Starts the application, listens until it is cancelled, and sees the connections off."""
         self.bind()
         self.stopping = False
+        self.plain = self._cyasgi._is_plain(self)
         self.outside = outside()
         if self.websocket_protocol_class is None:
             logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
@@ -402,7 +409,7 @@ class HTTPServer(StatelessServer):
         scope["path"] = self.root_path + scope["path"]
         scope["raw_path"] = self.root_path.encode() + scope["raw_path"]
 
-    def common_fields_without(self, date: bool, server: bool) -> bytes:
+    def common_fields_without(self, date: int, server: int) -> bytes:
         """`common_fields` for a response that has a Date, or a Server, of its own."""
         return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
 

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk, encode_fields
+from ..wire.http_response import CLOSE, CONTINUE, LAST_CHUNK, OWN_DATE, OWN_SERVER, STATUS_LINES, chunk, encode_lines
 from .feeding import when_room
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ WRITTEN_APART = 65_536
 
 #: Bytes of a file that are read at a time.
 FILE_PART = 262_144
+
+#: Statuses whose responses have no body (RFC 9112 section 6.3).
+BODILESS = (204, 304)
 
 #: How an instance's run ended.
 RETURNED, CANCELLED = 1, 3
@@ -56,6 +59,7 @@ class Exchange:
         "protocol",
         "sent",
         "status",
+        "usual",
         "version",
     )
     protocol: HTTPProtocol | None
@@ -68,6 +72,8 @@ class Exchange:
         #: The response has no body, whatever the application sends: it answers HEAD, or is a 204 or 304.
         self.bodiless = bodiless
         self.keep_alive = keep_alive
+        #: Nothing speaks against the shortest way of writing a response.
+        self.usual = keep_alive and not bodiless and version == "1.1"
         self.phase = EXPECTED
         #: The client has gone, or was answered by the server.
         self.disconnected = False
@@ -192,7 +198,10 @@ class Exchange:
                 body = _as_bytes(body)
             more = message.get("more_body", False)
             if phase == STARTED:
-                self._begin(protocol, body, more)
+                if not more and self.usual and len(body) < WRITTEN_APART:
+                    self._answer(protocol, body)
+                else:
+                    self._begin(protocol, body, more)
             elif phase == STREAMING:
                 self._continue_body(protocol, body, more)
             else:
@@ -201,11 +210,14 @@ class Exchange:
             if phase == STARTED:
                 raise self._unexpected(kind)
             status = message["status"]
-            if type(status) is not int or status not in STATUS_LINES or status < 200:
+            if status not in STATUS_LINES:
                 raise self._bad_status(status)
-            self._fields = encode_fields(message.get("headers", ()))
+            self._fields = encode_lines(message.get("headers", ()))
             self.status = status
-            self._trailers = message.get("trailers", False) and self.version == "1.1" and not self.bodiless
+            self._trailers = False
+            if "trailers" in message and message["trailers"] and self.version == "1.1" and not self.bodiless:
+                self._trailers = True
+                self.usual = False
             self.phase = STARTED
         elif kind == "http.response.trailers" and phase == TRAILERS:
             self._send_trailers(protocol, message)
@@ -242,24 +254,44 @@ class Exchange:
             return TypeError(f"the status of a response must be an int, got {status!r}")
         return ValueError(f"the status of a response must be from 200 to 599, got {status}")
 
+    def _answer(self, protocol: HTTPProtocol, body: bytes) -> None:
+        """Writes the whole response, as `_begin` does, where nothing is out of the ordinary."""
+        lines, length, asked = self._fields
+        size = len(body)
+        if (
+            asked
+            or self.status in BODILESS
+            or protocol.last
+            or protocol.body is not None
+            or (length is not None and length != size)
+        ):
+            self._begin(protocol, body, False)
+            return
+        self.sent = size
+        protocol.transport.write(
+            b"%b%b%b\r\ncontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINES[self.status], protocol.server.common_fields, lines, size, body)
+        )
+        self._complete(protocol)
+
     def _begin(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
         """Writes the head, with the first part of the body."""
-        fields = self._fields
+        lines, length, asked = self._fields
         status = self.status
         size = len(body)
-        if status in (204, 304):
+        if status in BODILESS:
             self.bodiless = True
-        framing = self._framing(status, fields.length, size, more)
-        if fields.close or protocol.last or (protocol.body is not None and not protocol.can_discard(more)):
+        framing = self._framing(status, length, size, more)
+        if asked & CLOSE or protocol.last or (protocol.body is not None and not protocol.can_discard(more)):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"\r\nconnection: close"
         elif self.version == "1.0":
             framing += b"\r\nconnection: keep-alive"
         common = protocol.server.common_fields
-        if fields.date or fields.server:
-            common = protocol.server.common_fields_without(fields.date, fields.server)
-        head = b"".join((STATUS_LINES[status], common, fields.lines, framing, b"\r\n\r\n"))
+        if asked & (OWN_DATE | OWN_SERVER):
+            common = protocol.server.common_fields_without(asked & OWN_DATE, asked & OWN_SERVER)
+        head = b"".join((STATUS_LINES[status], common, lines, framing, b"\r\n\r\n"))
         self._continue = False
         if self.bodiless:
             body = b""
@@ -329,7 +361,7 @@ class Exchange:
             self._complete(protocol)
 
     def _send_trailers(self, protocol: HTTPProtocol, message: Any) -> None:
-        lines = encode_fields(message.get("headers", ())).lines
+        lines = encode_lines(message.get("headers", ()))[0]
         more = message.get("more_trailers", False)
         if self._chunked:
             # The last chunk comes first; each line has its CRLF before it.
@@ -343,8 +375,9 @@ class Exchange:
         loop = asyncio.get_running_loop()
         with await loop.run_in_executor(None, open, path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            if self._fields.length is None:
-                self._fields = self._fields._replace(length=size)
+            lines, length, asked = self._fields
+            if length is None:
+                self._fields = lines, size, asked
             data = b"" if self.bodiless else await loop.run_in_executor(None, file.read, FILE_PART)
             protocol = await self._writable()
             self._begin(protocol, data, not self.bodiless and len(data) < size)
@@ -371,8 +404,7 @@ class Exchange:
     def application_ended(self, instance: Any) -> None:
         """Called by the server, from within the last step of the application."""
         self.instance = None
-        while instance.qsize():
-            instance.get_nowait()
+        instance._leftover()
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)

@@ -45,10 +45,13 @@ class HTTPProtocol(asyncio.Protocol):
         "_due_request",
         "_due_write",
         "_extensions",
+        "_keep_alive",
         "_limit_body",
         "_lingering",
         "_reading_paused",
         "_received",
+        "_request_timeout",
+        "_root_path",
         "_seen",
         "_template",
         "_unwritten",
@@ -67,6 +70,9 @@ class HTTPProtocol(asyncio.Protocol):
     deadline: Any
     _client: str
     _extensions: dict[str, Any]
+    _keep_alive: float
+    _request_timeout: float | None
+    _root_path: str
     _template: dict[str, Any]
 
     def __init__(self, server: HTTPServer, strict: bool = True) -> None:
@@ -99,6 +105,9 @@ class HTTPProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
         server = self.server
+        self._keep_alive = server.keep_alive_timeout
+        self._request_timeout = server.request_timeout
+        self._root_path = server.root_path
         self.deadline = server.deadlines.at(server.first_byte_timeout, self._overdue)
         server.connection_opened(self)
         tls = transport.get_extra_info("ssl_object")
@@ -301,11 +310,11 @@ class HTTPProtocol(asyncio.Protocol):
             return
         exchange = Exchange(self, parser.version, method == "HEAD", parser.keep_alive)
         scope.connection = exchange
-        if server.root_path:
+        if self._root_path:
             server.add_root_path(scope)
         self.exchange = exchange
         limit = server.max_applications
-        if limit is not None and len(server.application_instances) >= limit and server.refuse_request(scope):
+        if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
             server.refused += 1
             self.answer(503, "the server is busy", server.retry_after)
             return
@@ -320,8 +329,8 @@ class HTTPProtocol(asyncio.Protocol):
             return
         self.deadline.due = math.inf
         server.requests += 1
-        if server.request_timeout is not None:
-            self._due_request = server.deadlines.now + server.request_timeout
+        if self._request_timeout is not None:
+            self._due_request = server.deadlines.now + self._request_timeout
             self._rearm()
         if self.body is not None:
             self._begin_body(exchange)
@@ -451,7 +460,7 @@ class HTTPProtocol(asyncio.Protocol):
             deadline.move(server.header_timeout)
             self._next_later()
             return
-        deadline.due = due = server.deadlines.now + server.keep_alive_timeout
+        deadline.due = due = server.deadlines.now + self._keep_alive
         if due < deadline.listed:
             deadline.relist()
         if self._reading_paused:
@@ -546,7 +555,7 @@ class HTTPProtocol(asyncio.Protocol):
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
             return False
         found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
-        if self.server.root_path:
+        if self._root_path:
             self.server.add_root_path(found)
         self.deadline.cancel()
         server, transport, request, rest = self.server, self.transport, parser.request(), bytes(self._buffer)

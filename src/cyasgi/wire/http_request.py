@@ -7,7 +7,7 @@ that it lets through, such as other versions, several spaces, or no Host header,
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote_to_bytes
 
 try:
@@ -80,6 +80,8 @@ class HeadParser:
 
     __slots__ = (
         "__weakref__",
+        "_head",
+        "_headers",
         "_host",
         "_limits",
         "_parser",
@@ -104,6 +106,9 @@ class HeadParser:
         #: A head that is no longer cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
+        #: The last head, if the same again would be no different, and its headers.
+        self._head = b""
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
         #: The last Host that was found valid.
         self._host = b""
         self.method = ""
@@ -182,6 +187,11 @@ class HeadParser:
         Raises:
             HTTPError: it is not to be served.
         """
+        if head == self._head:
+            # A client that asks the same again, as many do on a connection: there is nothing to be found out.
+            self.headers = list(self._headers)
+            return
+        self._head = b""
         self.method = ""
         line_end = head.find(b"\r\n")
         if len(head) > self._quick:
@@ -200,10 +210,7 @@ class HeadParser:
         except httptools.HttpParserUpgrade:
             self._parser = None
         except httptools.HttpParserError as error:
-            self._parser = None
-            if isinstance(error, httptools.HttpParserInvalidMethodError) and TOKEN.fullmatch(method):
-                raise HTTPError(501, f"the method {method[:40].decode('ascii')} is not known") from error
-            raise HTTPError(400, str(error)) from error
+            self._refuse(error, method)
         if version == b"HTTP/1.1":
             self.version = "1.1"
             self.keep_alive = True
@@ -229,12 +236,22 @@ class HeadParser:
             self.path, _, self.query = target.partition(b"?")
         else:
             self._understand_target(target)
+        if self._parser is not None:
+            # Nothing out of the ordinary: no body, no upgrade, and the connection goes on.
+            self._head = head
+            self._headers = tuple(self.headers)
 
     def _split_oddly(self, line: bytes) -> list[bytes]:
         parts = line.split()
         if self._strict or len(parts) != 3:
             raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
         return parts
+
+    def _refuse(self, error: Exception, method: bytes) -> NoReturn:
+        self._parser = None
+        if isinstance(error, httptools.HttpParserInvalidMethodError) and TOKEN.fullmatch(method):
+            raise HTTPError(501, f"the method {method[:40].decode('ascii')} is not known") from error
+        raise HTTPError(400, str(error)) from error
 
     @staticmethod
     def _odd_method(method: bytes) -> str:

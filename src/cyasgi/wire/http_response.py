@@ -13,9 +13,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-STATUS_LINES = {
-    status: b"HTTP/1.1 %d %s" % (status, REASONS.get(status, b"")) for status in (*range(200, 600), *REASONS)
-}
+STATUS_LINES = {status: b"HTTP/1.1 %d %s" % (status, REASONS.get(status, b"")) for status in range(200, 600)}
 
 #: Names that need more than to be written out.
 PLAIN, LENGTH, ENCODING, CONNECTION, DATE, SERVER = range(6)
@@ -33,17 +31,30 @@ _known: dict[bytes, tuple[bytes, int]] = {}
 KNOWN_NAMES = 1024
 
 
+#: What header lines ask for beside being written.
+CLOSE, OWN_DATE, OWN_SERVER = 1, 2, 4
+
+
 class Fields(NamedTuple):
     """The header lines of an application, checked: each with CRLF before it."""
 
     lines: bytes
     #: Content-Length, which is not among the lines; None if it was not given.
     length: int | None = None
-    #: The application wants the connection closed.
-    close: bool = False
-    #: It gives Date, or Server, itself.
-    date: bool = False
-    server: bool = False
+    #: CLOSE: it wants the connection closed; OWN_DATE, OWN_SERVER: it gives Date, or Server, itself.
+    asked: int = 0
+
+    @property
+    def close(self) -> bool:
+        return bool(self.asked & CLOSE)
+
+    @property
+    def date(self) -> bool:
+        return bool(self.asked & OWN_DATE)
+
+    @property
+    def server(self) -> bool:
+        return bool(self.asked & OWN_SERVER)
 
 
 def _learn(name: Any) -> tuple[bytes, int]:
@@ -69,7 +80,12 @@ def _check(lines: list[bytes]) -> None:
 
 
 def encode_fields(headers: Iterable[Any]) -> Fields:
-    """Checks the headers of a response, or its trailers, and writes them out.
+    """As `encode_lines`."""
+    return Fields(*encode_lines(headers))
+
+
+def encode_lines(headers: Iterable[Any]) -> tuple[bytes, int | None, int]:
+    """Checks the headers of a response, or its trailers, and writes them out: what `Fields` has, as a plain tuple.
 
     Transfer-Encoding is left out, and what Connection says beside ``close`` and ``keep-alive`` is passed on: where a
     response ends is the server's business.
@@ -79,31 +95,36 @@ def encode_fields(headers: Iterable[Any]) -> Fields:
         ValueError: a name is no token, a value contains CR, LF or NUL, or Content-Length is no number or not one.
     """
     lines: list[bytes] = []
+    length: int | None = None
     special: list[tuple[int, bytes, bytes]] | None = None
     known = _known
     try:
         for name, value in headers:
             found = known.get(name) or _learn(name)
-            if found[1]:
+            if found[1] == LENGTH and length is None and value.isdigit() and len(value) < 19:
+                length = int(value)
+            elif found[1]:
                 special = special or []
                 special.append((found[1], found[0], value))
             else:
                 lines.append(found[0])
                 lines.append(value)
-        plain = Fields(b"".join(lines)) if special is None else _special(lines, special)
-    except (TypeError, ValueError) as error:
+        encoded = (b"".join(lines), length, 0) if special is None else _special(lines, special, length)
+    except (AttributeError, TypeError, ValueError) as error:
         _check(lines)
-        raise type(error)(f"headers of a response must be pairs of bytes: {error}") from error
-    block = plain.lines
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"headers of a response must be pairs of bytes: {error}") from error
+    block = encoded[0]
     count = len(lines) // 2
     if block.count(b"\n") != count or block.count(b"\r") != count or b"\0" in block:
         _check(lines)
-    return plain
+    return encoded
 
 
-def _special(lines: list[bytes], special: list[tuple[int, bytes, bytes]]) -> Fields:
-    length: int | None = None
-    close = date = server = False
+def _special(
+    lines: list[bytes], special: list[tuple[int, bytes, bytes]], length: int | None
+) -> tuple[bytes, int | None, int]:
+    asked = 0
     for kind, start, value in special:
         if kind == LENGTH:
             if not bytes(value).isdigit() or len(value) > 18:
@@ -116,14 +137,17 @@ def _special(lines: list[bytes], special: list[tuple[int, bytes, bytes]]) -> Fie
             continue
         if kind == CONNECTION:
             option = bytes(value).lower().strip()
-            close = close or option == b"close"
+            if option == b"close":
+                asked |= CLOSE
             if option in (b"close", b"keep-alive"):
                 continue
-        date = date or kind == DATE
-        server = server or kind == SERVER
+        elif kind == DATE:
+            asked |= OWN_DATE
+        else:
+            asked |= OWN_SERVER
         lines.append(start)
         lines.append(value)
-    return Fields(b"".join(lines), length, close, date, server)
+    return b"".join(lines), length, asked
 
 
 def chunk(data: bytes) -> bytes:
