@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
-import subprocess
 import sys
 
 import pytest
+from certificates import PASSWORD, write_certificates
 
 from cyasgi import cli
 from cyasgi.cli import reloading, serving, tls
@@ -328,7 +328,7 @@ def test_tls(keys, monkeypatch):
     monkeypatch.chdir(keys)
     context = tls.make_context(**TLS)
     assert context.verify_mode == ssl.CERT_NONE
-    context = tls.make_context(**{**TLS, "keyfile": "locked.pem", "keyfile_password": "secret", "ca_certs": "cert.pem"})
+    context = tls.make_context(**{**TLS, "keyfile": "locked.pem", "keyfile_password": PASSWORD, "ca_certs": "cert.pem"})
     assert context.verify_mode == ssl.CERT_REQUIRED
     context = tls.make_context(**{**TLS, "ca_certs": "cert.pem", "cert_reqs": "1"})
     assert context.verify_mode == ssl.CERT_OPTIONAL
@@ -348,12 +348,7 @@ TLS = {
 def keys(tmp_path_factory):
     """A directory with a certificate, its key, the same key with a password, another one, and nothing."""
     path = tmp_path_factory.mktemp("keys")
-    for command in (
-        "req -x509 -newkey rsa:2048 -keyout key.pem -out cert.pem -days 2 -nodes -subj /CN=test",
-        "rsa -aes256 -in key.pem -out locked.pem -passout pass:secret",
-        "genrsa -out other.pem 2048",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=path, check=True, capture_output=True)
+    write_certificates(path)
     (path / "empty.pem").write_text("", encoding="utf-8")
     return path
 

@@ -7,11 +7,11 @@ import re
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 from contextlib import closing
 
 import pytest
+from certificates import PASSWORD, write_certificates
 from udp import Command
 from websockets.sync.client import connect
 
@@ -87,30 +87,16 @@ def test_several_listeners(tmp_path):
         assert re.search(r"stopped after \d+\.\d s: udp: .*datagrams_received=1 datagrams_sent=1$", udp_line)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """The paths of a certificate for 127.0.0.1 and of its key, which has a password."""
-    path = tmp_path_factory.mktemp("certificate")
-    names = path / "cert.pem", path / "key.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -keyout {names[1]} -out {names[0]} -days 2 -passout pass:secret"
-    subprocess.run(
-        [*command.split(), "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
-    return names
-
-
-def test_tls(certificate, tmp_path):
+def test_tls(tmp_path):
     """With a certificate HTTP has TLS, but where http:// says otherwise; the key's password is in the environment."""
-    certfile, keyfile = certificate
+    write_certificates(tmp_path)
     application(tmp_path, "told", TOLD)
-    arguments = ["--http", "127.0.0.1:0", "--http", "http://127.0.0.1:0", "--ssl-certfile", str(certfile)]
-    arguments += ["--ssl-keyfile", str(keyfile), "--ssl-ciphers", "ECDHE+AESGCM"]
+    arguments = ["--http", "127.0.0.1:0", "--http", "http://127.0.0.1:0", "--ssl-certfile", "cert.pem"]
+    arguments += ["--ssl-keyfile", "locked.pem", "--ssl-ciphers", "ECDHE+AESGCM"]
     with Command(
-        "serve", *arguments, "told:application", cwd=tmp_path, CYASGI_SERVE_SSL_KEYFILE_PASSWORD="secret"
+        "serve", *arguments, "told:application", cwd=tmp_path, CYASGI_SERVE_SSL_KEYFILE_PASSWORD=PASSWORD
     ) as command:
-        context = ssl.create_default_context(cafile=certfile)
+        context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
         status, body = get(listening(command, r"https://127\.0\.0\.1:(\d+)"), context=context)
         assert (status, "https" in body) == (200, True)
         status, body = get(listening(command))
