@@ -473,6 +473,16 @@ def test_an_address_that_is_not_here(address, tmp_path):
             ["serve", *LOCAL, "--loop", "uvloop", ECHO],
             "--loop uvloop needs uvloop: pip install 'cyasgi[uvloop]'",
         ),
+        (
+            "httptools",
+            ["serve", "--http", "127.0.0.1:0", ECHO],
+            "--http needs httptools: pip install 'cyasgi[http]'",
+        ),
+        (
+            "websockets",
+            ["serve", "--websocket", "127.0.0.1:0", ECHO],
+            "--websocket needs websockets: pip install 'cyasgi[websocket]'",
+        ),
         ("dns", ["serve", *LOCAL, "cyasgi.dns:example"], "cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'"),
     ],
 )
@@ -552,7 +562,7 @@ def test_imports_little(tmp_path):
     """`import cyasgi` needs neither the command's nor the gateways' libraries."""
     code = """
         import sys
-        for name in ("click", "uvloop", "dns", "django", "websockets"):
+        for name in ("click", "uvloop", "dns", "django", "httptools", "watchfiles", "websockets"):
             sys.modules[name] = None
         import cyasgi
         print(sorted(name for name in sys.modules if name.startswith("cyasgi.") and "._" not in name))

@@ -10,7 +10,7 @@ import pytest
 from certificates import PASSWORD, write_certificates
 
 from cyasgi import cli
-from cyasgi.cli import reloading, serving, tls
+from cyasgi.cli import limits, reloading, serving, tls
 from cyasgi.cli.servers import make_servers
 
 ECHO = "cyasgi.examples:echo"
@@ -128,7 +128,7 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("max-aplications = 5", "unknown name 'max-aplications'; accepted are app-dir, application, "),
+        ("max-aplications = 5", "unknown name 'max-aplications'; accepted are access-log, app-dir, application, "),
         ("[serve]\nmax-applications = 5", "unknown name 'serve'"),
         ('config = "other.toml"', "unknown name 'config'"),
         ("max-applications = 5\nmax_applications = 5", "'max_applications' says what another name has said already"),
@@ -231,6 +231,7 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--request-timeout", "0", "a number of seconds, more than 0, and none"),
         ("--keep-alive-timeout", "5s", "a number of seconds, more than 0"),
         ("--timeout-keep-alive", "0", "a number of seconds, more than 0"),
+        ("--min-rate", "0", "a whole number of at least 1"),
         ("--write-timeout", "-0", "a number of seconds, more than 0"),
         ("--backlog", "0", "a whole number of at least 1"),
         ("--http", "8000", "'8000' is not an address: accepted are HOST:PORT"),
@@ -292,6 +293,19 @@ def test_every_limit_reaches_its_servers(options):
     assert websocket.websockets_only and not http.websockets_only
     assert http.max_queue_size == type(http).max_queue_size
     assert (udp.max_applications, udp.max_queue_size, udp.idle_timeout) == (5, 6, None)
+
+
+def test_every_setting_has_an_option():
+    """What can be set on the command's servers can be set by an option."""
+    elsewhere = {"lifespan", "root_path"}
+    not_for_requests = {"max_queue_size", "idle_timeout", "eviction_policy"}
+    for kind in limits.SERVERS:
+        server = limits.server_class(kind)
+        names = {
+            name for cls in server.__mro__ for name, value in vars(cls).items() if type(value).__name__ == "Setting"
+        }
+        expected = names - elsewhere - (not_for_requests if kind != "udp" else set())
+        assert expected <= {setting.attribute for setting in limits.SETTINGS if kind in setting.kinds}
 
 
 def test_listeners(options):

@@ -237,7 +237,7 @@ def test_an_address_that_is_taken(option, tmp_path):
 def test_hello(tmp_path):
     """The bundled application answers GET with a page, HEAD without, refuses other methods, and echoes messages."""
     arguments = ["--host", "127.0.0.1", "--port", "0", "--websocket", "127.0.0.1:0"]
-    with Command("serve", *arguments, HELLO, cwd=tmp_path) as command:
+    with Command("serve", *arguments, "--access-log", HELLO, cwd=tmp_path) as command:
         port, sockets_alone = listening(command), listening(command)
         status, page = get(port)
         assert (status, "Hello from cyasgi" in page) == (200, True)
@@ -254,6 +254,7 @@ def test_hello(tmp_path):
                     client.send(message)
                     assert client.recv(30) == message
         assert command.stop(signal.SIGINT) == 0
+        assert '"POST / HTTP/1.1" 405 ' in command.process.stdout.read()
         assert re.search(r"stopped after .* s: http: .*requests=4 websockets=1$", command.lines[-2])
         assert re.search(r"stopped after .* s: websocket: .*requests=\d websockets=1", command.lines[-1])
 

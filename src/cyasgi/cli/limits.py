@@ -128,7 +128,7 @@ HTTP = (
         "body_timeout",
         parse_interval,
         "SECONDS",
-        "From the end of the headers to the end of the body.",
+        "From the end of the headers to the end of the body, and one more for each --min-rate bytes of it.",
     ),
     Limit(
         ("--request-timeout",),
@@ -149,7 +149,14 @@ HTTP = (
         "write_timeout",
         parse_interval,
         "SECONDS",
-        "How long a client may take nothing of what is sent to it.",
+        "How long a client that falls behind may take.",
+    ),
+    Limit(
+        ("--min-rate",),
+        "min_rate",
+        parse_number,
+        "BYTES",
+        "Bytes a second; who sends or takes less, over all, is given up.",
     ),
     Limit(
         ("--backlog",),
@@ -157,6 +164,11 @@ HTTP = (
         parse_number,
         "NUMBER",
         "Connections that the system keeps until they are accepted.",
+    ),
+    Switch(
+        ("--access-log", "--no-access-log"),
+        "access_log",
+        "Write a line for each response to the standard output.",
     ),
     Switch(
         ("--strict", "--no-strict"),
@@ -283,14 +295,17 @@ def server_class(kind: str) -> Any:
         raise CommandError(f"--{kind} needs {library}: pip install 'cyasgi[{kind}]'") from None
 
 
-def default(limit: Limit) -> dict[str, Any]:
+def default(setting: Limit | Switch) -> dict[str, Any]:
     """The default that the servers have, as click shows it."""
-    defaults: dict[str, str] = {}
-    for kind in limit.kinds:
+    defaults: dict[str, str | bool] = {}
+    for kind in setting.kinds:
         # Help is to be had without the libraries of a server.
         with contextlib.suppress(CommandError):
-            value = getattr(server_class(kind), limit.attribute)
-            defaults[kind] = "none" if value is None else str(value)
+            value = getattr(server_class(kind), setting.attribute)
+            if isinstance(setting, Switch):
+                defaults[kind] = value == setting.values[0]
+            else:
+                defaults[kind] = "none" if value is None else str(value)
     if len(set(defaults.values())) == 1:
         return {"default": next(iter(defaults.values())), "show_default": True}
     return {"show_default": ", ".join(f"{kind} {text}" for kind, text in defaults.items())}

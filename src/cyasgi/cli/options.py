@@ -201,7 +201,7 @@ def _limits() -> Iterator[click.Option]:
         for setting in settings:
             if isinstance(setting, Switch):
                 names = "/".join(setting.names)
-                yield Option(names, section=section, default=True, show_default=True, help=setting.text)
+                yield Option(names, section=section, help=setting.text, **default(setting))
                 continue
             yield Option(
                 *setting.names,
