@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from typing import Any
+from urllib.parse import quote
 
 logger = logging.getLogger(__name__)
 
@@ -13,6 +14,9 @@ LINES_AT_ONCE = 1024
 
 #: What stands for the status of a response that the client did not wait for.
 CLIENT_GONE = 499
+
+#: What may stand in a target as it came.
+PLAIN = "".join(chr(code) for code in range(33, 127) if code != 34)
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -23,7 +27,7 @@ class AccessLog:
     ``192.0.2.1:54321 - - [23/Nov/2026:20:56:33 +0000] "GET /path?query HTTP/1.1" 200 13 0.001``
 
     Nothing in it can forge a line or a field: a target holds no white space and no control character, or it is refused,
-    and quotes in it are written ``%22``.
+    and what is not ASCII in it, such as the control characters of Latin-1, is percent-encoded, as quotes are.
 
     Args:
         stream: what the lines are written to: anything with ``write(str)``.
@@ -38,9 +42,7 @@ class AccessLog:
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
         """One request; `method` is empty for what was none."""
         if method:
-            text = target.decode("latin-1")
-            if '"' in text:
-                text = text.replace('"', "%22")
+            text = target.decode("ascii") if target.isascii() and b'"' not in target else quote(target, PLAIN)
             request = f"{method} {text} HTTP/{version}"
         else:
             request = "-"

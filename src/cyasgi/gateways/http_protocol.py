@@ -44,6 +44,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_due_body",
         "_due_request",
         "_due_write",
+        "_eof",
         "_extensions",
         "_keep_alive",
         "_limit_body",
@@ -91,6 +92,8 @@ class HTTPProtocol(asyncio.Protocol):
         self._received = 0
         self._discarding = False
         self._lingering = False
+        #: The client will send nothing more.
+        self._eof = False
         self._reading_paused = False
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._limit_body: int | None = None
@@ -159,12 +162,17 @@ class HTTPProtocol(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self.exchange
-        if self._lingering or exchange is None:
+        if self._lingering or (exchange is None and END not in self._buffer):
             return False
         # RFC 9112 section 9.6: a client may close its half and wait for the answer; most that do so have gone. The
-        # application is told, and what it sends nevertheless is written.
-        self.last = True
-        exchange.disconnect()
+        # application is told, and what it sends nevertheless is written, as are answers to requests that came before.
+        self._eof = True
+        if not self._buffer:
+            self.last = True
+        if exchange is not None:
+            exchange.disconnect()
+        elif not self.paused:
+            self._next_later()
         # With TLS there are no halves.
         return self.body is None and self._template["scheme"] == "http"
 
@@ -242,8 +250,6 @@ class HTTPProtocol(asyncio.Protocol):
             return
         if not self._buffer and self.exchange is None:
             self._seen = 0
-            if not self.paused:
-                self.deadline.move(self.server.header_timeout)
         self._buffer += data
         if self.exchange is None and not self.paused:
             self.next()
@@ -263,12 +269,22 @@ class HTTPProtocol(asyncio.Protocol):
         except HTTPError as error:
             self.refuse(error)
             return
-        self._seen = len(buffer)
         if head is None:
-            self.resume_reading()
+            self._wait_for_head()
             return
         self._seen = 0
         self._begin(head)
+
+    def _wait_for_head(self) -> None:
+        """There is no whole request: nothing, or a part of one."""
+        if self._eof:
+            self.close()
+            return
+        # Empty lines, which are ignored, begin no request: they must not put the end of the connection off.
+        if not self._seen and self._buffer and self._buffer != b"\r":
+            self.deadline.move(self.server.header_timeout)
+        self._seen = len(self._buffer)
+        self.resume_reading()
 
     def _next_later(self) -> None:
         # Not from within the step of an application, whose context the next request has nothing to do with.
@@ -348,6 +364,8 @@ class HTTPProtocol(asyncio.Protocol):
             self._read_body(rest)
         elif self.parser.expects_continue:
             exchange.expect_continue()
+        if self._eof and self.body is not None:
+            self.abort()
 
     def _open_body(self) -> None:
         parser = self.parser
@@ -459,6 +477,9 @@ class HTTPProtocol(asyncio.Protocol):
         if self._buffer:
             deadline.move(server.header_timeout)
             self._next_later()
+            return
+        if self._eof:
+            self.close()
             return
         deadline.due = due = server.deadlines.now + self._keep_alive
         if due < deadline.listed:

@@ -95,6 +95,8 @@ class ChunkedBody:
             return end - 1
         if end >= 0:
             raise HTTPError(400, f"a line of {what} ends in LF without CR")
+        if data.find(b"\r", position, -1) >= 0:
+            raise HTTPError(400, f"a line of {what} holds CR without LF")
         if len(data) - position >= limit + 2:
             raise HTTPError(400, f"a line of {what} is longer than {limit} bytes")
         return -1

@@ -24,6 +24,9 @@ END = b"\r\n\r\n"
 #: Bytes of a request line beside its target: the longest method that llhttp knows, two spaces and the version.
 LINE_SLACK = 32
 
+VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
+WRONG_VERSION = "the version of HTTP is neither 1.1 nor 1.0"
+
 #: Methods that are usual, so that no request makes a string of its own.
 METHODS = {
     name.encode(): name
@@ -43,10 +46,12 @@ for _name in (
     NAMES[_name] = NAMES[_name.lower()] = NAMES.setdefault(_name.lower(), _name.lower())
 
 #: uri-host [ ":" port ] of RFC 9110 section 7.2; an empty one stands for a target without an authority.
-HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]*)(?::[0-9]*)?")
+HOST = re.compile(rb"(?:(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?)?")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 ABSOLUTE = re.compile(rb"https?://([^/?#@]+)(/[^?#]*)?(\?.*)?", re.IGNORECASE)
-BARE_LF = re.compile(rb"(?<!\r)\n")
+BARE = re.compile(rb"(?<!\r)\n|\r[^\n]")
+#: Empty lines that are ignored before a request.
+EMPTY_LINES = 8
 
 #: Headers that may stand in a request once: with two of them, two recipients may each believe another.
 ONCE = (b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
@@ -80,6 +85,7 @@ class HeadParser:
 
     __slots__ = (
         "__weakref__",
+        "_empty_lines",
         "_head",
         "_headers",
         "_host",
@@ -106,6 +112,8 @@ class HeadParser:
         #: A head that is no longer cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
+        #: Since the last request.
+        self._empty_lines = 0
         #: The last head, if the same again would be no different, and its headers.
         self._head = b""
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -144,6 +152,9 @@ class HeadParser:
         """
         while buffer.startswith((b"\r\n", b"\n" if not self._strict else b"\r\n")):
             # RFC 9112 section 2.2: at least one empty line before a request is to be ignored.
+            self._empty_lines += 1
+            if self._empty_lines > EMPTY_LINES:
+                raise HTTPError(400, f"there are more than {EMPTY_LINES} empty lines before the request")
             del buffer[: 1 if buffer[0] == 10 else 2]
             seen = 0
         end = buffer.find(END, max(0, seen - 3))
@@ -157,15 +168,17 @@ class HeadParser:
 
     def _check_part(self, part: bytearray, start: int) -> None:
         line_end = part.find(b"\r\n")
+        if not TOKEN.match(part):
+            raise HTTPError(400, "this is no HTTP request")
         if line_end < 0:
-            if not TOKEN.match(part):
-                raise HTTPError(400, "this is no HTTP request")
             if len(part) > self._limits.target_size + LINE_SLACK:
                 raise HTTPError(414, f"the request target is longer than {self._limits.target_size} bytes")
         else:
             self._check_sizes(part, line_end)
-        if BARE_LF.search(part, start):
-            raise HTTPError(400, "a line ends in LF without CR")
+            if not part.endswith(VERSIONS, 0, line_end):
+                raise HTTPError(400, WRONG_VERSION)
+        if BARE.search(part, start):
+            raise HTTPError(400, "a line ends in LF without CR, or holds CR without LF")
 
     def _check_sizes(self, head: bytes | bytearray, line_end: int) -> None:
         if line_end > self._limits.target_size:
@@ -187,6 +200,7 @@ class HeadParser:
         Raises:
             HTTPError: it is not to be served.
         """
+        self._empty_lines = 0
         if head == self._head:
             # A client that asks the same again, as many do on a connection: there is nothing to be found out.
             self.headers = list(self._headers)
@@ -218,7 +232,7 @@ class HeadParser:
             self.version = "1.0"
             self.keep_alive = False
         else:
-            raise HTTPError(400, "the version of HTTP is neither 1.1 nor 1.0")
+            raise HTTPError(400, WRONG_VERSION)
         self.method = METHODS.get(method) or self._odd_method(method)
         self.target = target
         if len(headers) > self._limits.header_count:
@@ -242,7 +256,7 @@ class HeadParser:
             self._headers = tuple(self.headers)
 
     def _split_oddly(self, line: bytes) -> list[bytes]:
-        parts = line.split()
+        parts = [part for part in line.split(b" ") if part]
         if self._strict or len(parts) != 3:
             raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
         return parts
@@ -257,6 +271,9 @@ class HeadParser:
     def _odd_method(method: bytes) -> str:
         if method in (b"CONNECT", b"PRI"):
             raise HTTPError(400, f"the method {method.decode()} is not for this server")
+        if not TOKEN.fullmatch(method):
+            # httptools skips CR and LF before it.
+            raise HTTPError(400, "the method is none")
         return method.decode("ascii")
 
     def _check_repeated(self, headers: list[tuple[bytes, bytes]]) -> None:
