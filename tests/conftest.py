@@ -43,8 +43,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "few_combinations(count): on each twin and each loop once, or on so many of these two pairs"
+    )
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     backends = ["python"] if metafunc.config.getoption("--no-extension") else list(BACKENDS)
+    few = metafunc.definition.get_closest_marker("few_combinations")
+    if few and {"cy", "run"} <= set(metafunc.fixturenames):
+        # The fastest last: one alone is for what takes very long.
+        pairs = list(dict.fromkeys([(backends[0], LOOPS[0]), (backends[-1], LOOPS[-1])]))
+        metafunc.parametrize(("cy", "run"), pairs[-few.args[0] :] if few.args else pairs, indirect=True)
+        return
     if "impl" in metafunc.fixturenames:
         metafunc.parametrize("impl", ["reference", *backends], indirect=True)
     elif "cy" in metafunc.fixturenames:
