@@ -266,6 +266,28 @@ def test_daytime():
     assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\r\n", answer)
 
 
+def test_hello():
+    """The page's application takes part in the lifespan, and refuses scopes that it does not know."""
+    hello = importlib.import_module("cyasgi.examples").hello
+
+    async def main():
+        events = iter(["lifespan.startup", "lifespan.shutdown"])
+        answers = []
+
+        async def receive():
+            return {"type": next(events)}
+
+        async def send(message):
+            answers.append(message)
+
+        await hello({"type": "lifespan"}, receive, send)
+        assert answers == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+        with pytest.raises(ValueError, match="'datagram'"):
+            await hello({"type": "datagram"}, receive, send)
+
+    asyncio.run(main())
+
+
 async def converse(application, data):
     """Gives these data to an application, and what it sent."""
     messages = iter([{"type": "datagram.receive", "data": one} for one in data])

@@ -63,8 +63,10 @@ def test_a_file_says_it_all(options, tmp_path):
     config = file(
         tmp_path,
         f"""
-        application = "{ECHO}"
+        application = ["{ECHO}", "{ECHO}"]
         udp = ["127.0.0.1:0", "[::1]:0"]
+        http = []
+        weight = [3, 1.5]
         max-applications = 5
         max_queue_size = "7"
         idle-timeout = "none"
@@ -74,8 +76,9 @@ def test_a_file_says_it_all(options, tmp_path):
         """,
     )
     given = options(*config)
-    assert given.applications == (ECHO,)
+    assert (given.applications, given.weight) == ((ECHO, ECHO), [3.0, 1.5])
     assert given.listeners["udp"] == [("127.0.0.1", 0), ("::1", 0)]
+    assert given.listeners["http"] == []
     assert given.limits == {
         "max_applications": 5,
         "max_queue_size": 7,
@@ -136,8 +139,9 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
         ("max-applications = true", "max-applications = True: accepted are a string and a number"),
         ("max-applications = [1]", "accepted are a string and a number"),
         ("idle-timeout = 2020-01-01", "accepted are a string and a number"),
-        ("udp = 9999", "accepted are a string and an array of strings"),
-        ('udp = ["127.0.0.1:0", 5]', "accepted are a string and an array of strings"),
+        ("udp = 9999", "'9999' is not an address"),
+        ('udp = ["127.0.0.1:0", true]', "accepted are a string, a number, and an array of these"),
+        ('udp = {address = "127.0.0.1:0"}', "accepted are a string, a number, and an array of these"),
         ('udp = "9999"', "'9999' is not an address"),
         ('factory = "yes"', "accepted are true and false"),
         ('log-level = "loud"', "'loud' is not one of"),

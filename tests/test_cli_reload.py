@@ -6,10 +6,14 @@ import os
 import signal
 import socket
 import sys
+import time
 
 import pytest
 from serving import python
 from udp import Command
+
+from cyasgi import cli
+from cyasgi.cli.reloading import Served, command_line
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot ask a process to end in order")
 
@@ -133,3 +137,91 @@ def test_without_watchfiles(tmp_path):
         1,
         "cyasgi: --reload needs watchfiles: pip install 'cyasgi[reload]'\n",
     )
+
+
+def served(code, patience=30.0):
+    return Served([sys.executable, "-c", code], patience)
+
+
+STUBBORN = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with pathlib.Path("begun").open("a") as file:
+    file.write("x")
+time.sleep(60)
+"""
+
+
+def test_a_server_that_does_not_end(tmp_path, monkeypatch):
+    """A process that does not end in time is killed, and another one begun."""
+    monkeypatch.chdir(tmp_path)
+    processes = []
+
+    def watch():
+        yield set()
+        for number, changes in enumerate(({(1, "app.py")}, set()), 1):
+            deadline = time.monotonic() + 30
+            while not os.path.exists("begun") or os.path.getsize("begun") < number:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            processes.append(one._process)
+            if not changes:
+                one.stopping.set()
+            yield changes
+
+    with served(STUBBORN, 0.0) as one:
+        one.follow(watch())
+    assert [process.returncode for process in processes] == [-signal.SIGKILL] * 2
+    assert one.code() == 1
+
+
+def test_a_server_that_ends_by_itself():
+    """A process that ends in order ends the supervising one; one that fails does not."""
+    for expected, rounds in ((0, 1), (3, 2)):
+        seen = []
+
+        def watch(seen=seen):
+            yield set()
+            one._process.wait(30)
+            for _ in range(2):
+                seen.append(one._process.returncode)
+                yield set()
+
+        with served(f"raise SystemExit({expected})") as one:
+            one.follow(watch())
+        assert (one.code(), seen) == (expected, [expected] * rounds)
+
+
+def test_a_signal_before_the_server_serves():
+    """A process that is asked to end while it still starts has served nothing: exit code 130."""
+
+    def watch():
+        yield set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield set()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with served("import time; time.sleep(60)") as one:
+        one.follow(watch())
+    assert one.stopping.is_set()
+    assert one.code() == 130
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_what_starts_the_server():
+    """The server is started as the command was."""
+    assert command_line(["serve", "x:y"]) == [sys.executable, "-m", "cyasgi", "serve", "x:y"]
+    assert command_line(None) == [sys.executable, *sys.orig_argv[1:]]
+
+
+def test_files_that_cannot_be_watched(monkeypatch, tmp_path, capsys):
+    """What the system says about watching is told in one line, and no process is left; exit code 1."""
+
+    def watch(*paths, **options):
+        yield set()
+        raise OSError("OS file watch limit reached")
+
+    monkeypatch.setattr("watchfiles.watch", watch)
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    assert cli.main(["serve", "--reload", *LOCAL, "--app-dir", str(tmp_path), "app:application"]) == 1
+    assert "cannot watch" in capsys.readouterr().err

@@ -73,12 +73,16 @@ def _value(value: Any, parameter: click.Parameter) -> Any:
     several = parameter.nargs == -1 or getattr(parameter, "multiple", False)
     if several:
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str) for one in values):
-            raise ValueError("accepted are a string and an array of strings")
-        return values
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        if not all(map(_is_plain, values)):
+            raise ValueError("accepted are a string, a number, and an array of these")
+        return list(map(str, values))
+    if not _is_plain(value):
         raise ValueError("accepted are a string and a number")
     return str(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
 
 
 def origin(context: click.Context, parameter: click.Parameter) -> str:
