@@ -282,6 +282,69 @@ def test_a_stream_does_not_hold_a_probe_for_ever(run):
     run(main())
 
 
+def test_silence_is_no_failure_where_no_answer_is_owed(run):
+    """A datagram conversation that goes on without a word for longer than open_time has shown enough, as a probe."""
+
+    async def main():
+        clock, ill = Clock(), [True]
+
+        async def application(scope, receive, send):
+            if ill.pop():
+                raise ZeroDivisionError
+            await receive()
+
+        balancer = one(application, clock)
+        with pytest.raises(ZeroDivisionError):
+            await ask(balancer, DATAGRAM)
+        clock.now += 10
+        ill.append(False)
+        task = asyncio.create_task(ask(balancer, DATAGRAM))
+        await passes(2)
+        assert states(balancer) == ["half-open"]
+        clock.now += 10
+        assert states(balancer) == ["closed"]
+        task.cancel()
+        await asyncio.wait([task])
+
+    run(main())
+
+
+def test_slow_ones_are_found_in_the_order_in_which_they_are_due(run):
+    """A run that reads again what another one had read is due later; it hides none that is due before it."""
+
+    async def main():
+        clock, events = Clock(), []
+
+        async def failing_first(scope, receive, send):
+            await receive()
+            raise ZeroDivisionError
+
+        async def waiting(scope, receive, send):
+            events.append(asyncio.Event())
+            await events[-1].wait()
+            await receive()
+            await asyncio.get_running_loop().create_future()
+
+        balancer = LoadBalancer([failing_first, waiting], slow_after=5, clock=clock)
+        tasks = []
+        for _ in range(2):
+            tasks.append(asyncio.create_task(ask(balancer, HTTP, EMPTY)))
+            await passes(2)
+            clock.now += 3
+        # Read at 4: due at 9 instead of 5. The other one is due at 8.
+        clock.now -= 2
+        events[0].set()
+        await passes(2)
+        for moment, slow in ((7.5, 0), (8.5, 1), (9.5, 2)):
+            clock.now = 1000 + moment
+            assert balancer.stats()["applications"]["1"]["slow"] == slow
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    run(main())
+
+
 @pytest.mark.parametrize("scope", [HTTP, WEBSOCKET], ids=["http", "websocket"])
 @pytest.mark.parametrize("seen", ["by an answer", "by the next scope", "by stats", "by its cancellation"])
 def test_slow_answers(run, scope, seen):
@@ -329,6 +392,7 @@ def test_a_slow_client_is_not_a_slow_application():
         class Slow(Client):
             async def receive(self):
                 clock.now += 100
+                balancer.stats()
                 return await super().receive()
 
             async def send(self, message):

@@ -217,6 +217,38 @@ def test_a_probe_that_says_nothing_gives_up_its_place():
     assert breaker.state == "open"
 
 
+def test_what_comes_too_late_for_a_probe():
+    """What a probe does once its time is over, seen or not, does not change what became of it then."""
+    clock = Clock()
+    breaker = broken(clock)
+    clock.now += 10
+    probe = breaker.admit()
+    clock.now += 10
+    breaker.mark_well(probe)
+    assert breaker.state == "half-open" and breaker.available
+    clock = Clock()
+    breaker = broken(clock)
+    clock.now += 10
+    probe = breaker.admit(well=True)
+    clock.now += 10
+    breaker.release(probe)
+    assert breaker.state == "closed"
+
+
+def test_probes_from_before_hold_no_place():
+    """When one of several probes fails, the places of all are free the next time."""
+    clock = Clock()
+    breaker = broken(clock, probes=2)
+    clock.now += 10
+    _, bad = breaker.admit(), breaker.admit()
+    clock.now += 9
+    breaker.fail(bad)
+    clock.now += 10
+    breaker.admit()
+    breaker.admit()
+    assert not breaker.available
+
+
 def test_a_released_probe_leaves_its_place():
     """A probe that was cancelled is as if it had never been."""
     clock = Clock()

@@ -93,7 +93,7 @@ def test_a_third_one_reads_it_too():
     """Whoever comes next reads all, whichever of those before had read it first."""
 
     async def main():
-        balancer = LoadBalancer([Reading(1), Reading(3), Reading(2), Reading()], max_attempts=4)
+        balancer = LoadBalancer([Reading(1), Reading(3, spoil=True), Reading(2), Reading()], max_attempts=4)
         client = await ask(balancer, PUT, part(b"a"), part(b"b"), part(b"c"), part(b"d", False))
         assert client.status == (200, b"abcd")
         assert balancer.stats()["retried"] == 3
@@ -142,6 +142,31 @@ def test_bound_of_all_that_is_kept():
         assert budget.used == 0
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("scope", [PUT, POST], ids=["answered", "not repeatable"])
+def test_kept_for_no_longer_than_needed(run, scope):
+    """Nothing is kept of what will not be read again: it was answered, may not be repeated, or there is nobody else."""
+
+    async def main():
+        go = asyncio.Event()
+
+        async def application(scope, receive, send):
+            await receive()
+            if scope["method"] == "PUT":
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            await go.wait()
+
+        for applications in ([application, application], [application]):
+            balancer = LoadBalancer(applications)
+            client = Client(part(b"x" * 1000))
+            task = asyncio.create_task(balancer(scope, client.receive, client.send))
+            await passes(3)
+            assert not client.messages and balancer._budget.used == 0
+            task.cancel()
+            await asyncio.wait([task])
+
+    run(main())
 
 
 def test_nothing_kept():

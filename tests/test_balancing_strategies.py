@@ -54,13 +54,14 @@ def test_least_running():
     a.running, b.running, c.running = 3, 1, 2
     assert chosen(strategy, [a, b, c], 2) == "bb"
     assert chosen(strategy, [a, c], 1) == "c"
-    heavy, light = backends(3, 1)
+    light, heavy = backends(1, 3)
+    assert chosen(LeastRunning(), [light, heavy], 1) == "b"
     strategy, order = LeastRunning(), ""
     for _ in range(8):
-        backend = strategy.choose([heavy, light], None)
+        backend = strategy.choose([light, heavy], None)
         backend.running += 1
         order += backend.name
-    assert Counter(order) == {"a": 6, "b": 2}
+    assert Counter(order) == {"a": 2, "b": 6}
 
 
 def test_weighted_is_smooth():

@@ -68,7 +68,7 @@ class Attempt:
         self.gone = False
         #: Whether the application did well (True) or failed (False); None: not known yet, or nothing to be learnt.
         self.verdict: bool | None = None
-        #: Whether it has failed before it sent anything, so that another application may be asked.
+        #: Whether it has ended by a failure of the application, so that another one may be asked if nothing was sent.
         self.repeatable = False
         #: Whether another application has been asked.
         self.over = False
@@ -217,7 +217,7 @@ class Attempt:
         if (exchange.owes_answer and not self.answered) or (exchange.kind == "http" and not self.complete):
             # The server will have to answer in its place.
             self._judge(False)
-            self.repeatable = not exchange.sent
+            self.repeatable = True
         else:
             self._judge(True)
 
@@ -225,7 +225,7 @@ class Attempt:
         if self.gone or not self.balancer.is_failure(self.exchange.scope, error):
             return
         self._judge(False)
-        self.repeatable = not self.exchange.sent
+        self.repeatable = True
 
     def _judge(self, well: bool) -> None:
         if self.verdict is None or (self.verdict and not well):

@@ -179,7 +179,7 @@ class Breaker:
             # With no failure among them, verdicts that are not there count as those that are.
             if self._failures:
                 self._note(False)
-        elif permit.era == self._era:
+        else:
             self._running.pop(permit, None)
             self._succeed_as_probe()
 
