@@ -9,7 +9,7 @@ from benchmarks.applications import PART, PARTS
 from benchmarks.http_load import FIGURES, SECONDS, hindrance, under_load
 from benchmarks.question import Bar, Probed
 from benchmarks.servers import CALLED, lacking
-from benchmarks.sides import SIDES
+from benchmarks.sides import FLOOR, SIDES
 
 
 def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
@@ -24,10 +24,11 @@ QUESTION = Probed(
     probe=probe,
     figures=FIGURES,
     arguments=SECONDS,
-    sides=(*SIDES, "granian", "hypercorn", "daphne"),
+    sides=(*SIDES, FLOOR, "granian", "hypercorn", "daphne"),
     full_only=("hypercorn", "daphne"),
     loops=("uvloop",),
     called=CALLED,
+    floor_is="the same chunks written by a bare protocol, parsed by httptools",
     bars=(
         Bar("cython", "reference", most=0.9, figure="cpu"),
         Bar("pure", "reference", most=1.0, figure="cpu"),

@@ -1,7 +1,8 @@
 """What no ASGI server can beat: as little as there can be between a parsed request and its answer, and nothing checked.
 
-`Constant` parses with httptools and writes the same bytes for every request. `Minimal` is as few lines of Python as an
-application can be served with: a scope, a task and two sends for each request, and no regard for anything else.
+`Constant` parses with httptools and writes the same bytes for every request; `Stream` and `Echo` do so for their kinds
+of requests. `Minimal` is as few lines of Python as an application can be served with: a scope, a task and two sends
+for each request, and no regard for anything else.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import Any
 
 import httptools
 
-from benchmarks.applications import ANSWER
+from benchmarks.applications import ANSWER, PART, PARTS, POSTED
 
 RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+
+
+#: One of the parts of `benchmarks.applications.stream`, and all that stands around it.
+CHUNK = (b"%x\r\n" % len(PART), PART, b"\r\n")
 
 
 class Constant(asyncio.Protocol):
@@ -30,6 +35,46 @@ class Constant(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.transport.write(RESPONSE)
+
+
+class Stream(Constant):
+    """Chunks, as fast as the client takes them."""
+
+    resumed: asyncio.Future[None] | None = None
+
+    def pause_writing(self) -> None:
+        self.resumed = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self.resumed is not None:
+            self.resumed.set_result(None)
+            self.resumed = None
+
+    def on_message_complete(self) -> None:
+        self.task = asyncio.get_running_loop().create_task(self.stream())
+
+    async def stream(self) -> None:
+        self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(PARTS):
+            if self.resumed is not None:
+                await self.resumed
+            self.transport.writelines(CHUNK)
+        self.transport.write(b"0\r\n\r\n")
+
+
+class Echo(Constant):
+    """The parts of the body, as they came, behind a head that knows how long they are together."""
+
+    HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(POSTED)
+
+    def on_message_begin(self) -> None:
+        self.parts = [self.HEAD]
+
+    def on_body(self, body: bytes) -> None:
+        self.parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.transport.writelines(self.parts)
 
 
 class Minimal(asyncio.Protocol):

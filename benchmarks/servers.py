@@ -45,6 +45,10 @@ def lacking(side: str) -> str:
     return f"{' and '.join(missing)} not installed; the extra 'bench' brings the servers" if missing else ""
 
 
+#: What is as little as can be, for each application.
+FLOORS = {"answer": "Constant", "stream": "Stream", "echo": "Echo"}
+
+
 def serve_floor(name: str, application: str, loop: str, port: int) -> None:
     """One of the floors, until it is killed; runs in a process of its own."""
     from benchmarks import applications, floors
@@ -64,7 +68,7 @@ def _words(side: str, application: str, loop: str, port: int, log: bool) -> list
     """The command of a server of one worker that writes nothing, or with `log` its access log as it comes."""
     target = f"benchmarks.applications:{application}"
     if side in (FLOOR, "minimal"):
-        name = "Constant" if side == FLOOR else "Minimal"
+        name = FLOORS[application] if side == FLOOR else "Minimal"
         return command(serve_floor, {"name": name, "application": application, "loop": loop, "port": port})
     words = {
         "reference": f"uvicorn --host 127.0.0.1 --port {port} --loop {loop} --http httptools --ws websockets-sansio"
