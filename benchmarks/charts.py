@@ -17,13 +17,31 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.judge import SCALE, Answers, Verdict, shown, verdicts
-from benchmarks.sides import FLOOR, LOOPS, SIDES
+from benchmarks.question import Question
+from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES
 
 #: Told apart by people who see few colours too, and by lightness in print.
-COLOURS = {"reference": "#c1440e", "pure": "#e3a01b", "cython": "#1660a8", FLOOR: "#9aa0a6"}
-LABELS = {"reference": "asgiref", "pure": "cyasgi, pure", "cython": "cyasgi, Cython", FLOOR: "floor"}
+COLOURS = {
+    "reference": "#c1440e",
+    "pure": "#e3a01b",
+    "cython": "#1660a8",
+    FLOOR: "#9aa0a6",
+    "minimal": "#c8ccd1",
+    "granian": "#7a4fa3",
+    "hypercorn": "#2e8b6f",
+    "daphne": "#8c6d46",
+}
+LABELS = {
+    "reference": "asgiref",
+    "pure": "cyasgi, pure",
+    "cython": "cyasgi, Cython",
+    FLOOR: "floor",
+    "minimal": "minimal ASGI in Python",
+}
 MARKS = {"reference": "o", "pure": "^", "cython": "s", FLOOR: "_"}
 DRAWN = (*SIDES, FLOOR)
+#: Connections that servers are compared at.
+SERVED = 64
 
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -92,15 +110,19 @@ def curve(answers: Answers, question: str, figure: str, title: str) -> Figure:
     return drawing
 
 
-def grouped(ax: Axes, groups: list[str], values: dict[str, list[float | None]]) -> None:
-    """Bars side by side in each group, the value above each."""
+def grouped(
+    ax: Axes, groups: list[str], values: dict[str, list[float | None]], question: Question | None = None
+) -> None:
+    """Bars side by side in each group, the value above each; sides are called as in the question, if one is given."""
     width = 0.8 / max(1, len(values))
+    names = {side: label(question, side) if question else LABELS[side] for side in values}
+    named: set[str] = set()
     for place, (side, heights) in enumerate(values.items()):
         for group, height in enumerate(heights):
             if height is not None:
                 x = group - 0.4 + (place + 0.5) * width
-                label = LABELS[side] if group == 0 else None
-                ax.bar(x, height, width * 0.92, color=COLOURS[side], label=label)
+                ax.bar(x, height, width * 0.92, color=COLOURS[side], label=None if side in named else names[side])
+                named.add(side)
                 ax.annotate(shown(height), (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
     ax.set_xticks(range(len(groups)), groups)
     ax.grid(axis="x", visible=False)
@@ -150,6 +172,56 @@ def gateway(answers: Answers) -> Figure:
     return drawing
 
 
+def label(question: Question, side: str) -> str:
+    """What a side is called in the chart of a question."""
+    return question.called.get(side, LABELS.get(side, side))
+
+
+def servers(answers: Answers) -> Figure:
+    """The servers from the cheapest to the dearest for the smallest request, beside what each then answers a second."""
+    question = QUESTIONS["http"]
+    loop = loops_of(answers, "http")[-1]
+    size = SERVED if any(one.size == SERVED for one in answers.of("http")) else answers.of("http")[0].size
+    drawing, axes = pyplot.subplots(1, 2, figsize=(9.6, 3.6))
+    drawing.suptitle(f"{question.title}, {size} connections", x=0.02, ha="left", fontsize=12, fontweight="bold")
+    values = {
+        figure: {side: dict(points(answers, "http", figure, side, loop)).get(size) for side in (*DRAWN, *PEERS)}
+        for figure in ("cpu", "rate")
+    }
+    order = sorted((side for side, cost in values["cpu"].items() if cost), key=lambda side: -(values["cpu"][side] or 0))
+    for ax, (figure, by_side) in zip(axes, values.items(), strict=True):
+        found = [by_side[side] or 0.0 for side in order]
+        ax.barh(range(len(order)), found, 0.7, color=[COLOURS[side] for side in order])
+        for place, value in enumerate(found):
+            ax.annotate(shown(value), (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+        ax.set(title=f"{question.figures[figure].title}, {question.figures[figure].unit}")
+        ax.set_yticks(range(len(order)), [label(question, side) for side in order] if ax is axes[0] else [])
+        ax.margins(x=0.15)
+        ax.grid(axis="y", visible=False)
+        plain_numbers(ax.xaxis)
+    return drawing
+
+
+def beside_servers(answers: Answers) -> Figure:
+    """What requests and messages cost on each server, as a part of what they cost on the reference."""
+    asked = [question for question in QUESTIONS.values() if question.called and answers.of(question.name)]
+    found: dict[str, list[float | None]] = {side: [] for side in (*SIDES, *PEERS) if side != "minimal"}
+    for question in asked:
+        loop = loops_of(answers, question.name)[-1]
+        costs = {side: dict(points(answers, question.name, "cpu", side, loop)) for side in found}
+        for side, by_size in costs.items():
+            size = SERVED if SERVED in by_size else max(by_size, default=SERVED)
+            reference = costs["reference"].get(size)
+            found[side].append(by_size[size] / reference if reference and by_size else None)
+    found = {side: shares for side, shares in found.items() if any(shares)}
+    drawing, ax = pyplot.subplots(figsize=(2.2 + 1.7 * len(asked), 4.2))
+    drawing.suptitle("CPU time of the server, as a part of uvicorn's", x=0.02, ha="left", fontweight="bold")
+    grouped(ax, [question.name for question in asked], found, asked[0])
+    ax.axhline(1.0, color=COLOURS["reference"], linewidth=0.8)
+    ax.legend(ncols=2)
+    return drawing
+
+
 def latency(answers: Answers) -> Figure:
     size = max(one.size for one in answers.of("latency"))
     loops = loops_of(answers, "latency")
@@ -184,7 +256,8 @@ def overview(answers: Answers) -> Figure:
                 promised = verdict.bar.least if verdict.bar.least is not None else verdict.bar.most
                 assert promised is not None
                 gain, bar = (1 / verdict.value, 1 / promised) if upside_down else (verdict.value, promised)
-                rows.append((f"{question.name}, {verdict.size:,}, {verdict.loop}", gain, bar))
+                beside = f" ({question.called['reference']})" if "reference" in question.called else ""
+                rows.append((f"{question.name}, {verdict.size:,}, {verdict.loop}{beside}", gain, bar))
     rows.reverse()
     drawing, ax = pyplot.subplots(figsize=(9, 1.2 + 0.26 * len(rows)))
     for place, (_, gain, bar) in enumerate(rows):
@@ -192,11 +265,11 @@ def overview(answers: Answers) -> Figure:
         ax.plot([1, gain], [place, place], color=colour, linewidth=5, solid_capstyle="butt")
         ax.plot([bar, bar], [place - 0.4, place + 0.4], color="black", linewidth=1.5)
         ax.annotate(f"{shown(gain)}×", (max(gain, bar), place), (5, 0), textcoords="offset points", va="center")
-    ax.set(xscale="log", xlabel="times better than asgiref; black: promised")
+    ax.set(xscale="log", xlabel="times better than asgiref, or what stands in brackets; black: promised")
     ax.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     ax.grid(axis="y", visible=False)
     plain_numbers(ax.xaxis)
-    drawing.suptitle("cyasgi with its Cython back end against asgiref", x=0.02, ha="left", fontweight="bold")
+    drawing.suptitle("cyasgi with its Cython back end against its references", x=0.02, ha="left", fontweight="bold")
     return drawing
 
 
@@ -206,6 +279,8 @@ CHARTS: tuple[tuple[str, str, Callable[[Answers], Figure]], ...] = (
     ("sweep.svg", "checker", sweep),
     ("memory.svg", "memory", memory),
     ("gateway.svg", "udp", gateway),
+    ("servers.svg", "http", servers),
+    ("beside_servers.svg", "http", beside_servers),
     ("latency.svg", "latency", latency),
 )
 
