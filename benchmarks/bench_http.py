@@ -38,7 +38,7 @@ QUESTION = Probed(
     hindrance=hindrance,
     lacking=lacking,
     note="One worker, without access log; uvicorn with httptools and without one too. Server and load generator (wrk) "
-    "have a core each; CPU time is that of the whole server: its processes and threads.",
+    "have a core each; CPU time is that of the whole server: its processes and threads. daphne has a loop of its own.",
 )
 
 
