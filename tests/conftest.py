@@ -28,6 +28,7 @@ MODULES = (
     "cyasgi.gateways",
     "cyasgi.gateways.datagram",
     "cyasgi.gateways.http",
+    "cyasgi.gateways.uvicorn",
     "cyasgi.gateways.websocket",
     "cyasgi.install",
 )

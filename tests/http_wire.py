@@ -8,7 +8,7 @@ import contextlib
 import importlib
 
 from conftest import PATIENCE, passes
-from serving import eventually
+from serving import in_time
 
 
 def http(cy):
@@ -171,14 +171,20 @@ def response(body=b"hello", *fields, status=b"200 OK", kind=b"content-type: text
     return b"HTTP/1.1 %s\r\n%scontent-length: %d\r\n%s\r\n%s" % (status, kind, len(body), lines, body)
 
 
+async def start(server):
+    """Starts the server in this loop, and gives its task once it listens; raises what ends it before."""
+    server.bind()
+    running = asyncio.create_task(server.arun())
+    await in_time(lambda: server.serving or running.done())
+    if running.done():
+        await running
+    return running
+
+
 @contextlib.asynccontextmanager
 async def serving(server):
     """The server at work in this loop; gives its addresses. It must go on until it is stopped, in order."""
-    server.bind()
-    running = asyncio.create_task(server.arun())
-    await eventually(lambda: server.serving or running.done())
-    if running.done():
-        await running
+    running = await start(server)
     try:
         yield server.addresses
         assert not running.done(), f"the server ended: {running!r}"

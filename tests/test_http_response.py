@@ -102,8 +102,8 @@ def test_chunk():
 
 def test_error_response():
     """An answer of the server's own is complete, and the last one."""
-    assert error_response(400, "no", b"a: b\r\n") == (
-        b"HTTP/1.1 400 Bad Request\r\na: b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n"
+    assert error_response(400, "no", b"\r\nx: y", b"a: b\r\n") == (
+        b"HTTP/1.1 400 Bad Request\r\nx: y\r\na: b\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 3\r\n"
         b"connection: close\r\n\r\nno\n"
     )
 

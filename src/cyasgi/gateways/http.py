@@ -23,9 +23,12 @@ from .deadlines import Deadlines
 from .http_exchange import RETURNED
 from .http_protocol import HTTPProtocol
 from .lifespan import MODES, Lifespan
-from .sockets import Listener as Listener, ListenError as ListenError, check_listeners, open_stream_sockets
+from .sockets import Listener as Listener, ListenError as ListenError, Listening, check_listeners, open_listener
 
 logger = logging.getLogger(__name__)
+
+#: Passes of the loop that accepting a connection, and aborting it, takes.
+LAST_PASSES = 5
 
 
 def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
@@ -246,7 +249,7 @@ class HTTPServer(StatelessServer):
         self.common_fields = b""
         self.head_limits = HeadLimits()
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
-        self._sockets: list[tuple[socket.socket, Listener]] = []
+        self._sockets: list[Listening] = []
         self._second = 0
         self._all_closed: asyncio.Future[None] | None = None
 
@@ -268,13 +271,13 @@ class HTTPServer(StatelessServer):
             ListenError: an address cannot be listened on.
         """
         if not self._sockets:
-            opened: list[tuple[socket.socket, Listener]] = []
+            opened: list[Listening] = []
             try:
                 for listener in self.binds:
-                    opened += [(sock, listener) for sock in open_stream_sockets(listener.address, self.backlog)]
+                    opened += open_listener(listener, self.backlog)
             except BaseException:
-                for sock, listener in opened:
-                    listener.close(sock)
+                for one in opened:
+                    one.close()
                 raise
             self._sockets = opened
         return self.addresses
@@ -282,13 +285,13 @@ class HTTPServer(StatelessServer):
     @property
     def addresses(self) -> list[tuple[str, int | None]]:
         """The addresses that sockets are open on: (host, port), or (path, None) for a Unix socket."""
-        return [listener.name(sock) for sock, listener in self._sockets]
+        return [one.address for one in self._sockets]
 
     def close(self) -> None:
         """Closes sockets that `bind` opened and no run has closed."""
         sockets, self._sockets = self._sockets, []
-        for sock, listener in sockets:
-            listener.close(sock)
+        for one in sockets:
+            one.close()
 
     def stop(self) -> None:
         """Asks a running server to end as a signal does: in order, and at once if it was asked already."""
@@ -311,9 +314,9 @@ class HTTPServer(StatelessServer):
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer] = []
         try:
-            for sock, listener in self._sockets:
-                servers.append(await self._listen(loop, sock, listener))
-                logger.info("listening on %s", listener.describe(sock))
+            for listening in self._sockets:
+                servers.append(await self._listen(loop, listening.sock, listening.listener))
+                logger.info("listening on %s", listening)
             self.serving = True
             await loop.create_future()
         finally:
@@ -375,6 +378,11 @@ class HTTPServer(StatelessServer):
                 await self._lifespan.shutdown(self.shutdown_timeout)
             finally:
                 self.close()
+                for _ in range(LAST_PASSES):
+                    # Those that were being accepted when the listeners were closed.
+                    for connection in list(self.connections):
+                        connection.abort()
+                    await asyncio.sleep(0)
                 self.deadlines.close()
                 if self.log is not None:
                     self.log.flush()

@@ -116,7 +116,6 @@ class HTTPProtocol(asyncio.Protocol):
         tls = transport.get_extra_info("ssl_object")
         self._template = {
             "type": "http",
-            "asgi": ASGI.copy(),
             "http_version": "1.1",
             "server": _address(transport.get_extra_info("sockname")),
             "client": _address(transport.get_extra_info("peername")),
@@ -140,8 +139,7 @@ class HTTPProtocol(asyncio.Protocol):
             self.close()
         elif len(server.connections) > server.max_connections:
             server.refused += 1
-            fields = server.common_fields[2:] + b"\r\n" + server.retry_after
-            self.transport.write(error_response(503, "too many connections", fields))
+            self.transport.write(error_response(503, "too many connections", server.common_fields, server.retry_after))
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -209,7 +207,7 @@ class HTTPProtocol(asyncio.Protocol):
                 return
         if self.server.log is not None:
             self._log(status, len(text) + 1)
-        self.transport.write(error_response(status, text, self.server.common_fields[2:] + b"\r\n" + fields))
+        self.transport.write(error_response(status, text, self.server.common_fields, fields))
         self._linger()
 
     def _linger(self) -> None:
@@ -316,6 +314,7 @@ class HTTPProtocol(asyncio.Protocol):
         scope["query_string"] = parser.query
         scope["headers"] = parser.headers
         scope["http_version"] = parser.version
+        scope["asgi"] = ASGI.copy()
         scope["extensions"] = self._extensions.copy()
         if server.state is not None:
             scope["state"] = server.state.copy()
@@ -578,15 +577,20 @@ class HTTPProtocol(asyncio.Protocol):
         found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
         if self._root_path:
             self.server.add_root_path(found)
-        self.deadline.cancel()
         server, transport, request, rest = self.server, self.transport, parser.request(), bytes(self._buffer)
-        server.connection_closed(self)
-        parser.close()
-        self._lingering = True
+        self._hand_over()
         protocol = make(server, found, request, rest)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return True
+
+    def _hand_over(self) -> None:
+        """The transport is another protocol's from now on."""
+        self.deadline.cancel()
+        self.server.connection_closed(self)
+        self.parser.close()
+        self._buffer.clear()
+        self._lingering = True
 
 
 def tls_extension(tls: Any) -> dict[str, Any]:

@@ -52,14 +52,17 @@ class Lifespan:
         self._task = outside().run(loop.create_task, self._run())
         await asyncio.wait({self._started, self._task}, return_when=asyncio.FIRST_COMPLETED)
         if self._failure is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
             raise LifespanError(f"the application failed to start: {self._failure}") from self._error
         if not self._started.done():
+            self._task = None
             if self._mode == "on":
                 what = "ended" if self._error is None else f"raised {self._error!r}"
                 raise LifespanError(f"the application takes no part in the lifespan protocol: it {what}") from (
                     self._error
                 )
-            self._task = None
             logger.debug("the application takes no part in the lifespan protocol: %r", self._error)
 
     async def shutdown(self, seconds: float) -> None:

@@ -121,25 +121,42 @@ class Listener:
     def is_unix(self) -> bool:
         return isinstance(self.address, str)
 
-    def name(self, sock: socket.socket) -> tuple[str, int | None]:
-        """The address of its socket, as ASGI has it."""
-        if self.is_unix:
-            return self.address[len("unix:") :], None
-        return from_socket_address(sock.getsockname())
 
-    def describe(self, sock: socket.socket) -> str:
-        """The same for people."""
-        if self.is_unix:
-            return str(self.address)
-        scheme = "http" if self.ssl is None else "https"
-        return f"{scheme}://{format_address(from_socket_address(sock.getsockname()))}"
+class Listening:
+    """A socket of a listener's, open until `close`."""
 
-    def close(self, sock: socket.socket) -> None:
-        """Closes its socket; the path of a Unix socket is removed."""
-        if self.is_unix and sock.fileno() >= 0:
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self.listener = listener
+        self.sock = sock
+        #: The address, as ASGI has it: (host, port), or (path, None) for a Unix socket.
+        self.address: tuple[str, int | None]
+        self._file: tuple[int, int] | None = None
+        if listener.is_unix:
+            self.address = listener.address[len("unix:") :], None
+            self._file = _identity(self.address[0])
+        else:
+            self.address = from_socket_address(sock.getsockname())
+
+    def __str__(self) -> str:
+        if self.listener.is_unix:
+            return str(self.listener.address)
+        scheme = "http" if self.listener.ssl is None else "https"
+        return f"{scheme}://{format_address(self.address)}"
+
+    def close(self) -> None:
+        """Closes the socket; a Unix socket's path is removed, unless it is another's by now."""
+        self.sock.close()
+        if self._file is not None and self._file == _identity(self.address[0]):
             with contextlib.suppress(OSError):
-                os.unlink(self.address[len("unix:") :])
-        sock.close()
+                os.unlink(self.address[0])
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
@@ -160,16 +177,16 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
 
 
-def open_stream_sockets(address: str | tuple[str, int], backlog: int) -> list[socket.socket]:
-    """A listening socket for each address that (host, port) has, or one on the path of ``unix:PATH``.
+def open_listener(listener: Listener, backlog: int) -> list[Listening]:
+    """A listening socket for each address that the listener's has, or one on the path of ``unix:PATH``.
 
     Raises:
         ListenError: the host has no address, or one of them cannot be listened on.
     """
-    if isinstance(address, str):
-        return [_open_unix_socket(address[len("unix:") :], backlog)]
-    host, port = address
-    return _open_sockets(host, port, socket.SOCK_STREAM, backlog)
+    if listener.is_unix:
+        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], backlog))]
+    host, port = listener.address
+    return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM, backlog)]
 
 
 def _open_unix_socket(path: str, backlog: int) -> socket.socket:

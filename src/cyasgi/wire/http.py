@@ -53,12 +53,17 @@ def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
     return found
 
 
-def error_response(status: int, text: str, fields: bytes = b"") -> bytes:
-    """A whole response of the server's own, after which the connection is closed. `fields`: further header lines."""
+def error_response(status: int, text: str, common: bytes = b"", fields: bytes = b"") -> bytes:
+    """A whole response of the server's own, after which the connection is closed.
+
+    Args:
+        common: header lines of all responses, each with CRLF before it.
+        fields: further header lines, each with CRLF behind it.
+    """
     body = text.encode("utf-8", "replace") + b"\n"
     return b"".join(
         (
-            b"HTTP/1.1 %d %s\r\n" % (status, REASONS.get(status, b"")),
+            b"HTTP/1.1 %d %s%s\r\n" % (status, REASONS.get(status, b""), common),
             fields,
             b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body),
             body,

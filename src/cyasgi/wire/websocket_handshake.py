@@ -49,7 +49,7 @@ def common_fields(fields: bytes, given: Fields) -> bytes:
 
 def error_status(status: int, text: str, fields: bytes, more: bytes = b"") -> bytes:
     """A whole response of the server's own. `fields`: as `Handshake` has; `more`: further lines, each with CRLF."""
-    return error_response(status, text, fields[2:] + b"\r\n" + more if fields else more)
+    return error_response(status, text, fields, more)
 
 
 def _invalid(status: int, error: Exception | None, fields: bytes) -> bytes:

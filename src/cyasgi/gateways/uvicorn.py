@@ -1,0 +1,144 @@
+"""cyasgi's HTTP under uvicorn: ``uvicorn app:app --http cyasgi.gateways.uvicorn:Protocol``.
+
+uvicorn has the sockets, the lifespan, the signals, the workers and the WebSockets; the protocol here has the requests:
+cyasgi's parsing and strictness, its limits and deadlines, its backpressure, and an instance for each request. Of
+uvicorn's options it heeds ``root_path``, ``limit_concurrency`` (requests at a time), ``timeout_keep_alive``,
+``access_log``, ``date_header``, ``server_header``, ``headers``, and, for it counts connections, tasks and requests as
+uvicorn's own does, ``limit_max_requests`` and ``timeout_graceful_shutdown``. cyasgi's own limits are class attributes
+of `Server`: to change one, subclass both and name the protocol's subclass to uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from typing import Any, ClassVar
+
+from ..wire.http import HTTPError, Scope
+from .http import HTTPServer
+from .http_exchange import Exchange
+from .http_protocol import HTTPProtocol
+
+logger = logging.getLogger("uvicorn.error")
+access_logger = logging.getLogger("uvicorn.access")
+
+
+class AccessLog:
+    """uvicorn's access log, in its format and on its logger."""
+
+    def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
+        if method:
+            access_logger.info('%s - "%s %s HTTP/%s" %d', client, method, target.decode("latin-1"), version, status)
+
+    def tick(self, second: int) -> None:
+        pass
+
+
+class Server(HTTPServer):
+    """What the connections of one uvicorn server share: instances, limits, deadlines. It is never run itself.
+
+    Args:
+        config, server_state, app_state: as uvicorn gives them to its protocols.
+    """
+
+    websocket_protocol_class: Any = None
+
+    def __init__(self, config: Any, server_state: Any, app_state: Any) -> None:
+        super().__init__(config.loaded_app, config.limit_concurrency)
+        self.config = config
+        self.server_state = server_state
+        self.state = app_state
+        self.connections = server_state.connections
+        self.keep_alive_timeout = max(config.timeout_keep_alive, 0.001)
+        # uvicorn takes any text for it.
+        self.__dict__["root_path"] = config.root_path
+        if config.access_log and access_logger.hasHandlers():
+            self.log = AccessLog()  # type: ignore[assignment]
+        self._headers: Any = None
+        self._tick()
+
+    def _tick(self) -> None:
+        # uvicorn makes a new list each second.
+        headers = self.server_state.default_headers
+        if headers is not self._headers:
+            self._headers = headers
+            self.common_fields = b"".join(b"\r\n%b: %b" % header for header in headers)
+
+    def common_fields_without(self, date: int, server: int) -> bytes:
+        taken = {name for given, name in ((date, b"date"), (server, b"server")) if given}
+        return b"".join(b"\r\n%b: %b" % header for header in self._headers if header[0].lower() not in taken)
+
+    def refused_request(self, error: HTTPError) -> None:
+        super().refused_request(error)
+        logger.warning("Invalid HTTP request received: %s", error)
+
+    def refuse_request(self, scope: Scope) -> bool:
+        logger.warning("Exceeded concurrency limit.")
+        return True
+
+    async def application_exception(self, exception: BaseException, application_details: Any) -> None:
+        logger.error("Exception in ASGI application\n", exc_info=exception)
+
+
+class Protocol(HTTPProtocol):
+    """A connection of a uvicorn server.
+
+    Args:
+        config, server_state, app_state: a `uvicorn.Config`, what the server counts by, and the lifespan's state.
+    """
+
+    __slots__ = ()
+    server: Any
+
+    #: What the connections of a server share is an instance of it.
+    server_class: ClassVar[type[Server]] = Server
+    _servers: ClassVar[weakref.WeakKeyDictionary[Any, Server]] = weakref.WeakKeyDictionary()
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: Any, _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        server = self._servers.get(server_state)
+        if server is None or server.config is not config:
+            server = self._servers[server_state] = self.server_class(config, server_state, app_state)
+        super().__init__(server)
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when it stops."""
+        self.begin_shutdown()
+
+    def _begin(self, head: bytes) -> None:
+        super()._begin(head)
+        exchange = self.exchange
+        if exchange is not None and exchange.instance is not None:
+            # uvicorn waits for its tasks when it stops, and cancels those that are late.
+            tasks = self.server.server_state.tasks
+            task = exchange.instance.future
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    def response_complete(self, exchange: Exchange) -> None:
+        self.server.server_state.total_requests += 1
+        super().response_complete(exchange)
+
+    def _upgrade(self, scope: Scope) -> bool:
+        parser, server = self.parser, self.server
+        make = server.config.ws_protocol_class
+        if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
+            return False
+        # uvicorn's protocols for WebSockets read the request again.
+        lines = [
+            b"GET %b HTTP/1.1\r\n" % parser.target,
+            *(b"%b: %b\r\n" % header for header in parser.headers),
+            b"\r\n",
+        ]
+        data = b"".join((*lines, self._buffer))
+        protocol = make(config=server.config, server_state=server.server_state, app_state=server.state)
+        transport = self.transport
+        self._hand_over()
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+        transport.set_protocol(protocol)
+        return True
