@@ -31,6 +31,7 @@ MODULES = (
     "cyasgi.gateways.uvicorn",
     "cyasgi.gateways.websocket",
     "cyasgi.install",
+    "cyasgi.lifecycle",
 )
 #: Seconds after which a test that hangs is given up: far above what any test needs.
 PATIENCE = 60.0

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent import futures
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ._backend import ApplicationInstance, ForeignEntry, InstanceTable, Pass
 from ._context import Ghost, current_instance, haunted, outside
@@ -22,8 +22,35 @@ from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
 
 if TYPE_CHECKING:
+    from ._calling import Application
     from ._running import Running
     from .server import StatelessServer
+
+
+class Observer(Protocol):
+    """Who is told of every own instance, by calls from within: `ManagedServer`'s records."""
+
+    def counted(self, application: Application) -> Application:
+        """The application, as it is to be called instead."""
+
+    def expiring(self, instance: Any, reason: str) -> None:
+        """It has been idle, or there, for too long ("idle", "age"), and will now be dismissed."""
+
+    def expired(self, instance: Any, gone: bool) -> None:
+        """It was, unless an override has refused."""
+
+    def left(self, instance: Any) -> None:
+        """It has left the table by the server's hand."""
+
+    def ended(self, instance: Any) -> None:
+        """Its run has ended."""
+
+    def closed(self, instance: Any) -> None:
+        """Both: nothing more will happen to it."""
+
+    def begins_again(self, instance: Any) -> None:
+        """A caller calls it again after its end."""
+
 
 _OUTCOMES = ("", "finished", "failed", "cancelled")
 FAILED = 2
@@ -59,6 +86,7 @@ class Life:
     def __init__(self) -> None:
         self.table = InstanceTable()
         self.reports = Reports()
+        self.observer: Observer | None = None
         self.counts = dict.fromkeys(
             ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
         )
@@ -105,6 +133,8 @@ class Life:
         single = table.single
         if single is None or server.application is not table.application:
             single = as_single_callable(server.application)
+            if self.observer is not None:
+                single = self.observer.counted(single)
             table.single, table.application = single, server.application
         table.follow(server)
         instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
@@ -407,6 +437,8 @@ class Life:
     def end_entry(self, server: StatelessServer, entry: Any) -> None:
         """The same for who waits for nothing."""
         self.table.remove(entry)
+        if self.observer is not None and type(entry) is ApplicationInstance:
+            self.observer.left(entry)
         if entry.ended:
             self.report(server, entry)
         elif entry in self.closing:
@@ -458,6 +490,8 @@ class Life:
     def ended(self, instance: ApplicationInstance) -> None:
         """Called by every run of an own instance at its end, from within its last step."""
         self.counts[_OUTCOMES[instance._outcome]] += 1
+        if self.observer is not None:
+            self.observer.ended(instance)
         if instance._outcome == FAILED and instance._begun and instance._error is None:
             # KeyboardInterrupt or SystemExit: they go their own way, and no hook hears of them.
             task = instance._task
@@ -486,8 +520,8 @@ class Life:
         if self.on_ended is not None:
             self.on_ended()
 
-    def report(self, server: StatelessServer, entry: Any) -> None:
-        """Tells the hooks of an entry that has ended and left the table."""
+    def report(self, server: StatelessServer, entry: Any, *, again: bool = False) -> None:
+        """Tells the hooks of an entry that has ended and left the table, or (`again`) begins again."""
         if entry._reported:
             return
         entry._reported = True
@@ -504,6 +538,8 @@ class Life:
         if messages:
             self.counts["undelivered"] += len(messages)
             self.reports.undelivered(server, messages, entry.public)
+        if self.observer is not None and not again and type(entry) is ApplicationInstance:
+            self.observer.closed(entry)
 
     def late(self, instance: ApplicationInstance, message: Any) -> None:
         """A message put on an instance that has ended."""
@@ -529,7 +565,7 @@ class Life:
                 self.make_room(server, limit)
         else:
             table.remove(instance)
-        self.report(server, instance)
+        self.report(server, instance, again=True)
         instance._reported = False
         instance._state = HELD
         if instance._task is None or instance._task.done():
@@ -537,6 +573,8 @@ class Life:
         table.add(instance)
         # Not a newcomer.
         table.touch(instance)
+        if self.observer is not None:
+            self.observer.begins_again(instance)
 
     # Waiting
 
@@ -652,12 +690,7 @@ class Life:
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
         while (entry := table.pop_expired()) is not None:
-            live = not entry.ended
-            self.dismiss(server, entry)
-            if entry._table is table:
-                table.keep(entry)
-            else:
-                self.counts["expired"] += live
+            self.expire(server, entry, "idle")
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
@@ -665,6 +698,21 @@ class Life:
         while (orphan := self.holding.pop_orphan(now - interval)) is not None:
             self.dismiss(server, orphan)
             self.counts["orphaned"] += orphan._table is None
+
+    def expire(self, server: StatelessServer, entry: Any, reason: str) -> None:
+        """Dismisses an entry that was in the table for too long."""
+        live = not entry.ended
+        observer = self.observer if live and type(entry) is ApplicationInstance else None
+        if observer is not None:
+            observer.expiring(entry, reason)
+        self.dismiss(server, entry)
+        gone = entry._table is not self.table
+        if gone:
+            self.counts["expired"] += live
+        else:
+            self.table.keep(entry)
+        if observer is not None:
+            observer.expired(entry, gone)
 
     # From other threads
 

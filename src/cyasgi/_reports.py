@@ -1,4 +1,4 @@
-"""Calls `application_exception` and `application_undelivered`: in the background, whatever they do."""
+"""Calls the hooks of a server: in the background, whatever they do."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ UNDELIVERED = "application_undelivered"
 class Reports:
     """What is still to be told to a server's hooks."""
 
-    __slots__ = ("_hooks", "_late", "_pending", "_reporter")
+    __slots__ = ("_hooks", "_late", "_pending", "_reporter", "_waiting")
 
     def __init__(self) -> None:
-        #: (server, name of the hook, exception or messages, details), oldest first.
+        #: (server, name of the hook, exception or messages, details), oldest first; of an event: all its arguments.
         self._pending: collections.deque[tuple[StatelessServer, str, Any, Any]] = collections.deque()
+        #: Events by the instance that an asynchronous hook is at work for: they are told when that has returned.
+        self._waiting: dict[Any, list[tuple[StatelessServer, str, Any, Any]]] = {}
         #: Lists in `_pending` that further messages of the same instance may join.
         self._late: dict[Any, list[Any]] = {}
         self._reporter: asyncio.Task[None] | None = None
@@ -54,6 +56,16 @@ class Reports:
             messages = self._late[details] = []
             self.undelivered(server, messages, details)
         messages.append(message)
+
+    def event(self, server: StatelessServer, name: str, arguments: tuple[Any, ...], details: Any) -> None:
+        """Something for a hook that hears of several things about one instance: one after the other."""
+        self._pending.append((server, name, arguments, details))
+        self.kick()
+
+    @property
+    def pending(self) -> int:
+        """How many reports are still to be made."""
+        return len(self._pending) + len(self._hooks)
 
     def kick(self) -> None:
         """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop does."""
@@ -92,6 +104,9 @@ class Reports:
             server, name, subject, details = self._pending.popleft()
             if name == UNDELIVERED:
                 self._late.pop(details, None) if self._late else None
+            if type(subject) is tuple and details in self._waiting:
+                self._waiting[details].append((server, name, subject, details))
+                continue
             self._call(server, name, subject, details)
             del server, subject, details
             made += 1
@@ -104,7 +119,8 @@ class Reports:
             # So that asyncio does not complain that nobody ever looked at it.
             task.exception()
         try:
-            result = getattr(server, name)(subject, details)
+            event = type(subject) is tuple
+            result = getattr(server, name)(*subject) if event else getattr(server, name)(subject, details)
             if not inspect.isawaitable(result):
                 return
         except Exception as error:
@@ -112,10 +128,15 @@ class Reports:
             return
         task = asyncio.get_running_loop().create_task(_guard(name, subject, result))
         self._hooks.add(task)
-        task.add_done_callback(partial(self._returned, name, subject, result))
+        if event:
+            self._waiting[details] = []
+        task.add_done_callback(partial(self._returned, name, subject, details if event else None, result))
 
-    def _returned(self, name: str, subject: Any, awaitable: Any, task: asyncio.Task[None]) -> None:
+    def _returned(self, name: str, subject: Any, waited: Any, awaitable: Any, task: asyncio.Task[None]) -> None:
         self._hooks.discard(task)
+        if waited is not None:
+            self._pending.extendleft(reversed(self._waiting.pop(waited)))
+            self.kick()
         if task.cancelled():
             # The server was stopped before the hook was done, perhaps before it had begun.
             close = getattr(awaitable, "close", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from ._backend import POLICIES, Setting
@@ -14,11 +13,11 @@ INTERVAL_LEAST = 0.001
 INTERVAL_MOST = 3600.0
 
 
-def _number(value: Any) -> bool:
+def number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _seconds(value: float) -> float:
+def as_float(value: float) -> float:
     """As a float, infinite where an int is too large for one."""
     try:
         return float(value)
@@ -26,7 +25,7 @@ def _seconds(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+def refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
     return kind(f"{name}={value!r}: accepted is {accepted}")
 
 
@@ -35,48 +34,48 @@ def check_max_applications(name: str, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _refuse(TypeError, name, value, accepted)
+        raise refuse(TypeError, name, value, accepted)
     if value < 1:
-        raise _refuse(ValueError, name, value, accepted)
+        raise refuse(ValueError, name, value, accepted)
 
 
 def check_max_queue_size(name: str, value: Any) -> None:
     accepted = "an int of at least 0, 0 for no bound"
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _refuse(TypeError, name, value, accepted)
+        raise refuse(TypeError, name, value, accepted)
     if value < 0:
-        raise _refuse(ValueError, name, value, accepted)
+        raise refuse(ValueError, name, value, accepted)
 
 
 def check_idle_timeout(name: str, value: Any) -> None:
     accepted = "a finite number of seconds above 0, or None for never"
     if value is None:
         return
-    if not _number(value):
-        raise _refuse(TypeError, name, value, accepted)
-    if not 0 < _seconds(value) < math.inf:
-        raise _refuse(ValueError, name, value, accepted)
+    if not number(value):
+        raise refuse(TypeError, name, value, accepted)
+    if not 0 < as_float(value) < math.inf:
+        raise refuse(ValueError, name, value, accepted)
 
 
 def check_shutdown_timeout(name: str, value: Any) -> None:
     accepted = "a finite number of seconds, at least 0"
-    if not _number(value):
-        raise _refuse(TypeError, name, value, accepted)
-    if not 0 <= _seconds(value) < math.inf:
-        raise _refuse(ValueError, name, value, accepted)
+    if not number(value):
+        raise refuse(TypeError, name, value, accepted)
+    if not 0 <= as_float(value) < math.inf:
+        raise refuse(ValueError, name, value, accepted)
 
 
 def check_eviction_policy(name: str, value: Any) -> None:
     accepted = " or ".join(map(repr, POLICIES))
     if not isinstance(value, str):
-        raise _refuse(TypeError, name, value, accepted)
+        raise refuse(TypeError, name, value, accepted)
     if value not in POLICIES:
-        raise _refuse(ValueError, name, value, accepted)
+        raise refuse(ValueError, name, value, accepted)
 
 
 def clamped_interval(value: Any) -> float:
     """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
-    if not _number(value) or math.isnan(seconds := _seconds(value)):
+    if not number(value) or math.isnan(seconds := as_float(value)):
         return INTERVAL_DEFAULT
     return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
 
@@ -88,26 +87,15 @@ def segments_changed(server: Any) -> None:
         life.table.follow(server)
 
 
-CHECKS: dict[str, Callable[[str, Any], None]] = {
-    "max_applications": check_max_applications,
-    "max_queue_size": check_max_queue_size,
-    "eviction_policy": check_eviction_policy,
-    "idle_timeout": check_idle_timeout,
-    "shutdown_timeout": check_shutdown_timeout,
-}
-CHANGED: dict[str, Callable[[Any], None]] = {
-    "eviction_policy": segments_changed,
-    "max_applications": segments_changed,
-}
-
-
 def adopt_class_settings(cls: type) -> None:
-    """Checks what a subclass's body assigns, and keeps it checked when it is set on instances."""
-    for name, check in CHECKS.items():
-        value = cls.__dict__.get(name, Setting)
-        if value is Setting or hasattr(type(value), "__get__"):
+    """Checks what a subclass's body assigns to a setting, and keeps it checked when it is set on instances."""
+    for name, value in list(vars(cls).items()):
+        if hasattr(type(value), "__get__"):
             continue
-        check(name, value)
-        setting = Setting(value, check, CHANGED.get(name))
-        setting.__set_name__(cls, name)
-        setattr(cls, name, setting)
+        settings = (vars(base).get(name) for base in cls.__mro__[1:])
+        inherited = next((setting for setting in settings if isinstance(setting, Setting)), None)
+        if inherited is not None:
+            inherited.check(name, value)
+            setting = Setting(value, inherited.check, inherited.changed)
+            setting.__set_name__(cls, name)
+            setattr(cls, name, setting)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
+from .._limits import LimitExceeded
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
 from ..wire.datagram import MAX_DATA, parse_send, scope_fields
@@ -32,6 +33,7 @@ COUNTERS = (
     "dropped_queue_full",
     "dropped_oversized",
     "dropped_refused",
+    "dropped_limited",
     "dropped_stopping",
     "socket_errors",
 )
@@ -298,6 +300,7 @@ class DatagramServer(StatelessServer):
             counted["dropped_queue_full"] += endpoint.queue_full
             counted["dropped_oversized"] += endpoint.oversized
             counted["dropped_refused"] += endpoint.refused
+            counted["dropped_limited"] += endpoint.limited
             counted["dropped_stopping"] += endpoint.late
             counted["socket_errors"] += endpoint.errors
         return counted
@@ -307,9 +310,10 @@ class DatagramServer(StatelessServer):
 
         ``datagrams_received`` counts all that came, also those that were then dropped: ``dropped_queue_full`` (the
         instance had `max_queue_size` waiting), ``dropped_oversized`` (over `max_datagram_size`), ``dropped_refused``
-        (`scope_id` gave None or raised, or no instance could be made) and ``dropped_stopping`` (came after the server
-        was told to stop). ``datagrams_sent`` counts those handed to the system, ``socket_errors`` what it reported,
-        sending or receiving, and datagrams that found their socket closed.
+        (`scope_id` gave None or raised, or no instance could be made), ``dropped_limited`` (a limit of `ManagedServer`
+        was reached) and ``dropped_stopping`` (came after the server was told to stop). ``datagrams_sent`` counts those
+        handed to the system, ``socket_errors`` what it reported, sending or receiving, and datagrams that found their
+        socket closed.
         """
         return {**super().stats(), **self._count()}
 
@@ -335,6 +339,7 @@ class Endpoint(asyncio.DatagramProtocol):
         "gone",
         "late",
         "limit",
+        "limited",
         "open",
         "oversized",
         "paused",
@@ -367,7 +372,8 @@ class Endpoint(asyncio.DatagramProtocol):
         self.waiting: deque[asyncio.Future[None]] = deque()
         #: Done when the socket is closed.
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.received = self.sent = self.queue_full = self.oversized = self.refused = self.late = self.errors = 0
+        self.received = self.sent = self.errors = 0
+        self.queue_full = self.oversized = self.refused = self.limited = self.late = 0
 
     # Receiving.
 
@@ -533,6 +539,8 @@ class AnyEndpoint(Endpoint):
             instance.put_nowait(message)
         except asyncio.QueueFull:
             self.queue_full += 1
+        except LimitExceeded:
+            self.limited += 1
         except Exception as error:
             self.refused += 1
             server._complain(error, data, client)
@@ -547,6 +555,8 @@ class AnyEndpoint(Endpoint):
                 instance.put_nowait(message)
             except asyncio.QueueFull:
                 self.queue_full += 1
+            except LimitExceeded:
+                self.limited += 1
             except Exception as error:
                 self.refused += 1
                 self.server._complain(error, data, client)
