@@ -186,6 +186,32 @@ def test_limits_together_with_an_override_that_creates(cy, run):
     run(main())
 
 
+def test_an_override_that_makes_the_same_one(cy, run):
+    """It counts once, and is told of once."""
+
+    async def main():
+        def delete(self, scope_id):
+            result = super(cls, self).delete_application_instance(scope_id)
+            if scope_id == "old":
+                make(self, "new")
+            return result
+
+        cls = managed(cy, max_instances_per_key=2, delete_application_instance=delete)
+        server = cls(reader, 2)
+        for scope_id in ("old", "older"):
+            make(server, scope_id, "192.0.2.9")
+        await passes(3)
+        make(server, "older", "192.0.2.9")
+        assert make(server, "new") is server.application_instances["new"]
+        assert list(server.application_instances) == ["new"]
+        await passes(5)
+        assert [heard for heard in server.heard if "new" in heard] == [("created", "new")]
+        assert allowed(cy, server, 1, "second") == 1
+        assert allowed(cy, server, 1, "third") == 0
+
+    run(main())
+
+
 # Messages
 
 

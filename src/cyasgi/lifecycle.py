@@ -100,20 +100,12 @@ class Manager:
         self.counts = dict.fromkeys(("limited_instances", "limited_messages", "limited_hooks", "aged"), 0)
         self.next_complaint = -math.inf
 
-    def begin(self, instance: Any) -> None:
-        """An instance was made, or begins again."""
-        server = instance._server
-        record = self.records[instance] = Record(server.clock())
+    def begin(self, instance: Any, key: Key | None = None) -> None:
+        """An instance was made, or begins again; it counts for this key, in which a place is held for it."""
+        record = self.records[instance] = Record(instance._server.clock())
+        record.key = key
         self.aging[instance] = record
         self.tell(instance, "on_created", instance)
-
-    def attach(self, server: ManagedServer, instance: Any, key: Key) -> None:
-        """A new instance counts for this key, for which a place has been held."""
-        record = self.records.get(instance)
-        if record is None or record.over or record.key is not None:
-            self.release(server, key)
-        else:
-            record.key = key
 
     def release(self, server: ManagedServer, key: Key) -> None:
         rate = server.max_messages_per_second
@@ -289,17 +281,15 @@ class ManagedServer(StatelessServer):
 
     @staticmethod
     def message_size(message: Any) -> int:
-        """The bytes of a message, for the statistics: of its ``data``, ``body``, ``bytes`` and, in UTF-8, ``text``."""
-        size = 0
-        if isinstance(message, dict):
-            for name in ("data", "body", "bytes"):
-                value = message.get(name)
-                if isinstance(value, (bytes, bytearray, memoryview)):
-                    size += len(value)
-            text = message.get("text")
-            if isinstance(text, str):
-                size += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
-        return size
+        """The bytes of a message, for the statistics: of its ``data``, ``body``, ``bytes`` or, in UTF-8, ``text``."""
+        if not isinstance(message, dict):
+            return 0
+        data = message.get("data") or message.get("body") or message.get("bytes") or message.get("text")
+        if isinstance(data, (bytes, bytearray)):
+            return len(data)
+        if isinstance(data, str):
+            return len(data) if data.isascii() else len(data.encode(errors="surrogatepass"))
+        return data.nbytes if isinstance(data, memoryview) else 0
 
     def on_created(self, instance: ApplicationInstance) -> Any:
         """An instance was made."""
@@ -357,29 +347,29 @@ class ManagedServer(StatelessServer):
                 instance is made.
         """
         manager = self._manager()
-        table = self._cyasgi_table
-        before = table.entry(scope_id)
+        before = self._cyasgi_table.entry(scope_id)
+        record = manager.records.get(before)
         usable = before is not None and not before.ended
+        key = None
+        if not usable or self.max_messages_per_second is not None:
+            try:
+                key = self._admit(manager, scope, usable)
+            except LimitExceeded as error:
+                self._limited(manager, scope, error)
+                raise
+        instance: Any = before
         try:
-            key = self._admit(manager, scope, usable)
-        except LimitExceeded as error:
-            self._limited(manager, scope, error)
-            raise
-        made = False
-        try:
-            instance: Any = super().get_or_create_application_instance(scope_id, scope)
-            if type(instance) is ApplicationInstance:
-                record = manager.records.get(instance)
-                if record is None:
-                    manager.begin(instance)
-                else:
-                    record.active = self.clock()
-                made = instance is not before
+            instance = super().get_or_create_application_instance(scope_id, scope)
         finally:
-            if key is not None and not made:
+            if key is not None and instance is before:
                 manager.release(self, key)
-        if key is not None and made:
-            manager.attach(self, instance, key)
+        if instance is before and record is not None:
+            record.active = self.clock()
+        elif type(instance) is ApplicationInstance and instance not in manager.records:
+            manager.begin(instance, key)
+        elif key is not None and instance is not before:
+            # An override has made it from within.
+            manager.release(self, key)
         return instance  # type: ignore[no-any-return]
 
     def _manager(self) -> Manager:

@@ -9,6 +9,7 @@ from collections import deque
 from ssl import DER_cert_to_PEM_cert
 from typing import TYPE_CHECKING, Any
 
+from .._limits import LimitExceeded
 from ..wire.address import format_address, from_socket_address
 from ..wire.http import ASGI, HTTPError, Scope, error_response, websocket_scope
 from ..wire.http_body import ChunkedBody, LengthBody
@@ -338,6 +339,11 @@ class HTTPProtocol(asyncio.Protocol):
             # With an eager task factory all may be over by now.
             if self.body is None and exchange.protocol is not None:
                 instance.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+        except LimitExceeded as error:
+            server.refused += 1
+            # RFC 6585 section 4.
+            self.answer(429, "too many requests", b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1))
+            return
         except Exception:
             logger.exception("a request could not be begun")
             self.answer(500, "internal error")

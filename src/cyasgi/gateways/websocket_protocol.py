@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .._limits import LimitExceeded
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
 from .feeding import when_room
 from .http_exchange import tells_of
@@ -145,6 +146,9 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             instance = self._instance = self.server.get_or_create_application_instance(self, scope)
             instance.put_nowait({"type": "websocket.connect"})
+        except LimitExceeded:
+            self.server.refused += 1
+            self.websocket.stop(1013, status=429, text="too many requests")
         except Exception:
             logger.exception("a WebSocket could not be begun")
             self.websocket.stop(1011)
