@@ -119,7 +119,8 @@ class RequestLife(Life):
         table = instance._table
         if table is not None and instance._server.plain:
             table.remove(instance)
-            if instance._outcome == RETURNED and self.on_ended is None and not instance.qsize():
+            quiet = self.observer is None and self.on_ended is None
+            if quiet and instance._outcome == RETURNED and not instance.qsize():
                 # All that `Life.ended` does for a run of which there is nothing to tell.
                 self.counts["finished"] += 1
                 instance._reported = True
