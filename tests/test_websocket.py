@@ -10,7 +10,7 @@ from serving import in_time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets_raw import CLOSE, PING, TEXT, close, closed, frame, text
-from websockets_serving import Client, Recorder, echo, server_of, serving
+from websockets_serving import Client, Recorder, echo, server_of, serving, sockets
 
 ACCEPT = {"type": "websocket.accept"}
 
@@ -113,7 +113,7 @@ def test_messages_that_came_with_the_request_or_before_the_answer(cy, run):
             client = await Client(address).connect(rest=text("one") + text("two")[:3])
             client.send(text("two")[3:] + text("three"))
             await client.drained()
-            [connection] = await self_or(server)
+            [connection] = await sockets(server)
             await in_time(lambda: connection.websocket.buffered == len(text("one") + text("two") + text("three")))
             release.set()
             await client.reader.readuntil(b"\r\n\r\n")
@@ -121,12 +121,6 @@ def test_messages_that_came_with_the_request_or_before_the_answer(cy, run):
             assert await client.finish() == [closed(1000)]
 
     run(main())
-
-
-async def self_or(server):
-    """The WebSockets that are open, once there is one."""
-    await in_time(lambda: [one for one in server.connections if hasattr(one, "websocket")])
-    return [one for one in server.connections if hasattr(one, "websocket")]
 
 
 def test_both_in_one_server(cy, run):

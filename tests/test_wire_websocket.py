@@ -490,6 +490,18 @@ def test_closed_by_the_application():
     assert socket.disconnect() == {"type": "websocket.disconnect", "code": 3001, "reason": "ok"}
 
 
+def test_closed_within_a_fragmented_message():
+    """The rest of it is dropped, compressed or not, and the client's close frame still counts."""
+    deflate = Deflater()
+    socket = opened(DEFLATE)
+    feed(socket, deflate(TEXT, b"hel", fin=False))
+    socket.send({"type": "websocket.close"})
+    deflate(TEXT, b"lost")
+    rest = frame(CONT, b"\xff", fin=False) + frame(CONT, b"\xff") + deflate(TEXT, b"hel", fin=False) + close(1000)
+    assert feed(socket, rest) == ([], [])
+    assert socket.disconnect()["code"] == 1000
+
+
 @pytest.mark.parametrize("prefix", [b"", text("x", fin=False), text("whole frame")[:7]])
 def test_lost(prefix):
     """The end of the stream without a close frame is 1006."""

@@ -150,3 +150,13 @@ class Recorder:
             self.messages.append(message)
             if message["type"] == "websocket.disconnect":
                 return
+
+
+async def sockets(server, count=1):
+    """The open WebSockets of the server, once there are so many."""
+
+    def found():
+        return [one for one in server.connections if hasattr(one, "websocket")]
+
+    await in_time(lambda: len(found()) >= count)
+    return found()

@@ -229,7 +229,11 @@ class HTTPProtocol(asyncio.Protocol):
         self.resume_reading()
         self._due_write = math.inf
         self.deadline.move(LINGER)
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:
+            # asyncio's raises where the client has gone unseen.
+            self.abort()
 
     # Reading
 

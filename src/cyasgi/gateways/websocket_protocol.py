@@ -50,6 +50,7 @@ class WebSocketProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
+        "__weakref__",
         "_alive",
         "_backlog",
         "_backlog_bytes",
@@ -163,13 +164,13 @@ class WebSocketProtocol(asyncio.Protocol):
     def _pump(self) -> None:
         """Gives the application what has come, as far as there is room for it."""
         websocket = self.websocket
-        instance = self._instance
-        while not self._full():
+        backlog = self._backlog
+        while not (backlog and self._full()):
             message = websocket.next_message()
             if message is None:
                 break
-            if not self._backlog and not instance.full():
-                instance.put_nowait(message)
+            if not backlog and not self._instance.full():
+                self._instance.put_nowait(message)
             else:
                 self._put_behind(message)
         self._flush()
@@ -178,20 +179,16 @@ class WebSocketProtocol(asyncio.Protocol):
         elif websocket.unfinished:
             self._pause_reading()
             self._loop.call_soon(self._pump, context=self.server.outside)
-        elif self._full() or (websocket.phase == CONNECTING and websocket.buffered > EARLY_BYTES):
-            if websocket.buffered:
+        elif websocket.buffered and (websocket.phase == CONNECTING or (backlog and self._full())):
+            if websocket.phase != CONNECTING or websocket.buffered > EARLY_BYTES:
                 self._pause_reading()
         elif self._reading_paused:
             self._resume_reading()
 
     def _full(self) -> bool:
-        # The queue's own place is one of those that were asked for.
+        # The place in the queue itself is one of those that were asked for.
         waiting = len(self._backlog) + 1
-        return (
-            waiting > 1
-            and (waiting >= self._limit or self._backlog_bytes >= QUEUED_BYTES)
-            and self.websocket.phase == OPEN
-        )
+        return (waiting >= self._limit or self._backlog_bytes >= QUEUED_BYTES) and self.websocket.phase == OPEN
 
     def _put_behind(self, message: Message) -> None:
         self._backlog.append(message)
@@ -213,6 +210,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if backlog:
             self._hooked = True
             when_room(instance, self.server.outside, self._taken)
+        elif self._lost:
+            self.server.connection_closed(self)
         if self._reading_paused and not self._lost:
             self._pump()
 
@@ -388,12 +387,18 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.close()
         else:
             self._resume_reading()
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:
+                # asyncio's raises where the client has gone unseen.
+                self.transport.abort()
 
     def abort(self) -> None:
         self.websocket.receive_eof()
         self._disconnect()
-        if not self._lost:
+        if self._lost:
+            self._drop_backlog()
+        else:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -406,7 +411,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self.websocket.receive_eof()
         self._disconnect()
         self._wake()
-        self.server.connection_closed(self)
+        if not self._backlog:
+            # Else an instance that waits for the next of them would seem to be idle to a server that stops.
+            self.server.connection_closed(self)
         if self._instance is None:
             self._release()
 
@@ -427,8 +434,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def application_ended(self, instance: Any) -> None:
         """Called by the server, from within the last step of the application."""
         self._instance = None
-        self._backlog.clear()
-        self._backlog_bytes = 0
+        self._drop_backlog()
         while instance.qsize():
             instance.get_nowait()
         if instance._error is not None and self._disconnected and tells_of(instance._error, WebSocketClosed):
@@ -445,6 +451,12 @@ class WebSocketProtocol(asyncio.Protocol):
             self._stop(1000)
         if self._lost:
             self._release()
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_bytes = 0
+        if self._lost:
+            self.server.connection_closed(self)
 
     def _release(self) -> None:
         """Connection and application have ended: nothing refers to anything any more."""

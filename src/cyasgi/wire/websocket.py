@@ -290,11 +290,11 @@ class WebSocket:
 
     def data_to_send(self) -> bytes:
         """What is to be sent."""
-        frames = self._frames.data_to_send()
+        frames = self._frames
         if not self._out:
-            return frames
+            return frames.data_to_send() if frames.pending else b""
         out, self._out = self._out, []
-        return b"".join((*out, frames))
+        return b"".join((*out, frames.data_to_send()))
 
 
 #: The messages of an application, each with the phases in which it may be sent.

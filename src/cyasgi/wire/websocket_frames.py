@@ -1,10 +1,10 @@
 """Frames of a WebSocket in, messages out; messages in, frames out. Sans-I/O (RFC 6455 section 5, RFC 7692).
 
-The protocol is the `websockets` library's: fragments, compression, pings, close frames, and all that a server sends
-when it fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a
-time, when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; what must
-be refused is refused at the head of its frame, before its payload is waited for; and the usual frame, a whole message
-that is not compressed, goes past the library, which costs three times as much.
+The protocol is the `websockets` library's: fragments, compression, close frames, and all that a server sends when it
+fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a time,
+when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; and what must be
+refused is refused at the head of its frame, before its payload is waited for. The usual frames, whole messages and
+pings, go past the library's parser, which costs three times as much as all that is done here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import codecs
 import logging
 from struct import pack
 
+from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import State
@@ -36,8 +37,10 @@ PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
 #: With permessage-deflate the first frame of a message may have RSV1 set (RFC 7692 section 6).
 DEFLATE_FIRST = PLAIN_FIRST | {0x41, 0x42, 0xC1, 0xC2}
 
-WHOLE_TEXT, WHOLE_BINARY, WHOLE_PING = 0x81, 0x82, 0x89
-WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY})
+WHOLE_TEXT, WHOLE_BINARY, WHOLE_PING, PONG = 0x81, 0x82, 0x89, 0x8A
+#: Whole messages, compressed ones too. Their payload is text where the last bit is set.
+WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY, 0xC1, 0xC2})
+COMPRESSED = 0x40
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 OPEN, CLOSING, CLOSED = range(3)
@@ -59,19 +62,22 @@ class Frames:
     __slots__ = (
         "_buffer",
         "_decoder",
+        "_extensions",
         "_first",
         "_fragments",
+        "_held",
         "_hold_pongs",
+        "_max_size",
+        "_most",
         "_parts",
-        "_plain",
-        "_pong",
+        "_pongs",
         "_protocol",
         "_room",
         "_start",
         "close_code",
         "close_reason",
         "ended",
-        "max_message_size",
+        "pending",
         "state",
         "unfinished",
     )
@@ -80,8 +86,9 @@ class Frames:
         self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message_size, logger=logger)
         self._protocol.extensions = extensions
         self._first = DEFLATE_FIRST if extensions else PLAIN_FIRST
-        self._plain = not extensions
-        self.max_message_size = float("inf") if max_message_size is None else max_message_size
+        self._extensions = extensions
+        self._max_size = max_message_size
+        self._most = float("inf") if max_message_size is None else max_message_size
         self._buffer: bytes | bytearray = b""
         #: Where in the buffer the next frame begins.
         self._start = 0
@@ -90,12 +97,16 @@ class Frames:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
         #: Bytes that the message in the making may still get.
-        self._room = self.max_message_size
+        self._room = self._most
         self._hold_pongs = False
-        self._pong: bytes | None = None
+        #: The latest ping that was not answered, while pongs are held back.
+        self._held: bytes | None = None
+        self._pongs: list[bytes] = []
         #: OPEN; CLOSING once we have sent a close frame; CLOSED when nothing that comes matters any more.
         self.state = OPEN
         self.ended = False
+        #: Whether `data_to_send` has something to give.
+        self.pending = False
         #: True if `next_message` gave None although there may be another message: to let others have their turn.
         self.unfinished = False
         #: What the close frame said that ended the connection: the client's, or ours if it broke the protocol.
@@ -144,7 +155,7 @@ class Frames:
                     return None
                 payload += size
             if length > self._room and first < 0x88:
-                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self.max_message_size} bytes")
+                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
                 return None
             end = payload + length
             if end > len(buffer):
@@ -153,14 +164,16 @@ class Frames:
                 self._buffer, self._start = b"", 0
             else:
                 self._start = end
-            if first in WHOLE and self._parts is None and self.state == OPEN:
+            if self.state != OPEN and not first & 8:
+                continue
+            if first in WHOLE and self._parts is None:
                 data = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
-                return data if first == WHOLE_BINARY else self._text(data)
-            if first == WHOLE_PING and self._hold_pongs:
-                self._pong = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
+                return data if first == WHOLE_BINARY else self._decode(first, data)
+            if first == WHOLE_PING:
+                self._answer(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
                 continue
             message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
-            if message is not None and self.state == OPEN:
+            if message is not None:
                 return message
         self.unfinished = True
         return None
@@ -180,7 +193,22 @@ class Frames:
             return -1
         return length
 
-    def _text(self, data: bytes) -> str | None:
+    def _decode(self, first: int, data: bytes) -> str | bytes | None:
+        """A whole message that is text, or compressed, or both."""
+        if first & COMPRESSED:
+            frame = Frame(Opcode(first & 0x0F), data, rsv1=True)
+            try:
+                for extension in self._extensions:
+                    frame = extension.decode(frame, max_size=self._max_size)
+            except PayloadTooBig:
+                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
+                return None
+            except ProtocolError as error:
+                self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+                return None
+            data = bytes(frame.data)
+        if not first & 1:
+            return data
         try:
             return data.decode()
         except UnicodeDecodeError as error:
@@ -190,6 +218,7 @@ class Frames:
     def _by_library(self, frame: bytes | bytearray) -> str | bytes | None:
         """What one whole frame completes, if it does."""
         protocol = self._protocol
+        self.pending = True
         protocol.receive_data(frame)
         message: str | bytes | None = None
         for event in protocol.events_received():
@@ -207,7 +236,7 @@ class Frames:
             self._parts = [] if frame.opcode is Opcode.TEXT else bytearray()
             self._decoder = new_decoder() if frame.opcode is Opcode.TEXT else None
             self._fragments = 0
-            self._room = self.max_message_size
+            self._room = self._most
         self._fragments += 1
         self._room -= len(frame.data)
         if self._fragments > MAX_FRAGMENTS:
@@ -227,7 +256,7 @@ class Frames:
         if not frame.fin:
             return None
         self._parts = self._decoder = None
-        self._room = self.max_message_size
+        self._room = self._most
         return "".join(parts) if isinstance(parts, list) else bytes(parts)  # type: ignore[arg-type]
 
     # What ends the connection.
@@ -248,6 +277,7 @@ class Frames:
 
     def fail(self, code: int, reason: str) -> None:
         """Fails the connection (section 7.1.7): a close frame is sent if none was, and nothing is read any more."""
+        self.pending = True
         self._protocol.fail(code, reason)
         self._failed()
 
@@ -268,19 +298,24 @@ class Frames:
             self.ended = True
             self.close_code, self.close_reason = int(code), reason
             self._buffer, self._start = b"", 0
-            self._parts = self._decoder = self._pong = None
+            self._parts = self._decoder = self._held = None
 
     # To the client.
 
     def encode(self, data: str | bytes) -> bytes:
         """The frame of a message, to be sent after what `data_to_send` gives."""
-        text = isinstance(data, str)
-        payload: bytes = data.encode() if isinstance(data, str) else data
-        if not self._plain:
-            (self._protocol.send_text if text else self._protocol.send_binary)(payload)
-            return self.data_to_send()
+        if isinstance(data, str):
+            first, payload = WHOLE_TEXT, data.encode()
+        else:
+            first, payload = WHOLE_BINARY, data
+        if self._extensions:
+            frame = Frame(Opcode(first & 0x0F), payload)
+            for extension in self._extensions:
+                frame = extension.encode(frame)
+            payload = bytes(frame.data)
+            if frame.rsv1:
+                first |= COMPRESSED
         length = len(payload)
-        first = WHOLE_TEXT if text else WHOLE_BINARY
         if length < 126:
             return bytes((first, length)) + payload
         if length < 0x1_0000:
@@ -289,13 +324,16 @@ class Frames:
 
     def ping(self) -> None:
         """Asks for a sign of life."""
+        self.pending = True
         self._protocol.send_ping(b"")
 
     def close(self, code: int, reason: str) -> None:
         """Begins the closing handshake."""
+        self.pending = True
         self._protocol.send_close(code, reason)
         self.state = CLOSING
-        self._parts = self._decoder = None
+        # Data frames are dropped unseen from now on, those of a message that has begun among them.
+        self._protocol.current_size = self._parts = self._decoder = None
 
     def hold_pongs(self) -> None:
         """From now on only the latest ping is remembered: the client does not take what we send (section 5.5.3)."""
@@ -303,9 +341,16 @@ class Frames:
 
     def release_pongs(self) -> None:
         self._hold_pongs = False
-        pong, self._pong = self._pong, None
-        if pong is not None:
-            self._protocol.send_pong(pong)
+        ping, self._held = self._held, None
+        if ping is not None:
+            self._answer(ping)
+
+    def _answer(self, ping: bytes) -> None:
+        if self._hold_pongs:
+            self._held = ping
+        else:
+            self.pending = True
+            self._pongs.append(bytes((PONG, len(ping))) + ping)
 
     @property
     def clean(self) -> bool:
@@ -314,5 +359,7 @@ class Frames:
 
     def data_to_send(self) -> bytes:
         """What pings, pongs and close frames there are to be sent."""
+        self.pending = False
+        pongs, self._pongs = self._pongs, []
         # The library says by an empty one that the connection is to be closed: `ended` does.
-        return b"".join(self._protocol.data_to_send())
+        return b"".join((*pongs, *self._protocol.data_to_send()))
