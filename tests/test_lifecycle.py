@@ -507,6 +507,55 @@ def test_stopping_tells_of_all(cy, run):
     run(main())
 
 
+def test_a_hook_that_hangs_when_the_server_stops(cy, run, caplog):
+    """It is cancelled when `shutdown_timeout` is over, and what comes after it is told nevertheless."""
+
+    async def main():
+        async def on_created(self, instance):
+            await asyncio.get_running_loop().create_future()
+
+        cls = handling(managed(cy, on_created=on_created, shutdown_timeout=0.01), for_ever)
+        server = cls(by_message)
+        tasks = len(asyncio.all_tasks())
+        running = asyncio.create_task(server.arun())
+        await passes(3)
+        make(server)
+        await passes(3)
+        running.cancel()
+        await asyncio.wait({running})
+        await passes(3)
+        assert server.heard == [("closed", "id")]
+        assert len(asyncio.all_tasks()) == tasks
+
+    with caplog.at_level(logging.ERROR, logger="cyasgi.server"):
+        run(main())
+    assert [record.message.split(";")[0] for record in caplog.records] == ["the hook on_created was cancelled"]
+    caplog.clear()
+
+
+def test_an_asynchronous_override_that_deletes(cy, run):
+    """What it deletes for its age is told of in order: its end is the end of the application."""
+
+    async def main():
+        async def delete(self, scope_id):
+            await passes(3)
+            await super(cls, self).delete_application_instance(scope_id)
+
+        cls = managed(cy, max_age=60, max_instances_per_key=1, delete_application_instance=delete)
+        server = cls(by_message)
+        scope = {"client": ("h", 1)}
+        make(server, "id", scope)
+        server.now += 61
+        assert server.expire_aged() == 1
+        assert len(server.application_instances) == 0
+        assert server.expire_aged() == 0
+        await eventually(lambda: len(server.heard) == 3)
+        assert server.heard == [("created", "id"), ("expired", "id", "age"), ("closed", "id")]
+        make(server, "other", scope)
+
+    run(main())
+
+
 def test_a_caller_that_calls_again_after_it_was_closed(cy, run):
     """Then it begins again, and is told of again."""
 
