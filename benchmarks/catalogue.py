@@ -27,6 +27,7 @@ MODULES = (
     "bench_udp",
     "bench_roaming",
     "bench_http",
+    "bench_http_varied",
     "bench_http_log",
     "bench_http_stream",
     "bench_http_post",

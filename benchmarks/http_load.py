@@ -25,6 +25,22 @@ FIGURES = {
     "p99": Figure("99 % within", "ms"),
 }
 
+#: Targets that are asked for in turn, where they are to differ: no connection asks twice in a row for the same.
+TARGETS = 1009
+#: As a browser has them; wrk itself sends nothing but Host.
+HEADERS = """\
+Connection: keep-alive
+User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8
+Sec-Fetch-Site: same-origin
+Sec-Fetch-Mode: navigate
+Sec-Fetch-Dest: document
+Referer: http://127.0.0.1/
+Accept-Encoding: gzip, deflate, br, zstd
+Accept-Language: en-GB,en;q=0.9
+Cookie: session=0123456789abcdef0123456789abcdef
+"""
+
 #: Whole seconds: wrk takes no others.
 SECONDS = {"quick": {"seconds": 1}, "usual": {"seconds": 2}, "full": {"seconds": 3}}
 
@@ -51,10 +67,10 @@ def _check(server: Server, posted: bytes | None, expected: bytes) -> None:
         connection.close()
 
 
-def _load(server: Server, connections: int, seconds: int, posted: bytes | None) -> list[int]:
+def _load(server: Server, connections: int, seconds: int, asked: Mapping[str, str]) -> list[int]:
     words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", "--timeout", "10s", "-s", str(SCRIPT)]
     words.append(f"http://127.0.0.1:{server.port}/")
-    environment = {**os.environ} if posted is None else {**os.environ, "BODY": posted.decode("ascii")}
+    environment = {**os.environ, **asked}
     done = subprocess.run(pinned(1, words), check=False, capture_output=True, text=True, env=environment)
     told = [line for line in done.stdout.splitlines() if line.startswith("told ")]
     if done.returncode or not told:
@@ -71,6 +87,7 @@ def under_load(
     seconds: int,
     expected: bytes,
     posted: bytes | None = None,
+    varied: bool = False,
     log: bool = False,
 ) -> Mapping[str, float]:
     """CPU time of the server for each request, requests a second, and how long they took.
@@ -78,10 +95,13 @@ def under_load(
     Raises:
         RuntimeError: an answer was wrong, or did not come; or, with `log`, was not logged.
     """
+    asked = {"TARGETS": str(TARGETS), "HEADERS": HEADERS} if varied else {}
+    if posted is not None:
+        asked = {"BODY": posted.decode("ascii")}
     with serving(side, application, loop, log=log) as server:
         _check(server, posted, expected)
         before = server.cpu_seconds()
-        requests, duration, size, half, most, *errors = _load(server, connections, seconds, posted)
+        requests, duration, size, half, most, *errors = _load(server, connections, seconds, asked)
         spent = server.cpu_seconds() - before
         if any(errors):
             kinds = zip(("connecting", "reading", "writing", "status", "timeout"), errors, strict=True)
