@@ -12,6 +12,7 @@ from certificates import PASSWORD, write_certificates
 from cyasgi import cli
 from cyasgi.cli import limits, reloading, serving, tls
 from cyasgi.cli.servers import make_servers
+from cyasgi.lifecycle import ManagedServer
 
 ECHO = "cyasgi.examples:echo"
 
@@ -224,6 +225,11 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--max-datagram-size", "0", "a whole number of at least 1"),
         ("--eviction-policy", "fifo", "'lru' or 'slru'"),
         ("--idle-timeout", "soon", "a number of seconds, more than 0, and none"),
+        ("--max-age", "0", "a number of seconds, more than 0, and none"),
+        ("--max-instances-per-client", "0", "a whole number of at least 1, and none"),
+        ("--max-messages-per-second", "0", "a number, more than 0, and none"),
+        ("--message-burst", "0.5", "a whole number of at least 1, and none"),
+        ("--max-limit-keys", "none", "a whole number of at least 1"),
         ("--max-connections", "none", "a whole number of at least 1"),
         ("--max-target-size", "8K", "a whole number of at least 1"),
         ("--max-header-size", "", "a whole number of at least 1"),
@@ -299,12 +305,23 @@ def test_every_limit_reaches_its_servers(options):
     assert (udp.max_applications, udp.max_queue_size, udp.idle_timeout) == (5, 6, None)
 
 
+def test_limits_for_each_client(options):
+    """Servers keep limits for each client where one is set, and cost nothing for it where none is."""
+    arguments = ["--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", ECHO]
+    for server in make_servers(options(*arguments, "--max-age", "none"), application).values():
+        assert not isinstance(server, ManagedServer)
+    arguments += ["--max-messages-per-second", "2.5", "--max-instances-per-client", "3"]
+    for server in make_servers(options(*arguments, "--max-age", "none"), application).values():
+        assert isinstance(server, ManagedServer)
+        assert (server.max_messages_per_second, server.max_instances_per_key, server.max_age) == (2.5, 3, None)
+
+
 def test_every_setting_has_an_option():
     """What can be set on the command's servers can be set by an option."""
     elsewhere = {"lifespan", "root_path"}
     not_for_requests = {"max_queue_size", "idle_timeout", "eviction_policy"}
     for kind in limits.SERVERS:
-        server = limits.server_class(kind)
+        server = limits.server_class(kind, managed=True)
         names = {
             name for cls in server.__mro__ for name, value in vars(cls).items() if type(value).__name__ == "Setting"
         }

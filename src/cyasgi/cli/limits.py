@@ -7,8 +7,18 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..lifecycle import ManagedServer
 from .errors import CommandError
-from .values import parse_count, parse_interval, parse_limit, parse_number, parse_policy, parse_seconds, parse_timeout
+from .values import (
+    parse_count,
+    parse_interval,
+    parse_limit,
+    parse_number,
+    parse_policy,
+    parse_rate,
+    parse_seconds,
+    parse_timeout,
+)
 
 #: The server for each kind of listener.
 SERVERS = {
@@ -269,30 +279,77 @@ DATAGRAMS = (
     ),
 )
 
+#: What `ManagedServer` has, and a server is one for that asks for any of these.
+MANAGED = (
+    Limit(
+        ("--max-age",),
+        "max_age",
+        parse_timeout,
+        "SECONDS",
+        "End instances after so long, busy or not, or none.",
+        ALL,
+    ),
+    Limit(
+        ("--max-instances-per-client",),
+        "max_instances_per_key",
+        parse_limit,
+        "NUMBER",
+        "Most instances at a time of one client host, or of one IPv6 /64 network, or none. Further requests are "
+        "answered 429, further datagrams are dropped.",
+        ALL,
+    ),
+    Limit(
+        ("--max-messages-per-second",),
+        "max_messages_per_second",
+        parse_rate,
+        "NUMBER",
+        "Most requests, WebSockets or datagrams a second of one client host, on average, or none.",
+        ALL,
+    ),
+    Limit(
+        ("--message-burst",),
+        "message_burst",
+        parse_limit,
+        "NUMBER",
+        "Most of these at once, after a silence; none for those of one second.",
+        ALL,
+    ),
+    Limit(
+        ("--max-limit-keys",),
+        "max_limit_keys",
+        parse_number,
+        "NUMBER",
+        "Clients without instances that are remembered.",
+        ALL,
+    ),
+)
+
 #: By the heading that they have in the help.
 SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
     "Limits": COMMON,
+    "Limits for each client": MANAGED,
     "HTTP": HTTP,
     "WebSockets": WEBSOCKETS,
     "UDP": DATAGRAMS,
 }
-SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *HTTP, *WEBSOCKETS, *DATAGRAMS)
+SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *HTTP, *WEBSOCKETS, *DATAGRAMS)
 
 
-def server_class(kind: str) -> Any:
-    """The server class for listeners of this kind.
+def server_class(kind: str, managed: bool = False) -> Any:
+    """The server class for listeners of this kind, with or without the limits of `ManagedServer`.
 
     Raises:
         CommandError: it needs a library that is not installed.
     """
     module, name = SERVERS[kind]
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("cyasgi"):
             raise
         library = error.name.partition(".")[0]
         raise CommandError(f"--{kind} needs {library}: pip install 'cyasgi[{kind}]'") from None
+    return type(f"Managed{name}", (ManagedServer, found), {}) if managed else found
 
 
 def default(setting: Limit | Switch) -> dict[str, Any]:
@@ -301,7 +358,7 @@ def default(setting: Limit | Switch) -> dict[str, Any]:
     for kind in setting.kinds:
         # Help is to be had without the libraries of a server.
         with contextlib.suppress(CommandError):
-            value = getattr(server_class(kind), setting.attribute)
+            value = getattr(ManagedServer if setting in MANAGED else server_class(kind), setting.attribute)
             if isinstance(setting, Switch):
                 defaults[kind] = value == setting.values[0]
             else:

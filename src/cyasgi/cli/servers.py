@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import MISUSED, CommandError
-from .limits import SETTINGS, server_class
+from .limits import MANAGED, SETTINGS, server_class
 from .tls import make_context
 
 
@@ -47,15 +47,16 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
         CommandError: a library is missing, or a value is refused.
     """
     context = make_context(**options.tls) if options.tls["certfile"] else None
+    managed = any(options.limits.get(limit.attribute) is not None for limit in MANAGED)
     servers = {}
     for kind, addresses in options.listeners.items():
         if not addresses:
             continue
         binds = addresses if kind == "udp" else list(_stream_binds(addresses, context))
         try:
-            server = servers[kind] = server_class(kind)(application, binds=binds)
+            server = servers[kind] = server_class(kind, managed)(application, binds=binds)
             for setting in SETTINGS:
-                if kind in setting.kinds and setting.attribute in options.limits:
+                if kind in setting.kinds and setting.attribute in options.limits and (managed or setting not in MANAGED):
                     setattr(server, setting.attribute, options.limits[setting.attribute])
             if kind != "udp":
                 server.root_path = options.root_path

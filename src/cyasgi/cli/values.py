@@ -101,6 +101,14 @@ def parse_timeout(text: str) -> float | None:
         raise ValueError(f"{error}, and none for no timeout") from None
 
 
+def parse_rate(text: str) -> float | None:
+    """A finite number, more than 0, or None for "none"."""
+    try:
+        return None if text == "none" else parse_weight(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, and none for no limit") from None
+
+
 def parse_weight(text: str) -> float:
     """A finite number, more than 0."""
     try:
