@@ -220,6 +220,15 @@ def test_lifespan_off(tmp_path):
         assert not [line for line in command.lines if "lifespan." in line]
 
 
+def test_limits_for_each_client(tmp_path):
+    """A client that asks too often is refused."""
+    arguments = ["--http", "127.0.0.1:0", "--max-messages-per-second", "0.001", "--message-burst", "2"]
+    with Command("serve", *arguments, HELLO, cwd=tmp_path) as command:
+        port = listening(command)
+        assert [get(port)[0] for _ in range(3)] == [200, 200, 429]
+        assert command.stop(signal.SIGTERM) == 0
+
+
 @pytest.mark.parametrize("option", ["--http", "--unix"])
 def test_an_address_that_is_taken(option, tmp_path):
     """An address that is taken ends the command with one line and exit code 1."""

@@ -56,7 +56,11 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
         try:
             server = servers[kind] = server_class(kind, managed)(application, binds=binds)
             for setting in SETTINGS:
-                if kind in setting.kinds and setting.attribute in options.limits and (managed or setting not in MANAGED):
+                if (
+                    kind in setting.kinds
+                    and setting.attribute in options.limits
+                    and (managed or setting not in MANAGED)
+                ):
                     setattr(server, setting.attribute, options.limits[setting.attribute])
             if kind != "udp":
                 server.root_path = options.root_path
