@@ -1,7 +1,8 @@
 """``--reload``: a process that watches files, and ends and restarts the one that serves.
 
 The serving process is a child in the same process group, so that it may read from the terminal (a debugger does). It
-ignores SIGINT, which a terminal sends to both; this process passes every SIGINT and SIGTERM on as a SIGTERM.
+ignores SIGINT, which a terminal sends to both; this process passes every SIGINT and SIGTERM on as a SIGTERM. On
+Windows, where no process can ask another one to end, the child is ended at once.
 """
 
 from __future__ import annotations
