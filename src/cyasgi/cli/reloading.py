@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from typing import Any, Self
 
+from ..server import StatelessServer
 from .errors import FAILED, INTERRUPTED, CommandError
 from .servers import Options
 from .serving import configure_logging, logger
@@ -30,9 +31,9 @@ LOOK = 100
 #: What counts as a change: files of such names.
 PATTERNS = ("*.py",)
 
-#: Seconds that the serving process may take to end beyond three times its shutdown timeout: it waits for applications
-#: to drain, to be cancelled, and for what has resisted that.
-GRACE = 5.0
+#: The serving process may take so many shutdown timeouts to end, each for another thing to wait for (connections,
+#: applications that drain, are cancelled, resist that, shut down), and so many seconds more.
+BOUNDS, GRACE = 6, 5.0
 
 
 def is_reloaded() -> bool:
@@ -73,7 +74,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
         name = os.path.basename(path)
         return path == config or (usual(change, path) and any(fnmatch(name, pattern) for pattern in patterns))
 
-    served = Served(command_line(arguments), 3 * options.limits.get("shutdown_timeout", 10.0) + GRACE)
+    bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
+    served = Served(command_line(arguments), BOUNDS * bound + GRACE)
     try:
         with served:
             served.follow(
