@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import ssl
 
 import pytest
+import trustme
 from serving import in_time
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -119,6 +122,39 @@ def test_messages_that_came_with_the_request_or_before_the_answer(cy, run):
             await client.reader.readuntil(b"\r\n\r\n")
             assert [await client.receive() for _ in range(3)] == [(0x81, b"one"), (0x81, b"two"), (0x81, b"three")]
             assert await client.finish() == [closed(1000)]
+
+    run(main())
+
+
+def test_tls(cy, run):
+    """Over TLS: the scheme is wss, messages large and small come back, and either side may close."""
+    http = importlib.import_module(f"{cy.__name__}.gateways.http")
+
+    async def main():
+        authority = trustme.CA()
+        served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+        authority.issue_cert("127.0.0.1").configure_cert(served)
+        authority.configure_trust(trusting)
+        schemes = []
+
+        async def application(scope, receive, send):
+            schemes.append(scope["scheme"])
+            await echo(scope, receive, send)
+
+        server = server_of(cy, application)
+        server.binds = [http.Listener(("127.0.0.1", 0), ssl=served)]
+        async with serving(server) as address:
+            where = url(address).replace("ws:", "wss:")
+            async with connect(where, ssl=trusting) as client:
+                for message in ("hello", bytes(1_000_000)):
+                    await client.send(message)
+                    assert await client.recv() == message
+            async with connect(where, ssl=trusting) as client:
+                await client.send(b"x" * 1_048_577)
+                with pytest.raises(ConnectionClosed):
+                    await client.recv()
+                assert client.close_code == 1009
+        assert schemes == ["wss", "wss"]
 
     run(main())
 

@@ -115,7 +115,7 @@ def test_compression_bombs(cy, run):
                     await client.close()
                 client = await Client(address).open(DEFLATE, target=b"/deaf")
                 client.send(small * 1000)
-                [connection] = [one for one in await sockets(server, 2) if one._scope["path"] == "/deaf"]
+                [connection] = [one for one in await sockets(server, 2) if one.request.target == b"/deaf"]
                 await in_time(lambda: connection._reading_paused)
                 await bystander.served()
                 client.abort()

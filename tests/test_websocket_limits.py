@@ -165,6 +165,73 @@ def test_a_send_that_waits_ends_with_the_connection(cy, run, end):
     run(main())
 
 
+@pytest.mark.parametrize("how", ["reads", "aborts"])
+def test_a_sender_that_never_waits(cy, run, how):
+    """It lets others have their turn, and hears of it when its client has gone."""
+
+    async def main():
+        ended = asyncio.Event()
+
+        async def application(scope, receive, send):
+            if scope["path"] != "/flood":
+                await echo(scope, receive, send)
+            await receive()
+            await send(ACCEPT)
+            try:
+                while True:
+                    await send({"type": "websocket.send", "text": "x"})
+            except OSError:
+                ended.set()
+
+        async with serving(server_of(cy, application)) as address:
+            flooded = await Client(address).open(target=b"/flood")
+            other = await Client(address).open()
+            if how == "aborts":
+                flooded.abort()
+            else:
+                reading = asyncio.create_task(flooded.rest())
+            for number in range(10):
+                assert await other.ask(text(str(number))) == (0x81, str(number).encode())
+            if how == "reads":
+                flooded.send(close())
+                await reading
+            await ended.wait()
+            await other.finish()
+            await flooded.close()
+
+    run(main())
+
+
+def test_a_send_of_a_task_that_outlives_its_application(cy, run):
+    """It raises what any send after the end raises."""
+
+    async def main():
+        errors = []
+
+        async def later(send, release):
+            await release.wait()
+            try:
+                await send({"type": "websocket.send", "text": "x"})
+            except OSError as error:
+                errors.append(error)
+
+        tasks, release = [], asyncio.Event()
+
+        async def then(scope, receive, send):
+            tasks.append(asyncio.create_task(later(send, release)))
+
+        server = server_of(cy, Recorder(then))
+        async with serving(server) as address:
+            client = await Client(address).open()
+            assert await client.finish() == [closed(1000)]
+            await in_time(lambda: not server.connections)
+            release.set()
+            await tasks[0]
+        assert len(errors) == 1
+
+    run(main())
+
+
 # ---- how long things take ------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from .._backend import Pass
 from .._limits import LimitExceeded
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
 from .feeding import when_room
@@ -35,6 +36,8 @@ UNANSWERED = (CONNECTING, RESPONDING)
 QUEUED_BYTES = 65_536
 #: Bytes that a client may send before its WebSocket is accepted.
 EARLY_BYTES = 65_536
+#: `send` lets the loop turn once in so many messages: to a client that takes them as fast, it need never wait.
+BREATH = 64
 #: Seconds for which a connection that we ended is still read, so that the client gets to see why.
 LINGER = 2.0
 
@@ -65,6 +68,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_reading_paused",
         "_rest",
         "_scope",
+        "_sends",
         "_stalled",
         "_unsent",
         "_waiters",
@@ -95,6 +99,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._disconnected = False
         self._finished = False
         self._lost = False
+        self._sends = 0
         self._reading_paused = False
         self._writing_paused = False
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -114,7 +119,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        server, scope = self.server, self._scope
+        server, scope, self._scope = self.server, self._scope, None
         assert scope is not None
         scope.connection = self
         # Counted it was when it began as an HTTP connection.
@@ -245,6 +250,12 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._writing_paused:
             await self._writable()
         websocket = self.websocket
+        self._sends += 1
+        if not self._sends % BREATH:
+            await Pass()
+        if self.transport.is_closing():
+            # It was lost and we shall be told soon; a sender that never waits would not let that happen.
+            websocket.receive_eof()
         phase = websocket.phase
         data = websocket.send(message)
         if data:
@@ -414,8 +425,6 @@ class WebSocketProtocol(asyncio.Protocol):
         if not self._backlog:
             # Else an instance that waits for the next of them would seem to be idle to a server that stops.
             self.server.connection_closed(self)
-        if self._instance is None:
-            self._release()
 
     def _disconnect(self) -> None:
         """Tells the application, once, behind all that it was sent."""
@@ -449,20 +458,12 @@ class WebSocketProtocol(asyncio.Protocol):
             if self.websocket.phase in UNANSWERED:
                 logger.error("an application returned without having answered a WebSocket")
             self._stop(1000)
-        if self._lost:
-            self._release()
 
     def _drop_backlog(self) -> None:
         self._backlog.clear()
         self._backlog_bytes = 0
         if self._lost:
             self.server.connection_closed(self)
-
-    def _release(self) -> None:
-        """Connection and application have ended: nothing refers to anything any more."""
-        if self._scope is not None:
-            self._scope.connection = None
-        self._scope = None
 
 
 def _size(message: Message) -> int:
