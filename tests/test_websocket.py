@@ -283,6 +283,7 @@ def test_the_limit(cy, run):
             with pytest.raises(InvalidStatus) as raised:
                 await connect(url(address))
             assert raised.value.response.status_code == 503
+            assert raised.value.response.headers["retry-after"] == "1"
             await client.send("x")
             assert await client.recv() == "x"
         assert server.stats()["refused"] == 1
@@ -296,6 +297,40 @@ def test_the_limit(cy, run):
         assert server.stats()["evicted"] == 1
 
     run(main())
+
+
+def test_limits_of_a_managed_server(cy, run):
+    """Beyond them a WebSocket is refused with 429; of one that cannot be made the client hears 500."""
+    lifecycle = importlib.import_module(f"{cy.__name__}.lifecycle")
+
+    async def main():
+        server = server_of(cy, echo)
+        cls = type("Server", (lifecycle.ManagedServer, type(server)), {"max_instances_per_key": 1})
+        server = cls(echo, binds="127.0.0.1:0")
+        async with serving(server) as address, connect(url(address)):
+            with pytest.raises(InvalidStatus) as raised:
+                await connect(url(address))
+            assert raised.value.response.status_code == 429
+            assert raised.value.response.headers["retry-after"] == "1"
+        assert server.stats()["refused"] == 1
+
+    run(main())
+
+
+def test_an_instance_that_cannot_be_made(cy, run, caplog):
+    def refuse(self, scope_id, scope):
+        raise RuntimeError("no")
+
+    async def main():
+        server = server_of(cy, echo, get_or_create_application_instance=refuse)
+        async with serving(server) as address:
+            with pytest.raises(InvalidStatus) as raised:
+                await connect(url(address))
+            assert raised.value.response.status_code == 500
+
+    with caplog.at_level(logging.ERROR):
+        run(main())
+    assert [record.message for record in caplog.records] == ["a WebSocket could not be begun"]
 
 
 # ---- the end of the application ------------------------------------------------------------------------------------

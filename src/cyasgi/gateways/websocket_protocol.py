@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: How a run has ended, if it did not return.
 FAILED, CANCELLED = 2, 3
+
+BUSY = "the server is busy"
 
 #: What the client still waits for an answer in.
 UNANSWERED = (CONNECTING, RESPONDING)
@@ -134,13 +137,8 @@ class WebSocketProtocol(asyncio.Protocol):
             compression=server.websocket_compression,
             fields=server.common_fields,
         )
-        limit = server.max_applications
         if websocket.phase == CONNECTING:
-            if limit is not None and len(server.application_instances) >= limit and server.refuse_request(scope):
-                server.refused += 1
-                websocket.stop(1013, status=503, text="the server is busy")
-            else:
-                self._begin(scope)
+            self._begin(scope)
         self._flush()
         if websocket.ended:
             self._finish()
@@ -149,15 +147,27 @@ class WebSocketProtocol(asyncio.Protocol):
         self._rest = b""
 
     def _begin(self, scope: Scope) -> None:
+        server, websocket = self.server, self.websocket
+        limit = server.max_applications
+        if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
+            server.refused += 1
+            websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
+            return
         try:
-            instance = self._instance = self.server.get_or_create_application_instance(self, scope)
-            instance.put_nowait({"type": "websocket.connect"})
-        except LimitExceeded:
-            self.server.refused += 1
-            self.websocket.stop(1013, status=429, text="too many requests")
+            instance = server.get_or_create_application_instance(self, scope)
+        except LimitExceeded as error:
+            server.refused += 1
+            # RFC 6585 section 4.
+            more = b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1)
+            websocket.stop(1013, status=429, text="too many requests", more=more)
         except Exception:
             logger.exception("a WebSocket could not be begun")
-            self.websocket.stop(1011)
+            websocket.stop(1011)
+        else:
+            # With an eager task factory all may be over by now.
+            if not instance.ended:
+                self._instance = instance
+                instance.put_nowait({"type": "websocket.connect"})
 
     # Reading.
 
@@ -373,7 +383,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._stop(1012, "service restart", 503)
 
     def _stop(self, code: int, reason: str = "", status: int = 500) -> None:
-        text = "the server is busy" if status == 503 else "internal error"
+        text = BUSY if status == 503 else "internal error"
         if not self.websocket.stop(code, reason, status=status, text=text):
             return
         self._flush()

@@ -254,9 +254,11 @@ class WebSocket:
         self._frames.close(code, reason)
         self.phase = CLOSING
 
-    def stop(self, code: int, reason: str = "", *, status: int = 500, text: str = "internal error") -> bool:
+    def stop(
+        self, code: int, reason: str = "", *, status: int = 500, text: str = "internal error", more: bytes = b""
+    ) -> bool:
         """Ends what there is, for the server's own reasons: an open WebSocket by a close frame with this code, one that
-        waits to be accepted by a response with this status and text.
+        waits to be accepted by a response with this status and text, and `more` header lines.
 
         Returns:
             Whether there was something to be ended.
@@ -266,10 +268,10 @@ class WebSocket:
             # What the application is told, if it is told before the client has answered.
             self._frames.close_code, self._frames.close_reason = code, reason
         elif self.phase == CONNECTING:
-            self._refuse(error_status(status, text, self._fields))
+            self._refuse(error_status(status, text, self._fields, more))
         elif self.phase == RESPONDING:
             if self._response is not None:
-                self._out.append(error_status(status, text, self._fields))
+                self._out.append(error_status(status, text, self._fields, more))
             self.receive_eof()
         else:
             return False
