@@ -7,12 +7,14 @@ it go on until the test's own patience ends.
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import io
 import logging
 
 import pytest
 from http_corpus import CHUNKED, END, get, post
+from http_wire import Connection
 from raw_http import RawClient, Recorder, raw_client, server_of, serving_http
 from serving import in_time
 
@@ -544,6 +546,71 @@ def test_pipelined_requests_unread(cy, run):
                 answer = await client.answer()
                 assert answer.body[:8] == b"%08d" % expected
             assert await sending
+
+    run(main())
+
+
+# ---- applications and event loops ------------------------------------------------------------------------------------
+
+
+def test_who_streams_without_end_gives_way(cy, run):
+    """An application that never waits, to a client that keeps up, does not keep the event loop to itself."""
+    application = Streaming(size=10, times=10_000)
+
+    async def main():
+        connection = Connection(cy, application)
+        connection.feed(get())
+        turns = 0
+        while application.sent < 100_000:
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns > 20
+        await connection.end()
+
+    run(main())
+
+
+def test_a_connection_that_breaks_while_it_is_refused(cy, run):
+    """A reset that the event loop tells of by an error of write_eof() leaves no instance behind."""
+
+    async def fails(scope, receive, send):
+        raise RuntimeError("as asked for")
+
+    async def main():
+        connection = Connection(cy, fails, application_exception=lambda exception, details: None)
+
+        def write_eof():
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+        connection.transport.write_eof = write_eof
+        assert (await connection.ask(get())).startswith(b"HTTP/1.1 500 ")
+        assert connection.transport.aborted
+        assert not connection.server.application_instances
+        await connection.end()
+
+    run(main())
+
+
+def test_what_breaks_during_an_answer_is_not_written_to(cy, run):
+    """Once its transport is closing, an application that streams is told, rather than heard for nothing."""
+    written = []
+
+    async def main():
+        application = Streaming(size=10, times=1000)
+        connection = Connection(cy, application, application_exception=lambda exception, details: None)
+        write = connection.transport.write
+
+        def breaks(data):
+            write(data)
+            written.append(data)
+            if len(written) == 3:
+                connection.transport.close()
+                asyncio.get_running_loop().call_soon(connection.lose)
+
+        connection.transport.write = breaks
+        await connection.ask(get())
+        assert len(written) == 3 and not application.running
+        await connection.end()
 
     run(main())
 

@@ -115,7 +115,11 @@ class RequestLife(Life):
     def ended(self, instance: Any) -> None:
         scope = instance.scope
         if type(scope) is Scope:
-            scope.connection.application_ended(instance)
+            try:
+                scope.connection.application_ended(instance)
+            except Exception:
+                # Whatever is wrong with the connection, the instance must leave the table.
+                logger.exception("the end of a request could not be seen to")
         table = instance._table
         if table is not None and instance._server.plain:
             table.remove(instance)

@@ -26,6 +26,10 @@ FILE_PART = 262_144
 #: Statuses whose responses have no body (RFC 9112 section 6.3).
 BODILESS = (204, 304)
 
+#: Bytes that an application streams in one go, each message counted as some, before others have their turn.
+BREATH = 1_048_576
+MESSAGE = 4096
+
 #: How an instance's run ended.
 RETURNED, CANCELLED = 1, 3
 
@@ -50,6 +54,7 @@ class Exchange:
         "_parts",
         "_trailers",
         "_trailing",
+        "_unbroken",
         "_waiting_bytes",
         "bodiless",
         "disconnected",
@@ -63,6 +68,7 @@ class Exchange:
         "version",
     )
     protocol: HTTPProtocol | None
+    _unbroken: int
 
     def __init__(self, protocol: HTTPProtocol, version: str, bodiless: bool, keep_alive: bool) -> None:
         #: None when nothing more is to be sent.
@@ -190,6 +196,10 @@ class Exchange:
         protocol = self.protocol
         if protocol is None or protocol.paused:
             protocol = await self._writable()
+        elif self.phase == STREAMING and protocol.transport.is_closing():
+            # The connection broke just now; the next pass of the loop tells.
+            await asyncio.sleep(0)
+            protocol = await self._writable()
         kind = message["type"]
         phase = self.phase
         if kind == "http.response.body":
@@ -204,6 +214,11 @@ class Exchange:
                     self._begin(protocol, body, more)
             elif phase == STREAMING:
                 self._continue_body(protocol, body, more)
+                self._unbroken += len(body) + MESSAGE
+                if self._unbroken > BREATH:
+                    # A client that keeps up with an application that never waits must not keep the loop to itself.
+                    self._unbroken = 0
+                    await asyncio.sleep(0)
             else:
                 raise self._unexpected(kind)
         elif kind == "http.response.start" and phase <= STARTED:
@@ -276,6 +291,7 @@ class Exchange:
 
     def _begin(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
         """Writes the head, with the first part of the body."""
+        self._unbroken = 0
         lines, length, asked = self._fields
         status = self.status
         size = len(body)

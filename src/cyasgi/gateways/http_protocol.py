@@ -223,7 +223,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._buffer.clear()
         if self.transport.is_closing():
             return
-        if not self.transport.can_write_eof():
+        if self._eof or not self.transport.can_write_eof():
             self.close()
             return
         self.resume_reading()
