@@ -126,6 +126,32 @@ def test_messages_that_came_with_the_request_or_before_the_answer(cy, run):
     run(main())
 
 
+def test_much_before_the_answer(cy, run):
+    """Of what comes before the WebSocket is accepted some is read, however it comes; the rest waits with the client."""
+    message, count = text("x" * 1000), 5000
+
+    async def main():
+        release = asyncio.Event()
+
+        async def application(scope, receive, send):
+            await release.wait()
+            await echo(scope, receive, send)
+
+        server = server_of(cy, application)
+        async with serving(server) as address:
+            client = await Client(address).connect(rest=message * count)
+            [connection] = await sockets(server)
+            await in_time(lambda: connection._reading_paused)
+            assert connection.websocket.buffered < 1_000_000
+            release.set()
+            await client.reader.readuntil(b"\r\n\r\n")
+            for _ in range(count):
+                assert await client.receive() == (0x81, b"x" * 1000)
+            await client.finish()
+
+    run(main())
+
+
 def test_tls(cy, run):
     """Over TLS: the scheme is wss, messages large and small come back, and either side may close."""
     http = importlib.import_module(f"{cy.__name__}.gateways.http")

@@ -610,11 +610,12 @@ def test_compression_bomb_in_fragments():
     assert (found, answers) == ([], [closed(1009)])
 
 
-def test_violation_in_the_closing_handshake():
+@pytest.mark.parametrize("data", [text("x", mask=b""), frame(CLOSE, b"\3"), frame(CLOSE, b"\3\xe8\xff"), close(1005)])
+def test_violation_in_the_closing_handshake(data):
     """It ends the wait for the client's close frame; no second one is sent."""
     socket = opened()
     socket.send({"type": "websocket.close"})
-    assert feed(socket, text("x", mask=b"")) == ([], [])
+    assert feed(socket, data) == ([], [])
     assert socket.ended
     assert socket.disconnect()["code"] == 1006
 

@@ -15,7 +15,7 @@ from struct import pack
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
@@ -37,7 +37,7 @@ PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
 #: With permessage-deflate the first frame of a message may have RSV1 set (RFC 7692 section 6).
 DEFLATE_FIRST = PLAIN_FIRST | {0x41, 0x42, 0xC1, 0xC2}
 
-WHOLE_TEXT, WHOLE_BINARY, WHOLE_PING, PONG = 0x81, 0x82, 0x89, 0x8A
+WHOLE_TEXT, WHOLE_BINARY, CLOSE, WHOLE_PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: Whole messages, compressed ones too. Their payload is text where the last bit is set.
 WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY, 0xC1, 0xC2})
 COMPRESSED = 0x40
@@ -74,6 +74,7 @@ class Frames:
         "_protocol",
         "_room",
         "_start",
+        "clean",
         "close_code",
         "close_reason",
         "ended",
@@ -105,6 +106,8 @@ class Frames:
         #: OPEN; CLOSING once we have sent a close frame; CLOSED when nothing that comes matters any more.
         self.state = OPEN
         self.ended = False
+        #: Whether close frames went both ways.
+        self.clean = False
         #: Whether `data_to_send` has something to give.
         self.pending = False
         #: True if `next_message` gave None although there may be another message: to let others have their turn.
@@ -117,8 +120,6 @@ class Frames:
 
     def receive_data(self, data: bytes) -> None:
         """Takes in what came."""
-        if self.state == CLOSED:
-            return
         if self._start == len(self._buffer):
             self._buffer = data
             self._start = 0
@@ -164,13 +165,17 @@ class Frames:
                 self._buffer, self._start = b"", 0
             else:
                 self._start = end
-            if self.state != OPEN and not first & 8:
-                continue
-            if first in WHOLE and self._parts is None:
+            if first in WHOLE and self._parts is None and self.state == OPEN:
                 data = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
                 return data if first == WHOLE_BINARY else self._decode(first, data)
             if first == WHOLE_PING:
                 self._answer(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
+                continue
+            if self.state != OPEN:
+                # Data frames are dropped unseen, those of a message that has begun among them.
+                if first == CLOSE:
+                    self._answered(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
+                    return None
                 continue
             message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
             if message is not None:
@@ -227,6 +232,7 @@ class Frames:
         if protocol.parser_exc is not None:
             self._failed()
         elif protocol.close_rcvd is not None:
+            self.clean = True
             self._end(protocol.close_rcvd.code, protocol.close_rcvd.reason)
         return message
 
@@ -281,6 +287,16 @@ class Frames:
         self._protocol.fail(code, reason)
         self._failed()
 
+    def _answered(self, payload: bytes) -> None:
+        """The client has answered our close frame."""
+        try:
+            answer = Close.parse(payload)
+        except (ProtocolError, UnicodeDecodeError):
+            self._end(1006, "")
+        else:
+            self.clean = True
+            self._end(answer.code, answer.reason)
+
     def _failed(self) -> None:
         sent = self._protocol.close_sent
         if self.state == OPEN and sent is not None:
@@ -332,8 +348,7 @@ class Frames:
         self.pending = True
         self._protocol.send_close(code, reason)
         self.state = CLOSING
-        # Data frames are dropped unseen from now on, those of a message that has begun among them.
-        self._protocol.current_size = self._parts = self._decoder = None
+        self._parts = self._decoder = None
 
     def hold_pongs(self) -> None:
         """From now on only the latest ping is remembered: the client does not take what we send (section 5.5.3)."""
@@ -351,11 +366,6 @@ class Frames:
         else:
             self.pending = True
             self._pongs.append(bytes((PONG, len(ping))) + ping)
-
-    @property
-    def clean(self) -> bool:
-        """Whether close frames went both ways."""
-        return self._protocol.close_rcvd is not None and self._protocol.close_sent is not None
 
     def data_to_send(self) -> bytes:
         """What pings, pongs and close frames there are to be sent."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from websockets.datastructures import Headers as RequestHeaders
-from websockets.exceptions import InvalidHandshake
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.headers import parse_subprotocol
@@ -90,12 +89,8 @@ class Handshake:
         if response.status_code != 101:
             self.refusal = _invalid(response.status_code, protocol.handshake_exc, fields)
             return
-        try:
-            for value in request.get_all("Sec-WebSocket-Protocol"):
-                self.subprotocols += parse_subprotocol(value)
-        except InvalidHandshake as error:
-            self.refusal = _invalid(400, error, fields)
-            return
+        for value in request.get_all("Sec-WebSocket-Protocol"):
+            self.subprotocols += parse_subprotocol(value)
         self.extensions = protocol.extensions
         for name in ("Upgrade", "Connection", "Sec-WebSocket-Accept", "Sec-WebSocket-Extensions"):
             if name in response.headers:
