@@ -206,6 +206,9 @@ class HTTPProtocol(asyncio.Protocol):
             if begun:
                 self.abort()
                 return
+        else:
+            # Not the request before this one, for the log.
+            self.parser.method = ""
         if self.server.log is not None:
             self._log(status, len(text) + 1)
         self.transport.write(error_response(status, text, self.server.common_fields, fields))
@@ -240,8 +243,11 @@ class HTTPProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.exchange is None and self.body is None and not self._buffer and not self.last and not self.paused:
             end = data.find(END) + 4
-            if end == len(data) and end > 3 and data[0] > 32:
-                self._begin(data)
+            if end > 3 and data[0] > 32:
+                if end == len(data):
+                    self._begin(data)
+                else:
+                    self._begin(data[:end], data[end:])
                 return
         self._read(data)
 
@@ -298,8 +304,8 @@ class HTTPProtocol(asyncio.Protocol):
         self.server.refused_request(error)
         self.answer(error.status, str(error))
 
-    def _begin(self, head: bytes) -> None:
-        """Begins a request; what came behind its head is in the buffer."""
+    def _begin(self, head: bytes, rest: bytes = b"") -> None:
+        """Begins a request; what came behind its head is in the buffer, or `rest`."""
         parser = self.parser
         server = self.server
         if server.log is not None:
@@ -323,6 +329,8 @@ class HTTPProtocol(asyncio.Protocol):
         scope["extensions"] = self._extensions.copy()
         if server.state is not None:
             scope["state"] = server.state.copy()
+        if rest and self.body is None:
+            self._buffer += rest
         if parser.upgrade and self._upgrade(scope):
             return
         if server.websockets_only:
@@ -358,11 +366,11 @@ class HTTPProtocol(asyncio.Protocol):
             self._due_request = server.deadlines.now + self._request_timeout
             self._rearm()
         if self.body is not None:
-            self._begin_body(exchange)
+            self._begin_body(exchange, rest)
         elif len(self._buffer) >= PIPELINED:
             self.pause_reading()
 
-    def _begin_body(self, exchange: Exchange) -> None:
+    def _begin_body(self, exchange: Exchange, rest: bytes) -> None:
         server = self.server
         self._due_body = server.deadlines.now + server.body_timeout
         self._rearm()
@@ -370,6 +378,7 @@ class HTTPProtocol(asyncio.Protocol):
         if self._buffer:
             rest = bytes(self._buffer)
             self._buffer.clear()
+        if rest:
             self._read_body(rest)
         elif self.parser.expects_continue:
             exchange.expect_continue()
@@ -457,7 +466,14 @@ class HTTPProtocol(asyncio.Protocol):
             else:
                 self._linger()
         elif self.body is None:
-            self._idle()
+            if self._buffer or self.paused or self._eof or self._reading_paused:
+                self._idle()
+            else:
+                # As _idle() does, for one call less.
+                deadline = self.deadline
+                deadline.due = due = self.server.deadlines.now + self._keep_alive
+                if due < deadline.listed:
+                    deadline.relist()
         elif isinstance(self.body, LengthBody) and self.body.remaining > DISCARDED:
             self._linger()
         else:

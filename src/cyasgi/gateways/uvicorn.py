@@ -109,8 +109,8 @@ class Protocol(HTTPProtocol):
         """Called by uvicorn when it stops."""
         self.begin_shutdown()
 
-    def _begin(self, head: bytes) -> None:
-        super()._begin(head)
+    def _begin(self, head: bytes, rest: bytes = b"") -> None:
+        super()._begin(head, rest)
         exchange = self.exchange
         if exchange is not None and exchange.instance is not None:
             # uvicorn waits for its tasks when it stops, and cancels those that are late.
