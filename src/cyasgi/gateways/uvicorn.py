@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from typing import Any, ClassVar
 
 from ..wire.http import HTTPError, Scope
@@ -93,16 +92,16 @@ class Protocol(HTTPProtocol):
 
     #: What the connections of a server share is an instance of it.
     server_class: ClassVar[type[Server]] = Server
-    _servers: ClassVar[weakref.WeakKeyDictionary[Any, Server]] = weakref.WeakKeyDictionary()
 
     def __init__(
         self, config: Any, server_state: Any, app_state: Any, _loop: asyncio.AbstractEventLoop | None = None
     ) -> None:
         if not config.loaded:
             config.load()
-        server = self._servers.get(server_state)
+        # Kept where all protocols of a server find it, and no longer than that.
+        server = vars(server_state).get("cyasgi")
         if server is None or server.config is not config:
-            server = self._servers[server_state] = self.server_class(config, server_state, app_state)
+            server = server_state.cyasgi = self.server_class(config, server_state, app_state)
         super().__init__(server)
 
     def shutdown(self) -> None:
