@@ -74,10 +74,13 @@ def main_run(arguments: list[str]) -> int:
             print(f"{question.name:19}{question.title}")
         return 0
     check_names(parser, chosen.names)
+    sides = tuple(chosen.sides.split(","))
+    if unknown := set(sides) - {*SIDES, FLOOR, *PEERS}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join((*SIDES, FLOOR, *PEERS))}")
     return run(
         [QUESTIONS[name] for name in chosen.names or QUESTIONS],
         chosen.mode or "usual",
-        available(tuple(chosen.sides.split(","))),
+        available(sides),
         available_loops(tuple(chosen.loops.split(","))),
         chosen.output,
         charts=not chosen.no_charts,
