@@ -14,6 +14,12 @@ from serving import in_time
 
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] (\d{3}) [\t\x20-\x7e\x80-\xff]*")
 HEADER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+#: Seconds that short deadlines are set to.
+SHORT = 0.2
+#: Every deadline that a server has, so that the one in question is the only short one.
+LONG = dict.fromkeys(
+    ("first_byte_timeout", "header_timeout", "keep_alive_timeout", "body_timeout", "request_timeout"), 60.0
+)
 #: No byte more than this is read of an answer that ought to be short.
 MOST = 1 << 20
 
@@ -275,3 +281,74 @@ async def serving_http(server):
     assert not server.application_instances
     assert not server.connections
     await in_time(lambda: asyncio.all_tasks() <= before)
+
+
+class Served:
+    """A well-behaved client that asks again and again while an attack goes on; each answer must be 200."""
+
+    def __init__(self, address, path=b"/other"):
+        self.address = address
+        self.path = path
+        self.count = 0
+
+    async def __aenter__(self):
+        self.client = await RawClient(self.address).connect()
+        await self.ask()
+        self.asking = asyncio.create_task(self.go_on())
+        return self
+
+    async def ask(self):
+        answer = await self.client.get(self.path)
+        assert answer is not None and answer.status == 200
+        self.count += 1
+
+    async def go_on(self):
+        while True:
+            await self.ask()
+            await asyncio.sleep(0.001)
+
+    async def __aexit__(self, kind, *_):
+        before = self.count
+        if kind is None:
+            await in_time(lambda: self.count > before or self.asking.done())
+        self.asking.cancel()
+        await asyncio.wait([self.asking])
+        self.client.close()
+        if kind is None:
+            assert self.asking.cancelled(), self.asking.exception()
+
+
+async def others(scope, receive, send):
+    """What the well-behaved client asks for."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+
+def beside(application):
+    """The application, and the one for well-behaved clients beside it."""
+
+    async def both(scope, receive, send):
+        await (others if scope["path"] == "/other" else application)(scope, receive, send)
+
+    return both
+
+
+class Streaming:
+    """An application that sends without end, or so many times; it counts what was taken, and how calls ended."""
+
+    def __init__(self, size=65_536, times=None):
+        self.chunk = b"a" * size
+        self.times = times
+        self.sent = 0
+        self.running = 0
+
+    async def __call__(self, scope, receive, send):
+        self.running += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for _ in range(self.times or 1_000_000_000):
+                await send({"type": "http.response.body", "body": self.chunk, "more_body": True})
+                self.sent += len(self.chunk)
+            await send({"type": "http.response.body"})
+        finally:
+            self.running -= 1
