@@ -329,12 +329,7 @@ class HTTPProtocol(asyncio.Protocol):
         scope["extensions"] = self._extensions.copy()
         if server.state is not None:
             scope["state"] = server.state.copy()
-        if rest and self.body is None:
-            self._buffer += rest
-        if parser.upgrade and self._upgrade(scope):
-            return
-        if server.websockets_only:
-            self.answer(426, "this server serves WebSockets alone", UPGRADE_REQUIRED)
+        if (parser.upgrade or server.websockets_only) and self._upgrade(scope, rest):
             return
         exchange = Exchange(self, parser.version, method == "HEAD", parser.keep_alive)
         scope.connection = exchange
@@ -367,6 +362,8 @@ class HTTPProtocol(asyncio.Protocol):
             self._rearm()
         if self.body is not None:
             self._begin_body(exchange, rest)
+        elif rest:
+            self._read(rest)
         elif len(self._buffer) >= PIPELINED:
             self.pause_reading()
 
@@ -594,16 +591,18 @@ class HTTPProtocol(asyncio.Protocol):
 
     # Upgrading
 
-    def _upgrade(self, scope: Scope) -> bool:
+    def _upgrade(self, scope: Scope, rest: bytes) -> bool:
         """Hands the connection over, if it is to become a WebSocket (RFC 6455 section 4.2.1)."""
         parser = self.parser
         make = self.server.websocket_protocol_class
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
-            return False
+            if self.server.websockets_only:
+                self.answer(426, "this server serves WebSockets alone", UPGRADE_REQUIRED)
+            return self.server.websockets_only
         found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
         if self._root_path:
             self.server.add_root_path(found)
-        server, transport, request, rest = self.server, self.transport, parser.request(), bytes(self._buffer)
+        server, transport, request, rest = self.server, self.transport, parser.request(), rest or bytes(self._buffer)
         self._hand_over()
         protocol = make(server, found, request, rest)
         transport.set_protocol(protocol)

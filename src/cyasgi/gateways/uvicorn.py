@@ -122,7 +122,7 @@ class Protocol(HTTPProtocol):
         self.server.server_state.total_requests += 1
         super().response_complete(exchange)
 
-    def _upgrade(self, scope: Scope) -> bool:
+    def _upgrade(self, scope: Scope, rest: bytes) -> bool:
         parser, server = self.parser, self.server
         make = server.config.ws_protocol_class
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
@@ -133,7 +133,7 @@ class Protocol(HTTPProtocol):
             *(b"%b: %b\r\n" % header for header in parser.headers),
             b"\r\n",
         ]
-        data = b"".join((*lines, self._buffer))
+        data = b"".join((*lines, rest or self._buffer))
         protocol = make(config=server.config, server_state=server.server_state, app_state=server.state)
         transport = self.transport
         self._hand_over()
