@@ -38,8 +38,13 @@ class Victim:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self.address = "127.0.0.1", int(self.process.stdout.readline())
-        asyncio.run(self.warm_up())
+        try:
+            self.address = "127.0.0.1", int(self.process.stdout.readline())
+            asyncio.run(self.warm_up())
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
 
     async def warm_up(self):
         client = await RawClient(self.address).connect()
