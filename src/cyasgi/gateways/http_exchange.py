@@ -33,6 +33,9 @@ MESSAGE = 4096
 #: How an instance's run ended.
 RETURNED, CANCELLED = 1, 3
 
+#: Messages of an application whose client has gone that go nowhere without an error, a turn of the loop for each.
+UNHEARD = 16
+
 #: Where a response stands.
 EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
 
@@ -55,8 +58,10 @@ class Exchange:
         "_trailers",
         "_trailing",
         "_unbroken",
+        "_unheard",
         "_waiting_bytes",
         "bodiless",
+        "broken_off",
         "disconnected",
         "instance",
         "keep_alive",
@@ -83,12 +88,15 @@ class Exchange:
         self.phase = EXPECTED
         #: The client has gone, or was answered by the server.
         self.disconnected = False
+        #: It was so before the body of the request was there as a whole.
+        self.broken_off = False
         #: Bytes of the body of the response.
         self.sent = 0
         self.status = 0
         self._parts: list[bytes] | None = None
         self._hooked = False
         self._continue = False
+        self._unheard = 0
 
     def __repr__(self) -> str:
         return f"<request {id(self):#x}>"
@@ -132,6 +140,7 @@ class Exchange:
         if self.disconnected:
             return
         self.disconnected = True
+        self.broken_off = self.protocol is not None and self.protocol.body is not None
         instance = self.instance
         if instance is None or instance.ended:
             return
@@ -186,12 +195,12 @@ class Exchange:
     # What the application sends
 
     async def send(self, message: Any) -> None:
-        """Takes a message of the application.
+        """Takes a message of the application. When the client has gone it does nothing (ASGI, "Error Handling").
 
         Raises:
             TypeError, ValueError: the message is none that a server takes; nothing of it was written.
             RuntimeError: it is not its turn.
-            ClientDisconnected: the client has gone.
+            ClientDisconnected: the client has gone, and the application goes on as if it had not.
         """
         protocol = self.protocol
         if protocol is None or protocol.paused:
@@ -200,6 +209,8 @@ class Exchange:
             # The connection broke just now; the next pass of the loop tells.
             await asyncio.sleep(0)
             protocol = await self._writable()
+        if protocol is None:
+            return
         kind = message["type"]
         phase = self.phase
         if kind == "http.response.body":
@@ -241,13 +252,20 @@ class Exchange:
         else:
             raise self._unexpected(kind)
 
-    async def _writable(self) -> HTTPProtocol:
+    async def _writable(self) -> HTTPProtocol | None:
+        """The connection when it takes more, or None when it has gone."""
         while True:
             protocol = self.protocol
             if protocol is None:
                 if self.phase == COMPLETE and not self.disconnected:
                     raise RuntimeError("nothing can be sent after the response was completed")
-                raise ClientDisconnected("the client has gone")
+                # Who finishes what was begun is let do so, with what comes after the response; who waits for the
+                # disconnect beside the response gets to act on it. What never stops is stopped.
+                self._unheard += 1
+                if self._unheard > UNHEARD:
+                    raise ClientDisconnected("the client has gone")
+                await asyncio.sleep(0)
+                return None
             if not protocol.paused:
                 return protocol
             await protocol.writable()
@@ -396,10 +414,14 @@ class Exchange:
                 self._fields = lines, size, asked
             data = b"" if self.bodiless else await loop.run_in_executor(None, file.read, FILE_PART)
             protocol = await self._writable()
+            if protocol is None:
+                return
             self._begin(protocol, data, not self.bodiless and len(data) < size)
             while self.phase == STREAMING:
                 data = await loop.run_in_executor(None, file.read, FILE_PART)
                 protocol = await self._writable()
+                if protocol is None:
+                    return
                 # A file that was cut meanwhile is as long as Content-Length says no more: that is an error.
                 self._continue_body(protocol, data, bool(data) and self._left > len(data))
 
@@ -420,11 +442,15 @@ class Exchange:
     def application_ended(self, instance: Any) -> None:
         """Called by the server, from within the last step of the application."""
         self.instance = None
+        # It has been told in the middle of its request, and may raise what it likes: Starlette does.
+        told = self.broken_off and not instance.qsize()
         instance._leftover()
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)
-        if self.disconnected and instance._error is not None and tells_of(instance._error, ClientDisconnected):
+        error = instance._error
+        if error is not None and self.disconnected and (told or tells_of(error, ClientDisconnected)):
+            logger.debug("the client of %r has gone, and the application raised %r", self, error)
             instance._error = None
 
     def _cut_short(self, protocol: HTTPProtocol, instance: Any) -> None:

@@ -149,7 +149,6 @@ class HTTPProtocol(asyncio.Protocol):
         self.last = True
         self.paused = False
         self.parser.close()
-        self.body = None
         self._buffer.clear()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -157,6 +156,7 @@ class HTTPProtocol(asyncio.Protocol):
             exchange.protocol = None
             if self.server.log is not None:
                 self._log(exchange.status or CLIENT_GONE, exchange.sent)
+        self.body = None
         self._wake()
 
     def eof_received(self) -> bool:
@@ -173,7 +173,11 @@ class HTTPProtocol(asyncio.Protocol):
         elif not self.paused:
             self._next_later()
         # With TLS there are no halves.
-        return self.body is None and self._template["scheme"] == "http"
+        if self.body is None and self._template["scheme"] == "http":
+            return True
+        # What is sent from now on goes nowhere, whether the connection is lost before that or after.
+        exchange.protocol = None
+        return False
 
     def begin_shutdown(self) -> None:
         """No further request is taken; a connection without one is closed."""

@@ -12,8 +12,12 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-#: The version of the ASGI HTTP and WebSocket specification that servers follow.
-SPEC_VERSION = "2.4"
+#: The version of the ASGI HTTP and WebSocket specification that servers follow towards requests. From 2.4 on the
+#: error of `send` is how an application learns that its client has gone, and Starlette no longer listens for
+#: ``http.disconnect`` beside a stream: one that has nothing to send would never end.
+SPEC_VERSION = "2.3"
+#: The same towards WebSockets, which applications listen to in any case.
+WEBSOCKET_SPEC_VERSION = "2.4"
 
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -44,6 +48,7 @@ def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
     """The ``websocket`` scope of a request whose ``http`` scope this is (ASGI, "WebSocket Connection Scope")."""
     found = Scope(scope)
     found["type"] = "websocket"
+    found["asgi"] = {**ASGI, "spec_version": WEBSOCKET_SPEC_VERSION}
     found["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
     found["subprotocols"] = subprotocols
     found["extensions"] = {"websocket.http.response": {}}
