@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -165,6 +166,15 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     yield run
     gc.collect()
     assert not complaints, complaints
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """What cyasgi logs as a warning or worse fails the test, unless the test puts it into the list that this is."""
+    expected: list[logging.LogRecord] = []
+    yield expected
+    found = [one for one in caplog.get_records("call") if one.name.startswith("cyasgi") and one.levelno > logging.INFO]
+    assert [one for one in found if one not in expected] == []
 
 
 async def passes(count: int = 1) -> None:

@@ -203,14 +203,10 @@ class Exchange:
             ClientDisconnected: the client has gone, and the application goes on as if it had not.
         """
         protocol = self.protocol
-        if protocol is None or protocol.paused:
+        if protocol is None or protocol.paused or (self.phase == STREAMING and protocol.transport.is_closing()):
             protocol = await self._writable()
-        elif self.phase == STREAMING and protocol.transport.is_closing():
-            # The connection broke just now; the next pass of the loop tells.
-            await asyncio.sleep(0)
-            protocol = await self._writable()
-        if protocol is None:
-            return
+            if protocol is None:
+                return
         kind = message["type"]
         phase = self.phase
         if kind == "http.response.body":
@@ -254,6 +250,9 @@ class Exchange:
 
     async def _writable(self) -> HTTPProtocol | None:
         """The connection when it takes more, or None when it has gone."""
+        if self.protocol is not None and self.protocol.transport.is_closing():
+            # The connection broke just now; the next pass of the loop tells.
+            await asyncio.sleep(0)
         while True:
             protocol = self.protocol
             if protocol is None:

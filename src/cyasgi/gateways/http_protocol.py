@@ -175,8 +175,9 @@ class HTTPProtocol(asyncio.Protocol):
         # With TLS there are no halves.
         if self.body is None and self._template["scheme"] == "http":
             return True
-        # What is sent from now on goes nowhere, whether the connection is lost before that or after.
-        exchange.protocol = None
+        if exchange is not None:
+            # What is sent from now on goes nowhere, whether the connection is lost before that or after.
+            exchange.protocol = None
         return False
 
     def begin_shutdown(self) -> None:

@@ -1,0 +1,147 @@
+"""The application that `test_apps_frameworks` describes, written with Django."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from types import SimpleNamespace
+
+import django
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import FileResponse, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.urls import path, re_path, reverse
+from django.views.static import serve
+
+if not settings.configured:
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        DATA_UPLOAD_MAX_MEMORY_SIZE=None,
+        LOGGING_CONFIG=None,
+        MIDDLEWARE=["django.middleware.http.ConditionalGetMiddleware", "django.middleware.common.CommonMiddleware"],
+        ROOT_URLCONF=__name__,
+        SECRET_KEY="none",
+    )
+    django.setup()
+
+#: Django has one set of settings and routes for a process: what the views note and send is changed with each test.
+the = SimpleNamespace(world=None)
+#: What runs in the background.
+tasks = set()
+
+
+async def page(request):
+    return HttpResponse(f"Grüße, {request.GET.get('name', 'Welt')}", content_type="text/plain; charset=utf-8")
+
+
+def in_thread(request):
+    return HttpResponse("from a thread", content_type="text/plain")
+
+
+async def rest_of_path(request, rest):
+    return HttpResponse(rest, content_type="text/plain; charset=utf-8")
+
+
+async def link(request):
+    return HttpResponse(reverse("page"), content_type="text/plain")
+
+
+async def stream(request):
+    async def parts(world):
+        try:
+            async for part in world.parts():
+                yield part
+        finally:
+            world.events.append("stream closed")
+
+    return StreamingHttpResponse(parts(the.world), content_type="text/plain")
+
+
+def raw(request):
+    digest, size = hashlib.sha256(), 0
+    while part := request.read(65_536):
+        digest.update(part)
+        size += len(part)
+    return JsonResponse({"size": size, "sha256": digest.hexdigest()})
+
+
+def form(request):
+    file = request.FILES["file"]
+    data = file.read()
+    return JsonResponse(
+        {
+            "name": file.name,
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "note": request.POST["note"],
+        }
+    )
+
+
+async def echo(request):
+    return HttpResponse(request.body, content_type=request.content_type)
+
+
+def file(request):
+    return FileResponse(the.world.file.open("rb"))
+
+
+def static(request, name):
+    return serve(request, name, document_root=the.world.file.parent)
+
+
+async def cookies(request):
+    response = JsonResponse(dict(request.COOKIES))
+    response.set_cookie("first", "1")
+    response.set_cookie("second", "2", httponly=True)
+    return response
+
+
+async def redirect(request):
+    return HttpResponseRedirect(reverse("page"))
+
+
+async def nothing(request):
+    return HttpResponse(status=204)
+
+
+async def headers(request):
+    return HttpResponse(headers={"x-echo": request.headers["x-echo"]})
+
+
+async def error(request):
+    raise ZeroDivisionError("an error of the application")
+
+
+async def background(request):
+    # Django has no such thing of its own; a task is what its users take.
+    task = asyncio.create_task(the.world.background())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return HttpResponse("later", content_type="text/plain")
+
+
+urlpatterns = [
+    path("page", page, name="page"),
+    path("thread", in_thread),
+    re_path("^path/(.*)$", rest_of_path),
+    path("link", link),
+    path("stream", stream),
+    path("raw", raw),
+    path("form", form),
+    path("echo", echo),
+    path("file", file),
+    path("static/<name>", static),
+    path("cookies", cookies),
+    path("redirect", redirect),
+    path("nothing", nothing),
+    path("headers", headers),
+    path("error", error),
+    path("background", background),
+]
+
+
+def build(world):
+    """The ASGI application. It notes in `world.events` what it goes through."""
+    the.world = world
+    return get_asgi_application()

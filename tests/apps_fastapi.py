@@ -1,0 +1,111 @@
+"""The application that `test_apps_frameworks` describes, written with FastAPI."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import BackgroundTasks, Cookie, FastAPI, File, Form, Header, Request, Response, UploadFile
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
+
+
+def build(world):
+    """The ASGI application. It notes in `world.events` what it goes through."""
+    app = FastAPI()
+
+    @app.get("/page", response_class=PlainTextResponse)
+    @app.head("/page", response_class=PlainTextResponse)
+    async def page(name: str = "Welt"):
+        return f"Grüße, {name}"
+
+    @app.get("/thread", response_class=PlainTextResponse)
+    def in_thread():
+        return "from a thread"
+
+    @app.get("/path/{rest:path}", response_class=PlainTextResponse)
+    async def path(rest: str):
+        return rest
+
+    @app.get("/link", response_class=PlainTextResponse)
+    async def link(request: Request):
+        return request.url_for("page").path
+
+    @app.get("/stream")
+    async def stream():
+        async def parts():
+            try:
+                async for part in world.parts():
+                    yield part
+            finally:
+                world.events.append("stream closed")
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    @app.post("/raw")
+    async def raw(request: Request):
+        digest, size = hashlib.sha256(), 0
+        try:
+            async for part in request.stream():
+                digest.update(part)
+                size += len(part)
+                world.events.append("part")
+        except ClientDisconnect:
+            world.events.append("upload broken off")
+            raise
+        return {"size": size, "sha256": digest.hexdigest()}
+
+    @app.post("/form")
+    async def form(file: Annotated[UploadFile, File()], note: Annotated[str, Form()]):
+        data = await file.read()
+        return {
+            "name": file.filename,
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "note": note,
+        }
+
+    @app.post("/echo")
+    async def echo(request: Request):
+        return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
+
+    @app.get("/file")
+    async def file():
+        return FileResponse(world.file)
+
+    app.mount("/static", StaticFiles(directory=world.file.parent))
+
+    @app.get("/cookies")
+    async def cookies(
+        response: Response,
+        first: Annotated[str | None, Cookie()] = None,
+        second: Annotated[str | None, Cookie()] = None,
+    ):
+        response.set_cookie("first", "1")
+        response.set_cookie("second", "2", httponly=True)
+        return {name: value for name, value in (("first", first), ("second", second)) if value is not None}
+
+    @app.get("/redirect")
+    async def redirect(request: Request):
+        return RedirectResponse(request.url_for("page"))
+
+    @app.get("/nothing", status_code=204)
+    async def nothing():
+        return None
+
+    @app.get("/headers", response_class=PlainTextResponse)
+    async def headers(response: Response, x_echo: Annotated[str, Header()]):
+        response.headers["x-echo"] = x_echo
+        return ""
+
+    @app.get("/error")
+    async def error():
+        raise ZeroDivisionError("an error of the application")
+
+    @app.get("/background", response_class=PlainTextResponse)
+    async def background(tasks: BackgroundTasks):
+        tasks.add_task(world.background)
+        return "later"
+
+    return app

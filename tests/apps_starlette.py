@@ -1,0 +1,117 @@
+"""The application that `test_apps_frameworks` describes, written with Starlette."""
+
+from __future__ import annotations
+
+import hashlib
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+
+def build(world):
+    """The ASGI application. It notes in `world.events` what it goes through."""
+
+    async def page(request):
+        return PlainTextResponse(f"Grüße, {request.query_params.get('name', 'Welt')}")
+
+    def in_thread(request):
+        return PlainTextResponse("from a thread")
+
+    async def path(request):
+        return PlainTextResponse(request.path_params["rest"])
+
+    async def link(request):
+        return PlainTextResponse(request.url_for("page").path)
+
+    async def stream(request):
+        async def parts():
+            try:
+                async for part in world.parts():
+                    yield part
+            finally:
+                world.events.append("stream closed")
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    async def raw(request):
+        digest, size = hashlib.sha256(), 0
+        try:
+            async for part in request.stream():
+                digest.update(part)
+                size += len(part)
+                world.events.append("part")
+        except ClientDisconnect:
+            world.events.append("upload broken off")
+            raise
+        return JSONResponse({"size": size, "sha256": digest.hexdigest()})
+
+    async def form(request):
+        async with request.form() as form:
+            data = await form["file"].read()
+            return JSONResponse(
+                {
+                    "name": form["file"].filename,
+                    "size": len(data),
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "note": form["note"],
+                }
+            )
+
+    async def echo(request):
+        return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
+
+    async def file(request):
+        return FileResponse(world.file)
+
+    async def cookies(request):
+        response = JSONResponse(dict(request.cookies))
+        response.set_cookie("first", "1")
+        response.set_cookie("second", "2", httponly=True)
+        return response
+
+    async def redirect(request):
+        return RedirectResponse(request.url_for("page"))
+
+    async def nothing(request):
+        return Response(status_code=204)
+
+    async def headers(request):
+        return PlainTextResponse("", headers={"x-echo": request.headers["x-echo"]})
+
+    async def error(request):
+        raise ZeroDivisionError("an error of the application")
+
+    async def background(request):
+        return PlainTextResponse("later", background=BackgroundTask(world.background))
+
+    return Starlette(
+        routes=[
+            Route("/page", page),
+            Route("/thread", in_thread),
+            Route("/path/{rest:path}", path),
+            Route("/link", link),
+            Route("/stream", stream),
+            Route("/raw", raw, methods=["POST"]),
+            Route("/form", form, methods=["POST"]),
+            Route("/echo", echo, methods=["POST"]),
+            Route("/file", file),
+            Mount("/static", StaticFiles(directory=world.file.parent)),
+            Route("/cookies", cookies),
+            Route("/redirect", redirect),
+            Route("/nothing", nothing),
+            Route("/headers", headers),
+            Route("/error", error),
+            Route("/background", background),
+        ]
+    )
