@@ -47,6 +47,13 @@ async def for_ever(server):
     await asyncio.get_running_loop().create_future()
 
 
+async def end_all(tasks):
+    """Ends these: a server that is dropped with work in hand leaves it to the garbage collector, which complains."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def recording(cls, kind):
     """A server whose overrides, of either kind, note each call and leave the work to the class above."""
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import passes
 from recording import EVERY_PASS, echo, recording, served
-from serving import in_time, reader
+from serving import end_all, in_time, reader
 
 # ---- the limit ---------------------------------------------------------------------------------------------------
 
@@ -283,6 +283,7 @@ async def looks_for_evictions(base, many, *, plain):
         server.get_or_create_application_instance(many + number, {})
     looks = counted.count - before
     assert sum(number in server.application_instances for number in range(many)) <= many - 20
+    await end_all([details["future"] for details in server.application_instances.values()])
     return looks
 
 
@@ -393,12 +394,19 @@ async def ask_for_oneself(base):
 
     server = recording(base)(application)
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(eager_task_factory)
+    tasks = []
+
+    def factory(*arguments, **options):
+        tasks.append(eager_task_factory(*arguments, **options))
+        return tasks[-1]
+
+    loop.set_task_factory(factory)
     try:
         server.get_or_create_application_instance("a", 0)
         await passes(3)
     finally:
         loop.set_task_factory(None)
+    await end_all(tasks)
     return started
 
 

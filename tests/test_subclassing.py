@@ -70,9 +70,12 @@ def test_class_attributes_in_a_body(cy, run):
     class Second(Server):
         max_queue_size = 1
 
+    servers = []
+
     async def main():
         for cls, size in ((Server, 2), (Second, 1)):
-            server = cls(reader)
+            # Kept until the loop has ended their applications.
+            servers.append(server := cls(reader))
             assert (server.idle_timeout, server.shutdown_timeout, server.max_queue_size) == (5, 0.5, size)
             assert cls.max_queue_size == size
             details = server.get_or_create_application_instance("a", {})
