@@ -16,6 +16,7 @@ from .. import __version__, backend
 from ..balancing import LoadBalancer
 from ..gateways.lifespan import Lifespan, LifespanError
 from ..supervisor import Supervisor
+from .allocator import keep_freed_memory
 from .errors import MISUSED, CommandError
 from .loading import load_application, their_part
 from .servers import Options, make_servers
@@ -34,6 +35,7 @@ def serve(options: Options) -> int:
         CommandError: it could not start or not go on.
     """
     configure_logging(options)
+    keep_freed_memory()
     sys.path.insert(0, options.app_dir)
     application = _load(options)
     loop_factory, loop = _choose_loop(options.loop)
