@@ -252,6 +252,44 @@ def test_expect_continue(cy, run):
     case(cy, run, echo, test)
 
 
+def test_expect_continue_of_an_application_that_answers_while_it_reads(cy, run):
+    """The client is told before the response begins: it might wait for ever after that."""
+
+    async def application(scope, receive, send):
+        await send(start())
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send(part(message["body"], more))
+
+    async def test(connection):
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        sent = await connection.ask(head)
+        assert sent.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+        assert sent.endswith(b"transfer-encoding: chunked\r\n\r\n")
+        assert await connection.ask(b"hello") == b"5\r\nhello\r\n0\r\n\r\n"
+        assert (await connection.ask(GET)).startswith(b"HTTP/1.1 200 OK\r\n")
+
+    case(cy, run, application, test)
+
+
+def test_expect_continue_of_a_stream_that_reads_nothing(cy, run):
+    """Its client is not told to send what nobody asks for."""
+
+    async def application(scope, receive, send):
+        await send(start())
+        await send(part(b"hello", True))
+        await send(part())
+
+    async def test(connection):
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        assert (await connection.ask(head)).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert connection.transport.eof
+
+    case(cy, run, application, test)
+
+
 def test_expect_continue_that_nobody_asks_for(cy, run):
     """An application that answers at once wants no body; it may come or not: the connection ends."""
 

@@ -314,6 +314,9 @@ class Exchange:
         size = len(body)
         if status in BODILESS:
             self.bodiless = True
+        if self._continue and more:
+            # An application that answers while it reads has no response without the body: if it has asked, it is due.
+            self._taken()
         framing = self._framing(status, length, size, more)
         if asked & CLOSE or protocol.last or (protocol.body is not None and not protocol.can_discard(more)):
             self.keep_alive = False
@@ -360,6 +363,11 @@ class Exchange:
             return b"\r\ntransfer-encoding: chunked"
         self.keep_alive = False
         return b""
+
+    @property
+    def ends_by_closing(self) -> bool:
+        """Nothing but the end of the connection tells the client that it has all of the body."""
+        return self.phase == STREAMING and not self._chunked and self._left < 0 and not self.bodiless
 
     def _continue_body(self, protocol: HTTPProtocol, body: bytes, more: bool) -> None:
         size = len(body)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
+import socket
+import struct
+import sys
 from collections import deque
 from ssl import DER_cert_to_PEM_cert
 from typing import TYPE_CHECKING, Any
@@ -198,11 +202,13 @@ class HTTPProtocol(asyncio.Protocol):
         """Closes the connection at once: what was written is not complete, and must not seem so."""
         self.last = True
         self._lingering = True
+        if self.exchange is not None and self.exchange.ends_by_closing:
+            reset_on_close(self.transport)
         self.transport.abort()
 
     def answer(self, status: int, text: str, fields: bytes = b"") -> None:
         """Answers in the application's stead and closes; where a response has begun, the connection is cut."""
-        exchange, self.exchange = self.exchange, None
+        exchange = self.exchange
         self.last = True
         if exchange is not None:
             begun = exchange.phase >= STREAMING
@@ -210,6 +216,8 @@ class HTTPProtocol(asyncio.Protocol):
             exchange.protocol = None
             if begun:
                 self.abort()
+            self.exchange = None
+            if begun:
                 return
         else:
             # Not the request before this one, for the log.
@@ -621,6 +629,15 @@ class HTTPProtocol(asyncio.Protocol):
         self.parser.close()
         self._buffer.clear()
         self._lingering = True
+
+
+def reset_on_close(transport: Any) -> None:
+    """Has the system reset a TCP connection when it is closed, so that its end is no orderly one."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 def tls_extension(tls: Any) -> dict[str, Any]:
