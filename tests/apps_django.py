@@ -78,10 +78,6 @@ def form(request):
     )
 
 
-async def echo(request):
-    return HttpResponse(request.body, content_type=request.content_type)
-
-
 def file(request):
     return FileResponse(the.world.file.open("rb"))
 
@@ -129,7 +125,6 @@ urlpatterns = [
     path("stream", stream),
     path("raw", raw),
     path("form", form),
-    path("echo", echo),
     path("file", file),
     path("static/<name>", static),
     path("cookies", cookies),

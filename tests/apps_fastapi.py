@@ -66,10 +66,6 @@ def build(world):
             "note": note,
         }
 
-    @app.post("/echo")
-    async def echo(request: Request):
-        return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
-
     @app.get("/file")
     async def file():
         return FileResponse(world.file)

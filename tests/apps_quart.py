@@ -65,16 +65,6 @@ def build(world):
             "note": form["note"],
         }
 
-    @app.post("/echo")
-    async def echo():
-        body = request.body
-
-        async def parts():
-            async for part in body:
-                yield part
-
-        return parts(), {"content-type": request.content_type}
-
     @app.get("/file")
     async def file():
         return await send_file(world.file, conditional=True)

@@ -19,6 +19,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 
+class Echo:
+    """Plain ASGI within Starlette: sends the body back while it comes."""
+
+    async def __call__(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+
 def build(world):
     """The ASGI application. It notes in `world.events` what it goes through."""
 
@@ -68,9 +82,6 @@ def build(world):
                 }
             )
 
-    async def echo(request):
-        return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
-
     async def file(request):
         return FileResponse(world.file)
 
@@ -104,7 +115,7 @@ def build(world):
             Route("/stream", stream),
             Route("/raw", raw, methods=["POST"]),
             Route("/form", form, methods=["POST"]),
-            Route("/echo", echo, methods=["POST"]),
+            Route("/echo", Echo()),
             Route("/file", file),
             Mount("/static", StaticFiles(directory=world.file.parent)),
             Route("/cookies", cookies),

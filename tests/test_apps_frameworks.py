@@ -12,6 +12,7 @@ import httpx
 import pytest
 from serving import in_time
 from web import client, serving
+from world import World
 
 FRAMEWORKS = ("starlette", "fastapi", "quart", "django")
 #: Longer than any buffer on the way, so that it comes in many parts.
@@ -24,27 +25,6 @@ pytestmark = [
     # Django closes its copy of the body, unless a stream of its raises: then the collector does.
     pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning"),
 ]
-
-
-class World:
-    """What the application of a test knows of it, and what it notes."""
-
-    def __init__(self, file):
-        #: A file to be served, alone in its directory.
-        self.file = file
-        #: What the application went through.
-        self.events = []
-
-    async def parts(self):
-        """What it streams."""
-        yield b"one\n"
-        yield b"two\n"
-        yield b""
-        yield b"three\n"
-
-    async def background(self):
-        """What it does when the response is sent."""
-        self.events.append("background")
 
 
 @pytest.fixture(scope="module")
