@@ -1,15 +1,26 @@
-"""The application that `test_apps_frameworks` describes, written with Django."""
+"""The application that `test_apps_frameworks` describes, written with Django, and Channels for WebSockets."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from types import SimpleNamespace
 
 import django
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.sessions import CookieMiddleware
 from django.conf import settings
 from django.core.asgi import get_asgi_application
-from django.http import FileResponse, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.http import (
+    FileResponse,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+    QueryDict,
+    StreamingHttpResponse,
+)
 from django.urls import path, re_path, reverse
 from django.views.static import serve
 
@@ -136,7 +147,61 @@ urlpatterns = [
 ]
 
 
+class EchoSocket(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(text_data=text_data, bytes_data=bytes_data)
+
+    async def disconnect(self, code):
+        the.world.events.append(f"closed {code}")
+
+
+class Room(AsyncWebsocketConsumer):
+    async def connect(self):
+        chosen = "chat" if "chat" in self.scope["subprotocols"] else None
+        await self.accept(chosen, headers=[(b"x-room", b"open")])
+        user = QueryDict(self.scope["query_string"])["user"]
+        host = dict(self.scope["headers"])[b"host"].decode()
+        await self.send(
+            json.dumps(
+                {
+                    "room": self.scope["url_route"]["kwargs"]["room"],
+                    "user": user,
+                    "cookie": self.scope["cookies"]["session"],
+                    "url": f"{self.scope['scheme']}://{host}/ws/rooms/lobby",
+                }
+            )
+        )
+        await self.close(4001, "Schluß")
+
+
+class Refuse(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.close()
+
+
+class ErrorSocket(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        raise ZeroDivisionError("an error of the application")
+
+
+class Push(AsyncWebsocketConsumer):
+    async def connect(self):
+        await self.accept()
+        async for part in the.world.parts():
+            await self.send(bytes_data=part)
+        await self.close()
+
+
+sockets = [
+    path("ws/echo", EchoSocket.as_asgi()),
+    path("ws/rooms/<room>", Room.as_asgi()),
+    path("ws/refuse", Refuse.as_asgi()),
+    path("ws/error", ErrorSocket.as_asgi()),
+    path("ws/push", Push.as_asgi()),
+]
+
+
 def build(world):
     """The ASGI application. It notes in `world.events` what it goes through."""
     the.world = world
-    return get_asgi_application()
+    return ProtocolTypeRouter({"http": get_asgi_application(), "websocket": CookieMiddleware(URLRouter(sockets))})

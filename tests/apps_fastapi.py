@@ -5,7 +5,21 @@ from __future__ import annotations
 import hashlib
 from typing import Annotated
 
-from fastapi import BackgroundTasks, Cookie, FastAPI, File, Form, Header, Request, Response, UploadFile
+from fastapi import (
+    BackgroundTasks,
+    Cookie,
+    FastAPI,
+    File,
+    Form,
+    Header,
+    HTTPException,
+    Request,
+    Response,
+    UploadFile,
+    WebSocket,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
@@ -103,5 +117,49 @@ def build(world):
     async def background(tasks: BackgroundTasks):
         tasks.add_task(world.background)
         return "later"
+
+    @app.websocket("/ws/echo")
+    async def echo_socket(socket: WebSocket):
+        await socket.accept()
+        try:
+            while True:
+                message = await socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    raise WebSocketDisconnect(message["code"])
+                if message.get("text") is not None:
+                    await socket.send_text(message["text"])
+                else:
+                    await socket.send_bytes(message["bytes"])
+        except WebSocketDisconnect as error:
+            world.events.append(f"closed {error.code}")
+
+    @app.websocket("/ws/rooms/{room}")
+    async def room(socket: WebSocket, room: str, user: str, session: Annotated[str, Cookie()]):
+        chosen = "chat" if "chat" in socket.scope["subprotocols"] else None
+        await socket.accept(subprotocol=chosen, headers=[(b"x-room", b"open")])
+        link = str(socket.url_for("room", room="lobby"))
+        await socket.send_json({"room": room, "user": user, "cookie": session, "url": link})
+        await socket.close(4001, "Schluß")
+
+    @app.websocket("/ws/refuse")
+    async def refuse(socket: WebSocket):
+        raise WebSocketException(1008)
+
+    @app.websocket("/ws/deny")
+    async def deny(socket: WebSocket):
+        raise HTTPException(401, "not you", {"www-authenticate": "Basic"})
+
+    @app.websocket("/ws/error")
+    async def error_socket(socket: WebSocket):
+        await socket.accept()
+        await socket.receive_text()
+        raise ZeroDivisionError("an error of the application")
+
+    @app.websocket("/ws/push")
+    async def push(socket: WebSocket):
+        await socket.accept()
+        async for part in world.parts():
+            await socket.send_bytes(part)
+        await socket.close()
 
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
-from quart import Quart, Response, make_response, redirect as redirect_to, request, send_file, url_for
+from quart import Quart, Response, make_response, redirect as redirect_to, request, send_file, url_for, websocket
 
 
 def build(world):
@@ -96,6 +96,46 @@ def build(world):
     async def background():
         app.add_background_task(world.background)
         return "later"
+
+    @app.websocket("/ws/echo")
+    async def echo_socket():
+        try:
+            while True:
+                await websocket.send(await websocket.receive())
+        except asyncio.CancelledError:
+            world.events.append("closed")
+            raise
+
+    @app.websocket("/ws/rooms/<room>")
+    async def room(room):
+        chosen = "chat" if "chat" in websocket.requested_subprotocols else None
+        await websocket.accept(headers={"x-room": "open"}, subprotocol=chosen)
+        link = url_for("room", room="lobby", _external=True)
+        await websocket.send_json(
+            {"room": room, "user": websocket.args["user"], "cookie": websocket.cookies["session"], "url": link}
+        )
+        await websocket.close(4001, "Schluß")
+
+    @app.websocket("/ws/refuse")
+    async def refuse():
+        await websocket.close(1008)
+
+    @app.websocket("/ws/deny")
+    async def deny():
+        return Response("not you", 401, {"www-authenticate": "Basic"})
+
+    @app.websocket("/ws/error")
+    async def error_socket():
+        await websocket.accept()
+        await websocket.receive()
+        raise ZeroDivisionError("an error of the application")
+
+    @app.websocket("/ws/push")
+    async def push():
+        await websocket.accept()
+        async for part in world.parts():
+            await websocket.send(part)
+        await websocket.close(1000)
 
     app.config["MAX_CONTENT_LENGTH"] = None
     return app

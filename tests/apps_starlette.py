@@ -15,8 +15,9 @@ from starlette.responses import (
     Response,
     StreamingResponse,
 )
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocketDisconnect
 
 
 class Echo:
@@ -106,6 +107,51 @@ def build(world):
     async def background(request):
         return PlainTextResponse("later", background=BackgroundTask(world.background))
 
+    async def echo_socket(socket):
+        await socket.accept()
+        try:
+            while True:
+                message = await socket.receive()
+                if message["type"] == "websocket.disconnect":
+                    world.events.append(f"closed {message['code']}")
+                    return
+                if message.get("text") is not None:
+                    await socket.send_text(message["text"])
+                else:
+                    await socket.send_bytes(message["bytes"])
+        except WebSocketDisconnect:
+            world.events.append("gone")
+
+    async def room(socket):
+        chosen = "chat" if "chat" in socket.scope["subprotocols"] else None
+        await socket.accept(subprotocol=chosen, headers=[(b"x-room", b"open")])
+        await socket.send_json(
+            {
+                "room": socket.path_params["room"],
+                "user": socket.query_params["user"],
+                "cookie": socket.cookies["session"],
+                "url": str(socket.url_for("room", room="lobby")),
+            }
+        )
+        await socket.close(4001, "Schluß")
+
+    async def refuse(socket):
+        await socket.close()
+
+    async def deny(socket):
+        await socket.send_denial_response(PlainTextResponse("not you", 401, {"www-authenticate": "Basic"}))
+
+    async def error_socket(socket):
+        await socket.accept()
+        await socket.receive_text()
+        raise ZeroDivisionError("an error of the application")
+
+    async def push(socket):
+        await socket.accept()
+        async for part in world.parts():
+            await socket.send_bytes(part)
+        await socket.close()
+
     return Starlette(
         routes=[
             Route("/page", page),
@@ -124,5 +170,11 @@ def build(world):
             Route("/headers", headers),
             Route("/error", error),
             Route("/background", background),
+            WebSocketRoute("/ws/echo", echo_socket),
+            WebSocketRoute("/ws/rooms/{room}", room),
+            WebSocketRoute("/ws/refuse", refuse),
+            WebSocketRoute("/ws/deny", deny),
+            WebSocketRoute("/ws/error", error_socket),
+            WebSocketRoute("/ws/push", push),
         ]
     )
