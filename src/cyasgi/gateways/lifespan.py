@@ -103,7 +103,8 @@ class Lifespan:
             await as_single_callable(self._application)(scope, self._queue.get, self._send)
         except Exception as error:
             self._error = error
-            if self._started is not None and self._started.done():
+            # What it has told itself is told to whoever started it.
+            if self._started is not None and self._started.done() and self._failure is None:
                 logger.error("the application's lifespan raised %r", error, exc_info=error)
 
     async def _send(self, message: Any) -> None:
