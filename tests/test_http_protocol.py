@@ -327,6 +327,19 @@ def test_an_endless_body_that_nobody_reads(cy, run):
     case(cy, run, hello, test)
 
 
+@pytest.mark.parametrize("rest", [b"x\r\n", b"65\r\n" + bytes(101)])
+def test_a_fault_in_a_body_that_nobody_reads(cy, run, rest):
+    """The request was answered: it is not answered again, and the connection ends."""
+
+    async def test(connection):
+        assert await connection.ask(CHUNKED) == HELLO
+        assert await connection.ask(rest, GET) == b""
+        assert connection.transport.eof
+        assert connection.server.stats()["bad_requests"] == 1
+
+    case(cy, run, hello, test, max_body_size=100)
+
+
 @pytest.mark.parametrize("chunked", [True, False])
 def test_body_too_long(cy, run, chunked):
     """413, before the application runs where the length is known, and no more of it is passed on."""
@@ -732,6 +745,33 @@ def test_disconnect(cy, run, when):
     case(cy, run, application, test)
 
 
+@pytest.mark.parametrize("when", ["before", "while the rest is on its way"])
+def test_disconnect_behind_a_body_in_parts(cy, run, when):
+    """Parts that wait behind the first are received as well, and then the disconnect."""
+    received = []
+    gate = asyncio.Event()
+    connections = []
+
+    async def application(scope, receive, send):
+        await gate.wait()
+        while received[-1:] != ["http.disconnect"]:
+            received.append((await receive())["type"])
+            if when != "before" and len(received) == 1:
+                # As if the loop saw the end of the client in the pass in which the first part was taken.
+                connections[0].protocol.eof_received()
+
+    async def test(connection):
+        connections.append(connection)
+        await connection.ask(POST % 10 + b"he", b"llo", b"world")
+        if when == "before":
+            connection.lose()
+        gate.set()
+        await passes(20)
+        assert received == ["http.request", "http.request", "http.disconnect"]
+
+    case(cy, run, application, test)
+
+
 def test_half_closed(cy, run):
     """A client that closes its half gets its answer; the application may notice."""
     received = []
@@ -903,6 +943,37 @@ def test_the_application_s_time_is_not_the_client_s(cy, run):
         assert (await connection.ask(bytes(60_000))).endswith(bytes(200_000))
 
     case(cy, run, application, test)
+
+
+def test_the_deadline_of_a_body_after_a_pause(cy, run):
+    """That reading was paused, for this body or for what came before it, puts no end off."""
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        await gate.wait()
+        await hello(scope, receive, send)
+
+    async def discarded(connection):
+        await connection.ask(CHUNKED + b"20000\r\n" + bytes(100), bytes(70_000))
+        assert not connection.transport.reading
+        await connection.later(1000)
+        gate.set()
+        await passes(20)
+        assert connection.transport.reading
+        await connection.later(100)
+        assert connection.transport.aborted
+
+    case(cy, run, application, discarded)
+
+    async def pipelined(connection):
+        await connection.later(1000)
+        long = GET.replace(b"\r\n\r\n", b"\r\nX: " + bytes(b"x" * 30_000) + b"\r\n\r\n")
+        answered = await connection.ask(long * 4 + POST % 100)
+        assert answered.count(b"HTTP/1.1 200 ") == 4 and connection.transport.reading
+        await connection.later(100)
+        assert connection.take().startswith(b"HTTP/1.1 408 ")
+
+    case(cy, run, echo, pipelined, first_byte_timeout=2000)
 
 
 def test_request_timeout(cy, run):

@@ -148,7 +148,8 @@ class Exchange:
         if not whole:
             self._parts = None
             self._drop_part(instance)
-        if instance.full():
+        if whole or instance.full():
+            # Behind the rest of the body, even if the application has just made room for that.
             self._hook()
         else:
             instance.put_nowait({"type": "http.disconnect"})
@@ -162,10 +163,10 @@ class Exchange:
                 instance.put_nowait(message)
 
     def _hook(self) -> None:
-        protocol = self.protocol
-        if not self._hooked and protocol is not None:
+        if not self._hooked:
             self._hooked = True
-            when_room(self.instance, protocol.server.outside, self._taken)
+            # Whether or not the connection is still there: what came before its end is to be received.
+            when_room(self.instance, self.instance._server.outside, self._taken)
 
     def _taken(self) -> None:
         """The application has taken a message."""
@@ -314,7 +315,7 @@ class Exchange:
         size = len(body)
         if status in BODILESS:
             self.bodiless = True
-        if self._continue and more:
+        if self._continue and more and not self.instance.full():
             # An application that answers while it reads has no response without the body: if it has asked, it is due.
             self._taken()
         framing = self._framing(status, length, size, more)

@@ -381,10 +381,10 @@ class HTTPProtocol(asyncio.Protocol):
             self.pause_reading()
 
     def _begin_body(self, exchange: Exchange, rest: bytes) -> None:
-        server = self.server
-        self._due_body = server.deadlines.now + server.body_timeout
-        self._rearm()
+        # First, since it makes the deadline of a body that was paused an absolute one again.
         self.resume_reading()
+        self._due_body = self.server.deadlines.now + self.server.body_timeout
+        self._rearm()
         if self._buffer:
             rest = bytes(self._buffer)
             self._buffer.clear()
@@ -413,7 +413,12 @@ class HTTPProtocol(asyncio.Protocol):
             if self._limit_body is not None and self._received > self._limit_body:
                 raise HTTPError(413, f"the body is longer than {self._limit_body} bytes")
         except HTTPError as error:
-            self.refuse(error)
+            if self._discarding:
+                # The request was answered: another response would be taken for the next one's.
+                self.server.refused_request(error)
+                self._linger()
+            else:
+                self.refuse(error)
             return
         done = body.done
         if done:
@@ -489,8 +494,8 @@ class HTTPProtocol(asyncio.Protocol):
         else:
             self._discarding = True
             self._received = 0
-            self._due_body = self.server.deadlines.now + self.server.body_timeout
             self.resume_reading()
+            self._due_body = self.server.deadlines.now + self.server.body_timeout
             self._rearm()
 
     def _log(self, status: int, size: int) -> None:
