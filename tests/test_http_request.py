@@ -287,7 +287,8 @@ def test_the_same_parser_reads_on():
         b"GET /4 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"GET /5 HTTP/1.0\r\n\r\n",
         b"GET /6 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        b"GET /7 HTTP/1.1\r\nHost: y\r\n\r\n",
+        b"GET /7 HTTP/1.1\r\nHost: y\r\nProxy-Connection: close\r\n\r\n",
+        b"GET /8 HTTP/1.1\r\nHost: y\r\n\r\n",
     ]
     parser = HeadParser()
     for number, head in enumerate(requests, 1):

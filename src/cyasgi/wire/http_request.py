@@ -243,8 +243,8 @@ class HeadParser:
         if len(fields) != len(headers):
             self._check_repeated(headers)
         self._understand(fields)
-        if not self.keep_alive:
-            # httptools takes nothing after such a request.
+        if not self.keep_alive or b"proxy-connection" in fields:
+            # httptools takes nothing after such a request. It takes Proxy-Connection for Connection.
             self._parser = None
         if target[0] == 47 and b"#" not in target:
             self.path, _, self.query = target.partition(b"?")
