@@ -681,6 +681,20 @@ def test_a_slow_client_pauses_the_application(cy, run):
     case(cy, run, application, test)
 
 
+@pytest.mark.parametrize("size", [4096, 100_000])
+def test_an_interpreter_whose_writelines_never_pauses(cy, run, size, monkeypatch):
+    """There it is not used, so that a slow client pauses the application."""
+    exchange = importlib.import_module(f"{cy.__name__}.gateways.http_exchange")
+    monkeypatch.setattr(exchange, "WRITELINES_PAUSES", False)
+
+    async def test(connection):
+        connection.transport.writelines = None
+        chunk = b"%x\r\n%b\r\n" % (size, bytes(size))
+        assert (await connection.ask(GET)).endswith(b"\r\n\r\n" + chunk * 2 + b"0\r\n\r\n")
+
+    case(cy, run, sending(start(), part(bytes(size), True), part(bytes(size), True), part()), test)
+
+
 def test_the_next_request_waits_for_a_slow_client(cy, run):
     """Who asks and asks, and never reads, is answered once."""
 
@@ -855,6 +869,31 @@ def test_refuse_request_can_be_overridden(cy, run):
     run(main())
 
 
+def test_refuse_request_that_raises(cy, run, caplog):
+    """A fault in an override is answered, and leaves no connection that nobody sees to."""
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        if scope["path"] == "/wait":
+            await gate.wait()
+        await hello(scope, receive, send)
+
+    async def test(connection):
+        def fail(scope):
+            raise ZeroDivisionError
+
+        connection.server.refuse_request = fail
+        await connection.ask(GET.replace(b"/", b"/wait", 1))
+        second = connect_again(cy, connection)
+        assert (await second.ask(GET)).startswith(b"HTTP/1.1 500 ")
+        assert second.transport.eof
+        second.lose()
+        gate.set()
+        assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+    case(cy, run, application, test, max_applications=1)
+
+
 def test_max_connections(cy, run):
     """One more is told to come back later."""
 
@@ -1009,6 +1048,25 @@ def test_write_deadline(cy, run):
             connection.transport.unwritten -= 100_000
             await connection.later(61)
         assert not connection.transport.aborted
+        connection.transport.unwritten -= 100
+        await connection.later(61)
+        assert connection.transport.aborted
+
+    case(cy, run, hello, test)
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET"])
+def test_write_deadline_of_the_last_response(cy, run, behind):
+    """The same holds for what is still to be taken when the connection is to be closed, whatever came behind."""
+
+    async def test(connection):
+        connection.transport.unwritten = 10_000_000
+        await connection.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + behind)
+        assert connection.transport.eof if behind else connection.transport.closed
+        for _ in range(5):
+            connection.transport.unwritten -= 100_000
+            await connection.later(61)
+            assert not connection.transport.aborted
         connection.transport.unwritten -= 100
         await connection.later(61)
         assert connection.transport.aborted

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..wire.http_response import CLOSE, CONTINUE, LAST_CHUNK, OWN_DATE, OWN_SERVER, STATUS_LINES, chunk, encode_lines
@@ -19,6 +21,11 @@ logger = logging.getLogger(__name__)
 HIGH_WATER = 65_536
 #: A body that is as long is not copied behind its head.
 WRITTEN_APART = 65_536
+
+#: In 3.12.0 to 3.12.8 and 3.13.0 to 3.13.1 asyncio's `writelines` never pauses who writes (CVE-2024-12254).
+WRITELINES_PAUSES = (
+    sys.version_info < (3, 12) or (3, 12, 9) <= sys.version_info < (3, 13) or sys.version_info >= (3, 13, 2)
+)
 
 #: Bytes of a file that are read at a time.
 FILE_PART = 262_144
@@ -340,7 +347,7 @@ class Exchange:
         if len(body) < WRITTEN_APART:
             protocol.transport.write(head + body)
         else:
-            protocol.transport.writelines((head, body))
+            _write_parts(protocol.transport, (head, body))
         if not more:
             self._finish(protocol)
 
@@ -390,7 +397,7 @@ class Exchange:
                 write(data + LAST_CHUNK if not more and not self._trailers else data)
             else:
                 end = b"\r\n" if more or self._trailers else b"\r\n" + LAST_CHUNK
-                protocol.transport.writelines((b"%x\r\n" % size, body, end))
+                _write_parts(protocol.transport, (b"%x\r\n" % size, body, end))
         if not more:
             self._finish(protocol)
 
@@ -471,6 +478,13 @@ class Exchange:
             protocol.answer(503, "the request was cancelled")
         else:
             protocol.answer(500, "internal error")
+
+
+def _write_parts(transport: Any, parts: Iterable[bytes]) -> None:
+    if WRITELINES_PAUSES:
+        transport.writelines(parts)
+    else:
+        transport.write(b"".join(parts))
 
 
 def _as_bytes(body: Any) -> bytes:

@@ -104,7 +104,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._limit_body: int | None = None
         self._due_request = self._due_body = self._due_write = math.inf
         #: What the transport had to write when its client was last seen to fall behind, in bytes.
-        self._unwritten = 0
+        self._unwritten = 0.0
         #: When the request at work began, for the access log.
         self._began = 0.0
 
@@ -196,6 +196,7 @@ class HTTPProtocol(asyncio.Protocol):
         if not self.transport.is_closing():
             self.deadline.move(self.server.write_timeout)
             self._lingering = True
+            self._unwritten = self.transport.get_write_buffer_size()
             self.transport.close()
 
     def abort(self) -> None:
@@ -244,6 +245,8 @@ class HTTPProtocol(asyncio.Protocol):
             return
         self.resume_reading()
         self._due_write = math.inf
+        # A client that has more to take than that is given the time for it.
+        self._unwritten = math.inf
         self.deadline.move(LINGER)
         try:
             self.transport.write_eof()
@@ -350,11 +353,11 @@ class HTTPProtocol(asyncio.Protocol):
             server.add_root_path(scope)
         self.exchange = exchange
         limit = server.max_applications
-        if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
-            server.refused += 1
-            self.answer(503, "the server is busy", server.retry_after)
-            return
         try:
+            if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
+                server.refused += 1
+                self.answer(503, "the server is busy", server.retry_after)
+                return
             instance = exchange.instance = server.get_or_create_application_instance(exchange, scope)
             # With an eager task factory all may be over by now.
             if self.body is None and exchange.protocol is not None:
@@ -545,17 +548,19 @@ class HTTPProtocol(asyncio.Protocol):
     def _overdue(self) -> None:
         server = self.server
         now = server.deadlines.now
-        if self._due_write <= now and not self._lingering:
+        if self._lingering or self._due_write <= now:
             left = self.transport.get_write_buffer_size()
-            if self._unwritten - left >= server.min_rate * server.write_timeout:
+            if left and self._unwritten - left >= server.min_rate * server.write_timeout:
                 # One long message, which the client takes slowly.
                 self._unwritten = left
                 self._due_write = now + server.write_timeout
-                self._rearm()
+                if self._lingering:
+                    self.deadline.move(server.write_timeout)
+                else:
+                    self._rearm()
                 return
-            server.timeouts += 1
-            self.abort()
-        elif self._lingering:
+            if not self._lingering:
+                server.timeouts += 1
             self.abort()
         elif self.exchange is not None and self._due_request <= now:
             exchange = self.exchange

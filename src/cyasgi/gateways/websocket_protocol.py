@@ -149,11 +149,11 @@ class WebSocketProtocol(asyncio.Protocol):
     def _begin(self, scope: Scope) -> None:
         server, websocket = self.server, self.websocket
         limit = server.max_applications
-        if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
-            server.refused += 1
-            websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
-            return
         try:
+            if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
+                server.refused += 1
+                websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
+                return
             instance = server.get_or_create_application_instance(self, scope)
         except LimitExceeded as error:
             server.refused += 1
