@@ -158,8 +158,15 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
             return await asyncio.wait_for(coroutine, PATIENCE)
 
-        with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
-            return runner.run(bounded())
+        # What a test drops with work in hand is ended when the loop is, and not at the collector's moment before.
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            with asyncio.Runner(loop_factory=factory, debug=debug) as runner:
+                return runner.run(bounded())
+        finally:
+            if enabled:
+                gc.enable()
 
     run.loop_factory = factory  # type: ignore[attr-defined]
     run.complaints = complaints  # type: ignore[attr-defined]

@@ -113,6 +113,7 @@ def test_websocket_scope():
     scope = Scope(type="http", scheme="https", method="GET", path="/", extensions={"tls": 1, "x": 2}, state={})
     assert websocket_scope(scope, ["a"]) == {
         "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "scheme": "wss",
         "path": "/",
         "subprotocols": ["a"],
