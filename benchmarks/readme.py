@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -88,9 +89,10 @@ def table(questions: list[Question], answers: Answers) -> Iterator[str]:
 
 
 def rows(questions: Iterable[Question], sides: Iterable[str], answers: Answers) -> Iterator[str]:
-    """Each figure at the largest size at which the reference was measured too, else at the largest."""
+    """The first figure of each question at the largest size at which the reference was measured too, else at the
+    largest; the run's own table has all."""
     for question in questions:
-        for figure, described in question.figures.items():
+        for figure, described in itertools.islice(question.figures.items(), 1):
             size = _size(question, figure, answers)
             if size is None:
                 continue
