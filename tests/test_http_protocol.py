@@ -1119,3 +1119,14 @@ def test_access_log(cy, run):
         assert ' "-" 400 ' in second
 
     case(cy, run, hello, test)
+
+    async def cut(connection):
+        connection.server.log = log = importlib.import_module(f"{cy.__name__}.gateways.access_log").AccessLog(Stream())
+        del lines[:]
+        await connection.ask(GET)
+        await connection.later(2)
+        connection.lose()
+        log.flush()
+        assert [line.rpartition(" ")[0].partition('" ')[2] for line in lines] == ["200 1"]
+
+    case(cy, run, sending(start(), part(b"a", True), received=[]), cut, request_timeout=1)

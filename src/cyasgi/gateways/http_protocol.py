@@ -216,6 +216,7 @@ class HTTPProtocol(asyncio.Protocol):
             exchange.disconnect()
             exchange.protocol = None
             if begun:
+                self._log(exchange.status, exchange.sent)
                 self.abort()
             self.exchange = None
             if begun:
