@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.applications import ANSWER
-from benchmarks.http_load import FIGURES, SECONDS, hindrance, under_load
-from benchmarks.question import Bar, Probed
-from benchmarks.servers import CALLED, lacking
+from benchmarks.http_load import question, under_load
+from benchmarks.question import Bar
 from benchmarks.sides import FLOOR, PEERS, SIDES
 
 
@@ -16,18 +15,12 @@ def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
     return under_load(side, loop, application="answer", connections=size, seconds=seconds, expected=ANSWER)
 
 
-QUESTION = Probed(
+QUESTION = question(
     name="http",
     title="HTTP, kept connections, 13 bytes answered",
-    size_of="connections",
     sizes={"quick": (64,), "usual": (64,), "full": (1, 64, 512)},
     probe=probe,
-    figures=FIGURES,
-    arguments=SECONDS,
     sides=(*SIDES, FLOOR, *PEERS),
-    full_only=("hypercorn", "daphne"),
-    loops=("uvloop",),
-    called=CALLED,
     floor_is="a constant answer after httptools; minimal: a scope, a task and two sends for each request, in plain "
     "Python, nothing checked",
     bars=(
@@ -35,8 +28,6 @@ QUESTION = Probed(
         Bar("cython", "granian", most=0.75, figure="cpu", size=64),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
-    hindrance=hindrance,
-    lacking=lacking,
     note="One worker, without access log; uvicorn with httptools and without one too. Server and load generator (wrk) "
     "have a core each; CPU time is that of the whole server: its processes and threads. daphne has a loop of its own.",
 )

@@ -6,35 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.applications import POSTED
-from benchmarks.http_load import FIGURES, SECONDS, hindrance, under_load
-from benchmarks.question import Bar, Probed
-from benchmarks.servers import CALLED, lacking
-from benchmarks.sides import FLOOR, SIDES
+from benchmarks.http_load import question, under_load
+from benchmarks.question import Bar
 
 
 def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
     return under_load(side, loop, application="echo", connections=size, seconds=seconds, expected=POSTED, posted=POSTED)
 
 
-QUESTION = Probed(
+QUESTION = question(
     name="http_post",
     title="HTTP, 100 KiB posted and sent back",
-    size_of="connections",
-    sizes={"quick": (64,), "usual": (64,), "full": (64,)},
     probe=probe,
-    figures=FIGURES,
-    arguments=SECONDS,
-    sides=(*SIDES, FLOOR, "granian", "hypercorn", "daphne"),
-    full_only=("hypercorn", "daphne"),
-    loops=("uvloop",),
-    called=CALLED,
     floor_is="the parts of the body sent back by a bare protocol, parsed by httptools",
     bars=(
         Bar("cython", "reference", most=0.8, figure="cpu"),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
-    hindrance=hindrance,
-    lacking=lacking,
 )
 
 

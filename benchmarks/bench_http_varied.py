@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.applications import ANSWER
-from benchmarks.http_load import FIGURES, SECONDS, TARGETS, hindrance, under_load
-from benchmarks.question import Bar, Probed
-from benchmarks.servers import CALLED, lacking
+from benchmarks.http_load import TARGETS, question, under_load
+from benchmarks.question import Bar
 from benchmarks.sides import FLOOR, PEERS, SIDES
 
 
@@ -16,23 +15,14 @@ def probe(side: str, loop: str, size: int, seconds: int) -> Mapping[str, float]:
     return under_load(side, loop, application="answer", connections=size, seconds=seconds, expected=ANSWER, varied=True)
 
 
-QUESTION = Probed(
+QUESTION = question(
     name="http_varied",
     title="HTTP, kept connections, a browser's headers and varied targets, 13 bytes answered",
-    size_of="connections",
-    sizes={"quick": (64,), "usual": (64,), "full": (64,)},
     probe=probe,
-    figures=FIGURES,
-    arguments=SECONDS,
     sides=(*SIDES, FLOOR, *PEERS),
-    full_only=("hypercorn", "daphne"),
-    loops=("uvloop",),
-    called=CALLED,
     floor_is="a constant answer after httptools; minimal: a scope, a task and two sends for each request, in plain "
     "Python, nothing checked",
     bars=(Bar("pure", "reference", most=1.0, figure="cpu"),),
-    hindrance=hindrance,
-    lacking=lacking,
     note=f"{TARGETS:,} targets in turn; eleven headers, some 470 bytes. The rest as in `http`.",
 )
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import pinned
-from benchmarks.question import Figure
-from benchmarks.servers import Server, serving
+from benchmarks.question import Figure, Probed
+from benchmarks.servers import CALLED, Server, lacking, serving
+from benchmarks.sides import FLOOR, SIDES
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 #: Requests before the load: each answer is compared, and what warms up is warm.
@@ -49,6 +51,23 @@ def hindrance() -> str:
     if not sys.platform.startswith("linux"):
         return "CPU time is read from Linux's /proc"
     return "" if shutil.which("wrk") else "the load generator, wrk, is not installed"
+
+
+def question(**own: Any) -> Probed:
+    """A question that HTTP servers are asked: what all of these have in common, and what this one has of its own."""
+    common = {
+        "size_of": "connections",
+        "sizes": {"quick": (64,), "usual": (64,), "full": (64,)},
+        "figures": FIGURES,
+        "arguments": SECONDS,
+        "sides": (*SIDES, FLOOR, "granian", "hypercorn", "daphne"),
+        "full_only": ("hypercorn", "daphne"),
+        "loops": ("uvloop",),
+        "called": CALLED,
+        "hindrance": hindrance,
+        "lacking": lacking,
+    }
+    return Probed(**(common | own))
 
 
 def _check(server: Server, posted: bytes | None, expected: bytes) -> int:
