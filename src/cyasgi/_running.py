@@ -156,6 +156,8 @@ class Running:
             task: Any = getattr(entry, "_task", None)
             if task is not None:
                 task._log_destroy_pending = False
+        for task in self._spawned | self._intake:
+            task._log_destroy_pending = False
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
         """Awaits it for so long, or (`forced`) until a second request to stop."""
