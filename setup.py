@@ -1,4 +1,4 @@
-"""Builds the one Cython extension; all metadata stands in pyproject.toml.
+"""Builds the Cython extensions; all metadata stands in pyproject.toml.
 
 ``CYASGI_EXTENSION`` says what a missing compiler means:
 
@@ -22,7 +22,7 @@ def extensions() -> list:
         return []
     from Cython.Build import cythonize
 
-    modules = cythonize("src/cyasgi/_core.pyx")
+    modules = cythonize(["src/cyasgi/_core.pyx", "src/cyasgi/wire/_headers.pyx"])
     for module in modules:
         # cythonize() drops the flag when it is given to Extension.
         module.optional = wanted == "optional"

@@ -9,6 +9,7 @@ import logging
 import pytest
 from conftest import passes
 from http_wire import Connection, Recording, echo, hello, http, response
+from test_faults_table import eager_task_factory
 
 from cyasgi.gateways.http_exchange import UNHEARD
 
@@ -33,7 +34,7 @@ def sending(*messages, received=None):
     async def application(scope, receive, send):
         for message in messages:
             await send(message)
-        while received is not None:
+        while received is not None and {"type": "http.disconnect"} not in received:
             received.append(await receive())
 
     return application
@@ -265,10 +266,8 @@ def test_expect_continue_of_an_application_that_answers_while_it_reads(cy, run):
 
     async def test(connection):
         head = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
-        sent = await connection.ask(head)
-        assert sent.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
-        assert sent.endswith(b"transfer-encoding: chunked\r\n\r\n")
-        assert await connection.ask(b"hello") == b"5\r\nhello\r\n0\r\n\r\n"
+        assert await connection.ask(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert await connection.ask(b"hello") == answer(b"hello")
         assert (await connection.ask(GET)).startswith(b"HTTP/1.1 200 OK\r\n")
 
     case(cy, run, application, test)
@@ -759,29 +758,140 @@ def test_disconnect(cy, run, when):
     case(cy, run, application, test)
 
 
-@pytest.mark.parametrize("when", ["before", "while the rest is on its way"])
-def test_disconnect_behind_a_body_in_parts(cy, run, when):
+@pytest.mark.parametrize("end", ["lost", "half-closed"])
+def test_disconnect_behind_a_body_in_parts(cy, run, end):
     """Parts that wait behind the first are received as well, and then the disconnect."""
     received = []
     gate = asyncio.Event()
-    connections = []
 
     async def application(scope, receive, send):
-        await gate.wait()
         while received[-1:] != ["http.disconnect"]:
             received.append((await receive())["type"])
-            if when != "before" and len(received) == 1:
-                # As if the loop saw the end of the client in the pass in which the first part was taken.
-                connections[0].protocol.eof_received()
+            await gate.wait()
 
     async def test(connection):
-        connections.append(connection)
-        await connection.ask(POST % 10 + b"he", b"llo", b"world")
-        if when == "before":
+        await connection.ask(POST % 10 + b"he")
+        await connection.ask(b"llo", b"world")
+        if end == "lost":
             connection.lose()
+        else:
+            connection.protocol.eof_received()
         gate.set()
         await passes(20)
         assert received == ["http.request", "http.request", "http.disconnect"]
+
+    case(cy, run, application, test)
+
+
+def test_what_send_gives_is_as_good_as_a_coroutine(cy, run):
+    """Awaited later, in a task, with a timeout, beside others: a message is sent once, and in its turn."""
+
+    async def application(scope, receive, send):
+        await asyncio.create_task(send(start()))
+        await asyncio.wait_for(send(part(b"a", True)), 10)
+        later = send(part(b"b", True))
+        await asyncio.gather(later, send(part(b"c", True)))
+        assert await asyncio.ensure_future(send(part(b"d", True))) is None
+        given = send(part())
+        assert asyncio.iscoroutine(given)
+        assert await given is None
+
+    async def test(connection):
+        sent = await connection.ask(GET)
+        assert sent.endswith(b"\r\n\r\n" + b"".join(b"1\r\n%c\r\n" % letter for letter in b"abcd") + b"0\r\n\r\n")
+
+    case(cy, run, application, test)
+
+
+def test_disconnect_as_often_as_it_is_asked_for(cy, run):
+    """Who receives again after the disconnect is told again, whether the response is complete or the client gone."""
+    received = []
+
+    async def application(scope, receive, send):
+        if scope["path"] == "/":
+            await hello(scope, receive, send)
+        received.extend([(await receive())["type"] for _ in range(4)])
+
+    async def test(connection):
+        assert await connection.ask(GET) == HELLO
+        assert received == ["http.disconnect"] * 4
+        assert await connection.ask(GET.replace(b"/", b"/gone", 1)) == b""
+        connection.lose()
+        await passes(20)
+        assert received[4:] == ["http.request"] + ["http.disconnect"] * 3
+        assert not connection.server.application_instances
+
+    case(cy, run, application, test)
+
+
+def test_receiving_for_ever(cy, run):
+    """An application that never stops to receive, whatever it is told, does not keep the loop to itself."""
+    received = []
+
+    async def application(scope, receive, send):
+        await hello(scope, receive, send)
+        while True:
+            received.append((await receive())["type"])
+
+    async def test(connection):
+        assert await connection.ask(GET) == HELLO
+        await passes(100)
+        # From now on it is told once in a while.
+        assert received == ["http.disconnect"] * UNHEARD
+        assert await connection.ask(GET) == HELLO
+
+    case(cy, run, application, test)
+
+
+def test_disconnect_for_each_that_waits(cy, run):
+    """Two tasks of one application that wait for a message are both told."""
+    received = []
+
+    async def application(scope, receive, send):
+        async def listen():
+            received.append((await receive())["type"])
+
+        assert (await receive())["type"] == "http.request"
+        waiting = [asyncio.create_task(listen()) for _ in range(3)]
+        await passes(2)
+        await hello(scope, receive, send)
+        await asyncio.gather(*waiting)
+
+    async def test(connection):
+        assert await connection.ask(GET) == HELLO
+        assert received == ["http.disconnect"] * 3
+        assert not connection.server.application_instances
+
+    case(cy, run, application, test)
+
+
+@pytest.mark.parametrize("path", ["/body", "/plain", "/waits"])
+def test_eager_task_factory(cy, run, path):
+    """An application that makes its first step while its request is still being begun misses nothing."""
+    received = []
+
+    async def application(scope, receive, send):
+        if path != "/plain":
+            received.append(await receive())
+        if path == "/waits":
+            received.append(await receive())
+        await hello(scope, receive, send)
+        received.append(await receive())
+
+    async def test(connection):
+        asyncio.get_running_loop().set_task_factory(eager_task_factory)
+        try:
+            if path == "/waits":
+                await connection.ask(b"POST /waits HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+                assert await connection.ask(b"cd") == HELLO
+            else:
+                assert await connection.ask(GET) == HELLO
+        finally:
+            asyncio.get_running_loop().set_task_factory(None)
+        bodies = {"/body": [b""], "/plain": [], "/waits": [b"ab", b"cd"]}[path]
+        assert [message["body"] for message in received[:-1]] == bodies
+        assert received[-1] == {"type": "http.disconnect"}
+        assert not connection.server.application_instances
 
     case(cy, run, application, test)
 

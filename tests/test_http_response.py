@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cyasgi.wire._headers_py import CLOSE, KNOWN_NAMES, OWN_DATE, OWN_SERVER, known
 from cyasgi.wire.http import Scope, error_response, websocket_scope
-from cyasgi.wire.http_response import (
-    CLOSE,
-    KNOWN_NAMES,
-    OWN_DATE,
-    OWN_SERVER,
-    _known,
-    chunk,
-    encode_fields,
-)
+from cyasgi.wire.http_response import chunk, encode_fields
 
 
 def test_fields():
@@ -92,7 +85,7 @@ def test_names_are_remembered_within_a_bound():
     """An application that makes up names does not fill the memory."""
     for number in range(KNOWN_NAMES * 2):
         assert encode_fields([(b"x-%d" % number, b"y")])[0] == b"\r\nx-%d: y" % number
-    assert len(_known) <= KNOWN_NAMES
+    assert len(known) <= KNOWN_NAMES
 
 
 def test_chunk():

@@ -33,6 +33,7 @@ if TYPE_CHECKING or backend == "python":
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Sent as Sent,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )
@@ -43,6 +44,7 @@ else:
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Sent as Sent,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )

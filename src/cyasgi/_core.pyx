@@ -239,6 +239,34 @@ async def _awaited(awaitable):
     return await awaitable
 
 
+@cython.final
+cdef class Sent:
+    """Awaited: done at once. What a `send` gives that had nothing to wait for."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise StopIteration
+
+    def send(self, value):
+        raise StopIteration
+
+    def throw(self, kind, value=None, traceback=None):
+        raise _error_of(kind, value)
+
+    def close(self):
+        pass
+
+
+cdef PySendResult _send_sent(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    result[0] = _given(None)
+    return PYGEN_RETURN
+
+
 # Awaitables over the queue. `_step` gives True with `result` the outcome, or False with `result` the future to wait
 # for; it raises what the await is to raise.
 
@@ -344,6 +372,13 @@ cdef class Receive(Waiting):
             self._out = False
             self.result = instance._take()
             return True
+        if instance.pulls:
+            message = instance.scope.connection.next_message()
+            if message is not None:
+                self._future = None
+                self._out = False
+                self.result = message
+                return True
         self.result = self._future = instance._wait()
         return False
 
@@ -372,6 +407,13 @@ cdef class Get(Waiting):
             self.result = instance._take()
             self._instance = None
             return True
+        if instance.pulls:
+            message = instance.scope.connection.next_message()
+            if message is not None:
+                self._future = None
+                self._instance = None
+                self.result = message
+                return True
         self.result = self._future = instance._wait()
         return False
 
@@ -540,9 +582,12 @@ cdef class Run:
         cdef Receive receive = Receive.__new__(Receive)
         receive._instance = instance
         self._receive = receive
+        scope = instance.scope
         self._server = instance._server
-        self._scope = instance.scope
-        coroutine = instance._application(instance.scope, receive, self)
+        if instance.direct:
+            self._server = scope.connection
+        self._scope = scope
+        coroutine = instance._application(scope, receive, self)
         if not PyCoro_CheckExact(coroutine):
             coroutine = _awaited(coroutine)
         self._coroutine = coroutine
@@ -624,6 +669,8 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
 
 Coroutine.register(Run)
 Coroutine.register(Waiting)
+Coroutine.register(Sent)
+cyasgi_set_am_send(Sent, _send_sent)
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
 cyasgi_set_am_send(Get, _send_waiting)
@@ -734,7 +781,12 @@ cdef class ApplicationInstance(Entry):
     cdef readonly bint _begun
     cdef int _breathing
     cdef readonly bint _idle
-    cdef readonly int _outcome
+    cdef readonly short _outcome
+    #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
+    #: for nothing but to wait.
+    cdef readonly unsigned char pulls
+    #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
+    cdef readonly unsigned char direct
     cdef public bint _reported
     cdef public object _task
     cdef public object _loop
@@ -930,6 +982,10 @@ cdef class ApplicationInstance(Entry):
     cpdef bint empty(self):
         return self._count == 0
 
+    cpdef Py_ssize_t _waiting(self):
+        """How many wait for a message."""
+        return (self._getter is not None) + (0 if self._getters is None else len(self._getters))
+
     cpdef bint full(self):
         """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
         return 0 < self.maxsize <= self._count
@@ -954,6 +1010,13 @@ cdef class ApplicationInstance(Entry):
             self._fed()
         if self._getter is not None or self._getters is not None:
             self._wake_getter()
+
+    def _connect(self, bint direct):
+        """The server runs the application, for the connection of its scope: see `pulls` and `direct`."""
+        self.pulls = True
+        self.direct = direct
+        if self._state <= C_HELD:
+            self._fed()
 
     cdef _fed(self):
         self._state = C_AUTO

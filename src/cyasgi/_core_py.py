@@ -126,6 +126,30 @@ class Pass:
         yield
 
 
+class Sent:
+    """Awaited: done at once. What a `send` gives that had nothing to wait for."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return _NOTHING
+
+    def send(self, value: None) -> None:
+        raise StopIteration
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> None:
+        raise _error_of(kind, value)
+
+    def close(self) -> None:
+        pass
+
+
+#: An iterator that is exhausted: it has no state.
+_NOTHING: Iterator[None] = iter(())
+
+Coroutine.register(Sent)
+
+
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
 
@@ -223,7 +247,8 @@ class Run:
             return gate
         instance._begun = True
         self._receive = receive = Receive(instance)
-        server, scope, application = instance._server, instance.scope, instance._application
+        scope, application = instance.scope, instance._application
+        server = scope.connection if instance.direct else instance._server
         # A callable that raises leaves this frame in its traceback.
         del instance
         coroutine = application(scope, receive, lambda message: server.application_send(scope, message))
@@ -367,7 +392,9 @@ class ApplicationInstance(Entry):
         "_task",
         "_thread",
         "_unfinished",
+        "direct",
         "maxsize",
+        "pulls",
         "scope",
     )
 
@@ -396,6 +423,11 @@ class ApplicationInstance(Entry):
         self._holder: Holder | None = None
         self._predecessor: ApplicationInstance | None = None
         self._outcome = 0
+        #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or
+        #: None for nothing but to wait.
+        self.pulls = False
+        #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
+        self.direct = False
         self._error: BaseException | None = None
         self._reported = False
         self._placeholder: futures.Future[Any] | None = None
@@ -530,6 +562,10 @@ class ApplicationInstance(Entry):
     def empty(self) -> bool:
         return not self._items
 
+    def _waiting(self) -> int:
+        """How many wait for a message."""
+        return len(self._getters)
+
     def full(self) -> bool:
         """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
         return 0 < self.maxsize <= len(self._items)
@@ -555,6 +591,13 @@ class ApplicationInstance(Entry):
             self._fed()
         if self._getters:
             self._wake_getter()
+
+    def _connect(self, direct: bool) -> None:
+        """The server runs the application, for the connection of its scope: see `pulls` and `direct`."""
+        self.pulls = True
+        self.direct = direct
+        if self._state <= HELD:
+            self._fed()
 
     def _fed(self) -> None:
         self._state = AUTO
@@ -634,6 +677,10 @@ class ApplicationInstance(Entry):
 
     async def _get(self) -> Any:
         while not self._items:
+            if self.pulls:
+                message = self.scope.connection.next_message()
+                if message is not None:
+                    return message
             loop = self._loop
             getter = (asyncio.get_running_loop() if loop is None else loop).create_future()
             self._getters.append(getter)

@@ -247,7 +247,10 @@ class HTTPServer(StatelessServer):
         #: Whether no new connection is served.
         self.stopping = False
         #: Nobody has overridden what an instance that is deleted passes through.
-        self.plain = life._is_plain(self)
+        self.plain = True
+        #: Nor what the messages of applications pass through.
+        self.direct = True
+        self._look_for_overrides()
         #: A context that belongs to no application, for what is begun in the name of none.
         self.outside = outside()
         #: Header lines of every response, as of now: each with CRLF before it.
@@ -308,7 +311,7 @@ class HTTPServer(StatelessServer):
         """Starts the application, listens until it is cancelled, and sees the connections off."""
         self.bind()
         self.stopping = False
-        self.plain = self._cyasgi._is_plain(self)
+        self._look_for_overrides()
         self.outside = outside()
         if self.websocket_protocol_class is None:
             logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
@@ -392,6 +395,12 @@ class HTTPServer(StatelessServer):
                 if self.log is not None:
                     self.log.flush()
 
+    def _look_for_overrides(self) -> None:
+        self.plain = self._cyasgi._is_plain(self)
+        self.direct = (
+            type(self).application_send is HTTPServer.application_send and "application_send" not in self.__dict__
+        )
+
     # For the connections.
 
     def connection_opened(self, connection: Any) -> None:
@@ -416,9 +425,9 @@ class HTTPServer(StatelessServer):
             RuntimeError: it is not its turn.
             OSError: the client has gone.
         """
-        return scope.connection.send(message)
+        return scope.connection.application_send(scope, message)
 
-    def add_root_path(self, scope: Scope) -> None:
+    def add_root_path(self, scope: dict[str, Any]) -> None:
         scope["path"] = self.root_path + scope["path"]
         scope["raw_path"] = self.root_path.encode() + scope["raw_path"]
 

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from ..wire.http_response import CLOSE, CONTINUE, LAST_CHUNK, OWN_DATE, OWN_SERVER, STATUS_LINES, chunk, encode_lines
-from .feeding import when_room
+from .._backend import Pass, Sent
+from .._context import outside
+from ..wire._headers_py import CLOSE, OWN_DATE, OWN_SERVER
+from ..wire.headers import encode_lines
+from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk
 
 if TYPE_CHECKING:
     from .http_protocol import HTTPProtocol
@@ -40,8 +43,12 @@ MESSAGE = 4096
 #: How an instance's run ended.
 RETURNED, CANCELLED = 1, 3
 
-#: Messages of an application whose client has gone that go nowhere without an error, a turn of the loop for each.
+#: Messages of an application whose client has gone that go nowhere without an error, a turn of the loop for each; and
+#: those telling it so that it receives, a turn of the loop each, before it has to wait UNHEARD_DELAY seconds for each.
 UNHEARD = 16
+UNHEARD_DELAY = 1.0
+
+SENT: Any = Sent()
 
 #: Where a response stands.
 EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
@@ -55,18 +62,20 @@ class Exchange:
     """One request and its response; the id of its instance in the server's table."""
 
     __slots__ = (
+        "_asked",
         "_chunked",
         "_continue",
+        "_disconnects",
         "_fields",
-        "_hooked",
-        "_last",
         "_left",
         "_parts",
+        "_received",
         "_trailers",
         "_trailing",
         "_unbroken",
         "_unheard",
         "_waiting_bytes",
+        "_whole",
         "bodiless",
         "broken_off",
         "disconnected",
@@ -82,7 +91,7 @@ class Exchange:
     protocol: HTTPProtocol | None
     _unbroken: int
 
-    def __init__(self, protocol: HTTPProtocol, version: str, bodiless: bool, keep_alive: bool) -> None:
+    def __init__(self, protocol: HTTPProtocol, version: str, bodiless: bool, keep_alive: bool, whole: bool) -> None:
         #: None when nothing more is to be sent.
         self.protocol = protocol
         self.instance: Any = None
@@ -100,22 +109,80 @@ class Exchange:
         #: Bytes of the body of the response.
         self.sent = 0
         self.status = 0
+        #: Parts of the body of the request that wait for the application.
         self._parts: list[bytes] | None = None
-        self._hooked = False
+        #: Whether all of that body has come, and whether the application has received the end of it.
+        self._whole = whole
+        self._received = False
+        #: Whether the application waits, or has waited, for a part of it.
+        self._asked = False
         self._continue = False
-        self._unheard = 0
+        self._unheard = self._disconnects = 0
 
     def __repr__(self) -> str:
         return f"<request {id(self):#x}>"
 
+    def begin(self, instance: Any, direct: bool) -> None:
+        """The application runs, or is about to, as this instance; `direct`: what it sends need not pass the server."""
+        self.instance = instance
+        instance._connect(direct)
+        if instance.idle:
+            # With an eager task factory it may be waiting already.
+            message = self.next_message()
+            if message is not None:
+                instance.put_nowait(message)
+
     # What the application receives
+
+    def next_message(self) -> Any:
+        """Called where the application receives and nothing is queued for it; None: it has to wait."""
+        if self._parts is not None:
+            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._parts = None
+            self._received = self._whole
+            protocol = self.protocol
+            if protocol is not None and not self.disconnected:
+                protocol.resume_reading()
+            return {"type": "http.request", "body": data, "more_body": not self._whole}
+        if self._whole and not self._received:
+            self._received = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self.disconnected or self.phase == COMPLETE:
+            return self._end_of_messages()
+        self._asked = True
+        if self._continue:
+            self._continue_now()
+        return None
+
+    def _end_of_messages(self) -> Any:
+        if not self._disconnects:
+            self._disconnects = 1
+            return {"type": "http.disconnect"}
+        # As often as it is asked for; but who never stops asking must not keep the loop to itself.
+        delay = 0.0 if self._disconnects < UNHEARD else UNHEARD_DELAY
+        asyncio.get_running_loop().call_later(delay, self._tell_waiting, context=outside())
+        return None
+
+    def _tell_waiting(self) -> None:
+        """An application that waits for a message gets to know that none will come."""
+        instance = self.instance
+        if instance is None or not instance._waiting():
+            return
+        if not instance.full():
+            self._disconnects += 1
+            instance.put_nowait({"type": "http.disconnect"})
+        if instance._waiting():
+            # Child tasks of the application: each has its turn.
+            asyncio.get_running_loop().call_soon(self._tell_waiting, context=outside())
 
     def feed(self, data: bytes, more: bool) -> None:
         """A part of the body has come; while the one before it was not taken, parts are joined."""
         instance = self.instance
         if instance is None or self.phase == COMPLETE or self.disconnected:
             return
-        if self._parts is None and not instance.full():
+        self._whole = not more
+        if instance.idle:
+            self._received = self._whole
             instance.put_nowait({"type": "http.request", "body": data, "more_body": more})
             return
         if self._parts is None:
@@ -123,19 +190,19 @@ class Exchange:
             self._waiting_bytes = 0
         self._parts.append(data)
         self._waiting_bytes += len(data)
-        self._last = not more
         if self._waiting_bytes >= HIGH_WATER and self.protocol is not None:
             self.protocol.pause_reading()
-        self._hook()
 
     def expect_continue(self) -> None:
         """The client waits to be told to send the body: that is done when the application asks for it."""
         self._continue = True
-        self.instance.put_nowait({"type": "http.request", "body": b"", "more_body": True})
-        if self.instance.full():
-            self._hook()
-        else:
-            self._taken()
+        if self._asked:
+            self._continue_now()
+
+    def _continue_now(self) -> None:
+        self._continue = False
+        if self.protocol is not None and self.phase <= STARTED:
+            self.protocol.transport.write(CONTINUE)
 
     @property
     def waits_for_continue(self) -> bool:
@@ -151,59 +218,20 @@ class Exchange:
         instance = self.instance
         if instance is None or instance.ended:
             return
-        whole = self._parts is not None and self._last
-        if not whole:
+        if not self._whole:
             self._parts = None
-            self._drop_part(instance)
-        if whole or instance.full():
-            # Behind the rest of the body, even if the application has just made room for that.
-            self._hook()
-        else:
-            instance.put_nowait({"type": "http.disconnect"})
-
-    @staticmethod
-    def _drop_part(instance: Any) -> None:
-        """Takes back a message that is a part of a body with more to come."""
-        if instance.qsize() == 1:
-            message = instance.get_nowait()
-            if not message.get("more_body"):
-                instance.put_nowait(message)
-
-    def _hook(self) -> None:
-        if not self._hooked:
-            self._hooked = True
-            # Whether or not the connection is still there: what came before its end is to be received.
-            when_room(self.instance, self.instance._server.outside, self._taken)
-
-    def _taken(self) -> None:
-        """The application has taken a message."""
-        self._hooked = False
-        instance, protocol = self.instance, self.protocol
-        if instance is None or instance.ended or instance.full():
-            return
-        if self._parts is not None:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts = None
-            instance.put_nowait({"type": "http.request", "body": data, "more_body": not self._last})
-            if protocol is not None and not self.disconnected:
-                protocol.resume_reading()
-        elif self.disconnected or self.phase == COMPLETE:
-            instance.put_nowait({"type": "http.disconnect"})
-            return
-        elif self._continue:
-            self._continue = False
-            if protocol is not None and self.phase <= STARTED:
-                protocol.transport.write(CONTINUE)
-            return
-        if self.disconnected and instance.full():
-            self._hook()
-        elif self.disconnected:
-            instance.put_nowait({"type": "http.disconnect"})
+            if instance.qsize():
+                # A part with more to come, which was not taken yet.
+                instance.get_nowait()
+                instance.put_nowait({"type": "http.disconnect"})
+                self._disconnects = 1
+        self._tell_waiting()
 
     # What the application sends
 
-    async def send(self, message: Any) -> None:
-        """Takes a message of the application. When the client has gone it does nothing (ASGI, "Error Handling").
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Takes a message of the application, and gives an awaitable. When the client has gone it does nothing (ASGI,
+        "Error Handling").
 
         Raises:
             TypeError, ValueError: the message is none that a server takes; nothing of it was written.
@@ -212,9 +240,7 @@ class Exchange:
         """
         protocol = self.protocol
         if protocol is None or protocol.paused or (self.phase == STREAMING and protocol.transport.is_closing()):
-            protocol = await self._writable()
-            if protocol is None:
-                return
+            return self._send_later(message)
         kind = message["type"]
         phase = self.phase
         if kind == "http.response.body":
@@ -233,7 +259,7 @@ class Exchange:
                 if self._unbroken > BREATH:
                     # A client that keeps up with an application that never waits must not keep the loop to itself.
                     self._unbroken = 0
-                    await asyncio.sleep(0)
+                    return Pass()
             else:
                 raise self._unexpected(kind)
         elif kind == "http.response.start" and phase <= STARTED:
@@ -252,9 +278,14 @@ class Exchange:
         elif kind == "http.response.trailers" and phase == TRAILERS:
             self._send_trailers(protocol, message)
         elif kind == "http.response.pathsend" and phase == STARTED:
-            await self._send_path(message["path"])
+            return self._send_path(message["path"])
         else:
             raise self._unexpected(kind)
+        return SENT
+
+    async def _send_later(self, message: Any) -> None:
+        if await self._writable() is not None:
+            await self.application_send(None, message)
 
     async def _writable(self) -> HTTPProtocol | None:
         """The connection when it takes more, or None when it has gone."""
@@ -322,9 +353,6 @@ class Exchange:
         size = len(body)
         if status in BODILESS:
             self.bodiless = True
-        if self._continue and more and not self.instance.full():
-            # An application that answers while it reads has no response without the body: if it has asked, it is due.
-            self._taken()
         framing = self._framing(status, length, size, more)
         if asked & CLOSE or protocol.last or (protocol.body is not None and not protocol.can_discard(more)):
             self.keep_alive = False
@@ -445,11 +473,15 @@ class Exchange:
         self.protocol = None
         instance = self.instance
         if instance is not None:
-            # What the application does not take from now on is nothing but this.
+            # What the application does not take from now on is nothing but http.disconnect.
             self._parts = None
-            if instance.full():
+            self._whole = self._received = True
+            if instance.qsize():
                 instance.get_nowait()
-            instance.put_nowait({"type": "http.disconnect"})
+                instance.put_nowait({"type": "http.disconnect"})
+                self._disconnects = 1
+            elif instance.idle:
+                self._tell_waiting()
         protocol.response_complete(self)
 
     # The end of the application
@@ -458,8 +490,9 @@ class Exchange:
         """Called by the server, from within the last step of the application."""
         self.instance = None
         # It has been told in the middle of its request, and may raise what it likes: Starlette does.
-        told = self.broken_off and not instance.qsize()
-        instance._leftover()
+        told = self.broken_off and self._disconnects > 0 and not instance.qsize()
+        if instance.qsize():
+            instance._leftover()
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)

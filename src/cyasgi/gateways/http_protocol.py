@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import math
 import socket
@@ -30,8 +31,7 @@ logger = logging.getLogger(__name__)
 PIPELINED = 65_536
 #: Bytes of a body that nobody wants, read for the sake of the connection.
 DISCARDED = 65_536
-#: What an application may send beside the plain response.
-EXTENSIONS: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
+PERCENT = ord("%")
 #: Seconds for which a connection that was refused something is still read, so that the client gets to see why.
 LINGER = 2.0
 #: RFC 9110 section 15.5.22.
@@ -50,7 +50,6 @@ class HTTPProtocol(asyncio.Protocol):
         "_due_request",
         "_due_write",
         "_eof",
-        "_extensions",
         "_keep_alive",
         "_limit_body",
         "_lingering",
@@ -60,6 +59,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_root_path",
         "_seen",
         "_template",
+        "_tls",
         "_unwritten",
         "_waiters",
         "body",
@@ -75,11 +75,11 @@ class HTTPProtocol(asyncio.Protocol):
     transport: Any
     deadline: Any
     _client: str
-    _extensions: dict[str, Any]
     _keep_alive: float
     _request_timeout: float | None
     _root_path: str
     _template: dict[str, Any]
+    _tls: dict[str, Any] | None
 
     def __init__(self, server: HTTPServer, strict: bool = True) -> None:
         self.server = server
@@ -130,12 +130,11 @@ class HTTPProtocol(asyncio.Protocol):
             "path": "/",
             "raw_path": b"/",
             "query_string": b"",
-            "headers": [],
-            "extensions": {},
+            "headers": None,
+            "asgi": None,
+            "extensions": None,
         }
-        if tls is not None:
-            self._template["extensions"] = {"tls": tls_extension(tls)}
-        self._extensions = {**self._template["extensions"], **EXTENSIONS}
+        self._tls = None if tls is None else tls_extension(tls)
         client = self._template["client"]
         self._client = "-" if client is None else format_address(client)
         if server.state is not None:
@@ -152,7 +151,6 @@ class HTTPProtocol(asyncio.Protocol):
         self.server.connection_closed(self)
         self.last = True
         self.paused = False
-        self.parser.close()
         self._buffer.clear()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
@@ -328,30 +326,29 @@ class HTTPProtocol(asyncio.Protocol):
         if server.log is not None:
             self._began = self.loop.time()
         try:
-            parser.parse(head)
+            another = parser.parse(head)
             if parser.length or parser.chunked:
                 self._open_body()
         except HTTPError as error:
             self.refuse(error)
             return
-        scope = Scope(self._template)
-        method = scope["method"] = parser.method
-        path = parser.path
-        scope["path"] = decode_path(path) if b"%" in path else path.decode("ascii", "replace")
-        scope["raw_path"] = path
-        scope["query_string"] = parser.query
+        template = self._template
+        if another:
+            self._describe(template)
+        scope = Scope(template)
         scope["headers"] = parser.headers
-        scope["http_version"] = parser.version
+        # What an application writes into these is no other's business.
         scope["asgi"] = ASGI.copy()
-        scope["extensions"] = self._extensions.copy()
+        extensions: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
+        scope["extensions"] = extensions
+        if self._tls is not None:
+            extensions["tls"] = copy.deepcopy(self._tls)
         if server.state is not None:
             scope["state"] = server.state.copy()
         if (parser.upgrade or server.websockets_only) and self._upgrade(scope, rest):
             return
-        exchange = Exchange(self, parser.version, method == "HEAD", parser.keep_alive)
+        exchange = Exchange(self, parser.version, parser.method == "HEAD", parser.keep_alive, self.body is None)
         scope.connection = exchange
-        if self._root_path:
-            server.add_root_path(scope)
         self.exchange = exchange
         limit = server.max_applications
         try:
@@ -359,10 +356,10 @@ class HTTPProtocol(asyncio.Protocol):
                 server.refused += 1
                 self.answer(503, "the server is busy", server.retry_after)
                 return
-            instance = exchange.instance = server.get_or_create_application_instance(exchange, scope)
+            instance = server.get_or_create_application_instance(exchange, scope)
             # With an eager task factory all may be over by now.
-            if self.body is None and exchange.protocol is not None:
-                instance.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+            if not instance.ended:
+                exchange.begin(instance, server.direct)
         except LimitExceeded as error:
             server.refused += 1
             # RFC 6585 section 4.
@@ -379,10 +376,20 @@ class HTTPProtocol(asyncio.Protocol):
             self._rearm()
         if self.body is not None:
             self._begin_body(exchange, rest)
-        elif rest:
+        elif rest or self._buffer:
             self._read(rest)
-        elif len(self._buffer) >= PIPELINED:
-            self.pause_reading()
+
+    def _describe(self, template: dict[str, Any]) -> None:
+        """Writes down what all scopes of this head have in common."""
+        parser = self.parser
+        path = parser.path
+        template["method"] = parser.method
+        template["path"] = decode_path(path) if PERCENT in path else path.decode("ascii", "replace")
+        template["raw_path"] = path
+        template["query_string"] = parser.query
+        template["http_version"] = parser.version
+        if self._root_path:
+            self.server.add_root_path(template)
 
     def _begin_body(self, exchange: Exchange, rest: bytes) -> None:
         # First, since it makes the deadline of a body that was paused an absolute one again.
@@ -624,8 +631,6 @@ class HTTPProtocol(asyncio.Protocol):
                 self.answer(426, "this server serves WebSockets alone", UPGRADE_REQUIRED)
             return self.server.websockets_only
         found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
-        if self._root_path:
-            self.server.add_root_path(found)
         server, transport, request, rest = self.server, self.transport, parser.request(), rest or bytes(self._buffer)
         self._hand_over()
         protocol = make(server, found, request, rest)
@@ -637,7 +642,6 @@ class HTTPProtocol(asyncio.Protocol):
         """The transport is another protocol's from now on."""
         self.deadline.cancel()
         self.server.connection_closed(self)
-        self.parser.close()
         self._buffer.clear()
         self._lingering = True
 

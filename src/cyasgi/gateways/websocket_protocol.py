@@ -251,7 +251,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # Writing.
 
-    async def send(self, message: Any) -> None:
+    async def application_send(self, scope: Any, message: Any) -> None:
         """Takes a message of the application; waits while the client takes no more.
 
         Raises:

@@ -36,7 +36,7 @@ class Scope(dict[str, Any]):
     """A scope that knows its connection, whatever the application writes into it."""
 
     __slots__ = ("connection",)
-    #: What takes the messages that the application sends: it has ``async def send(message)``.
+    #: What takes the messages that the application sends: it has `application_send(scope, message)`.
     connection: Any
 
     def __reduce__(self) -> tuple[Any, ...]:

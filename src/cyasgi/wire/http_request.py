@@ -17,9 +17,12 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError("HTTP needs httptools: pip install 'cyasgi[http]'", name="httptools") from None
 
+from .headers import RequestHeaders
 from .http import HTTPError
 
 END = b"\r\n\r\n"
+#: Bytes as numbers: to look for one in bytes by its number is several times faster.
+SLASH, HASH = b"/#"
 
 #: Bytes of a request line beside its target: the longest method that llhttp knows, two spaces and the version.
 LINE_SLACK = 32
@@ -32,18 +35,6 @@ METHODS = {
     name.encode(): name
     for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "QUERY")
 }
-
-#: The usual names of headers in the usual spellings, in lower case.
-NAMES: dict[bytes, bytes] = {}
-for _name in (
-    b"Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length"
-    b" Content-Type Cookie DNT Expect Forwarded Host If-Modified-Since If-None-Match Keep-Alive Origin Pragma Range"
-    b" Referer Sec-CH-UA Sec-CH-UA-Mobile Sec-CH-UA-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site"
-    b" Sec-Fetch-User Sec-WebSocket-Extensions Sec-WebSocket-Key Sec-WebSocket-Protocol Sec-WebSocket-Version TE"
-    b" Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Via X-Forwarded-For X-Forwarded-Host"
-    b" X-Forwarded-Proto X-Real-IP X-Request-ID X-Requested-With"
-).split():
-    NAMES[_name] = NAMES[_name.lower()] = NAMES.setdefault(_name.lower(), _name.lower())
 
 #: uri-host [ ":" port ] of RFC 9110 section 7.2; an empty one stands for a target without an authority.
 HOST = re.compile(rb"(?:(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]*)?)?")
@@ -85,6 +76,7 @@ class HeadParser:
 
     __slots__ = (
         "__weakref__",
+        "_came",
         "_empty_lines",
         "_head",
         "_headers",
@@ -112,6 +104,8 @@ class HeadParser:
         #: A head that is no longer cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
+        #: Gathers what the parser finds.
+        self._came = RequestHeaders()
         #: Since the last request.
         self._empty_lines = 0
         #: The last head, if the same again would be no different, and its headers.
@@ -134,10 +128,6 @@ class HeadParser:
         self.expects_continue = False
         #: The value of Upgrade, in lower case, if Connection names it too.
         self.upgrade = b""
-
-    def close(self) -> None:
-        """Lets go of the parser, which refers to this object in turn."""
-        self._parser = None
 
     # Where a head ends
 
@@ -190,12 +180,9 @@ class HeadParser:
 
     # What a head says
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by httptools."""
-        self.headers.append((NAMES.get(name) or name.lower(), value))
-
-    def parse(self, head: bytes) -> None:
-        """Reads one head, from its first byte to the empty line that ends it.
+    def parse(self, head: bytes) -> bool:
+        """Reads one head, from its first byte to the empty line that ends it; tells whether it is another one than the
+        last was.
 
         Raises:
             HTTPError: it is not to be served.
@@ -204,7 +191,7 @@ class HeadParser:
         if head == self._head:
             # A client that asks the same again, as many do on a connection: there is nothing to be found out.
             self.headers = list(self._headers)
-            return
+            return False
         self._head = b""
         self.method = ""
         line_end = head.find(b"\r\n")
@@ -214,11 +201,12 @@ class HeadParser:
             method, target, version = head[:line_end].split(b" ")
         except ValueError:
             method, target, version = self._split_oddly(head[:line_end])
-        headers: list[tuple[bytes, bytes]] = []
-        self.headers = headers
+        came = self._came
+        came.clear()
+        headers = self.headers = came.fields
         parser = self._parser
         if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(self)
+            parser = self._parser = httptools.HttpRequestParser(came)
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -237,16 +225,14 @@ class HeadParser:
         self.target = target
         if len(headers) > self._limits.header_count:
             raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
-        if b" \r\n" in head or b"\t\r\n" in head:
-            headers = self.headers = [(name, value.rstrip(b" \t")) for name, value in headers]
-        fields = dict(headers)
-        if len(fields) != len(headers):
+        telling = came.telling
+        if came.repeated:
             self._check_repeated(headers)
-        self._understand(fields)
-        if not self.keep_alive or b"proxy-connection" in fields:
+        self._understand(telling)
+        if not self.keep_alive or b"proxy-connection" in telling:
             # httptools takes nothing after such a request. It takes Proxy-Connection for Connection.
             self._parser = None
-        if target[0] == 47 and b"#" not in target:
+        if target[0] == SLASH and HASH not in target:
             self.path, _, self.query = target.partition(b"?")
         else:
             self._understand_target(target)
@@ -254,6 +240,7 @@ class HeadParser:
             # Nothing out of the ordinary: no body, no upgrade, and the connection goes on.
             self._head = head
             self._headers = tuple(self.headers)
+        return True
 
     def _split_oddly(self, line: bytes) -> list[bytes]:
         parts = [part for part in line.split(b" ") if part]
@@ -327,6 +314,9 @@ class HeadParser:
             self._host = host
 
     def _understand_connection(self, fields: dict[bytes, bytes]) -> None:
+        if not self._came.repeated and fields[b"connection"].lower() == b"keep-alive":
+            self.keep_alive = True
+            return
         # Of several Connection headers, each counts.
         values = b",".join(value for name, value in self.headers if name == b"connection").lower()
         options = {option.strip(b" \t") for option in values.split(b",")}
@@ -339,7 +329,7 @@ class HeadParser:
 
     def _understand_target(self, target: bytes) -> None:
         """Targets in another form than /path?query (RFC 9112 section 3.2)."""
-        if b"#" in target:
+        if HASH in target:
             if self._strict:
                 raise HTTPError(400, "there is a fragment in the request target")
             target = target.partition(b"#")[0]

@@ -1,0 +1,125 @@
+"""Header lines, in and out, on either twin: the pure one says what is right, and here are its own cases."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+NAMES = (b"Host", b"host", b"HOST", b"Connection", b"x-a", b"X-Request-ID", b"Content-Length", b"transfer-encoding")
+VALUES = (b"", b"a", b" ", b"a \t ", b"\t", b"a b", b"\xe9", b"keep-alive")
+
+
+def load(cy: ModuleType, name: str = "headers") -> Any:
+    return importlib.import_module(f"{cy.__name__}.wire.{name}")
+
+
+def test_request(cy):
+    """Names in lower case, no white space behind a value, and apart what tells where a request ends."""
+    came = load(cy).RequestHeaders()
+    for _ in range(2):
+        assert (came.fields, came.telling, bool(came.repeated)) == ([], {}, False)
+        for header in ((b"HOST", b"x \t"), (b"X-Odd-One", b""), (b"accept", b"*/*"), (b"Connection", b"close")):
+            came.on_header(*header)
+        assert came.fields == [(b"host", b"x"), (b"x-odd-one", b""), (b"accept", b"*/*"), (b"connection", b"close")]
+        assert came.telling == {b"host": b"x", b"connection": b"close"}
+        assert not came.repeated
+        came.on_header(b"accept", b"a")
+        assert not came.repeated
+        came.on_header(b"Host", b"y")
+        assert came.repeated
+        kept = came.fields
+        came.clear()
+        assert len(kept) == 6
+
+
+def test_request_names_are_remembered_within_a_bound(cy):
+    """A client that makes up names does not fill the memory, nor push out the usual ones."""
+    pure = load(cy, "_headers_py")
+    came = load(cy).RequestHeaders()
+    for number in range(pure.KNOWN_NAMES * 2):
+        came.on_header(b"X-%d" % number, b"")
+    came.on_header(b"X" * pure.KNOWN_SIZE, b"")
+    assert len(pure._came) <= pure.KNOWN_NAMES
+    assert {b"User-Agent", b"user-agent"} <= pure._came.keys()
+    assert came.fields[-2:] == [(b"x-%d" % (pure.KNOWN_NAMES * 2 - 1), b""), (b"x" * pure.KNOWN_SIZE, b"")]
+
+
+requests = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=6)
+
+
+def test_requests_are_the_same_to_both(cy):
+    """Whatever comes is understood as the pure twin does."""
+
+    @given(requests)
+    def check(headers):
+        one, other = load(cy).RequestHeaders(), load(cy, "_headers_py").RequestHeaders()
+        for header in headers:
+            one.on_header(*header)
+            other.on_header(*header)
+        assert (one.fields, one.telling, bool(one.repeated)) == (other.fields, other.telling, other.repeated)
+
+    check()
+
+
+#: Names and values as applications send them, right and wrong.
+sent_names = st.sampled_from(
+    (*NAMES, b"content-type", b"set-cookie", b"date", b"Server", b"connection", b"", b"a b", b"a:", "text", None, 1)
+)
+sent_values = st.sampled_from(
+    (
+        *VALUES,
+        b"5",
+        b"05",
+        b"9" * 18,
+        b"9" * 19,
+        b"-1",
+        b"a\r\nb",
+        b"a\nb",
+        b"\r",
+        b"\0",
+        bytearray(b"5"),
+        "text",
+        None,
+        5,
+    )
+)
+sent = st.lists(
+    st.tuples(sent_names, sent_values)
+    | st.lists(sent_names | sent_values, max_size=3)
+    | st.tuples(sent_names)
+    | st.none(),
+    max_size=5,
+)
+
+
+def outcome(encode, headers):
+    try:
+        return encode(headers)
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+
+
+@pytest.mark.parametrize("container", [list, tuple, iter])
+def test_responses_are_the_same_from_both(cy, container):
+    """Whatever an application gives is written, or refused, as by the pure twin; also when its names are known."""
+
+    @given(sent)
+    def check(headers):
+        expected = outcome(load(cy, "_headers_py").encode_lines, container(headers))
+        assert outcome(load(cy).encode_lines, container(headers)) == expected
+
+    check()
+
+
+def test_response(cy):
+    """What is written."""
+    encode = load(cy).encode_lines
+    for _ in range(2):
+        assert encode([(b"X-A", b"b c"), (b"x-a", b"d")]) == (b"\r\nx-a: b c\r\nx-a: d", None, 0)
+        assert encode(((b"Content-Length", b"0012"), (b"a", b"b"))) == (b"\r\na: b", 12, 0)
+        with pytest.raises(ValueError, match="CR, LF or NUL"):
+            encode([(b"x-a", b"b\r\nc: d")])
