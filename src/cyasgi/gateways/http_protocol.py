@@ -377,7 +377,14 @@ class HTTPProtocol(asyncio.Protocol):
         if self.body is not None:
             self._begin_body(exchange, rest)
         elif rest or self._buffer:
+            self._keep(rest)
+
+    def _keep(self, rest: bytes) -> None:
+        """What came behind a request without a body waits, unparsed."""
+        if rest:
             self._read(rest)
+        elif len(self._buffer) >= PIPELINED:
+            self.pause_reading()
 
     def _describe(self, template: dict[str, Any]) -> None:
         """Writes down what all scopes of this head have in common."""
