@@ -29,22 +29,22 @@ backend = _choose()
 if TYPE_CHECKING or backend == "python":
     from ._core_py import (
         POLICIES as POLICIES,
+        SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
-        Sent as Sent,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )
 else:
     from ._core import (
         POLICIES as POLICIES,
+        SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
-        Sent as Sent,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )

@@ -148,6 +148,7 @@ class Sent:
 _NOTHING: Iterator[None] = iter(())
 
 Coroutine.register(Sent)
+SENT = Sent()
 
 
 async def _awaited(awaitable: Any) -> Any:

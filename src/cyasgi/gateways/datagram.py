@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
+from .._backend import SENT
 from .._limits import LimitExceeded
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
@@ -246,8 +247,9 @@ class DatagramServer(StatelessServer):
 
     # Sending.
 
-    async def application_send(self, scope: Any, message: Any) -> None:
-        """Sends the datagram that a ``datagram.send`` message holds; waits while the system takes no more.
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Sends the datagram that a ``datagram.send`` message holds, and gives an awaitable: done when the system has
+        taken it.
 
         Raises:
             TypeError, ValueError: the message is not such a message; see `cyasgi.wire.datagram.parse_send`.
@@ -264,7 +266,10 @@ class DatagramServer(StatelessServer):
         ):
             endpoint.sent += 1
             endpoint.transport.sendto(data, scope.address)
-            return
+            return SENT
+        return self._send(scope, message)
+
+    async def _send(self, scope: Any, message: Any) -> None:
         data, client, server = parse_send(message)
         endpoint, address = self._route(scope, client, server)
         while endpoint.paused and endpoint.open:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._backend import Pass, Sent
+from .._backend import SENT, Pass
 from .._context import outside
 from ..wire._headers_py import CLOSE, OWN_DATE, OWN_SERVER
 from ..wire.headers import encode_lines
@@ -47,8 +47,6 @@ RETURNED, CANCELLED = 1, 3
 #: those telling it so that it receives, a turn of the loop each, before it has to wait UNHEARD_DELAY seconds for each.
 UNHEARD = 16
 UNHEARD_DELAY = 1.0
-
-SENT: Any = Sent()
 
 #: Where a response stands.
 EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
