@@ -89,10 +89,11 @@ def table(questions: list[Question], answers: Answers) -> Iterator[str]:
 
 
 def rows(questions: Iterable[Question], sides: Iterable[str], answers: Answers) -> Iterator[str]:
-    """The first figure of each question at the largest size at which the reference was measured too, else at the
-    largest; the run's own table has all."""
+    """The first figure of each question, or those that it wants told, at the largest size at which the reference was
+    measured too, else at the largest; the run's own table has all."""
     for question in questions:
-        for figure, described in itertools.islice(question.figures.items(), 1):
+        for figure in question.told or itertools.islice(question.figures, 1):
+            described = question.figures[figure]
             size = _size(question, figure, answers)
             if size is None:
                 continue

@@ -10,7 +10,7 @@ from time import process_time
 from typing import Any
 
 from benchmarks.fresh import fresh
-from benchmarks.question import Measurement, Probed, Timed
+from benchmarks.question import Measurement, Probed, Timed, added
 from benchmarks.sides import loop_factory
 from benchmarks.workload import Workload
 
@@ -52,10 +52,12 @@ async def _time(workload: Workload, collector: str) -> float:
     return elapsed / workload.operations
 
 
-async def _interleave(workloads: dict[str, Workload], collectors: list[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Samples by collector and side; each round begins with another side, and the first one only warms up."""
-    samples: dict[str, dict[str, list[float]]] = {
-        collector: {side: [] for side in workloads} for collector in collectors
+async def _interleave(
+    workloads: dict[tuple[str, str], Workload], collectors: list[str], rounds: int
+) -> dict[tuple[str, str, str], list[float]]:
+    """Samples by way, side and collector; each round begins with another workload, and the first one only warms up."""
+    samples: dict[tuple[str, str, str], list[float]] = {
+        (*key, collector): [] for key in workloads for collector in collectors
     }
     for workload in workloads.values():
         await workload.open()
@@ -63,10 +65,10 @@ async def _interleave(workloads: dict[str, Workload], collectors: list[str], rou
     for number in range(rounds + 1):
         order.append(order.pop(0))
         for collector in collectors:
-            for side in order:
-                sample = await _time(workloads[side], collector)
+            for key in order:
+                sample = await _time(workloads[key], collector)
                 if number:
-                    samples[collector][side].append(sample)
+                    samples[*key, collector].append(sample)
     for workload in workloads.values():
         await workload.close()
     return samples
@@ -84,15 +86,26 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> l
     for size in question.sizes[mode]:
         for loop in loops:
             tell(f"{name}: {spaced(size)} {question.size_of}, {loop}")
-            workloads = {side: made for side in sides if (made := question.make(side, size))}
+            workloads = {
+                (way, side): made for way in question.ways for side in sides if (made := question.make(side, size, way))
+            }
             with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
                 samples = runner.run(_interleave(workloads, collectors, ROUNDS))
+            samples |= _added(question.base, samples)
             records += [
-                Measurement(name, "time", size, side, loop, collector, taken).record()
-                for collector, by_side in samples.items()
-                for side, taken in by_side.items()
+                Measurement(name, figure, size, side, loop, collector, taken).record()
+                for (figure, side, collector), taken in samples.items()
             ]
     return records
+
+
+def _added(base: str, samples: dict[tuple[str, str, str], list[float]]) -> dict[tuple[str, str, str], list[float]]:
+    """What each way took beyond the one that it is compared with, round by round."""
+    return {
+        (added(way), side, collector): [one - other for one, other in zip(taken, compared, strict=True)]
+        for (way, side, collector), taken in samples.items()
+        if way != base and (compared := samples.get((base, side, collector)))
+    }
 
 
 def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:

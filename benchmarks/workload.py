@@ -58,6 +58,8 @@ class Workload:
 
     #: How often `work` does what is being measured; the time is divided by it.
     operations = 1
+    #: The way in which it is to be done, where the question has several (`Timed.ways`); set before `open`.
+    way = ""
 
     def __init__(self, side: str, size: int) -> None:
         self.side = side
@@ -80,9 +82,9 @@ class Workload:
         """Removes what stood through all rounds."""
 
 
-def make_server(side: str, application: Application, limit: int) -> Any:
-    """A server of this side whose outbound messages go nowhere."""
-    base = stateless_server(side)
+def make_server(side: str, application: Application, limit: int, base: Any = None) -> Any:
+    """A server of this side, or of this class, whose outbound messages go nowhere."""
+    base = base or stateless_server(side)
 
     class Server(base):  # type: ignore[misc, valid-type]
         async def application_send(self, scope: Any, message: Any) -> None:
