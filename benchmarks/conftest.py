@@ -28,12 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _cases(question: Timed | Probed, mode: str) -> Iterator[tuple[str, int, str, str]]:
     if isinstance(question, Probed) and question.hindrance():
         return
-    asked = (*SIDES, FLOOR) if isinstance(question, Timed) else ()
     for loop in available_loops():
         if isinstance(question, Probed) and question.loops is not None and loop not in question.loops:
             continue
         for size in question.sizes[mode]:
-            for side in available(asked or question.asked(mode, size)):
+            for side in available(question.asked(mode, size) if isinstance(question, Probed) else (*SIDES, FLOOR)):
                 if isinstance(question, Timed):
                     yield from ((loop, size, way, side) for way in question.ways if question.make(side, size, way))
                 elif not question.lacking(side):

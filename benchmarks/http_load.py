@@ -55,7 +55,7 @@ def hindrance() -> str:
 
 def question(**own: Any) -> Probed:
     """A question that HTTP servers are asked: what all of these have in common, and what this one has of its own."""
-    common = {
+    common: dict[str, Any] = {
         "size_of": "connections",
         "sizes": {"quick": (64,), "usual": (64,), "full": (64,)},
         "figures": FIGURES,

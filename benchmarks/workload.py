@@ -86,7 +86,7 @@ def make_server(side: str, application: Application, limit: int, base: Any = Non
     """A server of this side, or of this class, whose outbound messages go nowhere."""
     base = base or stateless_server(side)
 
-    class Server(base):  # type: ignore[misc, valid-type]
+    class Server(base):  # type: ignore[misc]
         async def application_send(self, scope: Any, message: Any) -> None:
             pass
 
