@@ -18,6 +18,9 @@ from benchmarks.readme import readme
 from benchmarks.rounds import end_line, measure
 from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES, available, available_loops
 
+COMPARE = """How many times better cyasgi was in two runs than what it is measured against, and what has changed. Exits
+with 1 if one of these ratios is worse by more than the threshold, with 2 if there is nothing to compare."""
+
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["compare"]:
@@ -28,18 +31,21 @@ def main(arguments: list[str]) -> int:
 
 
 def main_compare(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=main_compare.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=COMPARE)
     parser.add_argument("before", type=Path, help="a directory with the results.json of a run")
     parser.add_argument("after", type=Path, help="another one")
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.25,
-        help="the part of an advantage over the reference that may be lost before this exits with 1 (default: 0.25)",
+        help="the part of a ratio that may be lost before this exits with 1 (default: 0.25)",
     )
     parser.add_argument("names", nargs="*", metavar="name", help="only these questions")
     chosen = parser.parse_intermixed_args(arguments)
     check_names(parser, chosen.names)
+    for directory in (chosen.before, chosen.after):
+        if not (directory / "results.json").is_file():
+            parser.error(f"{directory}: no results.json is there")
     return compare(chosen.before, chosen.after, chosen.threshold, chosen.names)
 
 
