@@ -117,7 +117,7 @@ def ratios(answers: Answers) -> Mapping[Ratio, float]:
         if one.side not in ("pure", "cython") or one.collector != "on" or question is None:
             continue
         described = question.figures.get(one.figure)
-        if described is None:
+        if described is None or not described.judged:
             continue
         for name, other in _against(question, one, answers):
             gain = gain_of(one, other, more=described.more)

@@ -21,6 +21,8 @@ class Figure:
     title: str
     unit: str
     more: bool = False
+    #: Whether it can be better or worse at all; if not, it is told beside the others.
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Bar:
     by_size: int | None = None
     loop: str | None = None
 
+
+#: Whether it was the server that had no time left, or the load generator: one of the figures of each server.
+BUSY = {"busy": Figure("time in which the server ran or waited for its core", "%", judged=False)}
+#: Below that part the rate says more about the load generator than about the server.
+BUSY_ENOUGH = 0.9
 
 #: What is promised of the pure twin everywhere.
 PURE_NO_SLOWER = Bar("reference", "pure", least=1.0)

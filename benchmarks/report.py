@@ -52,7 +52,7 @@ def _rows(question: Timed | Probed, answers: Answers) -> Iterator[list[str]]:
         reference = sides["reference"]
         gained = []
         for side in ("pure", "cython"):
-            gain = gain_of(sides[side], reference, more=described.more)
+            gain = gain_of(sides[side], reference, more=described.more) if described.judged else None
             gained.append("–" if gain is None else f"{shown(gain)}×")
         yield [
             f"{described.title}, {described.unit}",
