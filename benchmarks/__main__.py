@@ -66,8 +66,10 @@ def main_readme(arguments: list[str]) -> int:
 def main_run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a minute or two")
-    modes.add_argument("--full", dest="mode", action="store_const", const="full", help="all sizes, collector off too")
+    modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a few minutes, one round")
+    modes.add_argument(
+        "--full", dest="mode", action="store_const", const="full", help="many hours: all sizes, collector off too"
+    )
     parser.add_argument("--list", action="store_true", help="name the questions")
     parser.add_argument("--sides", default=",".join((*SIDES, FLOOR, *PEERS)), help="only these (default: %(default)s)")
     parser.add_argument("--loops", default=",".join(LOOPS), help="only these (default: %(default)s)")

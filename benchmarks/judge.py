@@ -51,7 +51,7 @@ class Verdict:
         )
 
     def told(self, unit: str) -> str:
-        """For example 'reference / cython: bar >= 4x, got 5.2x'."""
+        """For example 'reference / cython: goal >= 4x, got 5.2x'."""
         bar = self.bar
         name_of = QUESTIONS[self.question].name_of
         if bar.by is None:
@@ -61,7 +61,7 @@ class Verdict:
         else:
             what, scale, suffix = f"{name_of(bar.of)} / {name_of(bar.by)}", 1.0, "×"
         limit = f">= {bar.least * scale:,.4g}" if bar.least is not None else f"<= {(bar.most or 0) * scale:,.4g}"
-        return f"{what}: bar {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
+        return f"{what}: goal {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
 
 
 def shown(value: float) -> str:
