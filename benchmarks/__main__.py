@@ -10,7 +10,7 @@ from time import monotonic
 from benchmarks import report
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.compare import compare
-from benchmarks.environment import describe, directory_name
+from benchmarks.environment import busy, describe, directory_name
 from benchmarks.fresh import ROOT
 from benchmarks.judge import Answers
 from benchmarks.question import Measurement, Probed, Timed
@@ -109,6 +109,8 @@ def run(
 ) -> int:
     """Asks the questions one after another; what was answered is written even when it is interrupted."""
     environment = describe()
+    if hindrance := busy():
+        print(f"{hindrance}; the figures will be worth little", file=sys.stderr)
     records = []
     begun = monotonic()
     asked = []

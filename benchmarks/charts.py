@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
-from benchmarks.question import Bar, Question, Timed
+from benchmarks.question import BUSY_ENOUGH, Bar, Question, Timed
 from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES
 
 #: Told apart by people who see few colours too, by lightness in print, and by mark, line and hatching without either.
@@ -106,6 +107,8 @@ class Point:
     median: float
     first: float
     third: float
+    #: A rate that is the load generator's rather than the server's, which had time left.
+    idle: bool = False
 
 
 def points(answers: Answers, question: str, figure: str, side: str, loop: str) -> list[Point]:
@@ -122,6 +125,19 @@ def points(answers: Answers, question: str, figure: str, side: str, loop: str) -
 def point(answers: Answers, question: str, figure: str, side: str, loop: str, size: int) -> Point | None:
     """What was measured at one size."""
     return next((one for one in points(answers, question, figure, side, loop) if one.size == size), None)
+
+
+def rate(answers: Answers, question: str, side: str, loop: str, size: int) -> Point | None:
+    """What a server answered in a second, marked if it could have done more."""
+    found = point(answers, question, "rate", side, loop, size)
+    busy = answers.get(question, "busy", size, side, loop)
+    return found and replace(found, idle=busy is not None and busy.median < BUSY_ENOUGH)
+
+
+def footnote(ax: Axes, found: Iterable[Point | None]) -> None:
+    """Says below the axis what the stars mean, if there are any."""
+    if any(one is not None and one.idle for one in found):
+        ax.set_xlabel(f"{ax.get_xlabel()}\n* the load generator was the limit")
 
 
 def panels(count: int, title: str, height: float = 3.7, *, sharey: bool = True) -> tuple[Figure, list[Axes]]:
@@ -193,7 +209,7 @@ def bars(ax: Axes, groups: list[str], values: Mapping[str, list[Point | None]], 
             if one is None:
                 continue
             y = group - 0.42 + (place + 0.5) * thickness
-            bar(ax, y, one, side, thickness * 0.9, most, label=None if named else names.get(side, side))
+            bar(ax, y, one, side, thickness * 0.9, label=None if named else names.get(side, side))
             named = True
     ax.set_yticks(range(len(groups)), groups)
     ax.set_ylim(len(groups) - 0.45, -0.55)
@@ -204,7 +220,7 @@ def bars(ax: Axes, groups: list[str], values: Mapping[str, list[Point | None]], 
     plain_numbers(ax.xaxis)
 
 
-def bar(ax: Axes, y: float, one: Point, side: str, thickness: float, most: float, label: str | None = None) -> None:
+def bar(ax: Axes, y: float, one: Point, side: str, thickness: float, label: str | None = None) -> None:
     """One bar, hatched as its side is, a line from the first quartile to the third, and the median behind it."""
     colours: Any = {"color": COLOURS[side], "hatch": HATCHES.get(side, "")}
     if side in (FLOOR, "minimal"):
@@ -212,7 +228,9 @@ def bar(ax: Axes, y: float, one: Point, side: str, thickness: float, most: float
     ax.barh(y, one.median, thickness, label=label, **colours)
     ax.plot([one.first, one.third], [y, y], color=INK, linewidth=1.2)
     end = max(one.third, one.median)
-    ax.annotate(shown(one.median), (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.annotate(
+        shown(one.median) + "*" * one.idle, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+    )
 
 
 def eviction(answers: Answers) -> Figure:
@@ -249,9 +267,10 @@ def gateway(answers: Answers) -> Figure:
         groups.append(("roaming", min(one.size for one in found), "all clients new,\nat the limit"))
     drawing, axes = panels(len(loops), "UDP echo through a gateway", 1.5 + 0.8 * len(groups))
     for loop, ax in zip(loops, axes, strict=True):
-        values = {side: [point(answers, name, "rate", side, loop, size) for name, size, _ in groups] for side in DRAWN}
+        values = {side: [rate(answers, name, side, loop, size) for name, size, _ in groups] for side in DRAWN}
         bars(ax, [name for *_, name in groups], values, LABELS)
         ax.set(title=loop, xlabel="answers per second (more is better)")
+        footnote(ax, itertools.chain(*values.values()))
     explain(drawing, axes)
     return drawing
 
@@ -271,22 +290,22 @@ def servers(answers: Answers, name: str) -> Figure:
     question = QUESTIONS[name]
     loop = loops_of(answers, name)[-1]
     size = size_of(answers, name)
-    values = {
-        figure: {
-            side: found
-            for side in (*DRAWN, *PEERS)
-            if (found := point(answers, name, figure, side, loop, size)) is not None
-        }
-        for figure in ("cpu", "rate")
+    found = {
+        side: {"cpu": cost, "rate": answered}
+        for side in (*DRAWN, *PEERS)
+        if (cost := point(answers, name, "cpu", side, loop, size)) is not None
+        and (answered := rate(answers, name, side, loop, size)) is not None
     }
-    order = sorted(values["cpu"], key=lambda side: values["cpu"][side].median)
+    order = sorted(found, key=lambda side: found[side]["cpu"].median)
     drawing, axes = panels(2, f"{question.title}, {size} connections ({loop})", 1.2 + 0.32 * len(order))
-    for ax, (figure, by_side) in zip(axes, values.items(), strict=True):
-        most = max(one.third for one in by_side.values())
-        for place, side in enumerate(order):
-            bar(ax, place, by_side[side], side, 0.7, most)
+    for ax, figure in zip(axes, ("cpu", "rate"), strict=True):
+        shown_here = [found[side][figure] for side in order]
+        most = max(one.third for one in shown_here)
+        for place, (side, one) in enumerate(zip(order, shown_here, strict=True)):
+            bar(ax, place, one, side, 0.7)
         ax.set_yticks(range(len(order)), [label(question, side) for side in order])
         ax.set(xlabel=better(name, figure), xlim=(0, most * 1.22), ylim=(len(order) - 0.5, -0.5))
+        footnote(ax, shown_here)
         ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -392,7 +411,7 @@ def layers(answers: Answers) -> Figure:
     most = max(one.third for found in rows for _, one, _ in found)
     for ax, found, title in zip(axes[:, 0], rows, asked.values(), strict=True):
         for place, (_, one, side) in enumerate(found):
-            bar(ax, place, one, side, 0.7, most)
+            bar(ax, place, one, side, 0.7)
         ax.set_yticks(range(len(found)), [name for name, *_ in found])
         ax.set(title=title, xlim=(0, most * 1.15), ylim=(len(found) - 0.5, -0.5))
         ax.tick_params(axis="y", length=0)

@@ -89,16 +89,16 @@ def _rounds(question: Question, answers: Answers) -> str:
 
 def _hasty(question: Question, answers: Answers) -> str:
     """Which servers had time left, so that their rates are the load generator's."""
-    names = [
-        f"{question.name_of(one.side)} on {one.loop} with {one.size:,} {question.size_of} ({one.median:.0%})"
-        for one in answers.of(question.name)
-        if one.figure in BUSY and one.median < BUSY_ENOUGH
-    ]
-    if not names:
+    found: dict[str, list[str]] = {}
+    for one in answers.of(question.name):
+        if one.figure in BUSY and one.median < BUSY_ENOUGH:
+            where = f"{one.loop}, {one.size:,} {question.size_of}"
+            found.setdefault(where, []).append(f"{question.name_of(one.side)} {one.median:.0%}")
+    if not found:
         return ""
     return (
-        "Had time left, so that the rate is rather the load generator's, and the CPU time alone is theirs: "
-        f"{'; '.join(names)}."
+        "Not short of time, so that the rate says more about the load generator, and only the CPU time about the "
+        "server: " + "; ".join(f"{', '.join(names)} ({where})" for where, names in found.items()) + "."
     )
 
 

@@ -16,6 +16,9 @@ from benchmarks.workload import Workload
 
 #: The least number of rounds that a median is taken of.
 ROUNDS = 7
+#: Interpreters that a timed question is asked in, one after the other, and rounds in each: where things lie in memory,
+#: and how strings hash, is chance that stays for as long as an interpreter lives.
+INTERPRETERS = {"quick": (1, ROUNDS), "usual": (3, 3), "full": (3, 3)}
 
 
 def tell(line: str) -> None:
@@ -55,7 +58,8 @@ async def _time(workload: Workload, collector: str) -> float:
 async def _interleave(
     workloads: dict[tuple[str, str], Workload], collectors: list[str], rounds: int
 ) -> dict[tuple[str, str, str], list[float]]:
-    """Samples by way, side and collector; each round begins with another workload, and the first one only warms up."""
+    """Samples by way, side and collector. Each round begins with another workload and every other one goes backwards,
+    so that none always follows the same one; the first one only warms up."""
     samples: dict[tuple[str, str, str], list[float]] = {
         (*key, collector): [] for key in workloads for collector in collectors
     }
@@ -65,7 +69,7 @@ async def _interleave(
     for number in range(rounds + 1):
         order.append(order.pop(0))
         for collector in collectors:
-            for key in order:
+            for key in order if number % 2 else reversed(order):
                 sample = await _time(workloads[key], collector)
                 if number:
                     samples[*key, collector].append(sample)
@@ -74,8 +78,8 @@ async def _interleave(
     return samples
 
 
-def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
-    """The measurements of a timed question; runs in an interpreter of its own."""
+def measure_timed(name: str, mode: str, sides: list[str], loops: list[str], rounds: int) -> list[dict[str, Any]]:
+    """The measurements of a timed question, in so many rounds; runs in an interpreter of its own."""
     # Imported here because the questions' own modules import this one's neighbours.
     from benchmarks.catalogue import QUESTIONS
 
@@ -90,7 +94,7 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> l
                 (way, side): made for way in question.ways for side in sides if (made := question.make(side, size, way))
             }
             with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-                samples = runner.run(_interleave(workloads, collectors, ROUNDS))
+                samples = runner.run(_interleave(workloads, collectors, rounds))
             samples |= _added(question.base, samples)
             records += [
                 Measurement(name, figure, size, side, loop, collector, taken).record()
@@ -106,6 +110,18 @@ def _added(base: str, samples: dict[tuple[str, str, str], list[float]]) -> dict[
         for (way, side, collector), taken in samples.items()
         if way != base and (compared := samples.get((base, side, collector)))
     }
+
+
+def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One measurement of all the samples that were taken of the same."""
+    found: dict[tuple[Any, ...], Measurement] = {}
+    for one in map(Measurement.from_record, records):
+        key = (one.figure, one.size, one.side, one.loop, one.collector)
+        if key in found:
+            found[key].samples += one.samples
+        else:
+            found[key] = one
+    return [one.record() for one in found.values()]
 
 
 def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:
@@ -132,7 +148,8 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
     rounds = question.rounds[mode]
     sides = _without_lacking(question, mode, sides)
     for number in range(rounds):
-        for size, loop, side in _probes(question, mode, sides, loops):
+        asked = list(_probes(question, mode, sides, loops))
+        for size, loop, side in asked[:: -1 if number % 2 else 1]:
             tell(f"{question.name}: {spaced(size)} {question.size_of}, {loop}, {side}, round {number + 1} of {rounds}")
             arguments = question.arguments.get(mode, {})
             answer = fresh(question.probe, side=side, loop=loop, size=size, **arguments)
@@ -147,6 +164,7 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
 def measure(question: Timed | Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
     """The answer to one question."""
     if isinstance(question, Timed):
-        answer: list[dict[str, Any]] = fresh(measure_timed, name=question.name, mode=mode, sides=sides, loops=loops)
-        return answer
+        interpreters, rounds = INTERPRETERS[mode]
+        asked = {"name": question.name, "mode": mode, "sides": sides, "loops": loops, "rounds": rounds}
+        return _joined([record for _ in range(interpreters) for record in fresh(measure_timed, **asked)])
     return measure_probed(question, mode, sides, loops)

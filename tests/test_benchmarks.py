@@ -1,4 +1,4 @@
-"""The benchmarks' own code: what two runs are compared by, and that what was not measured is named."""
+"""The benchmarks' own code: what two runs are compared by, what a table says, what is left out and named."""
 
 import json
 
@@ -6,6 +6,9 @@ import pytest
 
 pytest.importorskip("resource")  # the benchmarks are for systems that have it
 compare = pytest.importorskip("benchmarks.compare").compare
+judge = pytest.importorskip("benchmarks.judge")
+report = pytest.importorskip("benchmarks.report")
+rounds = pytest.importorskip("benchmarks.rounds")
 QUESTIONS = pytest.importorskip("benchmarks.catalogue").QUESTIONS
 Measurement = pytest.importorskip("benchmarks.question").Measurement
 
@@ -80,6 +83,46 @@ def test_without_a_reference_the_floor_or_the_plain_way_is_compared_with(run, ca
     told = capsys.readouterr().out
     assert "cython / floor" in told
     assert "pure / plain" in told
+
+
+def server_answers(busy):
+    records = [record("http", "reference", [2e-5], "cpu", 64, "uvloop")]
+    records += [
+        record("http", "cython", [busy], "busy", 64, "uvloop"),
+        record("http", "cython", [1e-5], "cpu", 64, "uvloop"),
+    ]
+    return judge.Answers([Measurement.from_record(one) for one in records])
+
+
+def test_a_server_with_time_left_is_named():
+    told = report.section(QUESTIONS["http"], server_answers(0.62))
+    assert "Not short of time" in told
+    assert "cython 62% (uvloop, 64 connections)" in told
+    assert "Not short of time" not in report.section(QUESTIONS["http"], server_answers(0.97))
+
+
+def test_the_table_says_how_many_rounds_and_how_they_spread():
+    records = [record("wake", "cython", [1e-6, 2e-6, 3e-6])]
+    told = report.section(QUESTIONS["wake"], judge.Answers([Measurement.from_record(one) for one in records]))
+    assert "| 2.00 (1.00–3.00) |" in told
+    assert "Medians of 3 rounds." in told
+
+
+def test_samples_of_several_interpreters_are_one_measurement():
+    twice = [record("wake", "pure", [1.0, 2.0]), record("wake", "cython", [5.0]), record("wake", "pure", [4.0])]
+    pure, cython = rounds._joined(twice)
+    assert (pure["samples"], pure["median"]) == ([1.0, 2.0, 4.0], 2.0)
+    assert cython["samples"] == [5.0]
+
+
+def test_what_a_way_adds_is_taken_round_by_round():
+    samples = {
+        ("plain", "pure", "on"): [1.0, 2.0],
+        ("managed", "pure", "on"): [1.5, 4.0],
+        ("plain", "floor", "on"): [0.5],
+    }
+    assert rounds._added("plain", samples) == {("managed.added", "pure", "on"): [0.5, 2.0]}
+    assert rounds._added("", samples) == {}
 
 
 def test_names_of_questions():
