@@ -5,6 +5,7 @@
     python -m benchmarks --full               many hours: up to a million live instances, collector on and off
     python -m benchmarks evict wake           some questions only (--list names them)
     python -m benchmarks compare A B          what changed between two runs, in ratios
+    python -m benchmarks draw DIRECTORY       the charts of a run again, from its results.json
     python -m pytest benchmarks -o python_files='bench_*.py'      the same work under pytest-benchmark
 
 Method. One file a question. What can be measured in one process is: all sides in turn, round after round, each round

@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]`, and its `compare A B` and `readme`."""
+"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare A B`, `draw DIRECTORY`, `readme`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from time import monotonic
 
+import benchmarks
 from benchmarks import report
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.compare import compare
@@ -25,6 +26,8 @@ with 1 if one of these ratios is worse by more than the threshold, with 2 if the
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["compare"]:
         return main_compare(arguments[1:])
+    if arguments[:1] == ["draw"]:
+        return main_draw(arguments[1:])
     if arguments[:1] == ["readme"]:
         return main_readme(arguments[1:])
     return main_run(arguments)
@@ -55,6 +58,22 @@ def check_names(parser: argparse.ArgumentParser, names: list[str]) -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
 
 
+def main_draw(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks draw", description="Draws the charts of a run again, from its results.json."
+    )
+    parser.add_argument("directory", type=Path, help="where the results.json of the run is")
+    parser.add_argument("output", type=Path, nargs="?", help="where to draw (default: the same directory)")
+    chosen = parser.parse_args(arguments)
+    if not (chosen.directory / "results.json").is_file():
+        parser.error(f"{chosen.directory}: no results.json is there")
+    output = chosen.output or chosen.directory
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = draw(report.read(chosen.directory)[1], output)
+    print(*(f"{name:20}{title}" for title, name in drawn), sep="\n")
+    return 0 if drawn else 1
+
+
 def main_readme(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks readme")
     parser.add_argument("directory", type=Path, nargs="?", help="the run to take the figures from (default: as before)")
@@ -64,7 +83,11 @@ def main_readme(arguments: list[str]) -> int:
 
 
 def main_run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=benchmarks.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a few minutes, one round")
     modes.add_argument(
