@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from benchmarks.bench_message import LookUpAndWake, Message
@@ -32,8 +33,9 @@ def make(side: str, way: str, application: Any, limit: int) -> Any:
     return server
 
 
+@functools.lru_cache(maxsize=1)
 def clients(count: int) -> list[tuple[Any, dict[str, Any]]]:
-    """Ids and scopes, each of a host of its own."""
+    """Ids and scopes, each of a host of its own, the same for all sides and ways."""
     hosts = [f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in range(count)]
     return [(host, {"type": "benchmark", "client": (host, 50_000)}) for host in hosts]
 

@@ -6,6 +6,7 @@ Only `work` is timed. Whatever a round leaves behind is cancelled and awaited in
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -93,8 +94,10 @@ def make_server(side: str, application: Application, limit: int, base: Any = Non
     return Server(application, max_applications=limit)
 
 
+@functools.lru_cache(maxsize=1)
 def scopes(count: int) -> list[tuple[Hashable, dict[str, Any]]]:
-    """Ids and scopes, made beforehand because they are the caller's and cost every side the same."""
+    """Ids and scopes, made beforehand because they are the caller's. All sides have the same ones, lest a collection of
+    garbage on one side look at those of the others too."""
     return [(f"client-{number}", {"type": "benchmark", "client": number}) for number in range(count)]
 
 
