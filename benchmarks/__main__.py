@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]`, and its `compare A B` and `readme`."""
+"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare A B`, `draw DIRECTORY`, `readme`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from time import monotonic
 
+import benchmarks
 from benchmarks import report
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.compare import compare
-from benchmarks.environment import describe, directory_name
+from benchmarks.environment import busy, describe, directory_name
 from benchmarks.fresh import ROOT
 from benchmarks.judge import Answers
 from benchmarks.question import Measurement, Probed, Timed
@@ -18,28 +19,36 @@ from benchmarks.readme import readme
 from benchmarks.rounds import end_line, measure
 from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES, available, available_loops
 
+COMPARE = """How many times better cyasgi was in two runs than what it is measured against, and what has changed. Exits
+with 1 if one of these ratios is worse by more than the threshold, with 2 if there is nothing to compare."""
+
 
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["compare"]:
         return main_compare(arguments[1:])
+    if arguments[:1] == ["draw"]:
+        return main_draw(arguments[1:])
     if arguments[:1] == ["readme"]:
         return main_readme(arguments[1:])
     return main_run(arguments)
 
 
 def main_compare(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=main_compare.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=COMPARE)
     parser.add_argument("before", type=Path, help="a directory with the results.json of a run")
     parser.add_argument("after", type=Path, help="another one")
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.25,
-        help="the part of an advantage over the reference that may be lost before this exits with 1 (default: 0.25)",
+        help="the part of a ratio that may be lost before this exits with 1 (default: 0.25)",
     )
     parser.add_argument("names", nargs="*", metavar="name", help="only these questions")
     chosen = parser.parse_intermixed_args(arguments)
     check_names(parser, chosen.names)
+    for directory in (chosen.before, chosen.after):
+        if not (directory / "results.json").is_file():
+            parser.error(f"{directory}: no results.json is there")
     return compare(chosen.before, chosen.after, chosen.threshold, chosen.names)
 
 
@@ -47,6 +56,22 @@ def check_names(parser: argparse.ArgumentParser, names: list[str]) -> None:
     unknown = set(names) - set(QUESTIONS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(QUESTIONS)}")
+
+
+def main_draw(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks draw", description="Draws the charts of a run again, from its results.json."
+    )
+    parser.add_argument("directory", type=Path, help="where the results.json of the run is")
+    parser.add_argument("output", type=Path, nargs="?", help="where to draw (default: the same directory)")
+    chosen = parser.parse_args(arguments)
+    if not (chosen.directory / "results.json").is_file():
+        parser.error(f"{chosen.directory}: no results.json is there")
+    output = chosen.output or chosen.directory
+    output.mkdir(parents=True, exist_ok=True)
+    drawn = draw(report.read(chosen.directory)[1], output)
+    print(*(f"{name:20}{title}" for title, name in drawn), sep="\n")
+    return 0 if drawn else 1
 
 
 def main_readme(arguments: list[str]) -> int:
@@ -58,10 +83,16 @@ def main_readme(arguments: list[str]) -> int:
 
 
 def main_run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=benchmarks.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     modes = parser.add_mutually_exclusive_group()
-    modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a minute or two")
-    modes.add_argument("--full", dest="mode", action="store_const", const="full", help="all sizes, collector off too")
+    modes.add_argument("--quick", dest="mode", action="store_const", const="quick", help="a few minutes, one round")
+    modes.add_argument(
+        "--full", dest="mode", action="store_const", const="full", help="many hours: all sizes, collector off too"
+    )
     parser.add_argument("--list", action="store_true", help="name the questions")
     parser.add_argument("--sides", default=",".join((*SIDES, FLOOR, *PEERS)), help="only these (default: %(default)s)")
     parser.add_argument("--loops", default=",".join(LOOPS), help="only these (default: %(default)s)")
@@ -101,6 +132,8 @@ def run(
 ) -> int:
     """Asks the questions one after another; what was answered is written even when it is interrupted."""
     environment = describe()
+    if hindrance := busy():
+        print(f"{hindrance}; the figures will be worth little", file=sys.stderr)
     records = []
     begun = monotonic()
     asked = []

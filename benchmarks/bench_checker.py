@@ -72,14 +72,14 @@ QUESTION = Probed(
     name="checker",
     title="the checker beside idle instances",
     size_of="idle instances",
-    sizes={"quick": (10_000,), "usual": (100_000,), "full": (1_000, 10_000, 100_000, 1_000_000)},
+    sizes={"quick": (1_000, 10_000), "usual": (1_000, 100_000), "full": (1_000, 10_000, 100_000, 1_000_000)},
     probe=probe,
     figures={
         "share": Figure("share of a core", "%"),
         "timer": Figure("share of a core, of a bare sleep() as often as the checker", "%"),
         "stall": Figure("longest stall of the loop", "ms"),
     },
-    arguments={"quick": {"seconds": 0.4}, "usual": {"seconds": 2.0}, "full": {"seconds": 2.0}},
+    arguments={"quick": {"seconds": 0.4}, "usual": {"seconds": 1.0}, "full": {"seconds": 2.0}},
     floor_is="a loop with nothing in it",
     bars=(
         Bar("cython", most=0.001, figure="share", size=100_000),

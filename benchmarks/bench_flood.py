@@ -69,7 +69,6 @@ QUESTION = Probed(
         "slru_left": Figure("established left, slru", "instances", more=True),
     },
     sides=SIDES,
-    rounds={"quick": 1, "usual": 3, "full": 1},
     bars=tuple(
         bar
         for side in ("cython", "pure")

@@ -28,8 +28,10 @@ QUESTION = question(
         Bar("cython", "granian", most=0.75, figure="cpu", size=64),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
-    note="One worker, without access log; uvicorn with httptools and without one too. Server and load generator (wrk) "
-    "have a core each; CPU time is that of the whole server: its processes and threads. daphne has a loop of its own.",
+    note="One worker, without access log; uvicorn with httptools and without one too. Each server as its own command "
+    "starts it, so with its own settings of the garbage collector and the allocator. Server and load generator (wrk) "
+    "have a core each; CPU time is that of the whole server: its processes and threads. A request is under way on each "
+    "connection at a time, so the times are those of a closed loop. daphne has a loop of its own.",
 )
 
 

@@ -88,7 +88,7 @@ QUESTION = Probed(
     name="million",
     title="a whole life: create all, feed all once, expire all",
     size_of="live instances",
-    sizes={"quick": (20_000,), "usual": (1_000_000,), "full": (1_000_000,)},
+    sizes={"quick": (20_000,), "usual": (100_000,), "full": (1_000_000,)},
     probe=probe,
     figures={
         "create": Figure("create all", "s"),
@@ -98,7 +98,6 @@ QUESTION = Probed(
         "peak": Figure("resident at the most", "MiB"),
         "left": Figure("resident after all are gone", "MiB"),
     },
-    rounds={"quick": 1, "usual": 1, "full": 3},
     floor_is="bare tasks that wait on bare futures, set once each, then cancelled",
     bars=(Bar("reference", "pure", least=1.0, figure="create"),),
     note="The garbage collector is on throughout; whether a full collection falls into one part is chance.",

@@ -156,7 +156,6 @@ QUESTION = Probed(
         )
     },
     loops=("asyncio",),
-    rounds={"quick": 1, "usual": 1, "full": 3},
     arguments={"usual": {"messages": 50_000}, "full": {"messages": 200_000}},
     floor_is="bare tasks that wait on bare futures",
 )

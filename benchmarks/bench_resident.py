@@ -39,7 +39,6 @@ QUESTION = Probed(
         "peak": Figure("peak while creating, per instance", "B"),
         "left": Figure("left after all are gone", "MiB"),
     },
-    rounds={"quick": 1, "usual": 1, "full": 3},
     floor_is="a bare task that waits on a bare future",
     bars=(Bar("cython", "reference", most=0.5, figure="idle"),),
     note="What is left afterwards is what the allocators keep for the next ones.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.bench_udp import FIGURES
+from benchmarks.bench_udp import FIGURES, FLOOR_IS
 from benchmarks.question import Bar, Probed
 from benchmarks.udp import hindrance, under_load
 
@@ -22,7 +22,7 @@ QUESTION = Probed(
     probe=probe,
     figures=FIGURES,
     arguments={"quick": {"seconds": 0.5}, "usual": {"seconds": 1.0}, "full": {"seconds": 2.0}},
-    floor_is="a bare DatagramProtocol that sends back",
+    floor_is=FLOOR_IS,
     bars=(
         Bar("cython", "reference", most=0.3, figure="cpu", size=1_000, loop="uvloop"),
         Bar("pure", "reference", most=1.0, figure="cpu"),

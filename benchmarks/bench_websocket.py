@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.question import Bar, Probed
 from benchmarks.servers import CALLED, lacking
-from benchmarks.sides import SIDES
+from benchmarks.sides import FLOOR, SIDES
 from benchmarks.websocket_load import FIGURES, hindrance, under_load
 
 
@@ -23,10 +23,11 @@ QUESTION = Probed(
     probe=probe,
     figures=FIGURES,
     arguments={"quick": {"seconds": 0.5}, "usual": {"seconds": 2.0}, "full": {"seconds": 3.0}},
-    sides=(*SIDES, "granian", "hypercorn", "daphne"),
+    sides=(*SIDES, FLOOR, "granian", "hypercorn", "daphne"),
     full_only=("hypercorn", "daphne"),
     loops=("uvloop",),
     called=CALLED,
+    floor_is="a handshake by rote, then each read is taken for one message, unmasked in C and sent back",
     bars=(
         Bar("cython", "reference", most=0.9, figure="cpu", size=64),
         Bar("pure", "reference", most=1.0, figure="cpu"),

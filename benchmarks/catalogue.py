@@ -34,6 +34,9 @@ MODULES = (
     "bench_websocket",
     "bench_websocket_deflate",
     "bench_worker",
+    "bench_balance",
+    "bench_managed",
+    "bench_managed_life",
     "bench_instructions",
 )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +16,79 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from benchmarks.catalogue import QUESTIONS
-from benchmarks.judge import SCALE, Answers, Verdict, shown, verdicts
-from benchmarks.question import Question
+from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
+from benchmarks.question import BUSY_ENOUGH, Bar, Question, Timed
 from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES
 
-#: Told apart by people who see few colours too, and by lightness in print.
+#: Told apart by people who see few colours too, by lightness in print, and by mark, line and hatching without either.
 COLOURS = {
     "reference": "#c1440e",
     "pure": "#e3a01b",
     "cython": "#1660a8",
-    FLOOR: "#9aa0a6",
-    "minimal": "#c8ccd1",
+    FLOOR: "#7d848c",
+    "minimal": "#a9afb6",
     "granian": "#7a4fa3",
     "hypercorn": "#2e8b6f",
     "daphne": "#8c6d46",
 }
 LABELS = {
     "reference": "asgiref",
-    "pure": "cyasgi, pure",
-    "cython": "cyasgi, Cython",
-    FLOOR: "floor",
+    "pure": "cyasgi, pure Python",
+    "cython": "cyasgi, compiled",
+    FLOOR: "floor (cannot be beaten)",
     "minimal": "minimal ASGI in Python",
 }
-MARKS = {"reference": "o", "pure": "^", "cython": "s", FLOOR: "_"}
+MARKS = {
+    "reference": "o",
+    "pure": "^",
+    "cython": "s",
+    FLOOR: "|",
+    "minimal": "x",
+    "granian": "D",
+    "hypercorn": "v",
+    "daphne": "P",
+}
+DASHES = {"reference": "-", "pure": "--", "cython": "-", FLOOR: ":"}
+HATCHES = {
+    "reference": "////",
+    "pure": "....",
+    "minimal": "",
+    "granian": "xxxx",
+    "hypercorn": "\\\\\\\\",
+    "daphne": "++++",
+}
+LOOP_MARKS = {"asyncio": "^", "uvloop": "o"}
 DRAWN = (*SIDES, FLOOR)
 #: Connections that servers are compared at.
 SERVED = 64
+#: Inches, at 72 points each: 800 pixels in a browser, as wide as a page of GitHub's shows a picture.
+WIDTH = 600 / 72
+#: Ink of lines and letters that belong to no side.
+INK = "#24292f"
 
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "cyasgi",
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "grid.color": "#e4e7eb",
+    "axes.titlesize": 10,
+    "grid.color": "#dfe3e8",
     "grid.linewidth": 0.7,
     "axes.edgecolor": "#5f6673",
+    "hatch.color": "white",
+    "hatch.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    # Not transparent: the letters are dark, and the page behind them may be too.
     "figure.facecolor": "white",
 }
 
@@ -69,106 +99,179 @@ def loops_of(answers: Answers, question: str) -> list[str]:
     return [loop for loop in LOOPS if loop in asked]
 
 
-def points(answers: Answers, question: str, figure: str, side: str, loop: str) -> list[tuple[int, float]]:
-    """Size and median, in the figure's unit, by size."""
+@dataclass(frozen=True)
+class Point:
+    """A median and the quartiles around it, in the figure's unit."""
+
+    size: int
+    median: float
+    first: float
+    third: float
+    #: A rate that is the load generator's rather than the server's, which had time left.
+    idle: bool = False
+
+
+def points(answers: Answers, question: str, figure: str, side: str, loop: str) -> list[Point]:
+    """What was measured, by size."""
     scale = SCALE.get(QUESTIONS[question].figures[figure].unit, 1.0)
-    return sorted(
-        (one.size, one.median * scale)
+    found = [
+        Point(one.size, one.median * scale, one.quartiles[0] * scale, one.quartiles[1] * scale)
         for one in answers.of(question)
         if (one.figure, one.side, one.loop, one.collector) == (figure, side, loop, "on")
-    )
+    ]
+    return sorted(found, key=lambda point: point.size)
 
 
-def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+def point(answers: Answers, question: str, figure: str, side: str, loop: str, size: int) -> Point | None:
+    """What was measured at one size."""
+    return next((one for one in points(answers, question, figure, side, loop) if one.size == size), None)
+
+
+def rate(answers: Answers, question: str, side: str, loop: str, size: int) -> Point | None:
+    """What a server answered in a second, marked if it could have done more."""
+    found = point(answers, question, "rate", side, loop, size)
+    busy = answers.get(question, "busy", size, side, loop)
+    return found and replace(found, idle=busy is not None and busy.median < BUSY_ENOUGH)
+
+
+def footnote(ax: Axes, found: Iterable[Point | None]) -> None:
+    """Says below the axis what the stars mean, if there are any."""
+    if any(one is not None and one.idle for one in found):
+        ax.set_xlabel(f"{ax.get_xlabel()}\n* the load generator was the limit")
+
+
+def panels(count: int, title: str, height: float = 3.7, *, sharey: bool = True) -> tuple[Figure, list[Axes]]:
     """Side by side, on one scale."""
-    drawing, axes = pyplot.subplots(1, count, figsize=(4.8 * count, 3.9), sharey=True, squeeze=False)
-    drawing.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
+    drawing, axes = pyplot.subplots(1, count, figsize=(WIDTH, height), sharey=sharey, squeeze=False)
+    entitle(drawing, title)
     return drawing, list(axes[0])
 
 
+def entitle(drawing: Figure, title: str) -> None:
+    drawing.set_layout_engine("constrained", w_pad=0.1, h_pad=0.06)
+    drawing.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+
+
+def explain(drawing: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels, below them, where no curve runs."""
+    found = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    drawing.legend(list(found.values()), list(found), loc="outside lower left", ncols=min(4, len(found)))
+
+
 def plain_numbers(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(value)))
+    """Numbers as people write them; on a logarithmic axis of less than two decades also between the powers of ten."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    if axis.get_scale() == "log":
+        low, high = sorted(axis.get_view_interval())
+        if high < 100 * low:
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 7)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def curve(answers: Answers, question: str, figure: str, title: str) -> Figure:
-    """How a figure grows with the size, both logarithmic; a panel for each loop."""
+def better(question: str, figure: str) -> str:
+    """What an axis is called: what it shows, in which unit, and which way is better."""
+    described = QUESTIONS[question].figures[figure]
+    unit = "" if described.unit == "/s" else f", {described.unit}"
+    return f"{described.title}{unit} ({'more' if described.more else 'less'} is better)"
+
+
+def curve(answers: Answers, question: str, figure: str, title: str, what: str) -> Figure:
+    """How a figure grows with the size, both logarithmic, with the quartiles; a panel for each loop."""
     loops = loops_of(answers, question)
     asked = QUESTIONS[question]
     drawing, axes = panels(len(loops), title)
     for loop, ax in zip(loops, axes, strict=True):
         for side in DRAWN:
-            if found := points(answers, question, figure, side, loop):
-                sizes, values = zip(*found, strict=True)
-                dashes = "--" if side == FLOOR else "-"
-                ax.plot(sizes, values, dashes, color=COLOURS[side], marker=MARKS[side], label=LABELS[side])
+            if found := [one for one in points(answers, question, figure, side, loop) if one.median > 0]:
+                sizes, values = [one.size for one in found], [one.median for one in found]
+                style: Any = {"color": COLOURS[side], "linestyle": DASHES[side], "marker": MARKS[side]}
+                ax.plot(sizes, values, label=LABELS[side], **style)
+                ax.fill_between(
+                    sizes, [one.first for one in found], [one.third for one in found], color=COLOURS[side], alpha=0.2
+                )
         ax.set(xscale="log", yscale="log", title=loop, xlabel=asked.size_of)
+        ax.margins(x=0.08)
+    for ax in axes:
         plain_numbers(ax.xaxis)
         plain_numbers(ax.yaxis)
-    axes[0].set_ylabel(f"{asked.figures[figure].title}, {asked.figures[figure].unit}")
-    axes[0].legend()
+    axes[0].set_ylabel(what)
+    explain(drawing, axes)
     return drawing
 
 
-def grouped(
-    ax: Axes, groups: list[str], values: dict[str, list[float | None]], question: Question | None = None
-) -> None:
-    """Bars side by side in each group, the value above each; sides are called as in the question, if one is given."""
-    width = 0.8 / max(1, len(values))
-    names = {side: label(question, side) if question else LABELS[side] for side in values}
-    named: set[str] = set()
-    for place, (side, heights) in enumerate(values.items()):
-        for group, height in enumerate(heights):
-            if height is not None:
-                x = group - 0.4 + (place + 0.5) * width
-                ax.bar(x, height, width * 0.92, color=COLOURS[side], label=None if side in named else names[side])
-                named.add(side)
-                ax.annotate(shown(height), (x, height), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
-    ax.set_xticks(range(len(groups)), groups)
-    ax.grid(axis="x", visible=False)
+def bars(ax: Axes, groups: list[str], values: Mapping[str, list[Point | None]], names: Mapping[str, str]) -> None:
+    """Horizontal bars in groups from the top down, with quartiles, and the median behind each."""
+    thickness = 0.84 / max(1, len(values))
+    most = max((one.third for column in values.values() for one in column if one), default=1.0)
+    for place, (side, column) in enumerate(values.items()):
+        named = False
+        for group, one in enumerate(column):
+            if one is None:
+                continue
+            y = group - 0.42 + (place + 0.5) * thickness
+            bar(ax, y, one, side, thickness * 0.9, label=None if named else names.get(side, side))
+            named = True
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set_ylim(len(groups) - 0.45, -0.55)
+    ax.set_xlim(0, most * 1.22)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="y", visible=False)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    plain_numbers(ax.xaxis)
+
+
+def bar(ax: Axes, y: float, one: Point, side: str, thickness: float, label: str | None = None) -> None:
+    """One bar, hatched as its side is, a line from the first quartile to the third, and the median behind it."""
+    colours: Any = {"color": COLOURS[side], "hatch": HATCHES.get(side, "")}
+    if side in (FLOOR, "minimal"):
+        colours = {"facecolor": "white", "edgecolor": COLOURS[side], "linewidth": 1.0}
+    ax.barh(y, one.median, thickness, label=label, **colours)
+    ax.plot([one.first, one.third], [y, y], color=INK, linewidth=1.2)
+    end = max(one.third, one.median)
+    ax.annotate(
+        shown(one.median) + "*" * one.idle, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5
+    )
 
 
 def eviction(answers: Answers) -> Figure:
-    return curve(answers, "evict", "time", "Creating an instance on a full table")
+    what = "time per new instance, µs (less is better)"
+    return curve(answers, "evict", "time", "A new instance on a full table: one is evicted", what)
 
 
 def sweep(answers: Answers) -> Figure:
-    return curve(answers, "checker", "share", "What idle instances cost: the checker's share of a core")
+    what = "share of a core, % (less is better)"
+    title = "Clients that say nothing: the share of a core that the checker takes"
+    return curve(answers, "checker", "share", title, what)
 
 
 def memory(answers: Answers) -> Figure:
-    loops = loops_of(answers, "memory")
-    drawing, axes = panels(len(loops), "Memory of an idle instance")
-    for loop, ax in zip(loops, axes, strict=True):
-        asked = [name for name in ("memory", "resident") if answers.of(name)]
-        found: dict[str, list[float | None]] = {}
-        for side in DRAWN:
-            last = [points(answers, name, "idle", side, loop)[-1:] for name in asked]
-            found[side] = [one[0][1] if one else None for one in last]
-        names = {"memory": "allocated (tracemalloc)", "resident": "resident"}
-        grouped(ax, [names[name] for name in asked], found)
-        ax.set_title(loop)
-    axes[0].set_ylabel("bytes")
-    axes[0].legend()
+    """On one loop: it makes no difference to an instance's memory."""
+    loop = loops_of(answers, "memory")[0]
+    ways = {"memory": "allocated\n(tracemalloc)", "resident": "resident"}
+    asked = [name for name in ways if answers.of(name)]
+    drawing, axes = panels(1, f"Memory of an idle instance ({loop})", 1.5 + 0.95 * len(asked))
+    found: dict[str, list[Point | None]] = {
+        side: [next(reversed(points(answers, name, "idle", side, loop)), None) for name in asked] for side in DRAWN
+    }
+    bars(axes[0], [ways[name] for name in asked], found, LABELS)
+    axes[0].set_xlabel("bytes for each (less is better)")
+    explain(drawing, axes)
     return drawing
 
 
 def gateway(answers: Answers) -> Figure:
     loops = loops_of(answers, "udp")
-    drawing, axes = panels(len(loops), "UDP echo through a gateway, answers per second")
-    roaming = bool(answers.of("roaming"))
+    sizes = sorted({one.size for one in answers.of("udp")})
+    groups = [("udp", size, f"{size:,} client{'s' * (size > 1)}") for size in sizes]
+    if found := answers.of("roaming"):
+        groups.append(("roaming", min(one.size for one in found), "all clients new,\nat the limit"))
+    drawing, axes = panels(len(loops), "UDP echo through a gateway", 1.5 + 0.8 * len(groups))
     for loop, ax in zip(loops, axes, strict=True):
-        sizes = sorted({one.size for one in answers.of("udp")})
-        found: dict[str, list[float | None]] = {}
-        for side in DRAWN:
-            rates = dict(points(answers, "udp", "rate", side, loop))
-            found[side] = [rates.get(size) for size in sizes]
-            if roaming:
-                found[side].append(next((rate for _, rate in points(answers, "roaming", "rate", side, loop)), None))
-        groups = [f"{size:,} client{'s' * (size > 1)}" for size in sizes] + ["all new,\nat the limit"] * roaming
-        grouped(ax, groups, found)
-        ax.set_title(loop)
-    axes[0].legend()
+        values = {side: [rate(answers, name, side, loop, size) for name, size, _ in groups] for side in DRAWN}
+        bars(ax, [name for *_, name in groups], values, LABELS)
+        ax.set(title=loop, xlabel="answers per second (more is better)")
+        footnote(ax, itertools.chain(*values.values()))
+    explain(drawing, axes)
     return drawing
 
 
@@ -177,111 +280,231 @@ def label(question: Question, side: str) -> str:
     return question.called.get(side, LABELS.get(side, side))
 
 
-def servers(answers: Answers) -> Figure:
-    """The servers from the cheapest to the dearest for the smallest request, beside what each then answers a second."""
-    question = QUESTIONS["http"]
-    loop = loops_of(answers, "http")[-1]
-    size = SERVED if any(one.size == SERVED for one in answers.of("http")) else answers.of("http")[0].size
-    drawing, axes = pyplot.subplots(1, 2, figsize=(9.6, 3.6))
-    drawing.suptitle(f"{question.title}, {size} connections", x=0.02, ha="left", fontsize=12, fontweight="bold")
-    values = {
-        figure: {side: dict(points(answers, "http", figure, side, loop)).get(size) for side in (*DRAWN, *PEERS)}
-        for figure in ("cpu", "rate")
+def size_of(answers: Answers, question: str) -> int:
+    """The number of connections that servers are compared at, or what comes next to it."""
+    return min((one.size for one in answers.of(question)), key=lambda size: abs(size - SERVED))
+
+
+def servers(answers: Answers, name: str) -> Figure:
+    """The servers from the cheapest to the dearest, beside what each then answers a second."""
+    question = QUESTIONS[name]
+    loop = loops_of(answers, name)[-1]
+    size = size_of(answers, name)
+    found = {
+        side: {"cpu": cost, "rate": answered}
+        for side in (*DRAWN, *PEERS)
+        if (cost := point(answers, name, "cpu", side, loop, size)) is not None
+        and (answered := rate(answers, name, side, loop, size)) is not None
     }
-    order = sorted((side for side, cost in values["cpu"].items() if cost), key=lambda side: -(values["cpu"][side] or 0))
-    for ax, (figure, by_side) in zip(axes, values.items(), strict=True):
-        found = [by_side[side] or 0.0 for side in order]
-        ax.barh(range(len(order)), found, 0.7, color=[COLOURS[side] for side in order])
-        for place, value in enumerate(found):
-            ax.annotate(shown(value), (value, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
-        ax.set(title=f"{question.figures[figure].title}, {question.figures[figure].unit}")
-        ax.set_yticks(range(len(order)), [label(question, side) for side in order] if ax is axes[0] else [])
-        ax.margins(x=0.15)
+    order = sorted(found, key=lambda side: found[side]["cpu"].median)
+    drawing, axes = panels(2, f"{question.title}, {size} connections ({loop})", 1.2 + 0.32 * len(order))
+    for ax, figure in zip(axes, ("cpu", "rate"), strict=True):
+        shown_here = [found[side][figure] for side in order]
+        most = max(one.third for one in shown_here)
+        for place, (side, one) in enumerate(zip(order, shown_here, strict=True)):
+            bar(ax, place, one, side, 0.7)
+        ax.set_yticks(range(len(order)), [label(question, side) for side in order])
+        ax.set(xlabel=better(name, figure), xlim=(0, most * 1.22), ylim=(len(order) - 0.5, -0.5))
+        footnote(ax, shown_here)
+        ax.tick_params(axis="y", length=0)
         ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         plain_numbers(ax.xaxis)
     return drawing
+
+
+def http_servers(answers: Answers) -> Figure:
+    return servers(answers, "http")
+
+
+def websocket_servers(answers: Answers) -> Figure:
+    return servers(answers, "websocket")
 
 
 def beside_servers(answers: Answers) -> Figure:
     """What requests and messages cost on each server, as a part of what they cost on the reference."""
     asked = [question for question in QUESTIONS.values() if question.called and answers.of(question.name)]
-    found: dict[str, list[float | None]] = {side: [] for side in (*SIDES, *PEERS) if side != "minimal"}
-    for question in asked:
-        loop = loops_of(answers, question.name)[-1]
-        costs = {side: dict(points(answers, question.name, "cpu", side, loop)) for side in found}
-        for side, by_size in costs.items():
-            size = SERVED if SERVED in by_size else max(by_size, default=SERVED)
-            reference = costs["reference"].get(size)
-            found[side].append(by_size[size] / reference if reference and by_size else None)
-    found = {side: shares for side, shares in found.items() if any(shares)}
-    drawing, ax = pyplot.subplots(figsize=(2.2 + 1.7 * len(asked), 4.2))
-    drawing.suptitle("CPU time of the server, as a part of uvicorn's", x=0.02, ha="left", fontweight="bold")
-    grouped(ax, [question.name for question in asked], found, asked[0])
-    ax.axhline(1.0, color=COLOURS["reference"], linewidth=0.8)
-    ax.legend(ncols=2)
+    drawing, axes = panels(1, "CPU time of the server for each request or message", 1.5 + 0.42 * len(asked))
+    ax = axes[0]
+    ax.axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
+    for side in ("reference", "pure", "cython", "granian", "hypercorn", "daphne"):
+        found = []
+        for place, question in enumerate(asked):
+            size, loop = size_of(answers, question.name), loops_of(answers, question.name)[-1]
+            cost, reference = (point(answers, question.name, "cpu", one, loop, size) for one in (side, "reference"))
+            if cost and reference and reference.median:
+                found.append((cost.median / reference.median, place))
+        if found:
+            shares, places = zip(*found, strict=True)
+            ax.plot(shares, places, MARKS[side], color=COLOURS[side], markersize=7, label=label(asked[0], side))
+        for share, place in found if side == "cython" else ():
+            ax.annotate(f"{share:.2f}", (share, place), (0, 6), textcoords="offset points", ha="center", fontsize=8.5)
+    ax.set(xscale="log", xlabel="as a part of uvicorn's (less is better)", ylim=(len(asked) - 0.4, -0.7))
+    ax.set_yticks(range(len(asked)), [fold(question.title, 46) for question in asked], fontsize=8.5)
+    ax.tick_params(axis="y", length=0)
+    plain_numbers(ax.xaxis)
+    explain(drawing, axes)
     return drawing
+
+
+def fold(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width))
 
 
 def latency(answers: Answers) -> Figure:
     size = max(one.size for one in answers.of("latency"))
     loops = loops_of(answers, "latency")
     drawing, axes = panels(len(loops), f"From a client's send to the application's receive, {size:,} live instances")
-    figures = ("p50", "p99", "p99.9", "worst")
+    figures = {"p50": "p50", "p99": "p99", "p99.9": "p99.9", "worst": "worst"}
     for loop, ax in zip(loops, axes, strict=True):
         for side in DRAWN:
-            found = [dict(points(answers, "latency", figure, side, loop)).get(size) for figure in figures]
-            values = [value for value in found if value is not None]
+            found = [point(answers, "latency", figure, side, loop, size) for figure in figures]
+            values = [one for one in found if one is not None]
             if len(values) == len(figures):
-                dashes = "--" if side == FLOOR else "-"
-                ax.plot(figures, values, dashes, color=COLOURS[side], marker=MARKS[side], label=LABELS[side])
-        ax.set(yscale="log", title=loop, xlabel="share of the messages")
+                style: Any = {"color": COLOURS[side], "linestyle": DASHES[side], "marker": MARKS[side]}
+                ax.plot(list(figures.values()), [one.median for one in values], label=LABELS[side], **style)
+                spread = [one.first for one in values], [one.third for one in values]
+                ax.fill_between(list(figures.values()), *spread, color=COLOURS[side], alpha=0.2)
+        ax.set(yscale="log", title=loop, xlabel="percentile of the messages")
+    for ax in axes:
         plain_numbers(ax.yaxis)
-    axes[0].set_ylabel("ms")
-    axes[0].legend()
+    axes[0].set_ylabel("delay, ms (less is better)")
+    explain(drawing, axes)
     return drawing
 
 
-def compared(verdict: Verdict) -> bool:
-    """Whether a promise is about the Cython back end against the reference."""
-    return {verdict.bar.of, verdict.bar.by} == {"reference", "cython"} and verdict.value > 0
+#: What the layers' chart shows: a question with its floor, or with the way that its others are compared with.
+LAYERS = {
+    "balance": "An HTTP request to an application",
+    "managed": "A message to an instance and back",
+    "managed_life": "An instance from its creation to its end",
+}
+
+
+def layers(answers: Answers) -> Figure:
+    """What a load balancer, and managing, add; on one loop, of the compiled core where it was asked."""
+    asked = {name: title for name, title in LAYERS.items() if answers.of(name)}
+    rows: list[list[tuple[str, Point, str]]] = []
+    for name in asked:
+        question = QUESTIONS[name]
+        assert isinstance(question, Timed)
+        loop = loops_of(answers, name)[-1]
+        side = "cython" if any(one.side == "cython" for one in answers.of(name)) else "pure"
+        size = (
+            max(one.size for one in answers.of(name))
+            if question.base
+            else min((one.size for one in answers.of(name)), key=lambda one: abs(one - 4))
+        )
+        found = []
+        if not question.base and (bare := point(answers, name, next(iter(question.ways)), FLOOR, loop, size)):
+            found.append(("called bare", bare, FLOOR))
+        for way, title in question.ways.items():
+            if (one := point(answers, name, way, side, loop, size)) is not None:
+                called = title if question.base else f"LoadBalancer, {way}"
+                found.append((called, one, FLOOR if way == question.base else side))
+        rows.append(found)
+    heights = [len(found) + 1 for found in rows]
+    drawing, axes = pyplot.subplots(
+        len(rows), 1, figsize=(WIDTH, 0.8 + 0.29 * sum(heights)), height_ratios=heights, sharex=True, squeeze=False
+    )
+    entitle(drawing, f"What a load balancer and managed instances add ({loop})")
+    most = max(one.third for found in rows for _, one, _ in found)
+    for ax, found, title in zip(axes[:, 0], rows, asked.values(), strict=True):
+        for place, (_, one, side) in enumerate(found):
+            bar(ax, place, one, side, 0.7)
+        ax.set_yticks(range(len(found)), [name for name, *_ in found])
+        ax.set(title=title, xlim=(0, most * 1.15), ylim=(len(found) - 0.5, -0.5))
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="y", visible=False)
+        plain_numbers(ax.xaxis)
+    axes[-1, 0].set_xlabel("time of each, µs (less is better); white: without")
+    return drawing
+
+
+#: By row of the overview and loop: how many times better, and what was promised, if anything was.
+Gains = dict[str, dict[str, tuple[float, float | None]]]
+
+
+def gains(answers: Answers) -> Gains:
+    """The Cython back end against the reference: in the figure that something was promised of, else in the first."""
+    rows: Gains = {}
+    for question in QUESTIONS.values():
+        if isinstance(question, Timed) and question.base:
+            continue  # compared with cyasgi's own server, in a chart of its own
+        goals = {(bar.figure, size, loop): goal for bar, size, loop, goal in _goals(question, answers)}
+        figure = next((figure for figure, *_ in goals), next(iter(question.figures)))
+        beside = f" ({question.called['reference']})" if "reference" in question.called else ""
+        for one in sorted(answers.of(question.name), key=lambda one: one.size):
+            if (one.side, one.figure, one.collector) == ("cython", figure, "on"):
+                reference = answers.get(question.name, figure, one.size, "reference", one.loop)
+                gain = gain_of(one, reference, more=question.figures[figure].more)
+                name = f"{question.name}, {one.size:,} {question.size_of.partition(' (')[0]}{beside}"
+                if gain is not None:
+                    rows.setdefault(name, {})[one.loop] = gain, goals.get((figure, one.size, one.loop))
+    return rows
+
+
+def _goals(question: Question, answers: Answers) -> Iterator[tuple[Bar, int, str, float]]:
+    """What was promised of the Cython back end against the reference, as times better."""
+    for verdict in verdicts(question, answers):
+        bar = verdict.bar
+        promised = bar.least if bar.least is not None else bar.most
+        if {bar.of, bar.by} == {"reference", "cython"} and promised:
+            yield bar, verdict.size, verdict.loop, 1 / promised if bar.of == "cython" else promised
 
 
 def overview(answers: Answers) -> Figure:
     """How many times better the Cython back end is than the reference, beside what was promised."""
-    rows = []
-    for question in QUESTIONS.values():
-        for verdict in verdicts(question, answers):
-            if compared(verdict):
-                upside_down = verdict.bar.of == "cython"
-                promised = verdict.bar.least if verdict.bar.least is not None else verdict.bar.most
-                assert promised is not None
-                gain, bar = (1 / verdict.value, 1 / promised) if upside_down else (verdict.value, promised)
-                beside = f" ({question.called['reference']})" if "reference" in question.called else ""
-                rows.append((f"{question.name}, {verdict.size:,}, {verdict.loop}{beside}", gain, bar))
-    rows.reverse()
-    drawing, ax = pyplot.subplots(figsize=(9, 1.2 + 0.26 * len(rows)))
-    for place, (_, gain, bar) in enumerate(rows):
-        colour = COLOURS["cython"] if gain >= bar else COLOURS["reference"]
-        ax.plot([1, gain], [place, place], color=colour, linewidth=5, solid_capstyle="butt")
-        ax.plot([bar, bar], [place - 0.4, place + 0.4], color="black", linewidth=1.5)
-        ax.annotate(f"{shown(gain)}×", (max(gain, bar), place), (5, 0), textcoords="offset points", va="center")
-    ax.set(xscale="log", xlabel="times better than asgiref, or what stands in brackets; black: promised")
-    ax.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
+    rows = gains(answers)
+    drawing, axes = panels(1, "The compiled cyasgi beside asgiref, or what stands in brackets", 1.4 + 0.27 * len(rows))
+    ax = axes[0]
+    seen: set[str] = set()
+    for place, by_loop in enumerate(rows.values()):
+        found = [gain for gain, _ in by_loop.values()]
+        ax.plot([1, max(found)], [place, place], color="#c9d1d9", linewidth=1.5, zorder=1)
+        for loop, (gain, goal) in by_loop.items():
+            aside = (-0.13 if loop == "asyncio" else 0.13) if len(by_loop) > 1 else 0.0
+            ax.plot(
+                gain,
+                place + aside,
+                LOOP_MARKS[loop],
+                color=COLOURS["cython"],
+                markerfacecolor=COLOURS["cython"] if goal is None or gain >= goal else "white",
+                markersize=7,
+            )
+            if goal is not None:
+                ax.plot([goal, goal], [place - 0.38, place + 0.38], color=INK, linewidth=1.5)
+            seen.add(loop)
+        told = " – ".join(dict.fromkeys(shown(gain) for gain in sorted(found)))
+        right = max(*found, *(goal for _, goal in by_loop.values() if goal), 1.0)
+        ax.annotate(f"{told}×", (right, place), (8, 0), textcoords="offset points", va="center", fontsize=8.5)
+    ax.axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
+    for loop in (loop for loop in LOOPS if loop in seen):
+        ax.plot([], [], LOOP_MARKS[loop], color=COLOURS["cython"], markersize=7, label=loop)
+    ax.plot([], [], "s", color=INK, markerfacecolor="white", label="hollow: short of the goal")
+    ax.plot([], [], "|", color=INK, markersize=11, markeredgewidth=1.5, label="the goal")
+    ax.set(xscale="log", xlabel="times better (more is better)", ylim=(len(rows) - 0.4, -0.6))
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, 0.9), high * (high / min(low, 0.9)) ** 0.12)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=8.5)
+    ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     plain_numbers(ax.xaxis)
-    drawing.suptitle("cyasgi with its Cython back end against its references", x=0.02, ha="left", fontweight="bold")
+    explain(drawing, axes)
     return drawing
 
 
-#: File name, what must have been asked, and what draws it.
-CHARTS: tuple[tuple[str, str, Callable[[Answers], Figure]], ...] = (
-    ("eviction.svg", "evict", eviction),
-    ("sweep.svg", "checker", sweep),
-    ("memory.svg", "memory", memory),
-    ("gateway.svg", "udp", gateway),
-    ("servers.svg", "http", servers),
-    ("beside_servers.svg", "http", beside_servers),
-    ("latency.svg", "latency", latency),
+#: File name, what must have been asked (one of these), and what draws it.
+CHARTS: tuple[tuple[str, tuple[str, ...], Callable[[Answers], Figure]], ...] = (
+    ("eviction.svg", ("evict",), eviction),
+    ("sweep.svg", ("checker",), sweep),
+    ("memory.svg", ("memory",), memory),
+    ("latency.svg", ("latency",), latency),
+    ("gateway.svg", ("udp",), gateway),
+    ("servers.svg", ("http",), http_servers),
+    ("websockets.svg", ("websocket",), websocket_servers),
+    ("beside_servers.svg", ("http",), beside_servers),
+    ("layers.svg", tuple(LAYERS), layers),
 )
 
 
@@ -291,16 +514,15 @@ def draw_all(answers: Answers, directory: Path) -> list[tuple[str, str]]:
     with matplotlib.rc_context(STYLE):
         for name, draw in _possible(answers):
             drawing = draw(answers)
-            drawing.tight_layout(rect=(0, 0, 1, 0.97))
             drawing.savefig(directory / name, metadata={"Date": None})
+            drawn.append((drawing.get_suptitle(), name))
             pyplot.close(drawing)
-            drawn.append((draw.__name__, name))
     return drawn
 
 
 def _possible(answers: Answers) -> Iterable[tuple[str, Callable[[Answers], Figure]]]:
-    if any(compared(verdict) for question in QUESTIONS.values() for verdict in verdicts(question, answers)):
+    if gains(answers):
         yield "overview.svg", overview
-    for name, question, draw in CHARTS:
-        if answers.of(question):
+    for name, questions, draw in CHARTS:
+        if any(answers.of(question) for question in questions):
             yield name, draw

@@ -1,7 +1,7 @@
 """The questions under pytest-benchmark: python -m pytest benchmarks -o python_files='bench_*.py'.
 
-Each test is named after its question, loop, size and side, for example test_wake[asyncio-1000-cython], and its group
-holds the sides of one question side by side.
+Each test is named after its question, loop, size and side, for example test_wake[asyncio-1000-cython], and where the
+work is done in several ways the way stands before the side. Its group holds the sides of one question side by side.
 """
 
 from __future__ import annotations
@@ -25,24 +25,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def _cases(question: Timed | Probed, mode: str) -> Iterator[tuple[str, int, str]]:
+def _cases(question: Timed | Probed, mode: str) -> Iterator[tuple[str, int, str, str]]:
     if isinstance(question, Probed) and question.hindrance():
         return
-    asked = (*SIDES, FLOOR) if isinstance(question, Timed) else ()
     for loop in available_loops():
         if isinstance(question, Probed) and question.loops is not None and loop not in question.loops:
             continue
         for size in question.sizes[mode]:
-            for side in available(asked or question.asked(mode, size)):
-                there = question.make(side, size) if isinstance(question, Timed) else not question.lacking(side)
-                if there:
-                    yield loop, size, side
+            for side in available(question.asked(mode, size) if isinstance(question, Probed) else (*SIDES, FLOOR)):
+                if isinstance(question, Timed):
+                    yield from ((loop, size, way, side) for way in question.ways if question.make(side, size, way))
+                elif not question.lacking(side):
+                    yield loop, size, "", side
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        cases = list(_cases(metafunc.module.QUESTION, metafunc.config.getoption("--mode")))
-        names = [f"{loop}-{size}-{side}" for loop, size, side in cases]
+        question = metafunc.module.QUESTION
+        cases = list(_cases(question, metafunc.config.getoption("--mode")))
+        several = isinstance(question, Timed) and len(question.ways) > 1
+        names = ["-".join((loop, str(size), *[way] * several, side)) for loop, size, way, side in cases]
         metafunc.parametrize("case", cases, ids=names, indirect=True)
 
 
@@ -50,9 +52,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def case(request: pytest.FixtureRequest) -> Callable[[Any], None]:
     """Call it with pytest-benchmark's fixture to put the module's question to one side."""
     question = request.module.QUESTION
-    loop, size, side = request.param
+    loop, size, way, side = request.param
     mode = request.config.getoption("--mode")
-    put = _time if isinstance(question, Timed) else _probe
 
     def case(benchmark: Any) -> None:
         benchmark.group = f"{question.name} {loop} {size}"
@@ -60,13 +61,16 @@ def case(request: pytest.FixtureRequest) -> Callable[[Any], None]:
         # pytest-benchmark's own calibration warns where rounds take long.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            put(question, benchmark, mode, loop, size, side)
+            if isinstance(question, Timed):
+                _time(question, benchmark, loop, size, way, side)
+            else:
+                _probe(question, benchmark, mode, loop, size, side)
 
     return case
 
 
-def _time(question: Timed, benchmark: Any, mode: str, loop: str, size: int, side: str) -> None:
-    workload = question.make(side, size)
+def _time(question: Timed, benchmark: Any, loop: str, size: int, way: str, side: str) -> None:
+    workload = question.make(side, size, way)
     assert workload is not None
     benchmark.extra_info["operations"] = workload.operations
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:

@@ -68,6 +68,20 @@ def _build() -> str:
     return " ".join(word for word in words if "/" not in word) or "no options"
 
 
+def _governor() -> str:
+    """How the clock rate of the first core is chosen."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def busy() -> str:
+    """Why figures taken now would mean little, or an empty string."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    return f"the machine is busy: a load of {load:.2f} on {cores} cores" if load > 0.25 * cores else ""
+
+
 def describe() -> dict[str, str]:
     """What a reader needs to judge the figures, or to take them again."""
     commit = _git("rev-parse", "HEAD") or "unknown"
@@ -81,6 +95,7 @@ def describe() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}, {platform.python_compiler()}",
         "python's build": _build(),
         "cpu": f"{_cpu()}, {os.cpu_count()} cores",
+        "clock rate governor": _governor(),
         "memory": _memory(),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "load": "{:.2f} {:.2f} {:.2f} at the start".format(*os.getloadavg()),

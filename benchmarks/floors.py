@@ -1,16 +1,22 @@
 """What no ASGI server can beat: as little as there can be between a parsed request and its answer, and nothing checked.
 
-`Constant` parses with httptools and writes the same bytes for every request; `Stream` and `Echo` do so for their kinds
-of requests. `Minimal` is as few lines of Python as an application can be served with: a scope, a task and two sends
-for each request, and no regard for anything else.
+`Constant` parses with httptools and writes the same bytes for every request; `Logged`, `Stream` and `Echo` do so for
+their kinds of requests, `WebSocket` for messages. `Minimal` is as few lines of Python as an application can be served
+with: a scope, a task and two sends for each request, and no regard for anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import os
+from typing import Any, ClassVar
 
 import httptools
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
 
 from benchmarks.applications import ANSWER, PART, PARTS, POSTED
 
@@ -35,6 +41,23 @@ class Constant(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.transport.write(RESPONSE)
+
+
+class Logged(Constant):
+    """A constant answer and, written many at a time, a constant line for it."""
+
+    LINE = b'127.0.0.1:50000 - - [01/Jan/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 13\n'
+    lines: ClassVar[list[bytes]] = []
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.lines.append(self.LINE)
+        if len(self.lines) == 1:
+            asyncio.get_running_loop().call_later(0.05, self.write_lines)
+
+    def write_lines(self) -> None:
+        os.write(1, b"".join(self.lines))
+        self.lines.clear()
 
 
 class Stream(Constant):
@@ -75,6 +98,32 @@ class Echo(Constant):
 
     def on_message_complete(self) -> None:
         self.transport.writelines(self.parts)
+
+
+class WebSocket(asyncio.Protocol):
+    """The handshake by rote; then each read is taken for one whole short message, unmasked and sent back."""
+
+    #: For the one key that the load generator sends.
+    HANDSHAKE = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+    transport: Any
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.take = self.shake
+
+    def data_received(self, data: bytes) -> None:
+        self.take(data)
+
+    def shake(self, data: bytes) -> None:
+        self.transport.write(self.HANDSHAKE)
+        self.take = self.answer
+
+    def answer(self, data: bytes) -> None:
+        # RFC 6455 section 5.2: two bytes, the mask in four, at most 125 bytes of payload.
+        self.transport.write(b"\x82%c%b" % (data[1] & 0x7F, apply_mask(data[6:], data[2:6])))
 
 
 class Minimal(asyncio.Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.processes import pinned
-from benchmarks.question import Figure, Probed
+from benchmarks.question import BUSY, Figure, Probed
 from benchmarks.servers import CALLED, Server, lacking, serving
 from benchmarks.sides import FLOOR, SIDES
 
@@ -25,6 +25,7 @@ FIGURES = {
     "rate": Figure("requests per second", "/s", more=True),
     "p50": Figure("half of the answers within", "ms"),
     "p99": Figure("99 % within", "ms"),
+    **BUSY,
 }
 
 #: Targets that are asked for in turn, where they are to differ: no connection asks twice in a row for the same.
@@ -55,7 +56,7 @@ def hindrance() -> str:
 
 def question(**own: Any) -> Probed:
     """A question that HTTP servers are asked: what all of these have in common, and what this one has of its own."""
-    common = {
+    common: dict[str, Any] = {
         "size_of": "connections",
         "sizes": {"quick": (64,), "usual": (64,), "full": (64,)},
         "figures": FIGURES,
@@ -123,9 +124,9 @@ def under_load(
         asked = {"BODY": posted.decode("ascii")}
     with serving(side, application, loop, log=log) as server:
         least = _check(server, posted, expected)
-        before = server.cpu_seconds()
+        before = server.usage()
         requests, duration, size, half, most, *errors = _load(server, connections, seconds, asked)
-        spent = server.cpu_seconds() - before
+        spent = server.usage().since(before)
         if any(errors):
             kinds = zip(("connecting", "reading", "writing", "status", "timeout"), errors, strict=True)
             told = ", ".join(f"{kind} {count}" for kind, count in kinds if count)
@@ -136,4 +137,10 @@ def under_load(
             )
         if log and server.lines(requests) < requests:
             raise RuntimeError(f"{side}: {requests} requests, of which {server.lines(0)} were logged")
-    return {"cpu": spent / requests, "rate": requests / duration * 1e6, "p50": half * 1e-6, "p99": most * 1e-6}
+    return {
+        "cpu": spent.ran / requests,
+        "rate": requests / duration * 1e6,
+        "p50": half * 1e-6,
+        "p99": most * 1e-6,
+        "busy": spent.busy(duration * 1e-6),
+    }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmarks.catalogue import QUESTIONS
-from benchmarks.question import Bar, Measurement, Question
+from benchmarks.question import Bar, Measurement, Question, Timed
+from benchmarks.sides import FLOOR
 
 #: Base units to those that people read.
 SCALE = {"ns": 1e9, "µs": 1e6, "ms": 1e3, "s": 1.0, "B": 1.0, "KiB": 2**-10, "MiB": 2**-20, "%": 100.0}
@@ -49,7 +51,7 @@ class Verdict:
         )
 
     def told(self, unit: str) -> str:
-        """For example 'reference / cython: bar >= 4x, got 5.2x'."""
+        """For example 'reference / cython: goal >= 4x, got 5.2x'."""
         bar = self.bar
         name_of = QUESTIONS[self.question].name_of
         if bar.by is None:
@@ -59,7 +61,7 @@ class Verdict:
         else:
             what, scale, suffix = f"{name_of(bar.of)} / {name_of(bar.by)}", 1.0, "×"
         limit = f">= {bar.least * scale:,.4g}" if bar.least is not None else f"<= {(bar.most or 0) * scale:,.4g}"
-        return f"{what}: bar {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
+        return f"{what}: goal {limit}{suffix}, got {shown(self.value * scale)}{suffix}"
 
 
 def shown(value: float) -> str:
@@ -68,7 +70,7 @@ def shown(value: float) -> str:
         return "0"
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    return f"{value:.{2 if abs(value) < 10 else 1}f}" if abs(value) >= 0.1 else f"{value:#.2g}"
 
 
 def verdicts(question: Question, answers: Answers) -> Iterator[Verdict]:
@@ -95,16 +97,39 @@ def gain_of(one: Measurement | None, reference: Measurement | None, *, more: boo
     return one.median / reference.median if more else reference.median / one.median
 
 
-def ratios(answers: Answers) -> Mapping[tuple[str, ...], float]:
-    """What two runs on different machines can be compared by: each twin's advantage over the reference, in size.
+class Ratio(NamedTuple):
+    """What a ratio is of: how many times better a twin is than what it is measured against."""
 
-    Named by question, figure, size, loop and twin; larger is better for cyasgi.
-    """
-    found: dict[tuple[str, ...], float] = {}
+    question: str
+    figure: str
+    size: int
+    loop: str
+    side: str
+    #: The reference; where there is none the floor, or the way of doing the work that the others are compared with.
+    against: str
+
+
+def ratios(answers: Answers) -> Mapping[Ratio, float]:
+    """What two runs on different machines can be compared by; larger is better for cyasgi."""
+    found: dict[Ratio, float] = {}
     for one in answers.all:
-        if one.side in ("pure", "cython") and one.collector == "on" and one.figure in QUESTIONS[one.question].figures:
-            reference = answers.get(one.question, one.figure, one.size, "reference", one.loop)
-            gain = gain_of(one, reference, more=QUESTIONS[one.question].figures[one.figure].more)
+        question = QUESTIONS.get(one.question)
+        if one.side not in ("pure", "cython") or one.collector != "on" or question is None:
+            continue
+        described = question.figures.get(one.figure)
+        if described is None or not described.judged:
+            continue
+        for name, other in _against(question, one, answers):
+            gain = gain_of(one, other, more=described.more)
             if gain is not None:
-                found[one.question, one.figure, str(one.size), one.loop, one.side] = gain
+                found[Ratio(one.question, one.figure, one.size, one.loop, one.side, name)] = gain
+                break
     return found
+
+
+def _against(question: Question, one: Measurement, answers: Answers) -> Iterator[tuple[str, Measurement | None]]:
+    """What a measurement can be compared with, the best first."""
+    for side in ("reference", FLOOR):
+        yield side, answers.get(one.question, one.figure, one.size, side, one.loop)
+    if isinstance(question, Timed) and question.base not in ("", one.figure) and one.figure in question.ways:
+        yield question.base, answers.get(one.question, question.base, one.size, one.side, one.loop)

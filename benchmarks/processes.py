@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 
 def pinned(core: int, words: list[str]) -> list[str]:
@@ -32,20 +33,40 @@ def load_generator(source: Path, directory: str, options: tuple[str, ...] = ()) 
     return binary
 
 
-def cpu_seconds(pid: int) -> float:
-    """Time that a process, its children and theirs have had a core, with all the threads that they have now."""
-    return sum(_cpu_seconds(one) for one in _family(pid))
+class Usage(NamedTuple):
+    """What processes have had of their core, in seconds."""
+
+    #: Ran on it.
+    ran: float
+    #: Could have run, and waited for it. 0.0 where the kernel does not say.
+    waited: float = 0.0
+
+    def __add__(self, other: Any) -> Usage:
+        return Usage(self.ran + other.ran, self.waited + other.waited)
+
+    def since(self, earlier: Usage) -> Usage:
+        return Usage(self.ran - earlier.ran, self.waited - earlier.waited)
+
+    def busy(self, seconds: float) -> float:
+        """The part of this time in which there was something to do."""
+        return min(1.0, (self.ran + self.waited) / seconds)
 
 
-def _cpu_seconds(pid: int) -> float:
+def usage(pid: int) -> Usage:
+    """What a process, its children and theirs have had until now, with all the threads that they have now."""
+    return sum(map(_usage, _family(pid)), Usage(0.0))
+
+
+def _usage(pid: int) -> Usage:
     try:
-        # To the nanosecond, where the kernel was built so; a figure for each thread.
+        # To the nanosecond, where the kernel was built so; figures for each thread.
         if exact := list(Path(f"/proc/{pid}/task").glob("*/schedstat")):
-            return sum(int(one.read_text().split()[0]) for one in exact) * 1e-9
+            threads = [[int(word) * 1e-9 for word in one.read_text().split()[:2]] for one in exact]
+            return Usage(sum(ran for ran, _ in threads), sum(waited for _, waited in threads))
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return Usage((int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
+        return Usage(0.0)
 
 
 def _family(pid: int) -> list[int]:

@@ -21,6 +21,8 @@ class Figure:
     title: str
     unit: str
     more: bool = False
+    #: Whether it can be better or worse at all; if not, it is told beside the others.
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Bar:
     by_size: int | None = None
     loop: str | None = None
 
+
+#: Whether it was the server that had no time left, or the load generator: one of the figures of each server.
+BUSY = {"busy": Figure("time in which the server ran or waited for its core", "%", judged=False)}
+#: Below that part the rate says more about the load generator than about the server.
+BUSY_ENOUGH = 0.9
 
 #: What is promised of the pure twin everywhere.
 PURE_NO_SLOWER = Bar("reference", "pure", least=1.0)
@@ -58,10 +65,17 @@ class Question:
     note: str = ""
     #: What a side is called, where it is not what it is in other questions.
     called: Mapping[str, str] = field(default_factory=dict)
+    #: The figures that the README shows, where it is not the first one alone.
+    told: tuple[str, ...] = ()
 
     def name_of(self, side: str) -> str:
         """The side, and in brackets what it is here if that is something else than usual."""
         return f"{side} ({self.called[side]})" if side in self.called else side
+
+
+def added(way: str) -> str:
+    """The figure for what a way of doing the work takes beyond the way that it is compared with."""
+    return f"{way}.added"
 
 
 @dataclass(frozen=True)
@@ -73,18 +87,32 @@ class Timed(Question):
     floor: type[Workload] | None = None
     #: Sizes that only these sides are measured at: the reference would take minutes.
     only: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    #: The ways in which the work is done, each a figure with this title; a workload finds its own in `way`.
+    ways: Mapping[str, str] = field(default_factory=lambda: {"time": "time"})
+    #: The way that the others are compared with: what each of them takes beyond it is a figure too.
+    base: str = ""
+    #: Ways that only these sides have.
+    only_ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, Figure]:
-        return {"time": Figure("time", self.unit)}
+        found = {way: Figure(title, self.unit) for way, title in self.ways.items()}
+        for way, title in self.ways.items() if self.base else ():
+            if way != self.base:
+                found[added(way)] = Figure(f"{title}: added to {self.ways[self.base]}", self.unit)
+        return found
 
-    def make(self, side: str, size: int) -> Workload | None:
-        """The workload of one side, or None where there is none."""
-        if size in self.only and side not in self.only[size]:
+    def make(self, side: str, size: int, way: str = "") -> Workload | None:
+        """The workload of one side for one way (the first, if none is named), or None where there is none."""
+        way = way or next(iter(self.ways))
+        if (size in self.only and side not in self.only[size]) or side not in self.only_ways.get(way, (side,)):
             return None
-        if side == FLOOR:
-            return self.floor(side, size) if self.floor else None
-        return self.workload(side, size) if side in SIDES else None
+        kind = self.floor if side == FLOOR else self.workload if side in SIDES else None
+        if kind is None:
+            return None
+        made = kind(side, size)
+        made.way = way
+        return made
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.fresh import ROOT
 from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
-from benchmarks.question import Figure, Measurement, Question
+from benchmarks.question import Figure, Measurement, Probed, Question, Timed
 from benchmarks.report import read
 from benchmarks.sides import FLOOR, LOOPS, PEERS, SIDES
 
@@ -70,11 +70,11 @@ def block(directory: Path, names: Collection[str]) -> str:
         *table([question for question in questions if question.called], answers),
     ]
     kept = [verdict.held for question in questions for verdict in verdicts(question, answers)]
-    lines.append(f"Of the {len(kept)} bars set for these questions, {sum(kept)} were reached in that run.")
+    lines.append(f"Of the {len(kept)} goals set for these questions, {sum(kept)} were reached in that run.")
     return "\n".join(lines) + "\n"
 
 
-def table(questions: list[Question], answers: Answers) -> Iterator[str]:
+def table(questions: list[Timed | Probed], answers: Answers) -> Iterator[str]:
     """One table of the questions that were asked, which have one reference, with every further side that was asked."""
     asked = [question for question in questions if answers.of(question.name)]
     if not asked:
@@ -88,11 +88,12 @@ def table(questions: list[Question], answers: Answers) -> Iterator[str]:
     yield ""
 
 
-def rows(questions: Iterable[Question], sides: Iterable[str], answers: Answers) -> Iterator[str]:
-    """The first figure of each question at the largest size at which the reference was measured too, else at the
-    largest; the run's own table has all."""
+def rows(questions: Iterable[Timed | Probed], sides: Iterable[str], answers: Answers) -> Iterator[str]:
+    """The first figure of each question, or those that it wants told, at the largest size at which the reference was
+    measured too, else at the largest; the run's own table has all."""
     for question in questions:
-        for figure, described in itertools.islice(question.figures.items(), 1):
+        for figure in question.told or itertools.islice(question.figures, 1):
+            described = question.figures[figure]
             size = _size(question, figure, answers)
             if size is None:
                 continue

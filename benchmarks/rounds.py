@@ -10,12 +10,15 @@ from time import process_time
 from typing import Any
 
 from benchmarks.fresh import fresh
-from benchmarks.question import Measurement, Probed, Timed
+from benchmarks.question import Measurement, Probed, Timed, added
 from benchmarks.sides import loop_factory
 from benchmarks.workload import Workload
 
 #: The least number of rounds that a median is taken of.
 ROUNDS = 7
+#: Interpreters that a timed question is asked in, one after the other, and rounds in each: where things lie in memory,
+#: and how strings hash, is chance that stays for as long as an interpreter lives.
+INTERPRETERS = {"quick": (1, ROUNDS), "usual": (3, 3), "full": (3, 3)}
 
 
 def tell(line: str) -> None:
@@ -52,10 +55,13 @@ async def _time(workload: Workload, collector: str) -> float:
     return elapsed / workload.operations
 
 
-async def _interleave(workloads: dict[str, Workload], collectors: list[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Samples by collector and side; each round begins with another side, and the first one only warms up."""
-    samples: dict[str, dict[str, list[float]]] = {
-        collector: {side: [] for side in workloads} for collector in collectors
+async def _interleave(
+    workloads: dict[tuple[str, str], Workload], collectors: list[str], rounds: int
+) -> dict[tuple[str, str, str], list[float]]:
+    """Samples by way, side and collector. Each round begins with another workload and every other one goes backwards,
+    so that none always follows the same one; the first one only warms up."""
+    samples: dict[tuple[str, str, str], list[float]] = {
+        (*key, collector): [] for key in workloads for collector in collectors
     }
     for workload in workloads.values():
         await workload.open()
@@ -63,17 +69,17 @@ async def _interleave(workloads: dict[str, Workload], collectors: list[str], rou
     for number in range(rounds + 1):
         order.append(order.pop(0))
         for collector in collectors:
-            for side in order:
-                sample = await _time(workloads[side], collector)
+            for key in order if number % 2 else reversed(order):
+                sample = await _time(workloads[key], collector)
                 if number:
-                    samples[collector][side].append(sample)
+                    samples[*key, collector].append(sample)
     for workload in workloads.values():
         await workload.close()
     return samples
 
 
-def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
-    """The measurements of a timed question; runs in an interpreter of its own."""
+def measure_timed(name: str, mode: str, sides: list[str], loops: list[str], rounds: int) -> list[dict[str, Any]]:
+    """The measurements of a timed question, in so many rounds; runs in an interpreter of its own."""
     # Imported here because the questions' own modules import this one's neighbours.
     from benchmarks.catalogue import QUESTIONS
 
@@ -84,15 +90,38 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str]) -> l
     for size in question.sizes[mode]:
         for loop in loops:
             tell(f"{name}: {spaced(size)} {question.size_of}, {loop}")
-            workloads = {side: made for side in sides if (made := question.make(side, size))}
+            workloads = {
+                (way, side): made for way in question.ways for side in sides if (made := question.make(side, size, way))
+            }
             with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
-                samples = runner.run(_interleave(workloads, collectors, ROUNDS))
+                samples = runner.run(_interleave(workloads, collectors, rounds))
+            samples |= _added(question.base, samples)
             records += [
-                Measurement(name, "time", size, side, loop, collector, taken).record()
-                for collector, by_side in samples.items()
-                for side, taken in by_side.items()
+                Measurement(name, figure, size, side, loop, collector, taken).record()
+                for (figure, side, collector), taken in samples.items()
             ]
     return records
+
+
+def _added(base: str, samples: dict[tuple[str, str, str], list[float]]) -> dict[tuple[str, str, str], list[float]]:
+    """What each way took beyond the one that it is compared with, round by round."""
+    return {
+        (added(way), side, collector): [one - other for one, other in zip(taken, compared, strict=True)]
+        for (way, side, collector), taken in samples.items()
+        if way != base and (compared := samples.get((base, side, collector)))
+    }
+
+
+def _joined(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One measurement of all the samples that were taken of the same."""
+    found: dict[tuple[Any, ...], Measurement] = {}
+    for one in map(Measurement.from_record, records):
+        key = (one.figure, one.size, one.side, one.loop, one.collector)
+        if key in found:
+            found[key].samples += one.samples
+        else:
+            found[key] = one
+    return [one.record() for one in found.values()]
 
 
 def _probes(question: Probed, mode: str, sides: list[str], loops: list[str]) -> Iterator[tuple[int, str, str]]:
@@ -119,7 +148,8 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
     rounds = question.rounds[mode]
     sides = _without_lacking(question, mode, sides)
     for number in range(rounds):
-        for size, loop, side in _probes(question, mode, sides, loops):
+        asked = list(_probes(question, mode, sides, loops))
+        for size, loop, side in asked[:: -1 if number % 2 else 1]:
             tell(f"{question.name}: {spaced(size)} {question.size_of}, {loop}, {side}, round {number + 1} of {rounds}")
             arguments = question.arguments.get(mode, {})
             answer = fresh(question.probe, side=side, loop=loop, size=size, **arguments)
@@ -134,6 +164,7 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
 def measure(question: Timed | Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
     """The answer to one question."""
     if isinstance(question, Timed):
-        answer: list[dict[str, Any]] = fresh(measure_timed, name=question.name, mode=mode, sides=sides, loops=loops)
-        return answer
+        interpreters, rounds = INTERPRETERS[mode]
+        asked = {"name": question.name, "mode": mode, "sides": sides, "loops": loops, "rounds": rounds}
+        return _joined([record for _ in range(interpreters) for record in fresh(measure_timed, **asked)])
     return measure_probed(question, mode, sides, loops)

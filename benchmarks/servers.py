@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fresh import ROOT, command
-from benchmarks.processes import cpu_seconds, pinned
+from benchmarks.processes import Usage, pinned, usage
 from benchmarks.sides import BACKENDS, FLOOR, loop_factory
 
 #: What each side needs to be installed.
@@ -26,8 +26,8 @@ NEEDS = {
     "reference": ("uvicorn", "httptools", "websockets"),
     "pure": ("click", "httptools", "websockets"),
     "cython": ("click", "httptools", "websockets"),
-    FLOOR: ("httptools",),
-    "minimal": ("httptools",),
+    FLOOR: ("httptools", "websockets"),
+    "minimal": ("httptools", "websockets"),
     "granian": ("granian",),
     "hypercorn": ("hypercorn",),
     "daphne": ("daphne",),
@@ -46,7 +46,7 @@ def lacking(side: str) -> str:
 
 
 #: What is as little as can be, for each application.
-FLOORS = {"answer": "Constant", "stream": "Stream", "echo": "Echo"}
+FLOORS = {"answer": "Constant", "stream": "Stream", "echo": "Echo", "websocket": "WebSocket"}
 
 
 def serve_floor(name: str, application: str, loop: str, port: int) -> None:
@@ -68,7 +68,7 @@ def _words(side: str, application: str, loop: str, port: int, log: bool) -> list
     """The command of a server of one worker that writes nothing, or with `log` its access log as it comes."""
     target = f"benchmarks.applications:{application}"
     if side in (FLOOR, "minimal"):
-        name = FLOORS[application] if side == FLOOR else "Minimal"
+        name = "Minimal" if side != FLOOR else "Logged" if log else FLOORS[application]
         return command(serve_floor, {"name": name, "application": application, "loop": loop, "port": port})
     words = {
         "reference": f"uvicorn --host 127.0.0.1 --port {port} --loop {loop} --http httptools --ws websockets-sansio"
@@ -92,8 +92,8 @@ class Server:
     pid: int
     _output: Path
 
-    def cpu_seconds(self) -> float:
-        return cpu_seconds(self.pid)
+    def usage(self) -> Usage:
+        return usage(self.pid)
 
     def lines(self, least: int) -> int:
         """Lines that it has written; where there are fewer, waits a little for the rest."""

@@ -32,7 +32,8 @@ def load(side: str) -> ModuleType:
     os.environ["CYASGI_BACKEND"] = BACKENDS[side]
     try:
         module = importlib.import_module("cyasgi")
-        importlib.import_module("cyasgi.server")
+        for name in ("server", "lifecycle", "balancing"):
+            importlib.import_module(f"cyasgi.{name}")
     finally:
         for name in [name for name in sys.modules if _is_ours(name)]:
             del sys.modules[name]

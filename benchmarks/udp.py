@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.fresh import ROOT, command
-from benchmarks.processes import cpu_seconds, load_generator, pinned
+from benchmarks.processes import load_generator, pinned, usage
 from benchmarks.udp_server import serve
 
 SOURCE = Path(__file__).with_name("udp_load.c")
@@ -44,9 +44,9 @@ def under_load(
             with subprocess.Popen(pinned(1, words), stdout=subprocess.PIPE, text=True) as load:
                 assert load.stdout is not None
                 warm = load.stdout.readline()
-                before = cpu_seconds(server.pid)
+                before = usage(server.pid)
                 told = load.stdout.readline().split()
-                spent = cpu_seconds(server.pid) - before
+                spent = usage(server.pid).since(before)
             if warm != "warm\n" or len(told) != 4:
                 raise RuntimeError(f"the load generator said {warm!r} and {told!r}")
         finally:
@@ -56,9 +56,10 @@ def under_load(
     if not answers:
         raise RuntimeError(f"the server of {side} on {loop} gave no answers")
     return {
-        "cpu": spent / answers,
+        "cpu": spent.ran / answers,
         "rate": answers / seconds,
         "p50": half * 1e-6,
         "p99": most * 1e-6,
         "lost": lost / (answers + lost),
+        "busy": spent.busy(seconds),
     }

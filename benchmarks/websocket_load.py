@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from benchmarks.processes import load_generator, pinned
-from benchmarks.question import Figure
+from benchmarks.question import BUSY, Figure
 from benchmarks.servers import serving
 
 SOURCE = Path(__file__).with_name("websocket_load.c")
@@ -21,6 +21,7 @@ FIGURES = {
     "rate": Figure("messages per second", "/s", more=True),
     "p50": Figure("half of the answers within", "ms"),
     "p99": Figure("99 % within", "ms"),
+    **BUSY,
 }
 
 
@@ -53,11 +54,17 @@ def under_load(
         with subprocess.Popen(pinned(1, words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
             assert load.stdout is not None
             warm = load.stdout.readline()
-            before = server.cpu_seconds()
+            before = server.usage()
             told = load.stdout.readline().split()
-            spent = server.cpu_seconds() - before
+            spent = server.usage().since(before)
             said = load.communicate()[1]
         if load.returncode or warm != "warm\n" or len(told) != 3 or told[0] == "0":
             raise RuntimeError(f"{side}: the load generator said {warm!r}, {told!r} and {said!r}; {server.said()}")
     answers, half, most = map(int, told)
-    return {"cpu": spent / answers, "rate": answers / seconds, "p50": half * 1e-6, "p99": most * 1e-6}
+    return {
+        "cpu": spent.ran / answers,
+        "rate": answers / seconds,
+        "p50": half * 1e-6,
+        "p99": most * 1e-6,
+        "busy": spent.busy(seconds),
+    }

@@ -6,6 +6,7 @@ Only `work` is timed. Whatever a round leaves behind is cancelled and awaited in
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,8 @@ class Workload:
 
     #: How often `work` does what is being measured; the time is divided by it.
     operations = 1
+    #: The way in which it is to be done, where the question has several (`Timed.ways`); set before `open`.
+    way = ""
 
     def __init__(self, side: str, size: int) -> None:
         self.side = side
@@ -80,19 +83,21 @@ class Workload:
         """Removes what stood through all rounds."""
 
 
-def make_server(side: str, application: Application, limit: int) -> Any:
-    """A server of this side whose outbound messages go nowhere."""
-    base = stateless_server(side)
+def make_server(side: str, application: Application, limit: int, base: Any = None) -> Any:
+    """A server of this side, or of this class, whose outbound messages go nowhere."""
+    base = base or stateless_server(side)
 
-    class Server(base):  # type: ignore[misc, valid-type]
+    class Server(base):  # type: ignore[misc]
         async def application_send(self, scope: Any, message: Any) -> None:
             pass
 
     return Server(application, max_applications=limit)
 
 
+@functools.lru_cache(maxsize=1)
 def scopes(count: int) -> list[tuple[Hashable, dict[str, Any]]]:
-    """Ids and scopes, made beforehand because they are the caller's and cost every side the same."""
+    """Ids and scopes, made beforehand because they are the caller's. All sides have the same ones, lest a collection of
+    garbage on one side look at those of the others too."""
     return [(f"client-{number}", {"type": "benchmark", "client": number}) for number in range(count)]
 
 
