@@ -28,8 +28,10 @@ backend = _choose()
 
 if TYPE_CHECKING or backend == "python":
     from ._core_py import (
+        OUTCOMES as OUTCOMES,
         POLICIES as POLICIES,
         ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
@@ -38,8 +40,10 @@ if TYPE_CHECKING or backend == "python":
     )
 else:
     from ._core import (
+        OUTCOMES as OUTCOMES,
         POLICIES as POLICIES,
         ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,

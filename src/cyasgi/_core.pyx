@@ -98,6 +98,30 @@ cdef extern from *:
     /* Hands a reference that a result slot owns over to Cython. */
     static PyObject *cyasgi_taken(PyObject *result) { return result; }
 
+    /* Gives a type a method throw(kind[, value[, traceback]]) that adds no frame to a traceback, which every method of
+       Cython's does. It is there for as long as the type. */
+    typedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t);
+    static int cyasgi_set_throw(PyObject *type, cyasgi_throw function) {
+        PyObject *method;
+        int failed;
+        PyMethodDef *definition = (PyMethodDef *)PyMem_Calloc(1, sizeof(PyMethodDef));
+        if (definition == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        definition->ml_name = "throw";
+        definition->ml_meth = (PyCFunction)(void (*)(void))function;
+        definition->ml_flags = METH_FASTCALL;
+        method = PyDescr_NewMethod((PyTypeObject *)type, definition);
+        if (method == NULL) {
+            return -1;
+        }
+        failed = PyDict_SetItemString(((PyTypeObject *)type)->tp_dict, "throw", method);
+        Py_DECREF(method);
+        PyType_Modified((PyTypeObject *)type);
+        return failed;
+    }
+
     /* Sets am_send of a type that has __await__, which Cython does not offer. */
     static int cyasgi_set_am_send(PyObject *type, sendfunc function) {
         PyTypeObject *t = (PyTypeObject *)type;
@@ -121,6 +145,10 @@ cdef extern from *:
     int PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     int cyasgi_set_am_send(object type, sendfunc function) except -1
+    ctypedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t)
+    int cyasgi_set_throw(object type, cyasgi_throw function) except -1
+    # What it raises stays the current error: get_raised() takes it.
+    PyObject *PyObject_CallMethodOneArg(object o, object name, object arg)
     PySendResult PyIter_Send(object iterator, object value, PyObject **result)
     int PyCoro_CheckExact(object o)
 
@@ -144,6 +172,9 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
     object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
+    int PyContextVar_Get(object var, PyObject *default, PyObject **value) except -1
+    # Borrowed, or NULL without an error.
+    PyObject *_PyType_Lookup(PyTypeObject *type, object name)
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
 RETURNED, FAILED, CANCELLED = range(1, 4)
@@ -167,6 +198,8 @@ cdef enum:
 
 cdef tuple _KEYS = KEYS
 cdef tuple _STATES = ("new", "held", "running", "called", "done")
+OUTCOMES = ("", "finished", "failed", "cancelled")
+cdef tuple _OUTCOMES = OUTCOMES
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
@@ -175,6 +208,8 @@ cdef tuple _LOOP = ("loop",)
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
 cdef object _InvalidStateError = asyncio.InvalidStateError
+cdef object _CancelledError = asyncio.CancelledError
+cdef object _TimerHandle = asyncio.TimerHandle
 cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
@@ -204,6 +239,21 @@ cdef object _error_of(kind, value):
     if isinstance(kind, BaseException):
         return kind
     return kind() if value is None else value
+
+
+cdef object _thrown(PyObject *const *args, Py_ssize_t count):
+    """The exception that the arguments of a coroutine's throw() stand for; never raises."""
+    if count == 1 and isinstance(<object>args[0], BaseException):
+        return <object>args[0]
+    try:
+        if not 1 <= count <= 3:
+            raise TypeError(f"throw() takes one to three arguments, not {count}")
+        error = _error_of(<object>args[0], <object>args[1] if count > 1 else None)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"throw() takes an exception, not {error!r}")
+    except BaseException as failure:
+        return failure
+    return error
 
 
 @cython.final
@@ -271,10 +321,7 @@ cdef class Waiting:
     def send(self, value):
         return self.__next__()
 
-    def throw(self, kind, value=None, traceback=None):
-        error = _error_of(kind, value)
-        self._give_up()
-        raise error
+    # throw() is _throw_waiting.
 
     def close(self):
         self._give_up()
@@ -282,7 +329,7 @@ cdef class Waiting:
     cdef _give_up(self):
         future, self._future = self._future, None
         # A coroutine that is thrown away after its loop was closed has nobody to make room for.
-        if future is not None and not future.get_loop().is_closed():
+        if future is not None and (future.cancelled() or not future.get_loop().is_closed()):
             self._abandoned(future)
         self._over()
 
@@ -302,6 +349,17 @@ cdef PySendResult _send_waiting(PyObject *self, PyObject *value, PyObject **resu
     outcome, waiting.result = waiting.result, None
     result[0] = _given(outcome)
     return PYGEN_RETURN if done else PYGEN_NEXT
+
+
+cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Waiting waiting = <Waiting>self
+    error = _thrown(args, count)
+    try:
+        waiting._give_up()
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
 
 
 cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
@@ -497,18 +555,7 @@ cdef class Run:
             return outcome
         raise StopIteration(outcome)
 
-    def throw(self, kind, value=None, traceback=None):
-        error = _error_of(kind, value)
-        try:
-            if self._coroutine is None:
-                raise error
-            return self._coroutine.throw(error)
-        except StopIteration:
-            self._ended(None)
-            raise
-        except BaseException as raised:
-            self._ended(raised)
-            raise
+    # throw() is _throw_run.
 
     def close(self):
         if self._coroutine is not None:
@@ -622,8 +669,27 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
     return PYGEN_ERROR
 
 
+cdef PyObject *_throw_run(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Run run = <Run>self
+    cdef PyObject *result
+    error = _thrown(args, count)
+    if run._coroutine is not None:
+        result = PyObject_CallMethodOneArg(run._coroutine, "throw", error)
+        if result is not NULL:
+            return result
+        error = get_raised()
+    try:
+        run._ended(None if isinstance(error, StopIteration) else error)
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
+
+
 Coroutine.register(Run)
 Coroutine.register(Waiting)
+cyasgi_set_throw(Run, _throw_run)
+cyasgi_set_throw(Waiting, _throw_waiting)
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
 cyasgi_set_am_send(Get, _send_waiting)
@@ -820,7 +886,7 @@ cdef class ApplicationInstance(Entry):
         self._state = C_DONE
         if error is None:
             self._outcome = 1
-        elif isinstance(error, (asyncio.CancelledError, InstanceDeleted)):
+        elif type(error) is _CancelledError or isinstance(error, (_CancelledError, InstanceDeleted)):
             self._outcome = 3
         else:
             self._outcome = 2
@@ -855,7 +921,7 @@ cdef class ApplicationInstance(Entry):
 
     def _leftover(self):
         """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
-        if self._unfinished == 0:
+        if self._unfinished == 0 and self._count == 0:
             return None
         messages = []
         while self._count:
@@ -1497,7 +1563,7 @@ cdef class InstanceTable:
         if limit is not None and len(self._entries) >= _size(limit):
             # Built: only now somebody may lose its place for it.
             try:
-                server._cyasgi.make_room(server, limit)
+                (<Endings?>server._cyasgi)._make_room(server, limit)
             except BaseException:
                 instance._state = C_DONE
                 raise
@@ -2099,6 +2165,181 @@ cdef bint _is_idle(Entry entry) except -1:
     if type(entry) is ApplicationInstance:
         return (<ApplicationInstance>entry)._idle
     return (<ForeignEntry>entry).idle
+
+
+cdef class Endings:
+    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+
+    cdef public InstanceTable table
+    cdef public object observer
+    cdef public dict counts
+    #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
+    #: monotonic clock; or a Closing, where somebody waits for its end.
+    cdef public dict closing
+    #: The youngest closing run of an id.
+    cdef public dict closing_ids
+    #: Runs that were cancelled twice and go on.
+    cdef public set stubborn
+    cdef public dict unstarted
+    #: Set while the server stops: called when a run has ended.
+    cdef public object on_ended
+    cdef public object _patience
+    cdef public object _patience_loop
+    cdef object __weakref__
+
+    def __init__(self):
+        self.table = InstanceTable()
+        self.counts = dict.fromkeys(
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+        )
+        self.closing = {}
+        self.closing_ids = self.table.closing_ids
+        self.stubborn = set()
+        self.unstarted = {}
+
+    # What is unusual is Life's own: _make_room_otherwise, _end_otherwise, _ended_otherwise, report, _set_patience and
+    # _let_go.
+
+    def make_room(self, server, limit):
+        """Evicts until there is room for one more."""
+        self._make_room(server, limit)
+
+    def _is_plain(self, server):
+        """Whether nobody has overridden the delete methods."""
+        return self._plain(server)
+
+    def end_entry(self, server, Entry entry):
+        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        self._end(server, entry)
+
+    def _close(self, server, ApplicationInstance instance, loop):
+        """Cancels the run of an instance that has left the table."""
+        self._cancel(server, instance, loop)
+
+    def _closed(self, server, Entry entry):
+        """The run of an entry that has left the table has ended."""
+        self._over(server, entry)
+
+    # What is usual
+
+    cdef _make_room(self, server, limit):
+        cdef InstanceTable table = self.table
+        cdef Py_ssize_t most = _size(limit)
+        cdef bint live
+        table.follow(server)
+        if not self._plain(server):
+            return self._make_room_otherwise(server, limit)
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        asking = _asking(server)
+        while len(table._entries) >= most:
+            victim = table.victim(asking)
+            if victim is None:
+                return
+            live = not (
+                (<ApplicationInstance>victim)._state == C_DONE if type(victim) is ApplicationInstance else victim.ended
+            )
+            self._end(server, <Entry>victim)
+            if live:
+                self.counts["evicted"] += 1
+
+    cdef bint _plain(self, server) except -1:
+        cdef PyTypeObject *cls = Py_TYPE(server)
+        base = self.base
+        cdef PyTypeObject *own = <PyTypeObject *>base
+        cdef dict attributes
+        if (
+            _PyType_Lookup(cls, "delete_oldest_application_instance")
+            is not _PyType_Lookup(own, "delete_oldest_application_instance")
+            or _PyType_Lookup(cls, "delete_application_instance")
+            is not _PyType_Lookup(own, "delete_application_instance")
+        ):
+            return False
+        attributes = <dict>PyObject_GenericGetDict(server, NULL)
+        return (
+            "delete_oldest_application_instance" not in attributes and "delete_application_instance" not in attributes
+        )
+
+    cdef _end(self, server, Entry entry):
+        cdef ApplicationInstance instance
+        self.table.remove(entry)
+        if type(entry) is ApplicationInstance and self.observer is None:
+            instance = <ApplicationInstance>entry
+            if (
+                instance._state != C_DONE
+                and instance._loop is not None
+                and not self._is_closed(instance._loop)
+                and instance not in self.closing
+            ):
+                self._cancel(server, instance, instance._loop)
+                return
+        self._end_otherwise(server, entry)
+
+    cdef bint _is_closed(self, loop) except -1:
+        return self.table._loop_is_closed() if loop is self.table._loop else loop.is_closed()
+
+    cdef _cancel(self, server, ApplicationInstance instance, loop):
+        cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
+        self.closing[instance] = deadline
+        timer = self._patience
+        if (
+            timer is None
+            or loop is not self._patience_loop
+            or (timer._cancelled if type(timer) is _TimerHandle else timer.cancelled())
+        ):
+            self._set_patience(loop, deadline)
+        if instance._predecessor is None:
+            self.closing_ids[instance.scope_id] = instance
+        if instance._call is not None:
+            instance._call.cancel()
+        if instance._task is not None:
+            instance._task.cancel()
+
+    def ended(self, ApplicationInstance instance):
+        """Called by every run of an own instance at its end, from within its last step."""
+        if instance._outcome == 2 or self.observer is not None:
+            self._ended_otherwise(instance)
+            return
+        self.counts[_OUTCOMES[instance._outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._over(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    cdef _over(self, server, Entry entry):
+        closing = self.closing.pop(entry, None)
+        if self.stubborn:
+            self.stubborn.discard(entry)
+        if closing is not None:
+            if self.closing_ids.get(entry.scope_id) is entry:
+                del self.closing_ids[entry.scope_id]
+            if type(closing) is not float:
+                self._let_go(closing)
+        if (
+            type(entry) is ApplicationInstance
+            and (<ApplicationInstance>entry)._unfinished == 0
+            and (<ApplicationInstance>entry)._count == 0
+            and (<ApplicationInstance>entry)._error is None
+            and self.observer is None
+        ):
+            # There is nothing to tell.
+            (<ApplicationInstance>entry)._reported = True
+        else:
+            self.report(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+
+cdef object _asking(server):
+    """The instance of this server whose application is at work now."""
+    cdef PyObject *value = NULL
+    PyContextVar_Get(_running, NULL, &value)
+    cell = _taken(value)
+    if cell is None:
+        return None
+    instance = (<Run>cell).instance if type(cell) is Run else cell.instance
+    return instance if instance is not None and instance._server is server else None
 
 
 cdef bint _is_moment(value):
