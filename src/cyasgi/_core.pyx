@@ -10,6 +10,7 @@
 * A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
 * `send` is the Run itself.
 * Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already.
+* What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
 """
 
 import asyncio
@@ -173,8 +174,6 @@ cdef extern from "Python.h":
     object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
     int PyContextVar_Get(object var, PyObject *default, PyObject **value) except -1
-    # Borrowed, or NULL without an error.
-    PyObject *_PyType_Lookup(PyTypeObject *type, object name)
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
 RETURNED, FAILED, CANCELLED = range(1, 4)
@@ -366,7 +365,7 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
     """The same for Receive, sparing the setting up of a handler where a message is there."""
     cdef Receive receive = <Receive>self
     cdef ApplicationInstance instance = receive._instance
-    if instance is None or instance._count == 0 or instance._putters is not None:
+    if instance is None or instance._count == 0 or _few(instance).putters is not None:
         return _send_waiting(self, value, result)
     receive._future = None
     receive._out = False
@@ -510,9 +509,9 @@ cdef class Join(Waiting):
             return True
         self._waited = True
         future = _new_future(instance)
-        if instance._joiners is None:
-            instance._joiners = []
-        instance._joiners.append(future)
+        if _few(instance).joiners is None:
+            instance._rare().joiners = []
+        _few(instance).joiners.append(future)
         setattr(future, _blocking, True)
         self.result = future
         return False
@@ -579,8 +578,8 @@ cdef class Run:
             instance._state = C_AUTO
         if instance._state == C_DONE:
             return self
-        if instance._state != C_AUTO or instance._predecessor is not None:
-            instance._gate = gate = _new_future(instance)
+        if instance._state != C_AUTO or _few(instance).predecessor is not None:
+            instance._rare().gate = gate = _new_future(instance)
             setattr(gate, _blocking, True)
             return gate
         instance._begun = True
@@ -709,7 +708,14 @@ cdef class Entry:
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
-    cdef public int _place
+    cdef public signed char _place
+    #: Of an instance; they stand here for the room that is left.
+    cdef public signed char _state
+    cdef readonly signed char _begun
+    cdef readonly signed char _idle
+    cdef readonly signed char _outcome
+    cdef public signed char _reported
+    cdef signed char _guarded
     cdef public long long _bucket
     cdef object __weakref__
 
@@ -724,7 +730,6 @@ cdef class ForeignEntry(Entry):
     """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
 
     cdef readonly object details
-    cdef public bint _reported
     cdef public object _watched
 
     def __init__(self, scope_id, details):
@@ -770,6 +775,33 @@ cdef class ForeignEntry(Entry):
 
 
 @cython.final
+cdef class Seldom:
+    """What few instances have, apart, so that all the others are smaller."""
+
+    cdef object getters
+    cdef object putters
+    cdef object joiners
+    cdef object gate
+    cdef object call
+    cdef object holder
+    cdef object predecessor
+    cdef object error
+    cdef object placeholder
+    cdef dict extra
+    #: The loop's, in debug mode: the instance is `_guarded`.
+    cdef unsigned long thread
+
+
+#: Stands for those that have nothing of the kind: nothing but None is ever assigned to its attributes.
+cdef Seldom _NOTHING = Seldom()
+
+
+cdef inline Seldom _few(ApplicationInstance instance):
+    """For reading, and for assigning None."""
+    return _NOTHING if instance._seldom is None else instance._seldom
+
+
+@cython.final
 @cython.collection_type("mapping")
 cdef class ApplicationInstance(Entry):
     """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
@@ -792,26 +824,11 @@ cdef class ApplicationInstance(Entry):
     cdef Py_ssize_t _head
     cdef Py_ssize_t _count
     cdef object _getter
-    cdef object _getters
-    cdef object _putters
-    cdef object _joiners
     cdef Py_ssize_t _unfinished
-    cdef public int _state
-    cdef readonly bint _begun
-    cdef int _breathing
-    cdef readonly bint _idle
-    cdef readonly int _outcome
-    cdef public bint _reported
     cdef public object _task
     cdef public object _loop
-    cdef unsigned long _thread
-    cdef object _gate
-    cdef readonly object _call
-    cdef public object _holder
-    cdef public object _predecessor
-    cdef public object _error
-    cdef readonly object _placeholder
-    cdef dict _extra
+    cdef Seldom _seldom
+    cdef int _breathing
 
     def __init__(self, server, application, scope_id, scope, maxsize):
         self.scope_id = scope_id
@@ -821,12 +838,55 @@ cdef class ApplicationInstance(Entry):
         self.scope = scope
         self.maxsize = _size(maxsize)
 
+    cdef Seldom _rare(self):
+        """For assigning."""
+        if self._seldom is None:
+            self._seldom = Seldom.__new__(Seldom)
+        return self._seldom
+
+    @property
+    def _call(self):
+        return _few(self).call
+
+    @property
+    def _holder(self):
+        return _few(self).holder
+
+    @_holder.setter
+    def _holder(self, value):
+        if value is not _few(self).holder:
+            self._rare().holder = value
+
+    @property
+    def _predecessor(self):
+        return _few(self).predecessor
+
+    @_predecessor.setter
+    def _predecessor(self, value):
+        if value is not _few(self).predecessor:
+            self._rare().predecessor = value
+
+    @property
+    def _error(self):
+        return _few(self).error
+
+    @_error.setter
+    def _error(self, value):
+        if value is not _few(self).error:
+            self._rare().error = value
+
+    @property
+    def _placeholder(self):
+        return _few(self).placeholder
+
     # The life of the instance
 
     def _start(self, loop):
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
         self._start_in(loop)
-        self._thread = PyThread_get_thread_ident() if loop.get_debug() else 0
+        self._guarded = bool(loop.get_debug())
+        if self._guarded:
+            self._rare().thread = PyThread_get_thread_ident()
 
     cdef _start_in(self, loop):
         cdef Run run = Run.__new__(Run)
@@ -842,7 +902,7 @@ cdef class ApplicationInstance(Entry):
         self._loop = loop
 
     cpdef _open_gate(self):
-        gate, self._gate = self._gate, None
+        gate, _few(self).gate = _few(self).gate, None
         if gate is not None and not gate.done():
             gate.set_result(None)
 
@@ -861,23 +921,23 @@ cdef class ApplicationInstance(Entry):
             who = "the server" if self._begun else "another call"
             raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
         self._state = C_CALLER
-        self._call = call
+        self._rare().call = call
 
     async def _predecessor_ended(self):
-        if self._predecessor is not None:
+        if _few(self).predecessor is not None:
             await self._server._cyasgi.wait_for_predecessor(self)
 
     def _call_ended(self, call, error):
-        if self._call is call:
-            self._call = None
+        if _few(self).call is call:
+            _few(self).call = None
             self._finish(error, None)
             self._open_gate()
 
     cdef _run_ended(self, object error):
         """The task's run is over; not the instance's, if its caller runs the application."""
         if self._state == C_CALLER:
-            if self._call is not None:
-                self._call.cancel()
+            if _few(self).call is not None:
+                _few(self).call.cancel()
         elif self._state != C_DONE:
             self._finish(error, error)
 
@@ -891,15 +951,15 @@ cdef class ApplicationInstance(Entry):
         else:
             self._outcome = 2
             if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self._error = error
+                self._rare().error = error
         self._set_busy()
-        if self._putters:
-            for putter in self._putters:
+        if _few(self).putters:
+            for putter in _few(self).putters:
                 if not putter.done():
                     putter.set_result(None)
-            self._putters = None
-        if self._holder is not None:
-            self._holder.drop(self)
+            _few(self).putters = None
+        if _few(self).holder is not None:
+            _few(self).holder.drop(self)
         self._server._cyasgi.ended(self)
 
     cdef inline _set_idle(self):
@@ -933,7 +993,7 @@ cdef class ApplicationInstance(Entry):
     @property
     def idle(self):
         """The queue is empty and somebody waits in `receive`."""
-        return self._idle
+        return self._idle != 0
 
     @property
     def ended(self):
@@ -944,7 +1004,7 @@ cdef class ApplicationInstance(Entry):
         return self
 
     cdef _check_thread(self):
-        if self._thread != PyThread_get_thread_ident():
+        if _few(self).thread != PyThread_get_thread_ident():
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -1008,7 +1068,7 @@ cdef class ApplicationInstance(Entry):
         Raises:
             asyncio.QueueFull: `maxsize` messages are queued.
         """
-        if self._thread:
+        if self._guarded:
             self._check_thread()
         if self._state == C_DONE:
             self._server._cyasgi.late(self, item)
@@ -1018,12 +1078,12 @@ cdef class ApplicationInstance(Entry):
         self._append(item)
         if self._state <= C_HELD:
             self._fed()
-        if self._getter is not None or self._getters is not None:
+        if self._getter is not None or _few(self).getters is not None:
             self._wake_getter()
 
     cdef _fed(self):
         self._state = C_AUTO
-        if self._gate is not None:
+        if _few(self).gate is not None:
             self._open_gate()
 
     cdef _wake_getter(self):
@@ -1031,22 +1091,22 @@ cdef class ApplicationInstance(Entry):
         while True:
             getter, self._getter = self._getter, None
             if getter is None:
-                if not self._getters:
-                    self._getters = None
+                if not _few(self).getters:
+                    _few(self).getters = None
                     return
-                getter = self._getters.popleft()
+                getter = _few(self).getters.popleft()
             if _resolved(getter):
                 return
 
     cdef object _wait(self):
         """A future that the next message resolves."""
         future = _new_future(self)
-        if self._getter is None and self._getters is None:
+        if self._getter is None and _few(self).getters is None:
             self._getter = future
         else:
-            if self._getters is None:
-                self._getters = _deque()
-            self._getters.append(future)
+            if _few(self).getters is None:
+                self._rare().getters = _deque()
+            _few(self).getters.append(future)
         self._set_idle()
         setattr(future, _blocking, True)
         return future
@@ -1055,11 +1115,11 @@ cdef class ApplicationInstance(Entry):
         future.cancel()
         if self._getter is future:
             self._getter = None
-        elif self._getters is not None and future in self._getters:
-            self._getters.remove(future)
+        elif _few(self).getters is not None and future in _few(self).getters:
+            _few(self).getters.remove(future)
         if self._count and not future.cancelled():
             self._wake_getter()
-        elif self._getter is None and not self._getters:
+        elif self._getter is None and not _few(self).getters:
             self._set_busy()
 
     def put(self, item):
@@ -1074,23 +1134,23 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _wait_for_room(self):
         future = _new_future(self)
-        if self._putters is None:
-            self._putters = _deque()
-        self._putters.append(future)
+        if _few(self).putters is None:
+            self._rare().putters = _deque()
+        _few(self).putters.append(future)
         setattr(future, _blocking, True)
         return future
 
     cdef _putter_gone(self, future):
         future.cancel()
-        if self._putters is not None:
-            if future in self._putters:
-                self._putters.remove(future)
+        if _few(self).putters is not None:
+            if future in _few(self).putters:
+                _few(self).putters.remove(future)
             if not self.full() and not future.cancelled():
                 self._wake_putter()
 
     cdef _wake_putter(self):
-        while self._putters:
-            if _resolved(self._putters.popleft()):
+        while _few(self).putters:
+            if _resolved(_few(self).putters.popleft()):
                 return
 
     def get_nowait(self):
@@ -1099,7 +1159,7 @@ cdef class ApplicationInstance(Entry):
         Raises:
             asyncio.QueueEmpty: there is none.
         """
-        if self._thread:
+        if self._guarded:
             self._check_thread()
         if not self._count:
             raise QueueEmpty
@@ -1107,7 +1167,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _take(self):
         item = self._pop()
-        if self._putters is not None:
+        if _few(self).putters is not None:
             self._wake_putter()
         return item
 
@@ -1136,7 +1196,7 @@ cdef class ApplicationInstance(Entry):
             self._release_joiners()
 
     cdef _release_joiners(self):
-        joiners, self._joiners = self._joiners, None
+        joiners, _few(self).joiners = _few(self).joiners, None
         if joiners is not None:
             for joiner in joiners:
                 _resolved(joiner)
@@ -1172,11 +1232,11 @@ cdef class ApplicationInstance(Entry):
         """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
         if self._task is not None:
             return self._task
-        if self._placeholder is None:
-            self._placeholder = futures.Future()
+        if _few(self).placeholder is None:
+            self._rare().placeholder = futures.Future()
             if self._state == C_DONE:
-                self._placeholder.cancel()
-        return self._placeholder
+                _few(self).placeholder.cancel()
+        return _few(self).placeholder
 
     @property
     def input_queue(self):
@@ -1201,9 +1261,9 @@ cdef class ApplicationInstance(Entry):
             return self
         if key in _KEYS:
             return getattr(self, key)
-        if self._extra is None:
+        if _few(self).extra is None:
             raise KeyError(key)
-        return self._extra[key]
+        return _few(self).extra[key]
 
     def __setitem__(self, key, value):
         if key in ("application", "future", "input_queue"):
@@ -1213,25 +1273,25 @@ cdef class ApplicationInstance(Entry):
         elif key == "scope":
             self.scope = value
         else:
-            if self._extra is None:
-                self._extra = {}
-            self._extra[key] = value
+            if _few(self).extra is None:
+                self._rare().extra = {}
+            _few(self).extra[key] = value
 
     def __delitem__(self, key):
         if key in _KEYS:
             raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        if self._extra is None:
+        if _few(self).extra is None:
             raise KeyError(key)
-        del self._extra[key]
+        del _few(self).extra[key]
 
     def __iter__(self):
-        return iter((*_KEYS, *(self._extra or ())))
+        return iter((*_KEYS, *(_few(self).extra or ())))
 
     def __len__(self):
-        return len(_KEYS) + (0 if self._extra is None else len(self._extra))
+        return len(_KEYS) + (0 if _few(self).extra is None else len(_few(self).extra))
 
     def __contains__(self, key):
-        return key in _KEYS or (self._extra is not None and key in self._extra)
+        return key in _KEYS or (_few(self).extra is not None and key in _few(self).extra)
 
     def __bool__(self):
         return True
@@ -1246,7 +1306,7 @@ cdef class ApplicationInstance(Entry):
         return ItemsView(self)
 
     def pop(self, key, default=_MISSING):
-        if key not in _KEYS and (self._extra is None or key not in self._extra):
+        if key not in _KEYS and (_few(self).extra is None or key not in _few(self).extra):
             if default is _MISSING:
                 raise KeyError(key)
             return default
@@ -1256,13 +1316,13 @@ cdef class ApplicationInstance(Entry):
 
     def popitem(self):
         """Removes the key that was added last by a caller; KeyError if there is none."""
-        if not self._extra:
+        if not _few(self).extra:
             raise KeyError("popitem(): no key was added to this application instance")
-        return self._extra.popitem()
+        return _few(self).extra.popitem()
 
     def clear(self):
         """Removes the keys that callers added."""
-        self._extra = None
+        _few(self).extra = None
 
     def setdefault(self, key, default=None):
         if key not in self:
@@ -2243,15 +2303,12 @@ cdef class Endings:
                 self.counts["evicted"] += 1
 
     cdef bint _plain(self, server) except -1:
-        cdef PyTypeObject *cls = Py_TYPE(server)
-        base = self.base
-        cdef PyTypeObject *own = <PyTypeObject *>base
         cdef dict attributes
+        cls = type(server)
+        base = self.base
         if (
-            _PyType_Lookup(cls, "delete_oldest_application_instance")
-            is not _PyType_Lookup(own, "delete_oldest_application_instance")
-            or _PyType_Lookup(cls, "delete_application_instance")
-            is not _PyType_Lookup(own, "delete_application_instance")
+            cls.delete_oldest_application_instance is not base.delete_oldest_application_instance
+            or cls.delete_application_instance is not base.delete_application_instance
         ):
             return False
         attributes = <dict>PyObject_GenericGetDict(server, NULL)
@@ -2287,10 +2344,10 @@ cdef class Endings:
             or (timer._cancelled if type(timer) is _TimerHandle else timer.cancelled())
         ):
             self._set_patience(loop, deadline)
-        if instance._predecessor is None:
+        if _few(instance).predecessor is None:
             self.closing_ids[instance.scope_id] = instance
-        if instance._call is not None:
-            instance._call.cancel()
+        if _few(instance).call is not None:
+            _few(instance).call.cancel()
         if instance._task is not None:
             instance._task.cancel()
 
@@ -2320,7 +2377,7 @@ cdef class Endings:
             type(entry) is ApplicationInstance
             and (<ApplicationInstance>entry)._unfinished == 0
             and (<ApplicationInstance>entry)._count == 0
-            and (<ApplicationInstance>entry)._error is None
+            and _few(<ApplicationInstance>entry).error is None
             and self.observer is None
         ):
             # There is nothing to tell.
