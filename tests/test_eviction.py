@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from typing import Any
 
@@ -502,5 +503,39 @@ def test_the_reference_evicts_for_nothing(reference, run):
         with pytest.raises(TypeError):
             make(server, "new")
         assert list(server.application_instances) == [1, 2]
+
+    run(main())
+
+
+# What it costs
+
+
+def test_the_usual_eviction_stays_in_the_core(cy, run):
+    """Where nothing is overridden, an idle instance is made, evicted and seen off without a call of `_life.py`."""
+    calls = []
+
+    def note(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.endswith("_life.py"):
+            calls.append(frame.f_code.co_name)
+
+    async def main():
+        server = quiet(cy, max_applications=2)
+        # The first that closes sets a timer for all.
+        for scope_id in range(3):
+            make(server, scope_id)
+            await passes(4)
+        sys.setprofile(note)
+        try:
+            make(server, 3)
+            await passes(4)
+        finally:
+            sys.setprofile(None)
+        assert calls == []
+        stats = server.stats()
+        assert (stats["evicted"], stats["cancelled"], stats["closing"], stats["live"]) == (2, 2, 0, 2)
+        # Not so where somebody is to hear of it.
+        server.delete_application_instance = lambda scope_id: calls.append(scope_id)
+        make(server, 4)
+        assert 2 in calls
 
     run(main())

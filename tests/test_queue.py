@@ -595,3 +595,33 @@ def test_a_waiting_putter_is_woken_when_the_instance_ends(cy, run, end):
         assert sorted(undelivered) == [0, 1, 2]
 
     run(main())
+
+
+@pytest.mark.parametrize("form", [(ValueError("on purpose"),), (ValueError,), (ValueError, ValueError("on purpose"))])
+def test_thrown_into_a_get_that_waits(cy, run, form):
+    """Whatever form the exception comes in, the get is over, and the next message is somebody else's."""
+
+    async def main():
+        queue = server_of(cy).get_or_create_application_instance("id", SCOPE)
+        getting = queue.get()
+        assert asyncio.isfuture(getting.send(None)) and queue.idle
+        with pytest.raises(ValueError) as caught:
+            getting.throw(*form)
+        assert caught.value in form or form == (ValueError,)
+        assert not queue.idle
+        queue.put_nowait("message")
+        assert await queue.get() == "message"
+
+    run(main())
+
+
+@pytest.mark.parametrize("wrong", [(), ("text",), (1, 2, 3, 4)])
+def test_what_cannot_be_thrown(cy, run, wrong):
+    async def main():
+        getting = server_of(cy).get_or_create_application_instance("id", SCOPE).get()
+        getting.send(None)
+        with pytest.raises(TypeError):
+            getting.throw(*wrong)
+        getting.close()
+
+    run(main())

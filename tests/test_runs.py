@@ -534,3 +534,28 @@ def test_deleted_while_it_waits_for_the_old_one_it_never_starts(cy, run):
         assert [entry for entry in log if entry[0] == "undelivered"] == [("undelivered", 2, 2), ("undelivered", 3, 3)]
 
     run(main())
+
+
+def test_cancelled_while_another_error_is_handled(impl, run):
+    """The cancellation that arrives in receive() knows the error that is being handled there."""
+    seen = []
+
+    async def application(scope, receive, send):
+        try:
+            raise ValueError("on purpose")
+        except ValueError:
+            try:
+                await receive()
+            except asyncio.CancelledError as cancelled:
+                seen.append(cancelled.__context__)
+                raise
+
+    async def main():
+        server = impl.StatelessServer(application)
+        server.get_or_create_application_instance("id", {"type": "test"})
+        await passes(4)
+        server.delete_application_instance("id")
+        await passes(4)
+        assert [str(error) for error in seen] == ["on purpose"]
+
+    run(main())

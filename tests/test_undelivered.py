@@ -69,6 +69,22 @@ def test_evicted(cy, run):
     run(main())
 
 
+def test_counted_as_done_and_never_taken(cy, run):
+    """What task_done() was called for before anybody took it is undelivered all the same."""
+
+    async def main():
+        server = quiet(cy.StatelessServer)(deaf)
+        details = server.get_or_create_application_instance("a", {})
+        for number in range(2):
+            details.put_nowait(number)
+            details.task_done()
+        await passes(5)
+        server.delete_application_instance("a")
+        await eventually(lambda: left(server) == [0, 1])
+
+    run(main())
+
+
 def test_burst_of_new_ids_at_the_limit(cy, run):
     """Fifty ids with one message each in one pass, with ten places: forty messages reach the hook, ten are handled."""
     handled = []

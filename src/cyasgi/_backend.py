@@ -28,9 +28,11 @@ backend = _choose()
 
 if TYPE_CHECKING or backend == "python":
     from ._core_py import (
+        OUTCOMES as OUTCOMES,
         POLICIES as POLICIES,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
@@ -39,9 +41,11 @@ if TYPE_CHECKING or backend == "python":
     )
 else:
     from ._core import (
+        OUTCOMES as OUTCOMES,
         POLICIES as POLICIES,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,

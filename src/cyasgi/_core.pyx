@@ -10,6 +10,7 @@
 * A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
 * `send` is the Run itself.
 * Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already.
+* What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
 """
 
 import asyncio
@@ -98,6 +99,30 @@ cdef extern from *:
     /* Hands a reference that a result slot owns over to Cython. */
     static PyObject *cyasgi_taken(PyObject *result) { return result; }
 
+    /* Gives a type a method throw(kind[, value[, traceback]]) that adds no frame to a traceback, which every method of
+       Cython's does. It is there for as long as the type. */
+    typedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t);
+    static int cyasgi_set_throw(PyObject *type, cyasgi_throw function) {
+        PyObject *method;
+        int failed;
+        PyMethodDef *definition = (PyMethodDef *)PyMem_Calloc(1, sizeof(PyMethodDef));
+        if (definition == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        definition->ml_name = "throw";
+        definition->ml_meth = (PyCFunction)(void (*)(void))function;
+        definition->ml_flags = METH_FASTCALL;
+        method = PyDescr_NewMethod((PyTypeObject *)type, definition);
+        if (method == NULL) {
+            return -1;
+        }
+        failed = PyDict_SetItemString(((PyTypeObject *)type)->tp_dict, "throw", method);
+        Py_DECREF(method);
+        PyType_Modified((PyTypeObject *)type);
+        return failed;
+    }
+
     /* Sets am_send of a type that has __await__, which Cython does not offer. */
     static int cyasgi_set_am_send(PyObject *type, sendfunc function) {
         PyTypeObject *t = (PyTypeObject *)type;
@@ -121,6 +146,10 @@ cdef extern from *:
     int PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     int cyasgi_set_am_send(object type, sendfunc function) except -1
+    ctypedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t)
+    int cyasgi_set_throw(object type, cyasgi_throw function) except -1
+    # What it raises stays the current error: get_raised() takes it.
+    PyObject *PyObject_CallMethodOneArg(object o, object name, object arg)
     PySendResult PyIter_Send(object iterator, object value, PyObject **result)
     int PyCoro_CheckExact(object o)
 
@@ -144,6 +173,7 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
     object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
+    int PyContextVar_Get(object var, PyObject *default, PyObject **value) except -1
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
 RETURNED, FAILED, CANCELLED = range(1, 4)
@@ -167,6 +197,8 @@ cdef enum:
 
 cdef tuple _KEYS = KEYS
 cdef tuple _STATES = ("new", "held", "running", "called", "done")
+OUTCOMES = ("", "finished", "failed", "cancelled")
+cdef tuple _OUTCOMES = OUTCOMES
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
@@ -175,6 +207,8 @@ cdef tuple _LOOP = ("loop",)
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
 cdef object _InvalidStateError = asyncio.InvalidStateError
+cdef object _CancelledError = asyncio.CancelledError
+cdef object _TimerHandle = asyncio.TimerHandle
 cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
@@ -204,6 +238,21 @@ cdef object _error_of(kind, value):
     if isinstance(kind, BaseException):
         return kind
     return kind() if value is None else value
+
+
+cdef object _thrown(PyObject *const *args, Py_ssize_t count):
+    """The exception that the arguments of a coroutine's throw() stand for; never raises."""
+    if count == 1 and isinstance(<object>args[0], BaseException):
+        return <object>args[0]
+    try:
+        if not 1 <= count <= 3:
+            raise TypeError(f"throw() takes one to three arguments, not {count}")
+        error = _error_of(<object>args[0], <object>args[1] if count > 1 else None)
+        if not isinstance(error, BaseException):
+            raise TypeError(f"throw() takes an exception, not {error!r}")
+    except BaseException as failure:
+        return failure
+    return error
 
 
 @cython.final
@@ -299,10 +348,7 @@ cdef class Waiting:
     def send(self, value):
         return self.__next__()
 
-    def throw(self, kind, value=None, traceback=None):
-        error = _error_of(kind, value)
-        self._give_up()
-        raise error
+    # throw() is _throw_waiting.
 
     def close(self):
         self._give_up()
@@ -310,7 +356,7 @@ cdef class Waiting:
     cdef _give_up(self):
         future, self._future = self._future, None
         # A coroutine that is thrown away after its loop was closed has nobody to make room for.
-        if future is not None and not future.get_loop().is_closed():
+        if future is not None and (future.cancelled() or not future.get_loop().is_closed()):
             self._abandoned(future)
         self._over()
 
@@ -332,11 +378,22 @@ cdef PySendResult _send_waiting(PyObject *self, PyObject *value, PyObject **resu
     return PYGEN_RETURN if done else PYGEN_NEXT
 
 
+cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Waiting waiting = <Waiting>self
+    error = _thrown(args, count)
+    try:
+        waiting._give_up()
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
+
+
 cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
     """The same for Receive, sparing the setting up of a handler where a message is there."""
     cdef Receive receive = <Receive>self
     cdef ApplicationInstance instance = receive._instance
-    if instance is None or instance._count == 0 or instance._putters is not None:
+    if instance is None or instance._count == 0 or _few(instance).putters is not None:
         return _send_waiting(self, value, result)
     receive._future = None
     receive._out = False
@@ -494,9 +551,9 @@ cdef class Join(Waiting):
             return True
         self._waited = True
         future = _new_future(instance)
-        if instance._joiners is None:
-            instance._joiners = []
-        instance._joiners.append(future)
+        if _few(instance).joiners is None:
+            instance._rare().joiners = []
+        _few(instance).joiners.append(future)
         setattr(future, _blocking, True)
         self.result = future
         return False
@@ -539,18 +596,7 @@ cdef class Run:
             return outcome
         raise StopIteration(outcome)
 
-    def throw(self, kind, value=None, traceback=None):
-        error = _error_of(kind, value)
-        try:
-            if self._coroutine is None:
-                raise error
-            return self._coroutine.throw(error)
-        except StopIteration:
-            self._ended(None)
-            raise
-        except BaseException as raised:
-            self._ended(raised)
-            raise
+    # throw() is _throw_run.
 
     def close(self):
         if self._coroutine is not None:
@@ -574,8 +620,8 @@ cdef class Run:
             instance._state = C_AUTO
         if instance._state == C_DONE:
             return self
-        if instance._state != C_AUTO or instance._predecessor is not None:
-            instance._gate = gate = _new_future(instance)
+        if instance._state != C_AUTO or _few(instance).predecessor is not None:
+            instance._rare().gate = gate = _new_future(instance)
             setattr(gate, _blocking, True)
             return gate
         instance._begun = True
@@ -667,16 +713,36 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
     return PYGEN_ERROR
 
 
+cdef PyObject *_throw_run(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Run run = <Run>self
+    cdef PyObject *result
+    error = _thrown(args, count)
+    if run._coroutine is not None:
+        result = PyObject_CallMethodOneArg(run._coroutine, "throw", error)
+        if result is not NULL:
+            return result
+        error = get_raised()
+    try:
+        run._ended(None if isinstance(error, StopIteration) else error)
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
+
+
 Coroutine.register(Run)
 Coroutine.register(Waiting)
 Coroutine.register(Sent)
+cyasgi_set_throw(Run, _throw_run)
+cyasgi_set_throw(Waiting, _throw_waiting)
 cyasgi_set_am_send(Sent, _send_sent)
-SENT = Sent()
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
 cyasgi_set_am_send(Get, _send_waiting)
 cyasgi_set_am_send(Put, _send_waiting)
 cyasgi_set_am_send(Join, _send_waiting)
+
+SENT = Sent()
 
 
 cdef class Entry:
@@ -691,7 +757,14 @@ cdef class Entry:
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
-    cdef public int _place
+    cdef public signed char _place
+    #: Of an instance; they stand here for the room that is left.
+    cdef public signed char _state
+    cdef readonly signed char _begun
+    cdef readonly signed char _idle
+    cdef readonly signed char _outcome
+    cdef public signed char _reported
+    cdef signed char _guarded
     cdef public long long _bucket
     cdef object __weakref__
 
@@ -706,7 +779,6 @@ cdef class ForeignEntry(Entry):
     """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
 
     cdef readonly object details
-    cdef public bint _reported
     cdef public object _watched
 
     def __init__(self, scope_id, details):
@@ -752,6 +824,33 @@ cdef class ForeignEntry(Entry):
 
 
 @cython.final
+cdef class Seldom:
+    """What few instances have, apart, so that all the others are smaller."""
+
+    cdef object getters
+    cdef object putters
+    cdef object joiners
+    cdef object gate
+    cdef object call
+    cdef object holder
+    cdef object predecessor
+    cdef object error
+    cdef object placeholder
+    cdef dict extra
+    #: The loop's, in debug mode: the instance is `_guarded`.
+    cdef unsigned long thread
+
+
+#: Stands for those that have nothing of the kind: nothing but None is ever assigned to its attributes.
+cdef Seldom _NOTHING = Seldom()
+
+
+cdef inline Seldom _few(ApplicationInstance instance):
+    """For reading, and for assigning None."""
+    return _NOTHING if instance._seldom is None else instance._seldom
+
+
+@cython.final
 @cython.collection_type("mapping")
 cdef class ApplicationInstance(Entry):
     """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
@@ -774,31 +873,16 @@ cdef class ApplicationInstance(Entry):
     cdef Py_ssize_t _head
     cdef Py_ssize_t _count
     cdef object _getter
-    cdef object _getters
-    cdef object _putters
-    cdef object _joiners
     cdef Py_ssize_t _unfinished
-    cdef public int _state
-    cdef readonly bint _begun
-    cdef int _breathing
-    cdef readonly bint _idle
-    cdef readonly short _outcome
-    #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
-    #: for nothing but to wait.
-    cdef readonly unsigned char pulls
-    #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
-    cdef readonly unsigned char direct
-    cdef public bint _reported
     cdef public object _task
     cdef public object _loop
-    cdef unsigned long _thread
-    cdef object _gate
-    cdef readonly object _call
-    cdef public object _holder
-    cdef public object _predecessor
-    cdef public object _error
-    cdef readonly object _placeholder
-    cdef dict _extra
+    cdef Seldom _seldom
+    cdef int _breathing
+    #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
+    #: for nothing but to wait.
+    cdef readonly signed char pulls
+    #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
+    cdef readonly signed char direct
 
     def __init__(self, server, application, scope_id, scope, maxsize):
         self.scope_id = scope_id
@@ -808,12 +892,55 @@ cdef class ApplicationInstance(Entry):
         self.scope = scope
         self.maxsize = _size(maxsize)
 
+    cdef Seldom _rare(self):
+        """For assigning."""
+        if self._seldom is None:
+            self._seldom = Seldom.__new__(Seldom)
+        return self._seldom
+
+    @property
+    def _call(self):
+        return _few(self).call
+
+    @property
+    def _holder(self):
+        return _few(self).holder
+
+    @_holder.setter
+    def _holder(self, value):
+        if value is not _few(self).holder:
+            self._rare().holder = value
+
+    @property
+    def _predecessor(self):
+        return _few(self).predecessor
+
+    @_predecessor.setter
+    def _predecessor(self, value):
+        if value is not _few(self).predecessor:
+            self._rare().predecessor = value
+
+    @property
+    def _error(self):
+        return _few(self).error
+
+    @_error.setter
+    def _error(self, value):
+        if value is not _few(self).error:
+            self._rare().error = value
+
+    @property
+    def _placeholder(self):
+        return _few(self).placeholder
+
     # The life of the instance
 
     def _start(self, loop):
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
         self._start_in(loop)
-        self._thread = PyThread_get_thread_ident() if loop.get_debug() else 0
+        self._guarded = bool(loop.get_debug())
+        if self._guarded:
+            self._rare().thread = PyThread_get_thread_ident()
 
     cdef _start_in(self, loop):
         cdef Run run = Run.__new__(Run)
@@ -829,7 +956,7 @@ cdef class ApplicationInstance(Entry):
         self._loop = loop
 
     cpdef _open_gate(self):
-        gate, self._gate = self._gate, None
+        gate, _few(self).gate = _few(self).gate, None
         if gate is not None and not gate.done():
             gate.set_result(None)
 
@@ -848,23 +975,23 @@ cdef class ApplicationInstance(Entry):
             who = "the server" if self._begun else "another call"
             raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
         self._state = C_CALLER
-        self._call = call
+        self._rare().call = call
 
     async def _predecessor_ended(self):
-        if self._predecessor is not None:
+        if _few(self).predecessor is not None:
             await self._server._cyasgi.wait_for_predecessor(self)
 
     def _call_ended(self, call, error):
-        if self._call is call:
-            self._call = None
+        if _few(self).call is call:
+            _few(self).call = None
             self._finish(error, None)
             self._open_gate()
 
     cdef _run_ended(self, object error):
         """The task's run is over; not the instance's, if its caller runs the application."""
         if self._state == C_CALLER:
-            if self._call is not None:
-                self._call.cancel()
+            if _few(self).call is not None:
+                _few(self).call.cancel()
         elif self._state != C_DONE:
             self._finish(error, error)
 
@@ -873,20 +1000,20 @@ cdef class ApplicationInstance(Entry):
         self._state = C_DONE
         if error is None:
             self._outcome = 1
-        elif isinstance(error, (asyncio.CancelledError, InstanceDeleted)):
+        elif type(error) is _CancelledError or isinstance(error, (_CancelledError, InstanceDeleted)):
             self._outcome = 3
         else:
             self._outcome = 2
             if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self._error = error
+                self._rare().error = error
         self._set_busy()
-        if self._putters:
-            for putter in self._putters:
+        if _few(self).putters:
+            for putter in _few(self).putters:
                 if not putter.done():
                     putter.set_result(None)
-            self._putters = None
-        if self._holder is not None:
-            self._holder.drop(self)
+            _few(self).putters = None
+        if _few(self).holder is not None:
+            _few(self).holder.drop(self)
         self._server._cyasgi.ended(self)
 
     cdef inline _set_idle(self):
@@ -908,7 +1035,7 @@ cdef class ApplicationInstance(Entry):
 
     def _leftover(self):
         """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
-        if self._unfinished == 0:
+        if self._unfinished == 0 and self._count == 0:
             return None
         messages = []
         while self._count:
@@ -920,7 +1047,7 @@ cdef class ApplicationInstance(Entry):
     @property
     def idle(self):
         """The queue is empty and somebody waits in `receive`."""
-        return self._idle
+        return self._idle != 0
 
     @property
     def ended(self):
@@ -931,7 +1058,7 @@ cdef class ApplicationInstance(Entry):
         return self
 
     cdef _check_thread(self):
-        if self._thread != PyThread_get_thread_ident():
+        if _few(self).thread != PyThread_get_thread_ident():
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -985,7 +1112,8 @@ cdef class ApplicationInstance(Entry):
 
     cpdef Py_ssize_t _waiting(self):
         """How many wait for a message."""
-        return (self._getter is not None) + (0 if self._getters is None else len(self._getters))
+        getters = _few(self).getters
+        return (self._getter is not None) + (0 if getters is None else len(getters))
 
     cpdef bint full(self):
         """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
@@ -999,7 +1127,7 @@ cdef class ApplicationInstance(Entry):
         Raises:
             asyncio.QueueFull: `maxsize` messages are queued.
         """
-        if self._thread:
+        if self._guarded:
             self._check_thread()
         if self._state == C_DONE:
             self._server._cyasgi.late(self, item)
@@ -1009,7 +1137,7 @@ cdef class ApplicationInstance(Entry):
         self._append(item)
         if self._state <= C_HELD:
             self._fed()
-        if self._getter is not None or self._getters is not None:
+        if self._getter is not None or _few(self).getters is not None:
             self._wake_getter()
 
     def _connect(self, bint direct):
@@ -1021,7 +1149,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef _fed(self):
         self._state = C_AUTO
-        if self._gate is not None:
+        if _few(self).gate is not None:
             self._open_gate()
 
     cdef _wake_getter(self):
@@ -1029,22 +1157,22 @@ cdef class ApplicationInstance(Entry):
         while True:
             getter, self._getter = self._getter, None
             if getter is None:
-                if not self._getters:
-                    self._getters = None
+                if not _few(self).getters:
+                    _few(self).getters = None
                     return
-                getter = self._getters.popleft()
+                getter = _few(self).getters.popleft()
             if _resolved(getter):
                 return
 
     cdef object _wait(self):
         """A future that the next message resolves."""
         future = _new_future(self)
-        if self._getter is None and self._getters is None:
+        if self._getter is None and _few(self).getters is None:
             self._getter = future
         else:
-            if self._getters is None:
-                self._getters = _deque()
-            self._getters.append(future)
+            if _few(self).getters is None:
+                self._rare().getters = _deque()
+            _few(self).getters.append(future)
         self._set_idle()
         setattr(future, _blocking, True)
         return future
@@ -1053,11 +1181,11 @@ cdef class ApplicationInstance(Entry):
         future.cancel()
         if self._getter is future:
             self._getter = None
-        elif self._getters is not None and future in self._getters:
-            self._getters.remove(future)
+        elif _few(self).getters is not None and future in _few(self).getters:
+            _few(self).getters.remove(future)
         if self._count and not future.cancelled():
             self._wake_getter()
-        elif self._getter is None and not self._getters:
+        elif self._getter is None and not _few(self).getters:
             self._set_busy()
 
     def put(self, item):
@@ -1072,23 +1200,23 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _wait_for_room(self):
         future = _new_future(self)
-        if self._putters is None:
-            self._putters = _deque()
-        self._putters.append(future)
+        if _few(self).putters is None:
+            self._rare().putters = _deque()
+        _few(self).putters.append(future)
         setattr(future, _blocking, True)
         return future
 
     cdef _putter_gone(self, future):
         future.cancel()
-        if self._putters is not None:
-            if future in self._putters:
-                self._putters.remove(future)
+        if _few(self).putters is not None:
+            if future in _few(self).putters:
+                _few(self).putters.remove(future)
             if not self.full() and not future.cancelled():
                 self._wake_putter()
 
     cdef _wake_putter(self):
-        while self._putters:
-            if _resolved(self._putters.popleft()):
+        while _few(self).putters:
+            if _resolved(_few(self).putters.popleft()):
                 return
 
     def get_nowait(self):
@@ -1097,7 +1225,7 @@ cdef class ApplicationInstance(Entry):
         Raises:
             asyncio.QueueEmpty: there is none.
         """
-        if self._thread:
+        if self._guarded:
             self._check_thread()
         if not self._count:
             raise QueueEmpty
@@ -1105,7 +1233,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _take(self):
         item = self._pop()
-        if self._putters is not None:
+        if _few(self).putters is not None:
             self._wake_putter()
         return item
 
@@ -1134,7 +1262,7 @@ cdef class ApplicationInstance(Entry):
             self._release_joiners()
 
     cdef _release_joiners(self):
-        joiners, self._joiners = self._joiners, None
+        joiners, _few(self).joiners = _few(self).joiners, None
         if joiners is not None:
             for joiner in joiners:
                 _resolved(joiner)
@@ -1170,11 +1298,11 @@ cdef class ApplicationInstance(Entry):
         """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
         if self._task is not None:
             return self._task
-        if self._placeholder is None:
-            self._placeholder = futures.Future()
+        if _few(self).placeholder is None:
+            self._rare().placeholder = futures.Future()
             if self._state == C_DONE:
-                self._placeholder.cancel()
-        return self._placeholder
+                _few(self).placeholder.cancel()
+        return _few(self).placeholder
 
     @property
     def input_queue(self):
@@ -1199,9 +1327,9 @@ cdef class ApplicationInstance(Entry):
             return self
         if key in _KEYS:
             return getattr(self, key)
-        if self._extra is None:
+        if _few(self).extra is None:
             raise KeyError(key)
-        return self._extra[key]
+        return _few(self).extra[key]
 
     def __setitem__(self, key, value):
         if key in ("application", "future", "input_queue"):
@@ -1211,25 +1339,25 @@ cdef class ApplicationInstance(Entry):
         elif key == "scope":
             self.scope = value
         else:
-            if self._extra is None:
-                self._extra = {}
-            self._extra[key] = value
+            if _few(self).extra is None:
+                self._rare().extra = {}
+            _few(self).extra[key] = value
 
     def __delitem__(self, key):
         if key in _KEYS:
             raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        if self._extra is None:
+        if _few(self).extra is None:
             raise KeyError(key)
-        del self._extra[key]
+        del _few(self).extra[key]
 
     def __iter__(self):
-        return iter((*_KEYS, *(self._extra or ())))
+        return iter((*_KEYS, *(_few(self).extra or ())))
 
     def __len__(self):
-        return len(_KEYS) + (0 if self._extra is None else len(self._extra))
+        return len(_KEYS) + (0 if _few(self).extra is None else len(_few(self).extra))
 
     def __contains__(self, key):
-        return key in _KEYS or (self._extra is not None and key in self._extra)
+        return key in _KEYS or (_few(self).extra is not None and key in _few(self).extra)
 
     def __bool__(self):
         return True
@@ -1244,7 +1372,7 @@ cdef class ApplicationInstance(Entry):
         return ItemsView(self)
 
     def pop(self, key, default=_MISSING):
-        if key not in _KEYS and (self._extra is None or key not in self._extra):
+        if key not in _KEYS and (_few(self).extra is None or key not in _few(self).extra):
             if default is _MISSING:
                 raise KeyError(key)
             return default
@@ -1254,13 +1382,13 @@ cdef class ApplicationInstance(Entry):
 
     def popitem(self):
         """Removes the key that was added last by a caller; KeyError if there is none."""
-        if not self._extra:
+        if not _few(self).extra:
             raise KeyError("popitem(): no key was added to this application instance")
-        return self._extra.popitem()
+        return _few(self).extra.popitem()
 
     def clear(self):
         """Removes the keys that callers added."""
-        self._extra = None
+        _few(self).extra = None
 
     def setdefault(self, key, default=None):
         if key not in self:
@@ -1561,7 +1689,7 @@ cdef class InstanceTable:
         if limit is not None and len(self._entries) >= _size(limit):
             # Built: only now somebody may lose its place for it.
             try:
-                server._cyasgi.make_room(server, limit)
+                (<Endings?>server._cyasgi)._make_room(server, limit)
             except BaseException:
                 instance._state = C_DONE
                 raise
@@ -2163,6 +2291,178 @@ cdef bint _is_idle(Entry entry) except -1:
     if type(entry) is ApplicationInstance:
         return (<ApplicationInstance>entry)._idle
     return (<ForeignEntry>entry).idle
+
+
+cdef class Endings:
+    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+
+    cdef public InstanceTable table
+    cdef public object observer
+    cdef public dict counts
+    #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
+    #: monotonic clock; or a Closing, where somebody waits for its end.
+    cdef public dict closing
+    #: The youngest closing run of an id.
+    cdef public dict closing_ids
+    #: Runs that were cancelled twice and go on.
+    cdef public set stubborn
+    cdef public dict unstarted
+    #: Set while the server stops: called when a run has ended.
+    cdef public object on_ended
+    cdef public object _patience
+    cdef public object _patience_loop
+    cdef object __weakref__
+
+    def __init__(self):
+        self.table = InstanceTable()
+        self.counts = dict.fromkeys(
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+        )
+        self.closing = {}
+        self.closing_ids = self.table.closing_ids
+        self.stubborn = set()
+        self.unstarted = {}
+
+    # What is unusual is Life's own: _make_room_otherwise, _end_otherwise, _ended_otherwise, report, _set_patience and
+    # _let_go.
+
+    def make_room(self, server, limit):
+        """Evicts until there is room for one more."""
+        self._make_room(server, limit)
+
+    def _is_plain(self, server):
+        """Whether nobody has overridden the delete methods."""
+        return self._plain(server)
+
+    def end_entry(self, server, Entry entry):
+        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        self._end(server, entry)
+
+    def _close(self, server, ApplicationInstance instance, loop):
+        """Cancels the run of an instance that has left the table."""
+        self._cancel(server, instance, loop)
+
+    def _closed(self, server, Entry entry):
+        """The run of an entry that has left the table has ended."""
+        self._over(server, entry)
+
+    # What is usual
+
+    cdef _make_room(self, server, limit):
+        cdef InstanceTable table = self.table
+        cdef Py_ssize_t most = _size(limit)
+        cdef bint live
+        table.follow(server)
+        if not self._plain(server):
+            return self._make_room_otherwise(server, limit)
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        asking = _asking(server)
+        while len(table._entries) >= most:
+            victim = table.victim(asking)
+            if victim is None:
+                return
+            live = not (
+                (<ApplicationInstance>victim)._state == C_DONE if type(victim) is ApplicationInstance else victim.ended
+            )
+            self._end(server, <Entry>victim)
+            if live:
+                self.counts["evicted"] += 1
+
+    cdef bint _plain(self, server) except -1:
+        cdef dict attributes
+        cls = type(server)
+        base = self.base
+        if (
+            cls.delete_oldest_application_instance is not base.delete_oldest_application_instance
+            or cls.delete_application_instance is not base.delete_application_instance
+        ):
+            return False
+        attributes = <dict>PyObject_GenericGetDict(server, NULL)
+        return (
+            "delete_oldest_application_instance" not in attributes and "delete_application_instance" not in attributes
+        )
+
+    cdef _end(self, server, Entry entry):
+        cdef ApplicationInstance instance
+        self.table.remove(entry)
+        if type(entry) is ApplicationInstance and self.observer is None:
+            instance = <ApplicationInstance>entry
+            if (
+                instance._state != C_DONE
+                and instance._loop is not None
+                and not self._is_closed(instance._loop)
+                and instance not in self.closing
+            ):
+                self._cancel(server, instance, instance._loop)
+                return
+        self._end_otherwise(server, entry)
+
+    cdef bint _is_closed(self, loop) except -1:
+        return self.table._loop_is_closed() if loop is self.table._loop else loop.is_closed()
+
+    cdef _cancel(self, server, ApplicationInstance instance, loop):
+        cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
+        self.closing[instance] = deadline
+        timer = self._patience
+        if (
+            timer is None
+            or loop is not self._patience_loop
+            or (timer._cancelled if type(timer) is _TimerHandle else timer.cancelled())
+        ):
+            self._set_patience(loop, deadline)
+        if _few(instance).predecessor is None:
+            self.closing_ids[instance.scope_id] = instance
+        if _few(instance).call is not None:
+            _few(instance).call.cancel()
+        if instance._task is not None:
+            instance._task.cancel()
+
+    def ended(self, ApplicationInstance instance):
+        """Called by every run of an own instance at its end, from within its last step."""
+        if instance._outcome == 2 or self.observer is not None:
+            self._ended_otherwise(instance)
+            return
+        self.counts[_OUTCOMES[instance._outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._over(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    cdef _over(self, server, Entry entry):
+        closing = self.closing.pop(entry, None)
+        if self.stubborn:
+            self.stubborn.discard(entry)
+        if closing is not None:
+            if self.closing_ids.get(entry.scope_id) is entry:
+                del self.closing_ids[entry.scope_id]
+            if type(closing) is not float:
+                self._let_go(closing)
+        if (
+            type(entry) is ApplicationInstance
+            and (<ApplicationInstance>entry)._unfinished == 0
+            and (<ApplicationInstance>entry)._count == 0
+            and _few(<ApplicationInstance>entry).error is None
+            and self.observer is None
+        ):
+            # There is nothing to tell.
+            (<ApplicationInstance>entry)._reported = True
+        else:
+            self.report(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+
+cdef object _asking(server):
+    """The instance of this server whose application is at work now."""
+    cdef PyObject *value = NULL
+    PyContextVar_Get(_running, NULL, &value)
+    cell = _taken(value)
+    if cell is None:
+        return None
+    instance = (<Run>cell).instance if type(cell) is Run else cell.instance
+    return instance if instance is not None and instance._server is server else None
 
 
 cdef bint _is_moment(value):

@@ -56,6 +56,10 @@ that are on probation: none under "lru".
 its tasks); then an instance that has left the table is freed by reference counts alone, even while somebody keeps its
 task, its exception or that exception's traceback.
 
+*Ends.* Endings is the base of a server's Life: what every eviction passes through, and every end of a run. Here stands
+what they come to in the usual case: no method of the server is overridden, nobody observes, the instance is an own one
+of a loop that runs, nobody waits for its end. All else is Life's.
+
 *Messages.* Accepted messages leave the queue by `get`, or, once the record has been removed, in one list for the hook
 `application_undelivered`. What is put behind that goes to the hook by `_life.late`.
 """
@@ -85,18 +89,21 @@ from collections.abc import (
     ValuesView,
 )
 from concurrent import futures
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._calling import Application, Call, HeldApplication, InstanceDeleted
-from ._context import Ghost, haunted, running
+from ._context import Ghost, current_instance, haunted, running
 
 if TYPE_CHECKING:
     from ._holding import Holder
+    from ._life import Observer
     from .server import StatelessServer
 
 NEW, HELD, AUTO, CALLER, DONE = range(5)
 RETURNED, FAILED, CANCELLED = range(1, 4)
 _STATES = ("new", "held", "running", "called", "done")
+#: What `stats()` calls an outcome.
+OUTCOMES = ("", "finished", "failed", "cancelled")
 
 #: The keys that every instance has, each an attribute too.
 KEYS = ("application", "future", "input_queue", "last_used", "scope")
@@ -691,7 +698,7 @@ class ApplicationInstance(Entry):
                 await getter
             except BaseException:
                 # A coroutine that is thrown away after its loop was closed has nobody to make room for.
-                if not getter.get_loop().is_closed():
+                if getter.cancelled() or not getter.get_loop().is_closed():
                     self._give_up(getter)
                 # This frame is part of the traceback, which the task keeps.
                 del self, getter
@@ -1592,6 +1599,151 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def __reduce__(self) -> Any:
         return InstanceTable, (self.copy(),)
+
+
+class Endings:
+    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+
+    #: StatelessServer itself, whose module imports this one.
+    base: ClassVar[Any] = None
+
+    def __init__(self) -> None:
+        self.table = InstanceTable()
+        self.observer: Observer | None = None
+        self.counts = dict.fromkeys(
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+        )
+        #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
+        #: monotonic clock; or a Closing, where somebody waits for its end.
+        self.closing: dict[Any, Any] = {}
+        #: The youngest closing run of an id.
+        self.closing_ids: dict[Hashable, Any] = self.table.closing_ids
+        #: Runs that were cancelled twice and go on.
+        self.stubborn: set[Any] = set()
+        self.unstarted: dict[ApplicationInstance, None] = {}
+        #: Set while the server stops: called when a run has ended.
+        self.on_ended: Callable[[], None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._patience_loop: asyncio.AbstractEventLoop | None = None
+
+    # What is unusual
+
+    def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None:
+        raise NotImplementedError
+
+    def _end_otherwise(self, server: StatelessServer, entry: Any) -> None:
+        raise NotImplementedError
+
+    def _ended_otherwise(self, instance: ApplicationInstance) -> None:
+        raise NotImplementedError
+
+    def report(self, server: StatelessServer, entry: Any) -> None:
+        raise NotImplementedError
+
+    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        raise NotImplementedError
+
+    def _let_go(self, closing: Any) -> None:
+        raise NotImplementedError
+
+    # What is usual
+
+    def make_room(self, server: StatelessServer, limit: int) -> None:
+        """Evicts until there is room for one more."""
+        table = self.table
+        table.follow(server)
+        if not self._is_plain(server):
+            self._make_room_otherwise(server, limit)
+            return
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        asking = current_instance()
+        if asking is not None and asking._server is not server:
+            asking = None
+        while len(table._entries) >= limit:
+            victim = table.victim(asking)
+            if victim is None:
+                return
+            live = not victim.ended
+            self.end_entry(server, victim)
+            self.counts["evicted"] += live
+
+    def _is_plain(self, server: StatelessServer) -> bool:
+        """Whether nobody has overridden the delete methods."""
+        cls = type(server)
+        base = self.base
+        return (
+            cls.delete_oldest_application_instance is base.delete_oldest_application_instance
+            and cls.delete_application_instance is base.delete_application_instance
+            and "delete_oldest_application_instance" not in server.__dict__
+            and "delete_application_instance" not in server.__dict__
+        )
+
+    def end_entry(self, server: StatelessServer, entry: Any) -> None:
+        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        self.table.remove(entry)
+        if (
+            type(entry) is not ApplicationInstance
+            or self.observer is not None
+            or entry._state == DONE
+            or (loop := entry._loop) is None
+            or loop.is_closed()
+            or entry in self.closing
+        ):
+            self._end_otherwise(server, entry)
+            return
+        self._close(server, entry, loop)
+
+    def _close(self, server: StatelessServer, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancels the run of an instance that has left the table."""
+        self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
+        timer = self._patience
+        if timer is None or loop is not self._patience_loop or timer.cancelled():
+            self._set_patience(loop, deadline)
+        if instance._predecessor is None:
+            self.closing_ids[instance._scope_id] = instance
+        if instance._call is not None:
+            instance._call.cancel()
+        if instance._task is not None:
+            instance._task.cancel()
+
+    def ended(self, instance: ApplicationInstance) -> None:
+        """Called by every run of an own instance at its end, from within its last step."""
+        outcome = instance._outcome
+        if outcome == FAILED or self.observer is not None:
+            self._ended_otherwise(instance)
+            return
+        self.counts[OUTCOMES[outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._closed(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _closed(self, server: StatelessServer, entry: Any) -> None:
+        """The run of an entry that has left the table has ended."""
+        closing = self.closing.pop(entry, None)
+        if self.stubborn:
+            self.stubborn.discard(entry)
+        if closing is not None:
+            scope_id = entry._scope_id
+            if self.closing_ids.get(scope_id) is entry:
+                del self.closing_ids[scope_id]
+            if not isinstance(closing, float):
+                self._let_go(closing)
+        if (
+            type(entry) is ApplicationInstance
+            and not entry._unfinished
+            and not entry._items
+            and entry._error is None
+            and self.observer is None
+        ):
+            # There is nothing to tell.
+            entry._reported = True
+        else:
+            self.report(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
 
 
 def _is_moment(value: Any) -> bool:

@@ -11,9 +11,9 @@ import weakref
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent import futures
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ._backend import ApplicationInstance, ForeignEntry, InstanceTable, Pass
+from ._backend import OUTCOMES, ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
 from ._context import Ghost, current_instance, haunted, outside
 from ._deletion import Deletion
 from ._holding import AUTO, DONE, HELD, NEW, Holding
@@ -52,7 +52,6 @@ class Observer(Protocol):
         """A caller calls it again after its end."""
 
 
-_OUTCOMES = ("", "finished", "failed", "cancelled")
 FAILED = 2
 
 #: Victims whose override may refuse before making room goes over its head.
@@ -64,7 +63,7 @@ ENTRIES_A_PASS = 100
 
 
 class Closing:
-    """A run that goes on after its entry has left the table."""
+    """A run that goes on after its entry has left the table, and for whose end somebody waits."""
 
     __slots__ = ("deadline", "successors", "timer", "waiters")
 
@@ -77,27 +76,12 @@ class Closing:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class Life:
+class Life(Endings):
     """All that a StatelessServer keeps about its instances, the table aside. Refers to no server: instances do."""
 
-    #: StatelessServer itself, whose module imports this one.
-    base: ClassVar[Any] = None
-
     def __init__(self) -> None:
-        self.table = InstanceTable()
+        super().__init__()
         self.reports = Reports()
-        self.observer: Observer | None = None
-        self.counts = dict.fromkeys(
-            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
-        )
-        self.closing: dict[Any, Closing] = {}
-        self._patience: asyncio.TimerHandle | None = None
-        self._patience_loop: asyncio.AbstractEventLoop | None = None
-        #: The youngest closing run of an id.
-        self.closing_ids: dict[Hashable, Any] = self.table.closing_ids
-        #: Runs that were cancelled twice and go on.
-        self.stubborn: set[Any] = set()
-        self.unstarted: dict[ApplicationInstance, None] = {}
         self.holding = Holding()
         #: Tasks in which asynchronous overrides of delete methods run, and overrides that wait for a loop.
         self.overrides: set[asyncio.Task[None]] = set()
@@ -111,8 +95,6 @@ class Life:
         self._sleepers: dict[asyncio.Future[None], None] = {}
         #: The arun() at work.
         self.running: Running | None = None
-        #: Set while the server stops: called when a run has ended.
-        self.on_ended: Callable[[], None] | None = None
 
     def __reduce__(self) -> Any:
         """A copy or a pickle of a server takes the entries along, as the reference's does, but nobody's life."""
@@ -242,8 +224,16 @@ class Life:
 
     # Ids whose old run still cleans up
 
+    def _closing(self, entry: Any) -> Closing | None:
+        """Of a run that is closing, somebody being about to wait for its end; None if it has ended."""
+        closing: Closing | float | None = self.closing.get(entry)
+        if isinstance(closing, float):
+            closing = self.closing[entry] = Closing(closing)
+        return closing
+
     def _follow(self, instance: ApplicationInstance, old: Any, timeout: float) -> None:
-        closing = self.closing[old]
+        closing = self._closing(old)
+        assert closing is not None
         instance._predecessor = old
         closing.successors.append(instance)
         if closing.timer is None:
@@ -269,14 +259,12 @@ class Life:
 
     # Making room and deleting
 
-    def make_room(self, server: StatelessServer, limit: int) -> None:
+    def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None:
+        """Where delete methods are overridden."""
         table = self.table
-        table.follow(server)
         # An override may itself create instances, and so make room again: the refusals of all count together.
         if not self._making_room:
             self._refusals = 0
-        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
-        plain = self._is_plain(server)
         self._making_room += 1
         try:
             while table.size() >= limit:
@@ -285,7 +273,7 @@ class Life:
                     return
                 before = table.size()
                 live = not victim.ended
-                if plain or self._refusals >= REFUSALS or self._making_room > REFUSALS:
+                if self._refusals >= REFUSALS or self._making_room > REFUSALS:
                     self.end_entry(server, victim)
                 else:
                     self._evict(server, victim)
@@ -297,17 +285,6 @@ class Life:
                 table.keep(victim)
         finally:
             self._making_room -= 1
-
-    @staticmethod
-    def _is_plain(server: StatelessServer) -> bool:
-        cls = type(server)
-        base = Life.base
-        return (
-            cls.delete_oldest_application_instance is base.delete_oldest_application_instance
-            and cls.delete_application_instance is base.delete_application_instance
-            and "delete_oldest_application_instance" not in server.__dict__
-            and "delete_application_instance" not in server.__dict__
-        )
 
     def _warn_of_refusal(self, scope_id: Hashable) -> None:
         if not self._warned_of_refusal:
@@ -434,40 +411,26 @@ class Life:
             return Deletion(True)
         return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
 
-    def end_entry(self, server: StatelessServer, entry: Any) -> None:
-        """The same for who waits for nothing."""
-        self.table.remove(entry)
-        if self.observer is not None and type(entry) is ApplicationInstance:
+    def _end_otherwise(self, server: StatelessServer, entry: Any) -> None:
+        """For an entry that has just left the table."""
+        own = type(entry) is ApplicationInstance
+        if own and self.observer is not None:
             self.observer.left(entry)
         if entry.ended:
             self.report(server, entry)
         elif entry in self.closing:
             return
-        elif type(entry) is ForeignEntry:
+        elif not own:
             self._close_foreign(server, entry)
+        elif entry._loop is None:
+            self.unstarted.pop(entry, None)
+            if entry._placeholder is not None:
+                entry._placeholder.cancel()
+            entry._finish(asyncio.CancelledError(), None)
+        elif entry._loop.is_closed():
+            self._abandon(entry)
         else:
-            self._close(server, entry)
-
-    def _close(self, server: StatelessServer, instance: ApplicationInstance) -> None:
-        self.unstarted.pop(instance, None)
-        loop, call, task = instance._loop, instance._call, instance._task
-        if loop is None:
-            if instance._placeholder is not None:
-                instance._placeholder.cancel()
-            instance._finish(asyncio.CancelledError(), None)
-            return
-        if loop.is_closed():
-            self._abandon(instance)
-            return
-        deadline = time.monotonic() + server.shutdown_timeout
-        self.closing[instance] = Closing(deadline)
-        self._set_patience(loop, deadline)
-        if instance._predecessor is None:
-            self.closing_ids[instance.scope_id] = instance
-        if call is not None:
-            call.cancel()
-        if task is not None:
-            task.cancel()
+            self._close(server, entry, entry._loop)
 
     def _close_foreign(self, server: StatelessServer, entry: ForeignEntry) -> None:
         future = entry.details.get("future")
@@ -477,8 +440,7 @@ class Life:
                 cancel()
             self.report(server, entry)
             return
-        deadline = time.monotonic() + server.shutdown_timeout
-        self.closing[entry] = Closing(deadline)
+        self.closing[entry] = deadline = float(time.monotonic() + server.shutdown_timeout)
         self._set_patience(future.get_loop(), deadline)
         self.closing_ids[entry.scope_id] = entry
         entry._watched = future
@@ -487,9 +449,9 @@ class Life:
 
     # The end of a run
 
-    def ended(self, instance: ApplicationInstance) -> None:
-        """Called by every run of an own instance at its end, from within its last step."""
-        self.counts[_OUTCOMES[instance._outcome]] += 1
+    def _ended_otherwise(self, instance: ApplicationInstance) -> None:
+        """A run that failed, or one that is observed, has ended."""
+        self.counts[OUTCOMES[instance._outcome]] += 1
         if self.observer is not None:
             self.observer.ended(instance)
         if instance._outcome == FAILED and instance._begun and instance._error is None:
@@ -504,21 +466,12 @@ class Life:
         if self.on_ended is not None:
             self.on_ended()
 
-    def _closed(self, server: StatelessServer, entry: Any) -> None:
-        closing = self.closing.pop(entry, None)
-        if self.stubborn:
-            self.stubborn.discard(entry)
-        if closing is not None:
-            scope_id = entry.scope_id
-            if scope_id in self.closing_ids and self.closing_ids[scope_id] is entry:
-                del self.closing_ids[scope_id]
-            if closing.successors or closing.timer is not None:
-                self._release(closing)
-            for waiter in closing.waiters:
-                resolve(waiter)
-        self.report(server, entry)
-        if self.on_ended is not None:
-            self.on_ended()
+    def _let_go(self, closing: Closing) -> None:
+        """Those who wait for the end of a run that has ended."""
+        if closing.successors or closing.timer is not None:
+            self._release(closing)
+        for waiter in closing.waiters:
+            resolve(waiter)
 
     def report(self, server: StatelessServer, entry: Any, *, again: bool = False) -> None:
         """Tells the hooks of an entry that has ended and left the table, or (`again`) begins again."""
@@ -591,7 +544,7 @@ class Life:
 
     async def wait_closed(self, entry: Any, timeout: float) -> None:
         """Waits for the end of a run that is closing; when the time is over it is cancelled once more."""
-        closing = self.closing.get(entry)
+        closing = self._closing(entry)
         if closing is None:
             return
         loop = asyncio.get_running_loop()
@@ -620,13 +573,16 @@ class Life:
         now = time.monotonic()
         while self.closing:
             entry, closing = next(iter(self.closing.items()))
-            if closing.deadline > now:
-                if loop is not None and closing.deadline != math.inf:
-                    self._set_patience(loop, closing.deadline)
+            deadline = closing.deadline if type(closing) is Closing else closing
+            if deadline > now:
+                if loop is not None and deadline != math.inf:
+                    self._set_patience(loop, deadline)
                 break
             # Behind all the others, who are still to be looked at.
-            closing.deadline = math.inf
-            self.closing[entry] = self.closing.pop(entry)
+            del self.closing[entry]
+            if type(closing) is Closing:
+                closing.deadline = math.inf
+            self.closing[entry] = closing if type(closing) is Closing else math.inf
             self.cancel_again(entry)
 
     def cancel_again(self, entry: Any) -> None:
