@@ -2387,9 +2387,11 @@ cdef class Endings:
         self.table.remove(entry)
         if type(entry) is ApplicationInstance and self.observer is None:
             instance = <ApplicationInstance>entry
+            if instance._state == C_DONE:
+                self._tell(server, instance)
+                return
             if (
-                instance._state != C_DONE
-                and instance._loop is not None
+                instance._loop is not None
                 and not self._is_closed(instance._loop)
                 and instance not in self.closing
             ):
@@ -2439,6 +2441,12 @@ cdef class Endings:
                 del self.closing_ids[entry.scope_id]
             if type(closing) is not float:
                 self._let_go(closing)
+        self._tell(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    cdef _tell(self, server, Entry entry):
+        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
             and (<ApplicationInstance>entry)._unfinished == 0
@@ -2446,12 +2454,9 @@ cdef class Endings:
             and _few(<ApplicationInstance>entry).error is None
             and self.observer is None
         ):
-            # There is nothing to tell.
             (<ApplicationInstance>entry)._reported = True
         else:
             self.report(server, entry)
-        if self.on_ended is not None:
-            self.on_ended()
 
 
 cdef object _asking(server):

@@ -1681,10 +1681,12 @@ class Endings:
     def end_entry(self, server: StatelessServer, entry: Any) -> None:
         """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
         self.table.remove(entry)
+        if type(entry) is ApplicationInstance and entry._state == DONE and self.observer is None:
+            self._tell(server, entry)
+            return
         if (
             type(entry) is not ApplicationInstance
             or self.observer is not None
-            or entry._state == DONE
             or (loop := entry._loop) is None
             or loop.is_closed()
             or entry in self.closing
@@ -1731,6 +1733,12 @@ class Endings:
                 del self.closing_ids[scope_id]
             if not isinstance(closing, float):
                 self._let_go(closing)
+        self._tell(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _tell(self, server: StatelessServer, entry: Any) -> None:
+        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
             and not entry._unfinished
@@ -1738,12 +1746,9 @@ class Endings:
             and entry._error is None
             and self.observer is None
         ):
-            # There is nothing to tell.
             entry._reported = True
         else:
             self.report(server, entry)
-        if self.on_ended is not None:
-            self.on_ended()
 
 
 def _is_moment(value: Any) -> bool:

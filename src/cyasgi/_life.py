@@ -635,13 +635,15 @@ class Life(Endings):
         idle_timeout = server.idle_timeout
         unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
         table.set_timeout(idle_timeout, unit)
+        # Nobody has overridden what an entry that is deleted passes through: then there is nothing to pass through.
+        delete = self.end_entry if self._is_plain(server) else self.dismiss
         seen = 0
         # Only what has ended by now: what the hooks below bring about is the next round's.
         for _ in range(table.finished_count()):
             entry = table.pop_finished()
             if entry is None:
                 break
-            self.dismiss(server, entry)
+            delete(server, entry)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()

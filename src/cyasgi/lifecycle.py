@@ -7,7 +7,7 @@ import collections
 import logging
 import math
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +47,13 @@ class InstanceStatistics:
 
 
 class Record:
-    """What a server keeps of an instance; it refers neither to the instance nor to the server."""
+    """What a server keeps of an instance; it refers to neither, but to what the server counts by while that runs."""
 
     __slots__ = (
+        "_clock",
+        "_receive",
+        "_send",
+        "_size",
         "active",
         "aging_from",
         "bytes_in",
@@ -63,6 +67,11 @@ class Record:
         "over",
     )
 
+    _receive: Receive
+    _send: Send
+    _clock: Callable[[], float]
+    _size: Callable[[Message], int]
+
     def __init__(self, now: float) -> None:
         self.created = self.active = self.aging_from = now
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = self.errors = 0
@@ -72,6 +81,28 @@ class Record:
         self.over = False
         #: Why it is being expired.
         self.expiring: str | None = None
+
+    def between(self, receive: Receive, send: Send, server: ManagedServer) -> None:
+        """What comes by the one and goes by the other is counted from now on, by `receive` and `send`."""
+        self._receive, self._send = receive, send
+        self._clock, self._size = server.clock, server.message_size
+
+    def apart(self) -> None:
+        """The run has ended; a task that goes on without it may still receive and send."""
+        self._clock, self._size = time.monotonic, _uncounted
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.active = self._clock()
+        self.messages_in += 1
+        self.bytes_in += self._size(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        self.active = self._clock()
+        self.messages_out += 1
+        self.bytes_out += self._size(message)
 
     def statistics(self, scope_id: Hashable, now: float) -> InstanceStatistics:
         epoch = time.time() - now
@@ -87,6 +118,10 @@ class Record:
             bytes_out=self.bytes_out,
             errors=self.errors,
         )
+
+
+def _uncounted(message: Message) -> int:
+    return 0
 
 
 class Manager:
@@ -132,29 +167,18 @@ class Manager:
             # No variable here may refer to the instance: a traceback keeps them.
             server: Any = instance._server
             record = self.records.get(instance)
-            clock, size = server.clock, server.message_size
+            if record is not None:
+                record.between(receive, send, server)
             del instance, server
             if record is None:
                 return await application(scope, receive, send)
-
-            async def counted_receive() -> Message:
-                message = await receive()
-                record.active = clock()
-                record.messages_in += 1
-                record.bytes_in += size(message)
-                return message
-
-            async def counted_send(message: Message) -> None:
-                await send(message)
-                record.active = clock()
-                record.messages_out += 1
-                record.bytes_out += size(message)
-
             try:
-                return await application(scope, counted_receive, counted_send)
+                return await application(scope, record.receive, record.send)
             except Exception:
                 record.errors += 1
                 raise
+            finally:
+                record.apart()
 
         return managed
 
