@@ -597,6 +597,8 @@ def test_a_waiting_putter_is_woken_when_the_instance_ends(cy, run, end):
     run(main())
 
 
+# From 3.12 on a coroutine warns of the forms with a type.
+@pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature of throw:DeprecationWarning")
 @pytest.mark.parametrize("form", [(ValueError("on purpose"),), (ValueError,), (ValueError, ValueError("on purpose"))])
 def test_thrown_into_a_get_that_waits(cy, run, form):
     """Whatever form the exception comes in, the get is over, and the next message is somebody else's."""
@@ -615,6 +617,7 @@ def test_thrown_into_a_get_that_waits(cy, run, form):
     run(main())
 
 
+@pytest.mark.filterwarnings("ignore:the .type, exc, tb. signature of throw:DeprecationWarning")
 @pytest.mark.parametrize("wrong", [(), ("text",), (1, 2, 3, 4)])
 def test_what_cannot_be_thrown(cy, run, wrong):
     async def main():
