@@ -621,7 +621,7 @@ def test_violation_in_the_closing_handshake(data):
 
 
 def test_fragments_are_counted():
-    """A message may come in so many fragments, and no more."""
+    """A message may come in so many fragments, whatever is in them, and no more."""
     fragment = frame(CONT, b"", fin=False)
     socket = opened()
     assert feed(socket, text("a", fin=False) + fragment * (MAX_FRAGMENTS - 2) + frame(CONT, b"b")) == (
@@ -629,7 +629,20 @@ def test_fragments_are_counted():
         [],
     )
     found, answers = feed(socket, text("a", fin=False) + fragment * MAX_FRAGMENTS)
-    assert (found, answers) == ([], [closed(1008, "more than 16384 fragments")])
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
+
+
+@pytest.mark.parametrize("limit", [None, 4_194_304])
+@pytest.mark.parametrize("first", [0, 64 * MAX_FRAGMENTS])
+def test_fragments_that_are_not_small_are_not_counted(first, limit):
+    """A long message may come in as many as have 64 bytes each, and then in so many that are empty."""
+    beginning = text("a" * first, fin=False) + frame(CONT, b"a" * 64, fin=False) * (2 * MAX_FRAGMENTS)
+    empty = frame(CONT, b"", fin=False) * (MAX_FRAGMENTS + first // 64 - 1)
+    socket = opened(limit=limit)
+    [found], answers = feed(socket, beginning + empty + frame(CONT, b"b" * 64))
+    assert (found["text"], answers) == ("a" * (first + 128 * MAX_FRAGMENTS) + "b" * 64, [])
+    found, answers = feed(socket, beginning + empty + frame(CONT, b"", fin=False))
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
 
 
 def test_a_call_is_bounded():

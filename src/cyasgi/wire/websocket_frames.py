@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 #: Frames that one call of `next_message` looks at, while they make no message.
 FRAMES_A_CALL = 256
-#: Fragments that a message may come in. With a message of the default limit they have 64 bytes each.
+#: Fragments that a message may come in, whatever is in them, and one more for each `FRAGMENT` bytes of it.
 MAX_FRAGMENTS = 16_384
+FRAGMENT = 64
 
 #: First bytes of frames: FIN, the reserved bits, the opcode. Control frames are never fragmented (section 5.5).
 PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
@@ -64,9 +65,9 @@ class Frames:
         "_decoder",
         "_extensions",
         "_first",
-        "_fragments",
         "_held",
         "_hold_pongs",
+        "_lacking",
         "_max_size",
         "_most",
         "_parts",
@@ -96,7 +97,8 @@ class Frames:
         #: The fragmented message in the making: text as far as it is decoded, or bytes; None if there is none.
         self._parts: list[str] | bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._fragments = 0
+        #: Bytes that its fragments lack to have `FRAGMENT` each.
+        self._lacking = 0
         #: Bytes that the message in the making may still get.
         self._room = self._most
         self._hold_pongs = False
@@ -241,12 +243,12 @@ class Frames:
         if frame.opcode is not Opcode.CONT:
             self._parts = [] if frame.opcode is Opcode.TEXT else bytearray()
             self._decoder = new_decoder() if frame.opcode is Opcode.TEXT else None
-            self._fragments = 0
+            self._lacking = 0
             self._room = self._most
-        self._fragments += 1
+        self._lacking += FRAGMENT - len(frame.data)
         self._room -= len(frame.data)
-        if self._fragments > MAX_FRAGMENTS:
-            self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} fragments")
+        if self._lacking > MAX_FRAGMENTS * FRAGMENT:
+            self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} small fragments")
             return None
         parts = self._parts
         if self._decoder is not None:
