@@ -127,6 +127,16 @@ class WebSocket:
         """Whether close frames went both ways: the client will send no more."""
         return self._frames.clean
 
+    @property
+    def answering(self) -> bool:
+        """Whether a part of a response has been sent, and the rest of it has not."""
+        return self.phase == RESPONDING and self._response is None
+
+    @property
+    def ends_by_closing(self) -> bool:
+        """Whether nothing but the end of the connection will tell the client that it has all of the response."""
+        return self.answering and self._to_come is None
+
     def disconnect(self) -> Message:
         """The ``websocket.disconnect`` message, once the connection has ended."""
         return {
