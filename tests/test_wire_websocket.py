@@ -502,6 +502,17 @@ def test_closed_within_a_fragmented_message():
     assert socket.disconnect()["code"] == 1000
 
 
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8bye"])
+def test_closed_by_the_client_within_a_fragmented_message(opcode, payload):
+    """Control frames may stand between fragments (RFC 6455 section 5.4); the message is dropped."""
+    data = frame(opcode, b"hel", fin=False) + frame(PING, b"?") + frame(CLOSE, payload) + frame(CONT, b"lo")
+    end = (1000, "bye") if payload else (1005, "")
+    deflated = Deflater()(opcode, b"hel", fin=False) + data[9:]
+    for form in (data, deflated):
+        check(form, [], [(0x80 | PONG, b"?"), (0x80 | CLOSE, payload)], DEFLATE, ended=end)
+
+
 @pytest.mark.parametrize("prefix", [b"", text("x", fin=False), text("whole frame")[:7]])
 def test_lost(prefix):
     """The end of the stream without a close frame is 1006."""

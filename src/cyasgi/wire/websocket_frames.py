@@ -173,11 +173,11 @@ class Frames:
             if first == WHOLE_PING:
                 self._answer(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
                 continue
+            if first == CLOSE:
+                self._closed(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
+                return None
             if self.state != OPEN:
                 # Data frames are dropped unseen, those of a message that has begun among them.
-                if first == CLOSE:
-                    self._answered(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
-                    return None
                 continue
             message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
             if message is not None:
@@ -233,9 +233,6 @@ class Frames:
                 message = self._fragment(event)
         if protocol.parser_exc is not None:
             self._failed()
-        elif protocol.close_rcvd is not None:
-            self.clean = True
-            self._end(protocol.close_rcvd.code, protocol.close_rcvd.reason)
         return message
 
     def _fragment(self, frame: Frame) -> str | bytes | None:
@@ -289,15 +286,23 @@ class Frames:
         self._protocol.fail(code, reason)
         self._failed()
 
-    def _answered(self, payload: bytes) -> None:
-        """The client has answered our close frame."""
+    def _closed(self, payload: bytes) -> None:
+        """The client closes, maybe in the middle of a message (section 5.4), or has answered our close frame."""
         try:
-            answer = Close.parse(payload)
-        except (ProtocolError, UnicodeDecodeError):
-            self._end(1006, "")
+            close = Close.parse(payload)
+        except ProtocolError as error:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+        except UnicodeDecodeError as error:
+            self.fail(CloseCode.INVALID_DATA, f"the reason of a close frame is not UTF-8: {error.reason}")
         else:
+            if self.state == OPEN:
+                self.pending = True
+                if payload:
+                    self._protocol.send_close(close.code, close.reason)
+                else:
+                    self._protocol.send_close()
             self.clean = True
-            self._end(answer.code, answer.reason)
+            self._end(close.code, close.reason)
 
     def _failed(self) -> None:
         sent = self._protocol.close_sent
