@@ -22,6 +22,7 @@ from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Mess
 from .feeding import when_room
 from .http_exchange import tells_of
 from .http_protocol import reset_on_close
+from .sockets import unsent
 
 if TYPE_CHECKING:
     from ..wire.http import Scope
@@ -321,7 +322,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.websocket.phase not in (OPEN, RESPONDING):
             # `_late` looks after that.
             return
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = unsent(self.transport)
         timeout = self._pace()[0]
         if timeout is not None:
             self._stalled = self.server.deadlines.at(timeout, self._look)
@@ -355,10 +356,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _takes(self, least: float) -> bool:
         """Whether there is something to be sent, and the client has taken so much of it since the last look."""
-        unsent = self.transport.get_write_buffer_size()
-        if not unsent or self._unsent - unsent < least:
+        left = unsent(self.transport)
+        if not left or self._unsent - left < least:
             return False
-        self._unsent = unsent
+        self._unsent = left
         return True
 
     # Signs of life.
