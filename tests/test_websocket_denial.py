@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import io
 
 import pytest
 from conftest import passes
@@ -187,6 +188,47 @@ def test_a_server_that_stops_lets_a_response_be_finished(cy, run):
         assert connection.transport.sent.endswith(b"\r\n\r\nab") and connection.transport.eof
 
     case(cy, run, application, test)
+
+
+# ---- the access log ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "logged"),
+    [
+        ([ACCEPT, {"type": "websocket.send", "text": "hello"}], "101 7"),
+        ([start(status=401), part(b"a", True), part(b"bc")], "401 3"),
+        ([{"type": "websocket.close"}], "403 26"),
+        (["waits"], "499 0"),
+        ([start(), "waits"], "499 0"),
+        ([ACCEPT, "waits"], "101 0"),
+    ],
+)
+def test_access_log(cy, run, steps, logged):
+    """A line for each WebSocket when it has ended, which nothing in the request can forge."""
+    log = io.StringIO()
+
+    async def main():
+        gate = asyncio.Event()
+        server = server_of(cy, Sending(*(gate if one == "waits" else one for one in steps)), access_log=log)
+        async with serving(server) as address:
+            client = await Client(address).connect(target=b'/a"b%0a?c')
+            [connection] = await sockets(server)
+            if steps[-1] == "waits":
+                await in_time(lambda: connection.websocket.phase or len(steps) == 1)
+                client.abort()
+            else:
+                client.half_close()
+                await client.rest()
+            await in_time(lambda: not server.connections)
+            await client.close()
+            gate.set()
+
+    run(main())
+    [line] = log.getvalue().splitlines()
+    line, _, took = line.rpartition(" ")
+    assert line.endswith(f'] "GET /a%22b%0a?c HTTP/1.1" {logged}') and line.startswith("127.0.0.1:")
+    assert float(took) >= 0
 
 
 # ---- with sockets --------------------------------------------------------------------------------------------------

@@ -185,7 +185,8 @@ class HTTPServer(StatelessServer):
     #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
     min_rate: int = Setting(1024, _integer(1))  # type: ignore[assignment]
 
-    #: Write a line for each response: to the standard output (True), or to an object with ``write(str)``.
+    #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
+    #: object with ``write(str)``.
     access_log: Any = Setting(False, _check_access_log)
     #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http_request.HeadParser`.
     strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]

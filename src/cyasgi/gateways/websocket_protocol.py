@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._backend import Pass
 from .._limits import LimitExceeded
+from ..wire.address import format_address
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
+from .access_log import CLIENT_GONE
 from .feeding import when_room
 from .http_exchange import tells_of
 from .http_protocol import reset_on_close
@@ -66,6 +68,8 @@ class WebSocketProtocol(asyncio.Protocol):
         "_alive",
         "_backlog",
         "_backlog_bytes",
+        "_began",
+        "_client",
         "_disconnected",
         "_finished",
         "_hooked",
@@ -112,6 +116,9 @@ class WebSocketProtocol(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._waiters: deque[asyncio.Future[None]] = deque()
+        #: For the access log: when it began, and with whom; empty for no line.
+        self._began = 0.0
+        self._client = ""
         #: Whether anything came since the last ping.
         self.heard = False
         #: Bytes that waited to be sent when they were last looked at.
@@ -131,6 +138,10 @@ class WebSocketProtocol(asyncio.Protocol):
         server, scope, self._scope = self.server, self._scope, None
         assert scope is not None
         scope.connection = self
+        if server.log is not None:
+            self._began = self._loop.time()
+            client = scope["client"]
+            self._client = "-" if client is None else format_address(client)
         # Counted it was when it began as an HTTP connection.
         server.connections.add(self)
         server.websockets += 1
@@ -477,11 +488,19 @@ class WebSocketProtocol(asyncio.Protocol):
                 deadline.cancel()
         self._overdue = self._alive = self._stalled = None
         self.websocket.receive_eof()
+        if self._client:
+            self._log()
         self._disconnect()
         self._wake()
         if not self._backlog:
             # Else an instance that waits for the next of them would seem to be idle to a server that stops.
             self.server.connection_closed(self)
+
+    def _log(self) -> None:
+        log, request, websocket = self.server.log, self.request, self.websocket
+        if log is not None:
+            status, took = websocket.status or CLIENT_GONE, self._loop.time() - self._began
+            log.add(self._client, request.method, request.target, "1.1", status, websocket.sent, took)
 
     def _disconnect(self) -> None:
         """Tells the application, once, behind all that it was sent."""
