@@ -190,7 +190,11 @@ class HTTPProtocol(asyncio.Protocol):
         """No further request is taken; a connection without one is closed."""
         self.last = True
         if self.exchange is None and not self._lingering:
-            self.close()
+            if unsent(self.transport):
+                # Another request that comes now must not make the client lose the response before it.
+                self._linger()
+            else:
+                self.close()
 
     def close(self) -> None:
         """Closes the connection when what was written has left."""
