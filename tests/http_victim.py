@@ -1,4 +1,4 @@
-"""A server in a process of its own, to be attacked: `python http_victim.py LOOP`. It prints its port.
+"""A server in a process of its own, to be attacked: `python http_victim.py LOOP [CERTIFICATE KEY]`. It prints its port.
 
 /memory tells the most memory that the process has had, in bytes; the other paths are what attackers ask for.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import ssl
 import sys
 
 from cyasgi.gateways.http import HTTPServer
@@ -50,7 +51,11 @@ class Victim(HTTPServer):
 
 
 def main() -> None:
-    server = Victim(application, 5000, binds=("127.0.0.1", 0))
+    context = None
+    if len(sys.argv) > 2:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*sys.argv[2:])
+    server = Victim(application, 5000, binds=("127.0.0.1", 0), ssl=context)
     ((_, port),) = server.bind()
     # In one write, so that who waits for the line gets it whole.
     os.write(1, b"%d\n" % port)

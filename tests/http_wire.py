@@ -38,6 +38,9 @@ class Transport(asyncio.Transport):
         for line in lines:
             self.write(line)
 
+    def set_protocol(self, protocol):
+        self.protocol = protocol
+
     def can_write_eof(self):
         return True
 
@@ -51,6 +54,9 @@ class Transport(asyncio.Transport):
     def resume_reading(self):
         assert not self.reading
         self.reading = True
+
+    def is_reading(self):
+        return self.reading
 
     def is_closing(self):
         return self.closed

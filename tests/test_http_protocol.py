@@ -1207,6 +1207,24 @@ def test_begin_shutdown(cy, run):
     case(cy, run, application, test)
 
 
+def test_begin_shutdown_while_the_client_takes_the_last_response(cy, run):
+    """It is not closed until that is there: the next request, on its way, would have the system reset it."""
+
+    async def test(connection):
+        await connection.ask(GET)
+        connection.transport.unwritten = 1000
+        connection.protocol.begin_shutdown()
+        assert connection.transport.eof and not connection.transport.closed
+        assert await connection.ask(GET) == b""
+        await connection.later(3)
+        assert not connection.transport.aborted
+        connection.transport.unwritten = 0
+        await connection.later(61)
+        assert connection.transport.aborted
+
+    case(cy, run, hello, test)
+
+
 def test_access_log(cy, run):
     """A line for each response, which nothing in a request can forge."""
     lines = []

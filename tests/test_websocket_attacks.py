@@ -138,7 +138,7 @@ def test_tiny_fragments(cy, run):
                         break
                     client.send(some)
                     await client.drained()
-                assert await client.receive() == closed(1008, "more than 16384 fragments")
+                assert await client.receive() == closed(1008, "more than 16384 small fragments")
                 await bystander.served()
                 await client.close()
 

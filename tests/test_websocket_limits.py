@@ -157,6 +157,9 @@ def test_a_send_that_waits_ends_with_the_connection(cy, run, end):
                 connection._stalled.callback()
             if end == "delete":
                 await in_time(lambda: not server.application_instances)
+                # It is given time for what it has not taken yet, and takes nothing.
+                connection._overdue.callback()
+                assert not connection._lost
                 connection._overdue.callback()
             await in_time(lambda: not server.connections and not server.application_instances)
             await client.close()

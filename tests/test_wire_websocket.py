@@ -502,6 +502,17 @@ def test_closed_within_a_fragmented_message():
     assert socket.disconnect()["code"] == 1000
 
 
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8bye"])
+def test_closed_by_the_client_within_a_fragmented_message(opcode, payload):
+    """Control frames may stand between fragments (RFC 6455 section 5.4); the message is dropped."""
+    data = frame(opcode, b"hel", fin=False) + frame(PING, b"?") + frame(CLOSE, payload) + frame(CONT, b"lo")
+    end = (1000, "bye") if payload else (1005, "")
+    deflated = Deflater()(opcode, b"hel", fin=False) + data[9:]
+    for form in (data, deflated):
+        check(form, [], [(0x80 | PONG, b"?"), (0x80 | CLOSE, payload)], DEFLATE, ended=end)
+
+
 @pytest.mark.parametrize("prefix", [b"", text("x", fin=False), text("whole frame")[:7]])
 def test_lost(prefix):
     """The end of the stream without a close frame is 1006."""
@@ -621,7 +632,7 @@ def test_violation_in_the_closing_handshake(data):
 
 
 def test_fragments_are_counted():
-    """A message may come in so many fragments, and no more."""
+    """A message may come in so many fragments, whatever is in them, and no more."""
     fragment = frame(CONT, b"", fin=False)
     socket = opened()
     assert feed(socket, text("a", fin=False) + fragment * (MAX_FRAGMENTS - 2) + frame(CONT, b"b")) == (
@@ -629,7 +640,20 @@ def test_fragments_are_counted():
         [],
     )
     found, answers = feed(socket, text("a", fin=False) + fragment * MAX_FRAGMENTS)
-    assert (found, answers) == ([], [closed(1008, "more than 16384 fragments")])
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
+
+
+@pytest.mark.parametrize("limit", [None, 4_194_304])
+@pytest.mark.parametrize("first", [0, 64 * MAX_FRAGMENTS])
+def test_fragments_that_are_not_small_are_not_counted(first, limit):
+    """A long message may come in as many as have 64 bytes each, and then in so many that are empty."""
+    beginning = text("a" * first, fin=False) + frame(CONT, b"a" * 64, fin=False) * (2 * MAX_FRAGMENTS)
+    empty = frame(CONT, b"", fin=False) * (MAX_FRAGMENTS + first // 64 - 1)
+    socket = opened(limit=limit)
+    [found], answers = feed(socket, beginning + empty + frame(CONT, b"b" * 64))
+    assert (found["text"], answers) == ("a" * (first + 128 * MAX_FRAGMENTS) + "b" * 64, [])
+    found, answers = feed(socket, beginning + empty + frame(CONT, b"", fin=False))
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
 
 
 def test_a_call_is_bounded():

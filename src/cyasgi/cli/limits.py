@@ -127,6 +127,13 @@ HTTP = (
         "From the beginning of a connection to its first byte.",
     ),
     Limit(
+        ("--tls-handshake-timeout",),
+        "tls_handshake_timeout",
+        parse_interval,
+        "SECONDS",
+        "How long a TLS handshake may take, from the client's first byte.",
+    ),
+    Limit(
         ("--header-timeout",),
         "header_timeout",
         parse_interval,

@@ -1,4 +1,5 @@
-"""The access log: a line for each response, made of prepared strings and written many at a time."""
+"""The access log: a line for each response, and for each WebSocket at its end, made of prepared strings and written
+many at a time."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import socket
@@ -24,6 +25,7 @@ from .http_exchange import RETURNED
 from .http_protocol import HTTPProtocol
 from .lifespan import MODES, Lifespan
 from .sockets import Listener as Listener, ListenError as ListenError, Listening, check_listeners, open_listener
+from .tls import TLSListening
 
 logger = logging.getLogger(__name__)
 
@@ -164,8 +166,10 @@ class HTTPServer(StatelessServer):
     #: Connections at a time; further ones are answered 503 and closed.
     max_connections: int = Setting(10_000, _integer(1))  # type: ignore[assignment]
 
-    #: Seconds from the beginning of a connection to its first byte.
+    #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
     first_byte_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    #: Seconds for the TLS handshake, from the client's first byte.
+    tls_handshake_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
     #: Seconds from the first byte of a request to the end of its headers.
     header_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
     #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
@@ -181,7 +185,8 @@ class HTTPServer(StatelessServer):
     #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
     min_rate: int = Setting(1024, _integer(1))  # type: ignore[assignment]
 
-    #: Write a line for each response: to the standard output (True), or to an object with ``write(str)``.
+    #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
+    #: object with ``write(str)``.
     access_log: Any = Setting(False, _check_access_log)
     #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http_request.HeadParser`.
     strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]
@@ -320,7 +325,7 @@ class HTTPServer(StatelessServer):
         self.log = AccessLog(stream) if stream else None
         await self._lifespan.startup()
         loop = asyncio.get_running_loop()
-        servers: list[asyncio.AbstractServer] = []
+        servers: list[asyncio.AbstractServer | TLSListening] = []
         try:
             for listening in self._sockets:
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
@@ -336,12 +341,15 @@ class HTTPServer(StatelessServer):
 
     async def _listen(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
-    ) -> asyncio.AbstractServer:
+    ) -> asyncio.AbstractServer | TLSListening:
         strict = self.strict if listener.strict is None else listener.strict
 
         def protocol() -> HTTPProtocol:
             return HTTPProtocol(self, strict)
 
+        if listener.ssl is not None:
+            with contextlib.suppress(NotImplementedError):
+                return TLSListening(self, sock, listener, protocol)
         # The event loop closes the socket that it is given, and asyncio's takes no duplicate of a Unix socket's path.
         if listener.is_unix:
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)

@@ -21,6 +21,7 @@ from ..wire.http_body import ChunkedBody, LengthBody
 from ..wire.http_request import END, HeadParser, decode_path, split_list
 from .access_log import CLIENT_GONE
 from .http_exchange import STREAMING, Exchange
+from .sockets import unsent
 
 if TYPE_CHECKING:
     from .http import HTTPServer
@@ -180,22 +181,33 @@ class HTTPProtocol(asyncio.Protocol):
         if exchange is not None:
             # What is sent from now on goes nowhere, whether the connection is lost before that or after.
             exchange.protocol = None
+        self._see_off()
         return False
 
     def begin_shutdown(self) -> None:
         """No further request is taken; a connection without one is closed."""
         self.last = True
         if self.exchange is None and not self._lingering:
-            self.close()
+            if unsent(self.transport):
+                # Another request that comes now must not make the client lose the response before it.
+                self._linger()
+            else:
+                self.close()
 
     def close(self) -> None:
         """Closes the connection when what was written has left."""
-        self.last = True
+        self._see_off()
         if not self.transport.is_closing():
-            self.deadline.move(self.server.write_timeout)
-            self._lingering = True
-            self._unwritten = self.transport.get_write_buffer_size()
             self.transport.close()
+
+    def _see_off(self) -> None:
+        """The connection is closed, or being closed, in order: that must not take for ever."""
+        self.last = True
+        self._lingering = True
+        self._due_write = math.inf
+        # A client that has more to take than that is given the time for it.
+        self._unwritten = math.inf
+        self.deadline.move(LINGER)
 
     def abort(self) -> None:
         """Closes the connection at once: what was written is not complete, and must not seem so."""
@@ -233,20 +245,16 @@ class HTTPProtocol(asyncio.Protocol):
         Bytes that come to a closed socket make the system reset the connection, and the client's system then throws
         away what it has not read yet.
         """
-        self.last = True
-        self._lingering = True
         self.body = None
         self._buffer.clear()
         if self.transport.is_closing():
+            self._see_off()
             return
         if self._eof or not self.transport.can_write_eof():
             self.close()
             return
         self.resume_reading()
-        self._due_write = math.inf
-        # A client that has more to take than that is given the time for it.
-        self._unwritten = math.inf
-        self.deadline.move(LINGER)
+        self._see_off()
         try:
             self.transport.write_eof()
         except OSError:
@@ -564,7 +572,7 @@ class HTTPProtocol(asyncio.Protocol):
         server = self.server
         now = server.deadlines.now
         if self._lingering or self._due_write <= now:
-            left = self.transport.get_write_buffer_size()
+            left = unsent(self.transport)
             if left and self._unwritten - left >= server.min_rate * server.write_timeout:
                 # One long message, which the client takes slowly.
                 self._unwritten = left
@@ -601,7 +609,7 @@ class HTTPProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
-        self._unwritten = self.transport.get_write_buffer_size()
+        self._unwritten = unsent(self.transport)
         self._due_write = self.server.deadlines.now + self.server.write_timeout
         self._rearm()
 

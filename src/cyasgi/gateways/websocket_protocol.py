@@ -3,7 +3,9 @@
 What waits is bounded in each direction. The application's queue holds one message; behind it wait at most
 `max_websocket_queue` messages or `QUEUED_BYTES`, and behind those the bytes as they came, of which no more are read. An
 application that sends faster than the client takes waits in ``send``. A client that takes nothing for
-`websocket_ping_timeout` seconds, or from which nothing comes for as long after a ping, is given up.
+`websocket_ping_timeout` seconds, or from which nothing comes for as long after a ping, is given up. What is still to be
+taken at the end, and a response that refuses, is given the time that a response of HTTP is given: `write_timeout`
+seconds at a time in which the client takes as much as `min_rate` demands.
 """
 
 from __future__ import annotations
@@ -16,9 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._backend import Pass
 from .._limits import LimitExceeded
+from ..wire.address import format_address
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
+from .access_log import CLIENT_GONE
 from .feeding import when_room
 from .http_exchange import tells_of
+from .http_protocol import reset_on_close
+from .sockets import unsent
 
 if TYPE_CHECKING:
     from ..wire.http import Scope
@@ -31,6 +37,8 @@ logger = logging.getLogger(__name__)
 FAILED, CANCELLED = 2, 3
 
 BUSY = "the server is busy"
+#: What our own answers say.
+TEXTS = {500: "internal error", 503: BUSY, 504: "the application did not answer in time"}
 
 #: What the client still waits for an answer in.
 UNANSWERED = (CONNECTING, RESPONDING)
@@ -60,6 +68,8 @@ class WebSocketProtocol(asyncio.Protocol):
         "_alive",
         "_backlog",
         "_backlog_bytes",
+        "_began",
+        "_client",
         "_disconnected",
         "_finished",
         "_hooked",
@@ -106,11 +116,14 @@ class WebSocketProtocol(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._waiters: deque[asyncio.Future[None]] = deque()
+        #: For the access log: when it began, and with whom; empty for no line.
+        self._began = 0.0
+        self._client = ""
         #: Whether anything came since the last ping.
         self.heard = False
         #: Bytes that waited to be sent when they were last looked at.
-        self._unsent = 0
-        #: Deadlines: of the handshakes, of the next ping or its answer, of a client that takes nothing.
+        self._unsent = 0.0
+        #: Deadlines: of the handshakes and the end, of the next ping or its answer, of a client that takes nothing.
         self._overdue: Any = None
         self._alive: Any = None
         self._stalled: Any = None
@@ -125,6 +138,10 @@ class WebSocketProtocol(asyncio.Protocol):
         server, scope, self._scope = self.server, self._scope, None
         assert scope is not None
         scope.connection = self
+        if server.log is not None:
+            self._began = self._loop.time()
+            client = scope["client"]
+            self._client = "-" if client is None else format_address(client)
         # Counted it was when it began as an HTTP connection.
         server.connections.add(self)
         server.websockets += 1
@@ -246,7 +263,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self.websocket.receive_eof()
         self._disconnect()
         if not self._lost:
-            self._overdue.move(LINGER)
+            self._end_within(LINGER)
         return False
 
     # Writing.
@@ -284,6 +301,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self._alive = server.deadlines.at(server.websocket_ping_interval, self._ping)
             if self.websocket.buffered or self._reading_paused:
                 self._pump()
+        elif phase == RESPONDING:
+            self._overdue.move(server.request_timeout)
         elif phase == CLOSING:
             self._closing()
         elif phase == CLOSED:
@@ -311,27 +330,48 @@ class WebSocketProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._writing_paused = True
         self.websocket.hold_pongs()
-        self._unsent = self.transport.get_write_buffer_size()
-        if self.server.websocket_ping_timeout is not None:
-            self._stalled = self.server.deadlines.at(self.server.websocket_ping_timeout, self._look)
+        if self.websocket.phase not in (OPEN, RESPONDING):
+            # `_late` looks after that.
+            return
+        self._unsent = unsent(self.transport)
+        timeout = self._pace()[0]
+        if timeout is not None:
+            self._stalled = self.server.deadlines.at(timeout, self._look)
 
     def resume_writing(self) -> None:
         self._writing_paused = False
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
+        self._drop_stalled()
         self.websocket.release_pongs()
         self._flush()
         self._wake()
 
+    def _drop_stalled(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _pace(self) -> tuple[float | None, float]:
+        """Seconds between two looks at a client that falls behind, and bytes that it must have taken between them."""
+        server = self.server
+        if self.websocket.phase == OPEN:
+            return server.websocket_ping_timeout, 1
+        return server.write_timeout, server.min_rate * server.write_timeout
+
     def _look(self) -> None:
-        """Nothing more could be sent for a while: has the client taken anything?"""
-        unsent = self.transport.get_write_buffer_size()
-        if unsent < self._unsent:
-            self._unsent = unsent
-            self._stalled.move(self.server.websocket_ping_timeout)
+        """Nothing more could be sent for a while."""
+        timeout, least = self._pace()
+        if self._takes(least):
+            self._stalled.move(timeout)
         else:
             self.abort()
+
+    def _takes(self, least: float) -> bool:
+        """Whether there is something to be sent, and the client has taken so much of it since the last look."""
+        left = unsent(self.transport)
+        if not left or self._unsent - left < least:
+            return False
+        self._unsent = left
+        return True
 
     # Signs of life.
 
@@ -365,25 +405,41 @@ class WebSocketProtocol(asyncio.Protocol):
         """A deadline was met: of the handshake, of the closing handshake, or of the last bytes."""
         phase = self.websocket.phase
         if phase in UNANSWERED:
-            logger.warning("a WebSocket was not accepted within %s seconds", self.server.websocket_handshake_timeout)
-            self.websocket.stop(1011, status=504, text="the application did not answer in time")
-            self._flush()
-            self._finish()
+            if phase == CONNECTING:
+                seconds = self.server.websocket_handshake_timeout
+                logger.warning("a WebSocket was not accepted within %s seconds", seconds)
+            self._stop(1011, status=504)
+            return
+        timeout, least = self._pace()
+        if self._takes(least):
+            # What we have sent last is not all there yet.
+            self._overdue.move(timeout)
         else:
             self.abort()
 
+    def _end_within(self, seconds: float) -> None:
+        """Nothing more will be sent. A client that has more to take than that allows is given the time for it."""
+        self._drop_stalled()
+        self._unsent = math.inf
+        self._overdue.move(seconds)
+
     def _closing(self) -> None:
         """We have sent a close frame; now the client is to answer."""
-        self._overdue.move(self.server.websocket_close_timeout)
+        self._end_within(self.server.websocket_close_timeout)
         # Whatever waits is dropped, so that the answer behind it is seen.
         self._pump()
 
     def begin_shutdown(self) -> None:
-        """The server stops (RFC 6455 section 7.4.1, and IANA's registry for 1012)."""
-        self._stop(1012, "service restart", 503)
+        """The server stops (RFC 6455 section 7.4.1, and IANA's registry for 1012). A response is finished."""
+        if self.websocket.phase != RESPONDING:
+            self._stop(1012, "service restart", 503)
 
     def _stop(self, code: int, reason: str = "", status: int = 500) -> None:
-        text = BUSY if status == 503 else "internal error"
+        if self.websocket.answering:
+            # What the client has got must not seem to be the whole response.
+            self.abort()
+            return
+        text = TEXTS[status]
         if not self.websocket.stop(code, reason, status=status, text=text):
             return
         self._flush()
@@ -403,7 +459,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._finished or self._lost or self.transport.is_closing():
             return
         self._finished = True
-        self._overdue.move(LINGER)
+        self._end_within(LINGER)
         if self.websocket.clean or not self.transport.can_write_eof():
             self.transport.close()
         else:
@@ -415,6 +471,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.transport.abort()
 
     def abort(self) -> None:
+        if self.websocket.ends_by_closing and not self._lost:
+            reset_on_close(self.transport)
         self.websocket.receive_eof()
         self._disconnect()
         if self._lost:
@@ -430,11 +488,19 @@ class WebSocketProtocol(asyncio.Protocol):
                 deadline.cancel()
         self._overdue = self._alive = self._stalled = None
         self.websocket.receive_eof()
+        if self._client:
+            self._log()
         self._disconnect()
         self._wake()
         if not self._backlog:
             # Else an instance that waits for the next of them would seem to be idle to a server that stops.
             self.server.connection_closed(self)
+
+    def _log(self) -> None:
+        log, request, websocket = self.server.log, self.request, self.websocket
+        if log is not None:
+            status, took = websocket.status or CLIENT_GONE, self._loop.time() - self._began
+            log.add(self._client, request.method, request.target, "1.1", status, websocket.sent, took)
 
     def _disconnect(self) -> None:
         """Tells the application, once, behind all that it was sent."""

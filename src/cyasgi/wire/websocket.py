@@ -56,7 +56,18 @@ class WebSocket:
         fields: header lines of every response, each with CRLF before it.
     """
 
-    __slots__ = ("_fields", "_frames", "_handshake", "_out", "_response", "_to_come", "ended", "phase")
+    __slots__ = (
+        "_fields",
+        "_frames",
+        "_handshake",
+        "_out",
+        "_response",
+        "_to_come",
+        "ended",
+        "phase",
+        "sent",
+        "status",
+    )
 
     def __init__(
         self,
@@ -76,6 +87,10 @@ class WebSocket:
         self._to_come: int | None = None
         self.phase = CONNECTING
         self.ended = False
+        #: Of the answer to the request; 0 before there is one.
+        self.status = 0
+        #: Bytes of messages, each with the head of its frame, or of the body of a response that refuses.
+        self.sent = 0
         if self._handshake.refusal is not None:
             self._refuse(self._handshake.refusal)
 
@@ -127,6 +142,16 @@ class WebSocket:
         """Whether close frames went both ways: the client will send no more."""
         return self._frames.clean
 
+    @property
+    def answering(self) -> bool:
+        """Whether a part of a response has been sent, and the rest of it has not."""
+        return self.phase == RESPONDING and self._response is None
+
+    @property
+    def ends_by_closing(self) -> bool:
+        """Whether nothing but the end of the connection will tell the client that it has all of the response."""
+        return self.answering and self._to_come is None
+
     def disconnect(self) -> Message:
         """The ``websocket.disconnect`` message, once the connection has ended."""
         return {
@@ -147,7 +172,9 @@ class WebSocket:
         """
         kind = message["type"] if isinstance(message, dict) and "type" in message else None
         if kind == "websocket.send" and self.phase == OPEN:
-            return self._frames.encode(_payload(message))
+            data = self._frames.encode(_payload(message))
+            self.sent += len(data)
+            return data
         if not isinstance(message, dict):
             raise TypeError(f"a message must be a dict, got {message!r}")
         if not isinstance(kind, str) or kind not in KINDS:
@@ -172,6 +199,7 @@ class WebSocket:
         if subprotocol is not None and not isinstance(subprotocol, str):
             raise TypeError(f"'subprotocol' of a 'websocket.accept' message must be a str or None, got {subprotocol!r}")
         self._out.append(self._handshake.accept(subprotocol, message.get("headers") or ()))
+        self.status = 101
         self.phase = OPEN
 
     def _close(self, message: Message) -> None:
@@ -182,9 +210,15 @@ class WebSocket:
         self.close(1000 if code is None else code, "" if reason is None else reason)
 
     def _refuse(self, response: bytes) -> None:
-        self._out.append(response)
+        self._answer(response)
         self._frames.receive_eof()
         self._end()
+
+    def _answer(self, response: bytes) -> None:
+        """Sends a whole response of the server's own."""
+        self._out.append(response)
+        self.status = int(response[9:12])
+        self.sent = len(response.partition(b"\r\n\r\n")[2])
 
     def _start_response(self, message: Message) -> None:
         kind = "websocket.http.response.start"
@@ -211,6 +245,7 @@ class WebSocket:
                 )
             self._to_come -= len(body)
         self._out.append(body)
+        self.sent += len(body)
         if not more:
             self._frames.receive_eof()
             self._end()
@@ -223,6 +258,7 @@ class WebSocket:
         # Otherwise the body goes on until the connection is closed (RFC 9112 section 6.3, item 8).
         if self._to_come is not None and length > self._to_come:
             raise ValueError(f"the response's body is longer than its content-length, by {length - self._to_come}")
+        self.status = status
         self._out += STATUS_LINES[status], common_fields(self._fields, given), given.lines
         if self._to_come is not None and status not in (204, 304):
             self._out.append(b"\r\ncontent-length: %d" % self._to_come)
@@ -271,7 +307,7 @@ class WebSocket:
             self._refuse(error_status(status, text, self._fields, more))
         elif self.phase == RESPONDING:
             if self._response is not None:
-                self._out.append(error_status(status, text, self._fields, more))
+                self._answer(error_status(status, text, self._fields, more))
             self.receive_eof()
         else:
             return False

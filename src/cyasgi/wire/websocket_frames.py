@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 #: Frames that one call of `next_message` looks at, while they make no message.
 FRAMES_A_CALL = 256
-#: Fragments that a message may come in. With a message of the default limit they have 64 bytes each.
+#: Fragments that a message may come in, whatever is in them, and one more for each `FRAGMENT` bytes of it.
 MAX_FRAGMENTS = 16_384
+FRAGMENT = 64
 
 #: First bytes of frames: FIN, the reserved bits, the opcode. Control frames are never fragmented (section 5.5).
 PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
@@ -64,9 +65,9 @@ class Frames:
         "_decoder",
         "_extensions",
         "_first",
-        "_fragments",
         "_held",
         "_hold_pongs",
+        "_lacking",
         "_max_size",
         "_most",
         "_parts",
@@ -96,7 +97,8 @@ class Frames:
         #: The fragmented message in the making: text as far as it is decoded, or bytes; None if there is none.
         self._parts: list[str] | bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._fragments = 0
+        #: Bytes that its fragments lack to have `FRAGMENT` each.
+        self._lacking = 0
         #: Bytes that the message in the making may still get.
         self._room = self._most
         self._hold_pongs = False
@@ -171,11 +173,11 @@ class Frames:
             if first == WHOLE_PING:
                 self._answer(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
                 continue
+            if first == CLOSE:
+                self._closed(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
+                return None
             if self.state != OPEN:
                 # Data frames are dropped unseen, those of a message that has begun among them.
-                if first == CLOSE:
-                    self._answered(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
-                    return None
                 continue
             message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
             if message is not None:
@@ -231,9 +233,6 @@ class Frames:
                 message = self._fragment(event)
         if protocol.parser_exc is not None:
             self._failed()
-        elif protocol.close_rcvd is not None:
-            self.clean = True
-            self._end(protocol.close_rcvd.code, protocol.close_rcvd.reason)
         return message
 
     def _fragment(self, frame: Frame) -> str | bytes | None:
@@ -241,12 +240,12 @@ class Frames:
         if frame.opcode is not Opcode.CONT:
             self._parts = [] if frame.opcode is Opcode.TEXT else bytearray()
             self._decoder = new_decoder() if frame.opcode is Opcode.TEXT else None
-            self._fragments = 0
+            self._lacking = 0
             self._room = self._most
-        self._fragments += 1
+        self._lacking += FRAGMENT - len(frame.data)
         self._room -= len(frame.data)
-        if self._fragments > MAX_FRAGMENTS:
-            self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} fragments")
+        if self._lacking > MAX_FRAGMENTS * FRAGMENT:
+            self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} small fragments")
             return None
         parts = self._parts
         if self._decoder is not None:
@@ -287,15 +286,23 @@ class Frames:
         self._protocol.fail(code, reason)
         self._failed()
 
-    def _answered(self, payload: bytes) -> None:
-        """The client has answered our close frame."""
+    def _closed(self, payload: bytes) -> None:
+        """The client closes, maybe in the middle of a message (section 5.4), or has answered our close frame."""
         try:
-            answer = Close.parse(payload)
-        except (ProtocolError, UnicodeDecodeError):
-            self._end(1006, "")
+            close = Close.parse(payload)
+        except ProtocolError as error:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+        except UnicodeDecodeError as error:
+            self.fail(CloseCode.INVALID_DATA, f"the reason of a close frame is not UTF-8: {error.reason}")
         else:
+            if self.state == OPEN:
+                self.pending = True
+                if payload:
+                    self._protocol.send_close(close.code, close.reason)
+                else:
+                    self._protocol.send_close()
             self.clean = True
-            self._end(answer.code, answer.reason)
+            self._end(close.code, close.reason)
 
     def _failed(self) -> None:
         sent = self._protocol.close_sent
