@@ -16,7 +16,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from .._backend import Pass
+from .._backend import SENT, Pass
 from .._limits import LimitExceeded
 from ..wire.address import format_address
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
@@ -268,18 +268,30 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # Writing.
 
-    async def application_send(self, scope: Any, message: Any) -> None:
-        """Takes a message of the application; waits while the client takes no more.
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Takes a message of the application, and gives an awaitable: done when the client takes more.
 
         Raises:
             TypeError, ValueError, RuntimeError, WebSocketClosed: as `cyasgi.wire.websocket.WebSocket.send` says.
         """
+        self._sends += 1
+        if self._writing_paused or not self._sends % BREATH:
+            return self._send_later(message)
+        self._send(message)
+        # Writing may have paused it.
+        return self._writable() if self._writing_paused else SENT  # type: ignore[redundant-expr]
+
+    async def _send_later(self, message: Any) -> None:
         if self._writing_paused:
             await self._writable()
-        websocket = self.websocket
-        self._sends += 1
-        if not self._sends % BREATH:
+        else:
             await Pass()
+        self._send(message)
+        if self._writing_paused:
+            await self._writable()
+
+    def _send(self, message: Any) -> None:
+        websocket = self.websocket
         if self.transport.is_closing():
             # It was lost and we shall be told soon; a sender that never waits would not let that happen.
             websocket.receive_eof()
@@ -289,8 +301,6 @@ class WebSocketProtocol(asyncio.Protocol):
             self.transport.write(data)
         if websocket.phase != phase:
             self._changed(websocket.phase)
-        if self._writing_paused:
-            await self._writable()
 
     def _changed(self, phase: int) -> None:
         """The application has accepted, closed or answered."""
