@@ -1,4 +1,4 @@
-"""The only place that chooses between the Cython core and its pure-Python twin.
+"""The only place that chooses between what is compiled and its pure-Python twin.
 
 `CYASGI_BACKEND` may be `cython` (a missing extension is an error), `python` (the twin) or unset or empty: the
 extension where it was built, else the twin. An extension that is there but cannot be loaded is an error, never a
