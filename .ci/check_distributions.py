@@ -21,7 +21,7 @@ IN_SDIST = re.compile(
 #: What setuptools adds to an sdist by itself.
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|src/cyasgi\.egg-info/.+")
 SOURCES_OF_EXTENSION = {".pyx", ".pxd"}
-EXTENSION = re.compile(r"cyasgi/_core\.[^/]+\.(so|pyd)")
+EXTENSION = re.compile(r"(cyasgi/(?:\w+/)*\w+)\.[^/]+\.(?:so|pyd)")
 
 
 def in_checkout() -> set[str]:
@@ -57,10 +57,13 @@ def check_wheel(path: Path, version: str, *, pure: bool) -> list[str]:
         for name in in_checkout()
         if name.startswith("src/cyasgi/") and Path(name).suffix not in SOURCES_OF_EXTENSION
     }
-    extensions = {name for name in found if EXTENSION.fullmatch(name)}
-    problems = differences("the wheel", expected, {name for name in found - extensions if not name.startswith(info)})
-    if len(extensions) != (0 if pure else 1):
-        problems.append(f"the wheel has {len(extensions)} extension modules: {sorted(extensions)}")
+    extensions = {name: match[1] for name in found if (match := EXTENSION.fullmatch(name))}
+    sources = {name.removeprefix("src/").removesuffix(".pyx") for name in in_checkout() if name.endswith(".pyx")}
+    problems = differences(
+        "the wheel", expected, {name for name in found - extensions.keys() if not name.startswith(info)}
+    )
+    if sorted(extensions.values()) != (sorted(sources) if not pure else []):
+        problems.append(f"the wheel has these extension modules: {sorted(extensions)}")
     if path.name.endswith("-none-any.whl") != pure:
         problems.append(f"{path.name} has the wrong tags for a wheel {'without' if pure else 'with'} the extension")
     needed = ("cyasgi/py.typed", f"{info}licenses/LICENSE")
