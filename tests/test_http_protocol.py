@@ -896,6 +896,36 @@ def test_eager_task_factory(cy, run, path):
     case(cy, run, application, test)
 
 
+def test_heads_that_come_in_part_share_a_bound(cy, run):
+    """Many connections with a part of a long head each do not fill the memory; who sends a short one is served."""
+
+    async def test(connection):
+        server = connection.server
+        part = GET[:-2] + b"X: " + b"x" * 6000
+        other = Connection(cy, hello, server=server)
+        third = Connection(cy, hello, server=server)
+        assert await connection.ask(part) == b""
+        assert await other.ask(part[:5000]) == b""
+        assert server.partial_heads == len(part) + 5000
+        # A short one in two parts is heard, and so is one that was there before.
+        assert await third.ask(GET[:10]) == b""
+        assert await third.ask(GET[10:]) == HELLO
+        assert server.partial_heads == len(part) + 5000
+        assert (await other.ask(part[5000:])).startswith(b"HTTP/1.1 503 ")
+        assert server.partial_heads == len(part)
+        assert await connection.ask(b"\r\n\r\n") == HELLO
+        assert server.partial_heads == 0
+        # What a connection takes with it is given back.
+        assert await connection.ask(part[:5000]) == b""
+        connection.lose()
+        assert server.partial_heads == 0
+        assert (server.refused, server.requests) == (1, 2)
+        for one in (other, third):
+            one.lose()
+
+    case(cy, run, hello, test, max_partial_heads=12_000)
+
+
 def test_half_closed(cy, run):
     """A client that closes its half gets its answer; the application may notice."""
     received = []

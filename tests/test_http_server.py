@@ -138,6 +138,7 @@ def test_a_taken_address(cy):
     ("name", "value"),
     [
         ("max_header_size", 0),
+        ("max_partial_heads", 0),
         ("max_header_count", "5"),
         ("max_target_size", 1.5),
         ("max_body_size", -1),

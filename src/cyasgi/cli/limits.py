@@ -113,6 +113,13 @@ HTTP = (
         "Most headers of a request; beyond: 431.",
     ),
     Limit(
+        ("--max-partial-heads",),
+        "max_partial_heads",
+        parse_number,
+        "BYTES",
+        "Most bytes of headers that have come in part, on all connections together; beyond: 503.",
+    ),
+    Limit(
         ("--max-body-size",),
         "max_body_size",
         parse_limit,

@@ -161,6 +161,8 @@ class HTTPServer(StatelessServer):
     max_header_size: int = Setting(65_536, _integer(1))  # type: ignore[assignment]
     #: Headers of a request; beyond: 431.
     max_header_count: int = Setting(100, _integer(1))  # type: ignore[assignment]
+    #: Bytes of heads that have come in part, on all connections together; beyond: 503 where it is more than 4 KiB.
+    max_partial_heads: int = Setting(16_777_216, _integer(1))  # type: ignore[assignment]
     #: Bytes of the body of a request; beyond: 413. None: no limit.
     max_body_size: int | None = Setting(None, _integer(0, none=True))  # type: ignore[assignment]
     #: Connections at a time; further ones are answered 503 and closed.
@@ -262,6 +264,8 @@ class HTTPServer(StatelessServer):
         self.common_fields = b""
         self.head_limits = HeadLimits()
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
+        #: Bytes of heads that have come in part.
+        self.partial_heads = 0
         self._sockets: list[Listening] = []
         self._second = 0
         self._all_closed: asyncio.Future[None] | None = None

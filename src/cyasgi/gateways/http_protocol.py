@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes that wait behind the request at work (pipelined ones) before reading is paused.
 PIPELINED = 65_536
+#: Bytes of a head that has come in part, up to which it is heard to its end even if too many others have.
+SMALL_HEAD = 4096
 #: Bytes of a body that nobody wants, read for the sake of the connection.
 DISCARDED = 65_536
 PERCENT = ord("%")
@@ -54,6 +56,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_keep_alive",
         "_limit_body",
         "_lingering",
+        "_partial",
         "_reading_paused",
         "_received",
         "_request_timeout",
@@ -95,6 +98,8 @@ class HTTPProtocol(asyncio.Protocol):
         self.paused = False
         self._buffer = bytearray()
         self._seen = 0
+        #: Bytes of it that count among the server's `partial_heads`.
+        self._partial = 0
         self._received = 0
         self._discarding = False
         self._lingering = False
@@ -153,6 +158,7 @@ class HTTPProtocol(asyncio.Protocol):
         self.last = True
         self.paused = False
         self._buffer.clear()
+        self._no_partial_head()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.disconnect()
@@ -247,6 +253,7 @@ class HTTPProtocol(asyncio.Protocol):
         """
         self.body = None
         self._buffer.clear()
+        self._no_partial_head()
         if self.transport.is_closing():
             self._see_off()
             return
@@ -305,6 +312,8 @@ class HTTPProtocol(asyncio.Protocol):
             self._wait_for_head()
             return
         self._seen = 0
+        if self._partial:
+            self._no_partial_head()
         self._begin(head)
 
     def _wait_for_head(self) -> None:
@@ -315,8 +324,19 @@ class HTTPProtocol(asyncio.Protocol):
         # Empty lines, which are ignored, begin no request: they must not put the end of the connection off.
         if not self._seen and self._buffer and self._buffer != b"\r":
             self.deadline.move(self.server.header_timeout)
-        self._seen = len(self._buffer)
+        size = self._seen = len(self._buffer)
+        server = self.server
+        server.partial_heads += size - self._partial
+        self._partial = size
+        if server.partial_heads > server.max_partial_heads and size > SMALL_HEAD:
+            server.refused += 1
+            self.answer(503, "the server is busy", server.retry_after)
+            return
         self.resume_reading()
+
+    def _no_partial_head(self) -> None:
+        self.server.partial_heads -= self._partial
+        self._partial = 0
 
     def _next_later(self) -> None:
         # Not from within the step of an application, whose context the next request has nothing to do with.
