@@ -16,6 +16,7 @@ LINES_AT_ONCE = 1024
 #: What stands for the status of a response that the client did not wait for.
 CLIENT_GONE = 499
 
+QUOTE = ord('"')
 #: What may stand in a target as it came.
 PLAIN = "".join(chr(code) for code in range(33, 127) if code != 34)
 
@@ -43,7 +44,7 @@ class AccessLog:
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
         """One request; `method` is empty for what was none."""
         if method:
-            text = target.decode("ascii") if target.isascii() and b'"' not in target else quote(target, PLAIN)
+            text = target.decode("ascii") if target.isascii() and QUOTE not in target else quote(target, PLAIN)
             request = f"{method} {text} HTTP/{version}"
         else:
             request = "-"
