@@ -843,6 +843,30 @@ def test_receiving_for_ever(cy, run):
     case(cy, run, application, test)
 
 
+def test_a_body_for_tasks_that_wait_side_by_side(cy, run):
+    """Each of them gets a part, in the order in which they asked, and nothing is lost between them."""
+    received = []
+
+    async def application(scope, receive, send):
+        async def take():
+            message = await receive()
+            received.append((message["type"], message.get("body")))
+
+        await asyncio.gather(*[take() for _ in range(3)])
+        await hello(scope, receive, send)
+
+    async def test(connection):
+        assert await connection.ask(POST % 9) == b""
+        # All in one pass of the loop.
+        assert await connection.ask(b"abc", b"def", b"ghi") == b""
+        assert received == [("http.request", b"abc"), ("http.request", b"defghi")]
+        connection.lose()
+        await passes(5)
+        assert received[2:] == [("http.disconnect", None)]
+
+    case(cy, run, application, test)
+
+
 def test_disconnect_for_each_that_waits(cy, run):
     """Two tasks of one application that wait for a message are both told."""
     received = []

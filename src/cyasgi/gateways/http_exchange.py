@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._backend import SENT, Pass
@@ -170,8 +170,7 @@ class Exchange:
             self._disconnects += 1
             instance.put_nowait({"type": "http.disconnect"})
         if instance._waiting():
-            # Child tasks of the application: each has its turn.
-            asyncio.get_running_loop().call_soon(self._tell_waiting, context=outside())
+            self._soon(self._tell_waiting)
 
     def feed(self, data: bytes, more: bool) -> None:
         """A part of the body has come; while the one before it was not taken, parts are joined."""
@@ -190,6 +189,26 @@ class Exchange:
         self._waiting_bytes += len(data)
         if self._waiting_bytes >= HIGH_WATER and self.protocol is not None:
             self.protocol.pause_reading()
+        if instance._waiting():
+            self._soon(self._serve_waiting)
+
+    def _serve_waiting(self) -> None:
+        """Tasks of one application wait for messages side by side: each has its turn."""
+        instance = self.instance
+        if instance is None or not instance._waiting():
+            return
+        if instance.full():
+            # The one whose message that is has not run yet.
+            self._soon(self._serve_waiting)
+            return
+        message = self.next_message()
+        if message is not None:
+            instance.put_nowait(message)
+            self._soon(self._serve_waiting)
+
+    @staticmethod
+    def _soon(callback: Callable[[], object]) -> None:
+        asyncio.get_running_loop().call_soon(callback, context=outside())
 
     def expect_continue(self) -> None:
         """The client waits to be told to send the body: that is done when the application asks for it."""
