@@ -474,3 +474,25 @@ def test_resisting_application_does_not_stop_the_checker(cy, run):
 
     started = None
     run(main())
+
+
+def test_an_end_that_raises_stops_nothing(cy, run, caplog):
+    """A plain dict whose future cannot be asked for its exception is logged, and the checker goes on."""
+
+    class Odd(asyncio.Future):  # type: ignore[type-arg]
+        def exception(self):
+            raise ZeroDivisionError("on purpose")
+
+    async def main():
+        server = fast(cy.StatelessServer)(one_shot)
+        future = Odd()
+        async with checking(server):
+            details = {"future": future, "input_queue": asyncio.Queue(), "scope": {}, "last_used": 1.0}
+            server.application_instances["odd"] = details
+            future.set_result(None)
+            await in_time(lambda: "odd" not in server.application_instances)
+            server.get_or_create_application_instance("a", {}).put_nowait(1)
+            await in_time(lambda: "a" not in server.application_instances)
+        assert [record.exc_info[1].args for record in caplog.records] == [("on purpose",)]
+
+    run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import threading
 
 import pytest
 from conftest import passes
@@ -948,6 +949,127 @@ def test_heads_that_come_in_part_share_a_bound(cy, run):
             one.lose()
 
     case(cy, run, hello, test, max_partial_heads=12_000)
+
+
+def test_the_last_part_wakes_one_and_the_end_the_other(cy, run):
+    """One task waits for the body, another one for the end: both are told, each of its own."""
+    received = []
+
+    async def application(scope, receive, send):
+        async def watch():
+            received.append((await receive())["type"])
+
+        async def answer_it():
+            received.append((await receive())["body"])
+            await hello(scope, receive, send)
+
+        await asyncio.gather(answer_it(), watch())
+
+    async def test(connection):
+        assert await connection.ask(POST % 2) == b""
+        assert await connection.ask(b"ab") == HELLO
+        assert received == [b"ab", "http.disconnect"]
+        assert not connection.server.application_instances
+
+    case(cy, run, application, test)
+
+
+def test_the_end_does_not_overtake_a_body_that_is_whole(cy, run):
+    """Parts for tasks that wait side by side come before the disconnect, also when all comes in one pass."""
+    received = []
+
+    async def application(scope, receive, send):
+        async def take():
+            message = await receive()
+            received.append(message.get("body"))
+
+        await asyncio.gather(*[take() for _ in range(3)])
+
+    async def test(connection):
+        assert await connection.ask(POST % 4) == b""
+        connection.feed(b"ab", b"cd")
+        connection.lose()
+        await passes(20)
+        assert received == [b"ab", b"cd", None]
+
+    case(cy, run, application, test)
+
+
+def test_several_that_receive_for_ever(cy, run):
+    """However many tasks of an application never stop to receive, the loop goes on, with a bounded amount to do."""
+    received = []
+
+    async def application(scope, receive, send):
+        async def forever():
+            while True:
+                received.append(await receive())
+
+        await hello(scope, receive, send)
+        await asyncio.gather(*[forever() for _ in range(5)])
+
+    async def test(connection):
+        assert await connection.ask(GET) == HELLO
+        for _ in range(3):
+            assert await connection.ask(GET) == HELLO
+        await passes(200)
+        assert len(received) == 4 * UNHEARD
+
+    case(cy, run, application, test)
+
+
+def test_asking_whether_the_client_has_gone(cy, run):
+    """Who gives up to receive at once, as Starlette's `is_disconnected` does, is told as often as he asks."""
+    received = []
+
+    async def application(scope, receive, send):
+        assert (await receive())["type"] == "http.request"
+        await gate.wait()
+        for _ in range(4):
+            asking = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)
+            received.append(asking.done())
+            asking.cancel()
+
+    async def test(connection):
+        assert await connection.ask(GET) == b""
+        connection.lose()
+        gate.set()
+        await passes(20)
+        assert received == [True] * 4
+
+    gate = asyncio.Event()
+    case(cy, run, application, test)
+
+
+def test_sending_from_another_thread(cy, run):
+    """A message that is handed to the loop by `run_coroutine_threadsafe` is written in the loop's thread."""
+    threads = []
+
+    async def application(scope, receive, send):
+        loop = asyncio.get_running_loop()
+
+        def work():
+            for message in (start(), part(b"hello")):
+                asyncio.run_coroutine_threadsafe(send(message), loop).result(10)
+
+        await loop.run_in_executor(None, work)
+
+    async def test(connection):
+        write = connection.transport.write
+
+        def noted(data):
+            threads.append(threading.get_ident())
+            write(data)
+
+        connection.transport.write = noted
+        connection.feed(GET)
+        while not threads:
+            await asyncio.sleep(0.001)
+        assert threads == [threading.get_ident()]
+        while connection.server.application_instances:
+            await asyncio.sleep(0.001)
+
+    case(cy, run, application, test)
 
 
 def test_half_closed(cy, run):

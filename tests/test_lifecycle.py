@@ -670,3 +670,50 @@ def test_nothing_is_left(cy, run):
         assert sorted(created) == sorted(closed) and len(created) == server.stats()["created"]
 
     run(main())
+
+
+def test_calls_of_one_instance_keep_to_themselves(cy, run):
+    """A task that a call has left behind sends to that call's connection, and takes nothing from the next one's."""
+
+    async def main():
+        gate = asyncio.Event()
+        left = []
+
+        async def application(scope, receive, send):
+            number = await receive()
+
+            async def late():
+                await gate.wait()
+                await send(("late", number))
+                return await receive()
+
+            if number == 1:
+                left.append(asyncio.create_task(late()))
+            else:
+                gate.set()
+                await passes(5)
+            await send(("end", number))
+
+        def connection(number):
+            queue: asyncio.Queue[Any] = asyncio.Queue()
+            queue.put_nowait(number)
+            queue.put_nowait(f"second of {number}")
+            sent: list[Any] = []
+
+            async def send(message):
+                sent.append(message)
+
+            return queue.get, send, sent
+
+        server = lifecycle(cy).ManagedServer(application)
+        instance = await server.get_or_create_application_instance("id", SCOPE)
+        sent = []
+        for number in (1, 2):
+            receive, send, to = connection(number)
+            sent.append(to)
+            await instance["application"](SCOPE, receive, send)
+        assert sent == [[("end", 1), ("late", 1)], [("end", 2)]]
+        assert await left[0] == "second of 1"
+        await server.delete_application_instance("id")
+
+    run(main())

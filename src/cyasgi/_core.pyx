@@ -288,6 +288,11 @@ async def _awaited(awaitable):
     return await awaitable
 
 
+async def _send_there(server, scope, message):
+    """Called in another thread than the event loop's, which is the one that awaits it."""
+    return await server.application_send(scope, message)
+
+
 @cython.final
 cdef class Sent:
     """Awaited: done at once. What a `send` gives that had nothing to wait for."""
@@ -573,8 +578,11 @@ cdef class Run:
     cdef bint _entered
     cdef object _server
     cdef object _scope
+    cdef unsigned long _thread
 
     def __call__(self, message):
+        if PyThread_get_thread_ident() != self._thread:
+            return _send_there(self._server, self._scope, message)
         return self._server.application_send(self._scope, message)
 
     def __await__(self):
@@ -633,6 +641,7 @@ cdef class Run:
         if instance.direct:
             self._server = scope.connection
         self._scope = scope
+        self._thread = PyThread_get_thread_ident()
         coroutine = instance._application(scope, receive, self)
         if not PyCoro_CheckExact(coroutine):
             coroutine = _awaited(coroutine)

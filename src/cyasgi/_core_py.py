@@ -72,7 +72,6 @@ import collections
 import itertools
 import math
 import sys
-import threading
 import time
 import types
 from asyncio import QueueEmpty, QueueFull
@@ -89,6 +88,7 @@ from collections.abc import (
     ValuesView,
 )
 from concurrent import futures
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._calling import Application, Call, HeldApplication, InstanceDeleted
@@ -160,6 +160,11 @@ SENT = Sent()
 
 async def _awaited(awaitable: Any) -> Any:
     return await awaitable
+
+
+async def _send_there(server: Any, scope: Any, message: Any) -> None:
+    """Called in another thread than the event loop's, which is the one that awaits it."""
+    await server.application_send(scope, message)
 
 
 class Receive:
@@ -259,7 +264,14 @@ class Run:
         server = scope.connection if instance.direct else instance._server
         # A callable that raises leaves this frame in its traceback.
         del instance
-        coroutine = application(scope, receive, lambda message: server.application_send(scope, message))
+        thread = get_ident()
+
+        def send(message: Any) -> Any:
+            if get_ident() != thread:
+                return _send_there(server, scope, message)
+            return server.application_send(scope, message)
+
+        coroutine = application(scope, receive, send)
         if type(coroutine) is not types.CoroutineType:
             coroutine = _awaited(coroutine)
         self._coroutine = coroutine
@@ -446,7 +458,7 @@ class ApplicationInstance(Entry):
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
         self._start_in(loop)
-        self._thread = threading.get_ident() if loop.get_debug() else 0
+        self._thread = get_ident() if loop.get_debug() else 0
 
     def _start_in(self, loop: asyncio.AbstractEventLoop) -> None:
         self._task = loop.create_task(Run(self))
@@ -555,7 +567,7 @@ class ApplicationInstance(Entry):
         return self
 
     def _check_thread(self) -> None:
-        if self._thread != threading.get_ident():
+        if self._thread != get_ident():
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -1480,7 +1492,7 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _find(self, scope_id: Any) -> Any:
         """The entry as the current task is to see it; None if there is none."""
-        if self._thread and self._thread != threading.get_ident():
+        if self._thread and self._thread != get_ident():
             raise RuntimeError("application_instances was used from another thread than its event loop's")
         if self._ghosts:
             ghost = haunted.get()

@@ -643,7 +643,10 @@ class Life(Endings):
             entry = table.pop_finished()
             if entry is None:
                 break
-            delete(server, entry)
+            try:
+                delete(server, entry)
+            except Exception:
+                logger.exception("the end of scope_id %r could not be seen to", entry.scope_id)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()

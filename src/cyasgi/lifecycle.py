@@ -47,13 +47,9 @@ class InstanceStatistics:
 
 
 class Record:
-    """What a server keeps of an instance; it refers to neither, but to what the server counts by while that runs."""
+    """What a server keeps of an instance; it refers neither to the instance nor to the server."""
 
     __slots__ = (
-        "_clock",
-        "_receive",
-        "_send",
-        "_size",
         "active",
         "aging_from",
         "bytes_in",
@@ -67,11 +63,6 @@ class Record:
         "over",
     )
 
-    _receive: Receive
-    _send: Send
-    _clock: Callable[[], float]
-    _size: Callable[[Message], int]
-
     def __init__(self, now: float) -> None:
         self.created = self.active = self.aging_from = now
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = self.errors = 0
@@ -81,28 +72,6 @@ class Record:
         self.over = False
         #: Why it is being expired.
         self.expiring: str | None = None
-
-    def between(self, receive: Receive, send: Send, server: ManagedServer) -> None:
-        """What comes by the one and goes by the other is counted from now on, by `receive` and `send`."""
-        self._receive, self._send = receive, send
-        self._clock, self._size = server.clock, server.message_size
-
-    def apart(self) -> None:
-        """The run has ended; a task that goes on without it may still receive and send."""
-        self._clock, self._size = time.monotonic, _uncounted
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self.active = self._clock()
-        self.messages_in += 1
-        self.bytes_in += self._size(message)
-        return message
-
-    async def send(self, message: Message) -> None:
-        await self._send(message)
-        self.active = self._clock()
-        self.messages_out += 1
-        self.bytes_out += self._size(message)
 
     def statistics(self, scope_id: Hashable, now: float) -> InstanceStatistics:
         epoch = time.time() - now
@@ -122,6 +91,37 @@ class Record:
 
 def _uncounted(message: Message) -> int:
     return 0
+
+
+class Counting:
+    """The `receive` and the `send` of one run, which count for a record."""
+
+    __slots__ = ("_clock", "_receive", "_record", "_send", "_size")
+    _clock: Callable[[], float]
+    _size: Callable[[Message], int]
+
+    def __init__(self, record: Record, receive: Receive, send: Send, server: ManagedServer) -> None:
+        self._record, self._receive, self._send = record, receive, send
+        self._clock, self._size = server.clock, server.message_size
+
+    def apart(self) -> None:
+        """The run has ended; a task that goes on without it may still receive and send."""
+        self._clock, self._size = time.monotonic, _uncounted
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        record = self._record
+        record.active = self._clock()
+        record.messages_in += 1
+        record.bytes_in += self._size(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        await self._send(message)
+        record = self._record
+        record.active = self._clock()
+        record.messages_out += 1
+        record.bytes_out += self._size(message)
 
 
 class Manager:
@@ -168,17 +168,17 @@ class Manager:
             server: Any = instance._server
             record = self.records.get(instance)
             if record is not None:
-                record.between(receive, send, server)
+                counting = Counting(record, receive, send, server)
             del instance, server
             if record is None:
                 return await application(scope, receive, send)
             try:
-                return await application(scope, record.receive, record.send)
+                return await application(scope, counting.receive, counting.send)
             except Exception:
                 record.errors += 1
                 raise
             finally:
-                record.apart()
+                counting.apart()
 
         return managed
 

@@ -68,6 +68,7 @@ class Exchange:
         "_left",
         "_parts",
         "_received",
+        "_telling",
         "_trailers",
         "_trailing",
         "_unbroken",
@@ -116,6 +117,7 @@ class Exchange:
         self._asked = False
         self._continue = False
         self._unheard = self._disconnects = 0
+        self._telling = False
 
     def __repr__(self) -> str:
         return f"<request {id(self):#x}>"
@@ -153,13 +155,21 @@ class Exchange:
         return None
 
     def _end_of_messages(self) -> Any:
-        if not self._disconnects:
-            self._disconnects = 1
+        if self._disconnects < UNHEARD:
+            self._disconnects += 1
             return {"type": "http.disconnect"}
         # As often as it is asked for; but who never stops asking must not keep the loop to itself.
-        delay = 0.0 if self._disconnects < UNHEARD else UNHEARD_DELAY
-        asyncio.get_running_loop().call_later(delay, self._tell_waiting, context=outside())
+        self._tell_later()
         return None
+
+    def _tell_later(self) -> None:
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_later(UNHEARD_DELAY, self._tell_again, context=outside())
+
+    def _tell_again(self) -> None:
+        self._telling = False
+        self._tell_waiting()
 
     def _tell_waiting(self) -> None:
         """An application that waits for a message gets to know that none will come."""
@@ -170,7 +180,10 @@ class Exchange:
             self._disconnects += 1
             instance.put_nowait({"type": "http.disconnect"})
         if instance._waiting():
-            self._soon(self._tell_waiting)
+            if self._disconnects < UNHEARD:
+                self._soon(self._tell_waiting)
+            else:
+                self._tell_later()
 
     def feed(self, data: bytes, more: bool) -> None:
         """A part of the body has come; while the one before it was not taken, parts are joined."""
@@ -242,13 +255,15 @@ class Exchange:
                 instance.get_nowait()
                 instance.put_nowait({"type": "http.disconnect"})
                 self._disconnects = 1
-        self._tell_waiting()
+        if self._parts is None:
+            # Else _serve_waiting is on its way, and what has come of the body comes first.
+            self._tell_waiting()
 
     # What the application sends
 
-    def application_send(self, scope: Any, message: Any) -> Any:
+    def application_send(self, scope: Any, message: Any, waited: bool = False) -> Any:
         """Takes a message of the application, and gives an awaitable. When the client has gone it does nothing (ASGI,
-        "Error Handling").
+        "Error Handling"). `waited`: the connection was found writable just now.
 
         Raises:
             TypeError, ValueError: the message is none that a server takes; nothing of it was written.
@@ -256,7 +271,11 @@ class Exchange:
             ClientDisconnected: the client has gone, and the application goes on as if it had not.
         """
         protocol = self.protocol
-        if protocol is None or protocol.paused or (self.phase == STREAMING and protocol.transport.is_closing()):
+        if (
+            protocol is None
+            or protocol.paused
+            or (self.phase == STREAMING and not waited and protocol.transport.is_closing())
+        ):
             return self._send_later(message)
         kind = message["type"]
         phase = self.phase
@@ -302,7 +321,7 @@ class Exchange:
 
     async def _send_later(self, message: Any) -> None:
         if await self._writable() is not None:
-            await self.application_send(None, message)
+            await self.application_send(None, message, True)
 
     async def _writable(self) -> HTTPProtocol | None:
         """The connection when it takes more, or None when it has gone."""
@@ -497,7 +516,7 @@ class Exchange:
                 instance.get_nowait()
                 instance.put_nowait({"type": "http.disconnect"})
                 self._disconnects = 1
-            elif instance.idle:
+            elif instance._waiting():
                 self._tell_waiting()
         protocol.response_complete(self)
 
