@@ -55,6 +55,28 @@ cdef extern from *:
         return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
     #endif
     }
+    /* The same at a quarter of the cost, and how many seconds at most it may lag behind; as exact where nothing cheaper
+       is there. */
+    static double cyasgi_rough_wall(void) {
+    #if defined(CLOCK_REALTIME_COARSE)
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME_COARSE, &t);
+        return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
+    #else
+        return cyasgi_wall();
+    #endif
+    }
+    static double cyasgi_rough_lag(void) {
+    #if defined(CLOCK_REALTIME_COARSE)
+        struct timespec t;
+        if (clock_getres(CLOCK_REALTIME_COARSE, &t) == 0) {
+            return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+        }
+        return 0.01;
+    #else
+        return 0.0;
+    #endif
+    }
     static double cyasgi_mono(void) {
     #if defined(_WIN32)
         return (double)GetTickCount64() / 1e3;
@@ -67,6 +89,14 @@ cdef extern from *:
     #endif
         return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
     #endif
+    }
+
+    /* Whether this event loop runs in this thread, at a fraction of the cost of asking for the running one, or of calling
+       a method of the loop. A running loop has the thread's hooks for asynchronous generators be methods of its own;
+       where somebody has set other ones, the answer is no, and the loop has to be asked. */
+    static int cyasgi_runs_here(PyObject *loop) {
+        PyObject *hook = PyThreadState_Get()->async_gen_firstiter;
+        return hook != NULL && PyMethod_Check(hook) && PyMethod_GET_SELF(hook) == loop;
     }
 
     /* Takes the current error, traceback attached; and makes an exception the current error, as it is. No Python
@@ -139,7 +169,10 @@ cdef extern from *:
     void set_raised "cyasgi_set_raised"(object error)
     object _taken "cyasgi_taken"(PyObject *result)
     double wall "cyasgi_wall"() nogil
+    double rough_wall "cyasgi_rough_wall"() nogil
+    double rough_lag "cyasgi_rough_lag"() nogil
     double mono "cyasgi_mono"() nogil
+    bint runs_here "cyasgi_runs_here"(object loop)
     ctypedef int PySendResult
     int PYGEN_RETURN
     int PYGEN_ERROR
@@ -213,6 +246,9 @@ cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
 cdef int _breath = 0
+#: Whether look-ups read the exact clock: from the moment on when a time has been assigned, which theirs is compared with.
+cdef bint _exact = False
+cdef double _lag = rough_lag()
 cdef object _blocking = "_asyncio_future_blocking"
 
 
@@ -763,6 +799,7 @@ cdef class Entry:
     cdef PyObject *_prev
     cdef PyObject *_next
     cdef PyObject *_owner
+    #: When it was used last; up to `_lag` seconds less than that while `_rough`.
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
@@ -774,6 +811,7 @@ cdef class Entry:
     cdef readonly signed char _outcome
     cdef public signed char _reported
     cdef signed char _guarded
+    cdef signed char _rough
     cdef public long long _bucket
     cdef object __weakref__
 
@@ -1321,7 +1359,13 @@ cdef class ApplicationInstance(Entry):
     def last_used(self):
         """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
         order of eviction, until it is asked for again."""
-        return self._used if self._assigned is None else self._assigned[0]
+        if self._assigned is not None:
+            return self._assigned[0]
+        if self._rough:
+            # Not before it was used, and not after now.
+            self._used = max(self._used, min(self._used + _lag, wall()))
+            self._rough = False
+        return self._used
 
     @last_used.setter
     def last_used(self, value):
@@ -1531,10 +1575,12 @@ def get_or_create_application_instance(self, scope_id, scope):
         TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
             Nothing was evicted.
     """
-    cdef InstanceTable table = self._cyasgi_table
-    instance = table.lookup(scope_id)
+    table = (<dict>PyObject_GenericGetDict(self, NULL)).get("_cyasgi_table")
+    if table is None:
+        table = self._cyasgi_table
+    instance = (<InstanceTable>table).lookup(scope_id)
     if instance is None:
-        instance = table.create(self, scope_id, scope)
+        instance = (<InstanceTable>table).create(self, scope_id, scope)
         if instance is None:
             return self._cyasgi.obtain(self, scope_id, scope)
     return instance
@@ -1625,9 +1671,14 @@ cdef class InstanceTable:
         if type(found) is not ApplicationInstance or self._thread:
             return None
         cdef ApplicationInstance entry = <ApplicationInstance>found
-        if entry._state == C_DONE or entry._loop is not self._loop or self._loop_is_closed():
+        loop = self._loop
+        if entry._state == C_DONE or entry._loop is not loop or not (runs_here(loop) or not self._loop_is_closed()):
             return None
-        entry._used = wall()
+        if _exact:
+            entry._used = wall()
+        else:
+            entry._used = rough_wall()
+            entry._rough = True
         if self._expiring:
             entry._active = mono()
         if <PyObject *>entry is not self._tail[0]:
@@ -1677,7 +1728,7 @@ cdef class InstanceTable:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         cdef ApplicationInstance instance
         loop = self._loop
-        if scope_id in self._entries or not self._loop_is_running():
+        if scope_id in self._entries or not (runs_here(loop) or self._loop_is_running()):
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
@@ -1750,6 +1801,7 @@ cdef class InstanceTable:
     cpdef touch(self, Entry entry):
         """Moves an entry that was used again to the young end of the order."""
         entry._used = wall()
+        entry._rough = False
         entry._active = mono()
         if entry._place:
             self._promote(entry)
@@ -1870,6 +1922,7 @@ cdef class InstanceTable:
                 self._take_out(entry)
                 self._link(entry, 1)
                 entry._used = wall()
+                entry._rough = False
                 entry._active = mono()
             else:
                 self.touch(entry)
@@ -2051,7 +2104,9 @@ cdef class InstanceTable:
         self._on_probation = 0
 
     cdef _assign(self, Entry entry, double moment):
+        global _exact
         cdef int segment = entry._place >> 1
+        _exact = True
         if self._segmented and moment < (
             entry._used if entry._assigned is None else <double>(<tuple>entry._assigned)[0]
         ):
