@@ -7,9 +7,11 @@
   linked unlinks itself, and a table that dies cuts all links, so that no borrowed pointer outlives what it points to.
 * `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
   interpreter asks for it (await up to 3.11, a task's step in every version) and through `__next__` elsewhere.
-* A waiting receiver yields an exact `asyncio.Future` to the task, without an iterator around it.
-* `send` is the Run itself.
-* Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already.
+* An application that waits in `receive` waits for its own Run, which can be waited for again and again; whoever waits in
+  `get`, `put` or `join` waits for an exact `asyncio.Future`, without an iterator around it.
+* `send` is the Run, too.
+* Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already. It owns
+  nothing, and the garbage collector does not see it.
 * What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
 """
 
@@ -27,7 +29,7 @@ from collections.abc import Coroutine, ItemsView, KeysView, MutableMapping, Valu
 from concurrent import futures
 
 from cpython.object cimport PyObject, Py_TYPE, PyTypeObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from ._calling import HeldApplication, InstanceDeleted
@@ -129,10 +131,10 @@ cdef extern from *:
     /* Hands a reference that a result slot owns over to Cython. */
     static PyObject *cyasgi_taken(PyObject *result) { return result; }
 
-    /* Gives a type a method throw(kind[, value[, traceback]]) that adds no frame to a traceback, which every method of
-       Cython's does. It is there for as long as the type. */
-    typedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t);
-    static int cyasgi_set_throw(PyObject *type, cyasgi_throw function) {
+    /* Gives a type a method of positional arguments that adds no frame to a traceback, which every method of Cython's
+       does. It is there for as long as the type. */
+    typedef PyObject *(*cyasgi_method)(PyObject *, PyObject *const *, Py_ssize_t);
+    static int cyasgi_set_method(PyObject *type, const char *name, cyasgi_method function) {
         PyObject *method;
         int failed;
         PyMethodDef *definition = (PyMethodDef *)PyMem_Calloc(1, sizeof(PyMethodDef));
@@ -140,14 +142,14 @@ cdef extern from *:
             PyErr_NoMemory();
             return -1;
         }
-        definition->ml_name = "throw";
+        definition->ml_name = name;
         definition->ml_meth = (PyCFunction)(void (*)(void))function;
         definition->ml_flags = METH_FASTCALL;
         method = PyDescr_NewMethod((PyTypeObject *)type, definition);
         if (method == NULL) {
             return -1;
         }
-        failed = PyDict_SetItemString(((PyTypeObject *)type)->tp_dict, "throw", method);
+        failed = PyDict_SetItemString(((PyTypeObject *)type)->tp_dict, name, method);
         Py_DECREF(method);
         PyType_Modified((PyTypeObject *)type);
         return failed;
@@ -179,8 +181,8 @@ cdef extern from *:
     int PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     int cyasgi_set_am_send(object type, sendfunc function) except -1
-    ctypedef PyObject *(*cyasgi_throw)(PyObject *, PyObject *const *, Py_ssize_t)
-    int cyasgi_set_throw(object type, cyasgi_throw function) except -1
+    ctypedef PyObject *(*cyasgi_method)(PyObject *, PyObject *const *, Py_ssize_t)
+    int cyasgi_set_method(object type, const char *name, cyasgi_method function) except -1
     # What it raises stays the current error: get_raised() takes it.
     PyObject *PyObject_CallMethodOneArg(object o, object name, object arg)
     PySendResult PyIter_Send(object iterator, object value, PyObject **result)
@@ -199,6 +201,19 @@ cdef extern from *:
     }
     """
     object with_loop "cyasgi_with_loop"(object factory, object arg, object loop, tuple names)
+
+cdef extern from *:
+    """
+    /* loop.call_soon(callback, arg, context=context) */
+    static PyObject *cyasgi_call_soon(PyObject *name, PyObject *loop, PyObject *callback, PyObject *arg,
+                                      PyObject *context, PyObject *names) {
+        PyObject *args[4] = {loop, callback, arg, context};
+        return PyObject_VectorcallMethod(name, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    }
+    """
+    object call_soon "cyasgi_call_soon"(
+        object name, object loop, object callback, object arg, object context, tuple names
+    )
 
 cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
@@ -237,6 +252,7 @@ cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
 cdef object _Task = asyncio.Task
 cdef tuple _LOOP = ("loop",)
+cdef tuple _CONTEXT = ("context",)
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
 cdef object _InvalidStateError = asyncio.InvalidStateError
@@ -430,62 +446,142 @@ cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t 
     return NULL
 
 
-cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
-    """The same for Receive, sparing the setting up of a handler where a message is there."""
-    cdef Receive receive = <Receive>self
-    cdef ApplicationInstance instance = receive._instance
-    if instance is None or instance._count == 0 or _few(instance).putters is not None:
-        return _send_waiting(self, value, result)
-    receive._future = None
-    receive._out = False
-    result[0] = _given(instance._pop())
-    return PYGEN_RETURN
-
-
 @cython.final
-cdef class Receive(Waiting):
-    """The `receive` of an application that the server runs. The run's end severs it from the instance."""
+cdef class Receive:
+    """The `receive` of an application that the server runs, and what calling it gives.
 
+    It owns nothing, so that the garbage collector need not know it: its run owns it, and severs it at the end.
+    """
+
+    #: Borrowed; NULL when severed.
+    cdef PyObject *_run
+    #: Called, and not awaited to its end yet.
     cdef bint _out
-    cdef bint _severed
+    cdef int _waits
 
     def __call__(self):
         if self._out:
             # One call is under way, in another task: this one gets an awaitable of its own.
-            if self._severed:
-                return _never()
-            return _make_get(self._instance)
+            instance = _instance_of(self)
+            return _never() if instance is None else _make_get(instance)
         self._out = True
         return self
 
-    cdef bint _step(self) except -1:
-        cdef ApplicationInstance instance = self._instance
-        if instance is None:
-            # A child task that outlives its application: nothing will ever come.
-            self.result = future = asyncio.get_running_loop().create_future()
-            setattr(future, _blocking, True)
-            return False
-        if instance._count:
-            self._future = None
-            self._out = False
-            self.result = instance._take()
-            return True
-        if instance.pulls:
-            message = instance.scope.connection.next_message()
-            if message is not None:
-                self._future = None
-                self._out = False
-                self.result = message
-                return True
-        self.result = self._future = instance._wait()
-        return False
+    def __await__(self):
+        return self
 
-    cdef object _abandoned(self, object future):
-        if self._instance is not None:
-            self._instance._getter_gone(future)
+    def __iter__(self):
+        return self
 
-    cdef _over(self):
-        self._out = False
+    def __next__(self):
+        cdef bint done = False
+        outcome = _step_receive(self, &done)
+        if not done:
+            return outcome
+        if outcome is None:
+            raise StopIteration
+        raise StopIteration(outcome)
+
+    def send(self, value):
+        return self.__next__()
+
+    # throw() is _throw_receive.
+
+    def close(self):
+        _give_up_receive(self)
+
+
+cdef enum:
+    #: What a Receive waits for: nothing, its run, or a future, because the run was not free or others wait before it.
+    FOR_NOTHING = 0
+    FOR_RUN = 1
+    FOR_FUTURE = 2
+
+
+cdef inline ApplicationInstance _instance_of(Receive receive):
+    return None if receive._run is NULL else (<Run>receive._run).instance
+
+
+cdef object _step_receive(Receive receive, bint *done):
+    """A message, `done`; or what is to be waited for."""
+    cdef ApplicationInstance instance = _instance_of(receive)
+    cdef Run run
+    if instance is None:
+        # A child task that outlives its application: nothing will ever come.
+        receive._waits = FOR_NOTHING
+        future = asyncio.get_running_loop().create_future()
+        setattr(future, _blocking, True)
+        return future
+    _waited(receive, instance)
+    if instance._count:
+        receive._out = False
+        done[0] = True
+        return instance._take()
+    if instance.pulls:
+        message = instance.scope.connection.next_message()
+        if message is not None:
+            receive._out = False
+            done[0] = True
+            return message
+    run = <Run>receive._run
+    if run._wait < PENDING and instance._getter is None and _few(instance).getters is None:
+        receive._waits = FOR_RUN
+        run._wait = PENDING
+        run._asyncio_future_blocking = True
+        instance._getter = run
+        instance._set_idle()
+        return run
+    receive._waits = FOR_FUTURE
+    future = instance._wait()
+    instance._rare().received = future
+    return future
+
+
+cdef inline _waited(Receive receive, ApplicationInstance instance):
+    if receive._waits == FOR_FUTURE:
+        _few(instance).received = None
+    receive._waits = FOR_NOTHING
+
+
+cdef _give_up_receive(Receive receive):
+    cdef ApplicationInstance instance = _instance_of(receive)
+    if instance is not None and receive._waits != FOR_NOTHING:
+        future = <object>receive._run if receive._waits == FOR_RUN else _few(instance).received
+        _waited(receive, instance)
+        # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+        if future.cancelled() or not instance._loop.is_closed():
+            instance._getter_gone(future)
+    receive._out = False
+
+
+cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    cdef Receive receive = <Receive>self
+    cdef ApplicationInstance instance = _instance_of(receive)
+    cdef bint done = False
+    if instance is not None and instance._count and receive._waits != FOR_FUTURE and _few(instance).putters is None:
+        # Without the setting up of a handler, where a message is there.
+        receive._waits = FOR_NOTHING
+        receive._out = False
+        result[0] = _given(instance._pop())
+        return PYGEN_RETURN
+    try:
+        outcome = _step_receive(receive, &done)
+    except BaseException as error:
+        set_raised(error)
+        result[0] = NULL
+        return PYGEN_ERROR
+    result[0] = _given(outcome)
+    return PYGEN_RETURN if done else PYGEN_NEXT
+
+
+cdef PyObject *_throw_receive(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    error = _thrown(args, count)
+    try:
+        _give_up_receive(<Receive>self)
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
 
 
 async def _never():
@@ -600,21 +696,44 @@ cdef class Join(Waiting):
         return False
 
 
+cdef enum:
+    #: What became of a Run that is waited for: not waited for yet; resolved, or cancelled, and that was read; waited for;
+    #: resolved, or cancelled, and not read yet.
+    UNUSED = 0
+    WAS_RESOLVED = 1
+    WAS_CANCELLED = 2
+    PENDING = 3
+    RESOLVED = 4
+    IS_CANCELLED = 5
+
+
 @cython.final
 @cython.freelist(64)
 cdef class Run:
     """What an instance's task drives: decides who runs the application, then passes everything through to it.
 
-    Called, it is the application's `send`: one object less for every instance, and for the garbage collector.
+    It is three things more, each an object less for every instance, and for the garbage collector. Called, it is the
+    application's `send`. To its task it is the future that an application waits for in `receive`: what asyncio asks of
+    one (`_asyncio_future_blocking`, `get_loop`, `add_done_callback`, `cancel`, `result`) it has, and other than a future
+    it can be waited for again, once its result was read. And it is what `current_instance()` finds the instance by.
     """
 
     cdef readonly ApplicationInstance instance
     cdef object _coroutine
-    cdef Receive _receive
-    cdef bint _entered
+    #: Owned, but without references of its own; see Receive.
+    cdef PyObject *_receive
     cdef object _server
     cdef object _scope
     cdef unsigned long _thread
+    #: Whom to tell, and in which context; a list of pairs where there is more than one; the message of a cancellation.
+    cdef object _callback
+    cdef object _context
+    cdef signed char _wait
+    cdef bint _entered
+    cdef public bint _asyncio_future_blocking
+
+    def __dealloc__(self):
+        _sever(self)
 
     def __call__(self, message):
         if PyThread_get_thread_ident() != self._thread:
@@ -640,60 +759,40 @@ cdef class Run:
             return outcome
         raise StopIteration(outcome)
 
-    # throw() is _throw_run.
+    # throw() is _throw_run, result() is _result_run.
 
     def close(self):
         if self._coroutine is not None:
             self._coroutine.close()
-        self._ended(asyncio.CancelledError())
+        _end_run(self, asyncio.CancelledError())
 
-    cdef object _start(self):
-        """Before the application has begun: what the task is to wait for, or None for one pass, or, with
-        `_coroutine` set, nothing."""
-        cdef ApplicationInstance instance = self.instance
-        if instance is None:
-            raise RuntimeError("cannot reuse the run of an instance")
-        if not self._entered:
-            self._entered = True
-            PyContextVar_Set(_running, self)
-            # Nobody but the table and this run refers to it: then nobody is left who could await it, and the pass that
-            # would be waited for him (a fifth of what making an instance costs) is spared.
-            if instance._state == C_NEW and (Py_REFCNT(instance) > 2 + 1 or instance._table is None):
-                return None
-        if instance._state == C_NEW:
-            instance._state = C_AUTO
-        if instance._state == C_DONE:
-            return self
-        if instance._state != C_AUTO or _few(instance).predecessor is not None:
-            instance._rare().gate = gate = _new_future(instance)
-            setattr(gate, _blocking, True)
-            return gate
-        instance._begun = True
-        cdef Receive receive = Receive.__new__(Receive)
-        receive._instance = instance
-        self._receive = receive
-        scope = instance.scope
-        self._server = instance._server
-        if instance.direct:
-            self._server = scope.connection
-        self._scope = scope
-        self._thread = PyThread_get_thread_ident()
-        coroutine = instance._application(scope, receive, self)
-        if not PyCoro_CheckExact(coroutine):
-            coroutine = _awaited(coroutine)
-        self._coroutine = coroutine
-        return self
+    def get_loop(self):
+        return asyncio.get_running_loop() if self.instance is None else self.instance._loop
 
-    cdef _ended(self, object error):
-        """`error`: None for a run that returned."""
-        cdef ApplicationInstance instance = self.instance
-        cdef Receive receive = self._receive
-        self.instance = None
-        if receive is not None:
-            receive._instance = None
-            receive._severed = True
-        if instance is not None:
-            instance._run_ended(error)
+    def add_done_callback(self, callback, *, context=None):
+        if self._wait != PENDING:
+            _tell_waiter(self, callback, context)
+        elif self._callback is None:
+            self._callback = callback
+            self._context = context
+        elif type(self._callback) is list:
+            self._callback.append((callback, context))
+        else:
+            self._callback = [(self._callback, self._context), (callback, context)]
+
+    def cancel(self, msg=None):
+        if self._wait != PENDING:
+            return False
+        self._wait = IS_CANCELLED
+        _tell_waiters(self)
+        self._callback = msg
+        return True
+
+    def cancelled(self):
+        return self._wait == IS_CANCELLED or self._wait == WAS_CANCELLED
+
+    def done(self):
+        return self._wait != PENDING
 
     @property
     def cr_await(self):
@@ -719,9 +818,109 @@ cdef class Run:
 cdef object _awaited_code = (lambda: None).__code__
 
 
+cdef object _start_run(Run run):
+    """Before the application has begun: what the task is to wait for, or None for one pass, or, with `_coroutine` set,
+    nothing."""
+    cdef ApplicationInstance instance = run.instance
+    if instance is None:
+        raise RuntimeError("cannot reuse the run of an instance")
+    if not run._entered:
+        run._entered = True
+        PyContextVar_Set(_running, run)
+        # Nobody but the table and this run refers to it: then nobody is left who could await it, and the pass that
+        # would be waited for him (a fifth of what making an instance costs) is spared.
+        if instance._state == C_NEW and (Py_REFCNT(instance) > 2 + 1 or instance._table is None):
+            return None
+    if instance._state == C_NEW:
+        instance._state = C_AUTO
+    if instance._state == C_DONE:
+        return run
+    if instance._state != C_AUTO or _few(instance).predecessor is not None:
+        instance._rare().gate = gate = _new_future(instance)
+        setattr(gate, _blocking, True)
+        return gate
+    instance._begun = True
+    cdef Receive receive = Receive.__new__(Receive)
+    receive._run = <PyObject *>run
+    # Given back by _sever.
+    Py_INCREF(receive)
+    run._receive = <PyObject *>receive
+    scope = instance.scope
+    run._server = instance._server
+    if instance.direct:
+        run._server = scope.connection
+    run._scope = scope
+    run._thread = PyThread_get_thread_ident()
+    coroutine = instance._application(scope, receive, run)
+    if not PyCoro_CheckExact(coroutine):
+        coroutine = _awaited(coroutine)
+    run._coroutine = coroutine
+    return run
+
+
+cdef void _sever(Run run) noexcept:
+    """What is received from now on never comes."""
+    cdef PyObject *receive = run._receive
+    if receive is not NULL:
+        run._receive = NULL
+        (<Receive>receive)._run = NULL
+        # Taken by _start_run.
+        Py_DECREF(<object>receive)
+
+
+cdef _end_run(Run run, object error):
+    """`error`: None for a run that returned."""
+    cdef ApplicationInstance instance = run.instance
+    run.instance = None
+    _sever(run)
+    if instance is not None:
+        instance._run_ended(error)
+
+
 cdef void _end_failed(Run run, object error) noexcept:
     # noexcept: what goes wrong in here is printed, and the task still gets the error.
-    run._ended(error)
+    _end_run(run, error)
+
+
+cdef _tell_waiter(Run run, callback, context):
+    cdef ApplicationInstance instance = run.instance
+    # Once the run has ended only a child task can wait, which knows its loop.
+    loop = callback.__self__.get_loop() if instance is None else instance._loop
+    call_soon("call_soon", loop, callback, run, context, _CONTEXT)
+
+
+cdef _tell_waiters(Run run):
+    callback, run._callback = run._callback, None
+    context, run._context = run._context, None
+    if type(callback) is list:
+        for callback, context in callback:
+            _tell_waiter(run, callback, context)
+    elif callback is not None:
+        _tell_waiter(run, callback, context)
+
+
+cdef bint _resolve_run(Run run) except -1:
+    """False if nobody waits any more."""
+    if run._wait != PENDING:
+        return False
+    run._wait = RESOLVED
+    _tell_waiters(run)
+    return True
+
+
+cdef PyObject *_result_run(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Run run = <Run>self
+    if run._wait == RESOLVED:
+        run._wait = WAS_RESOLVED
+        return _given(None)
+    if run._wait == IS_CANCELLED:
+        run._wait = WAS_CANCELLED
+        message, run._callback = run._callback, None
+        error = _CancelledError() if message is None else _CancelledError(message)
+    else:
+        error = _InvalidStateError("nobody waits, or what is waited for has not come")
+    set_raised(error)
+    return NULL
 
 
 cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) noexcept:
@@ -730,23 +929,23 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
     result[0] = NULL
     try:
         if run._coroutine is None:
-            waits_for = run._start()
+            waits_for = _start_run(run)
             if waits_for is not run:
                 result[0] = _given(waits_for)
                 return PYGEN_NEXT
             if run._coroutine is None:
                 # The caller's run is over, or there was nothing to run.
-                run._ended(None)
+                _end_run(run, None)
                 result[0] = _given(None)
                 return PYGEN_RETURN
         status = PyIter_Send(run._coroutine, None, result)
         if status == PYGEN_NEXT:
             return status
         if status == PYGEN_RETURN:
-            run._ended(None)
+            _end_run(run, None)
             return status
         error = get_raised()
-        run._ended(error)
+        _end_run(run, error)
     except BaseException as failure:
         # Before the application's first step, or in the bookkeeping of its end.
         error = failure
@@ -768,7 +967,7 @@ cdef PyObject *_throw_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
             return result
         error = get_raised()
     try:
-        run._ended(None if isinstance(error, StopIteration) else error)
+        _end_run(run, None if isinstance(error, StopIteration) else error)
     except BaseException as failure:
         error = failure
     set_raised(error)
@@ -778,8 +977,11 @@ cdef PyObject *_throw_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
 Coroutine.register(Run)
 Coroutine.register(Waiting)
 Coroutine.register(Sent)
-cyasgi_set_throw(Run, _throw_run)
-cyasgi_set_throw(Waiting, _throw_waiting)
+Coroutine.register(Receive)
+cyasgi_set_method(Run, "throw", _throw_run)
+cyasgi_set_method(Run, "result", _result_run)
+cyasgi_set_method(Waiting, "throw", _throw_waiting)
+cyasgi_set_method(Receive, "throw", _throw_receive)
 cyasgi_set_am_send(Sent, _send_sent)
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
@@ -875,6 +1077,8 @@ cdef class Seldom:
     """What few instances have, apart, so that all the others are smaller."""
 
     cdef object getters
+    #: What the Receive waits for, if that is a future.
+    cdef object received
     cdef object putters
     cdef object joiners
     cdef object gate
@@ -1502,6 +1706,8 @@ def _held(ApplicationInstance instance):
 cdef bint _resolved(object future) except -1:
     """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
     try:
+        if type(future) is Run:
+            return _resolve_run(<Run>future)
         future.set_result(None)
     except _InvalidStateError:
         return False
