@@ -155,6 +155,17 @@ cdef extern from *:
         return failed;
     }
 
+    /* Makes the calls of a type's objects go through the vectorcall that each has at this offset: no tuple of the
+       arguments. The type has to be new: nobody has derived one from it. */
+    static int cyasgi_set_vectorcall(PyObject *type, Py_ssize_t offset) {
+        PyTypeObject *t = (PyTypeObject *)type;
+        t->tp_vectorcall_offset = offset;
+        t->tp_call = PyVectorcall_Call;
+        t->tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL;
+        PyType_Modified(t);
+        return 0;
+    }
+
     /* Sets am_send of a type that has __await__, which Cython does not offer. */
     static int cyasgi_set_am_send(PyObject *type, sendfunc function) {
         PyTypeObject *t = (PyTypeObject *)type;
@@ -181,6 +192,9 @@ cdef extern from *:
     int PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     int cyasgi_set_am_send(object type, sendfunc function) except -1
+    ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
+    int cyasgi_set_vectorcall(object type, Py_ssize_t offset) except -1
+    Py_ssize_t PyVectorcall_NARGS(size_t)
     ctypedef PyObject *(*cyasgi_method)(PyObject *, PyObject *const *, Py_ssize_t)
     int cyasgi_set_method(object type, const char *name, cyasgi_method function) except -1
     # What it raises stays the current error: get_raised() takes it.
@@ -204,6 +218,15 @@ cdef extern from *:
 
 cdef extern from *:
     """
+    /* server.application_send(scope, message); no frame of ours is in a traceback. */
+    static PyObject *cyasgi_application_send(PyObject *server, PyObject *scope, PyObject *message) {
+        static PyObject *name = NULL;
+        PyObject *args[4] = {NULL, server, scope, message};
+        if (name == NULL && (name = PyUnicode_InternFromString("application_send")) == NULL) {
+            return NULL;
+        }
+        return PyObject_VectorcallMethod(name, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
     /* loop.call_soon(callback, arg, context=context) */
     static PyObject *cyasgi_call_soon(PyObject *name, PyObject *loop, PyObject *callback, PyObject *arg,
                                       PyObject *context, PyObject *names) {
@@ -211,6 +234,7 @@ cdef extern from *:
         return PyObject_VectorcallMethod(name, args, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
     }
     """
+    PyObject *application_send "cyasgi_application_send"(object server, object scope, object message)
     object call_soon "cyasgi_call_soon"(
         object name, object loop, object callback, object arg, object context, tuple names
     )
@@ -341,7 +365,7 @@ async def _awaited(awaitable):
 
 
 async def _send_there(server, scope, message):
-    """Called in another thread than the event loop's, which is the one that awaits it."""
+    """What has to be done in the event loop's thread, by whoever awaits it."""
     return await server.application_send(scope, message)
 
 
@@ -458,14 +482,13 @@ cdef class Receive:
     #: Called, and not awaited to its end yet.
     cdef bint _out
     cdef int _waits
+    cdef vectorcallfunc _vectorcall
+
+    def __cinit__(self):
+        self._vectorcall = _call_receive
 
     def __call__(self):
-        if self._out:
-            # One call is under way, in another task: this one gets an awaitable of its own.
-            instance = _instance_of(self)
-            return _never() if instance is None else _make_get(instance)
-        self._out = True
-        return self
+        """See _call_receive."""
 
     def __await__(self):
         return self
@@ -489,6 +512,27 @@ cdef class Receive:
 
     def close(self):
         _give_up_receive(self)
+
+
+cdef PyObject *_call_receive(PyObject *self, PyObject *const *args, size_t count, PyObject *names) noexcept:
+    cdef Receive receive = <Receive>self
+    if PyVectorcall_NARGS(count) or names is not NULL:
+        set_raised(TypeError("receive() takes no arguments"))
+        return NULL
+    if receive._out:
+        return _call_again(receive)
+    receive._out = True
+    return _given(receive)
+
+
+cdef PyObject *_call_again(Receive receive) noexcept:
+    # One call is under way, in another task: this one gets an awaitable of its own.
+    try:
+        instance = _instance_of(receive)
+        return _given(_never() if instance is None else _make_get(instance))
+    except BaseException as error:
+        set_raised(error)
+        return NULL
 
 
 cdef enum:
@@ -724,21 +768,22 @@ cdef class Run:
     cdef PyObject *_receive
     cdef object _server
     cdef object _scope
-    cdef unsigned long _thread
     #: Whom to tell, and in which context; a list of pairs where there is more than one; the message of a cancellation.
     cdef object _callback
     cdef object _context
+    cdef vectorcallfunc _vectorcall
     cdef signed char _wait
     cdef bint _entered
     cdef public bint _asyncio_future_blocking
+
+    def __cinit__(self):
+        self._vectorcall = _call_run
 
     def __dealloc__(self):
         _sever(self)
 
     def __call__(self, message):
-        if PyThread_get_thread_ident() != self._thread:
-            return _send_there(self._server, self._scope, message)
-        return self._server.application_send(self._scope, message)
+        """See _call_run."""
 
     def __await__(self):
         return self
@@ -815,6 +860,27 @@ cdef class Run:
         return str(getattr(self._coroutine, "__qualname__", "Run"))
 
 
+cdef PyObject *_call_run(PyObject *self, PyObject *const *args, size_t count, PyObject *names) noexcept:
+    cdef Run run = <Run>self
+    if PyVectorcall_NARGS(count) != 1 or names is not NULL:
+        set_raised(TypeError("send() takes one message"))
+        return NULL
+    if run.instance is not None and runs_here(run.instance._loop):
+        return application_send(run._server, run._scope, <object>args[0])
+    try:
+        return _send_otherwise(run, <object>args[0])
+    except BaseException as error:
+        set_raised(error)
+        return NULL
+
+
+cdef PyObject *_send_otherwise(Run run, message) except? NULL:
+    """In another thread than the event loop's, after the end of the run, or where the loop could not be recognized."""
+    if run.instance is not None and run.instance._loop is asyncio._get_running_loop():
+        return application_send(run._server, run._scope, message)
+    return _given(_send_there(run._server, run._scope, message))
+
+
 cdef object _awaited_code = (lambda: None).__code__
 
 
@@ -850,7 +916,6 @@ cdef object _start_run(Run run):
     if instance.direct:
         run._server = scope.connection
     run._scope = scope
-    run._thread = PyThread_get_thread_ident()
     coroutine = instance._application(scope, receive, run)
     if not PyCoro_CheckExact(coroutine):
         coroutine = _awaited(coroutine)
@@ -982,6 +1047,10 @@ cyasgi_set_method(Run, "throw", _throw_run)
 cyasgi_set_method(Run, "result", _result_run)
 cyasgi_set_method(Waiting, "throw", _throw_waiting)
 cyasgi_set_method(Receive, "throw", _throw_receive)
+cdef Run _a_run = Run.__new__(Run)
+cdef Receive _a_receive = Receive.__new__(Receive)
+cyasgi_set_vectorcall(Run, <char *>&_a_run._vectorcall - <char *><PyObject *>_a_run)
+cyasgi_set_vectorcall(Receive, <char *>&_a_receive._vectorcall - <char *><PyObject *>_a_receive)
 cyasgi_set_am_send(Sent, _send_sent)
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
@@ -1121,13 +1190,14 @@ cdef class ApplicationInstance(Entry):
     #: only one, so that an instance that is fed and drained one by one never needs a ring.
     cdef object _first
     cdef list _ring
-    cdef Py_ssize_t _head
     cdef Py_ssize_t _count
     cdef object _getter
     cdef Py_ssize_t _unfinished
     cdef public object _task
     cdef public object _loop
     cdef Seldom _seldom
+    #: Where the ring begins.
+    cdef unsigned int _head
     cdef int _breathing
     #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
     #: for nothing but to wait.
@@ -1326,7 +1396,7 @@ cdef class ApplicationInstance(Entry):
             if self._count - 1 == size:
                 self._grow(size)
                 size = len(self._ring)
-            self._ring[(self._head + self._count - 1) & (size - 1)] = item
+            self._ring[(<Py_ssize_t>self._head + self._count - 1) & (size - 1)] = item
         self._count += 1
         self._unfinished += 1
         return 0
@@ -1351,7 +1421,7 @@ cdef class ApplicationInstance(Entry):
         else:
             self._first = self._ring[self._head]
             self._ring[self._head] = None
-            self._head = (self._head + 1) & (len(self._ring) - 1)
+            self._head = (self._head + 1) & <unsigned int>(len(self._ring) - 1)
         return item
 
     cpdef qsize(self):
