@@ -260,6 +260,7 @@ cdef enum:
 KEYS = ("application", "future", "input_queue", "last_used", "scope")
 LOOK_PAST = 32
 BREATH = 64
+CROWD = 1024
 POLICIES = ("lru", "slru")
 ASSIGNED, PROBATION = 1, 2
 
@@ -1888,6 +1889,8 @@ cdef class InstanceTable:
     cdef double _unit
     cdef long long _swept
     cdef long long _version
+    #: The most entries since the table was empty.
+    cdef Py_ssize_t _crowd
     cdef public Py_ssize_t _ghosts
     cdef public unsigned long _thread
     cdef public Py_ssize_t idle
@@ -2090,6 +2093,7 @@ cdef class InstanceTable:
         entry._used = wall()
         entry._active = mono()
         self._entries[entry.scope_id] = entry
+        self._crowd = max(self._crowd, len(self._entries))
         entry._table = self
         self._version += 1
         self._link(entry, 1 if self._segmented else 0)
@@ -2125,6 +2129,10 @@ cdef class InstanceTable:
             del self._foreign[entry]
             (<ForeignEntry>entry).unwatch()
         del self._entries[entry.scope_id]
+        if self._crowd > 1024 and not self._entries:
+            self._crowd = 0
+            for emptied in (self._entries, self._finished, self._due, self._foreign):
+                _shrink(emptied)
         return True
 
     cpdef victim(self, spared=None):
@@ -2623,6 +2631,12 @@ cdef class InstanceTable:
 MutableMapping.register(InstanceTable)
 
 
+cdef _shrink(emptied):
+    """Has a dict that was large give its memory back, which it does not do by itself."""
+    if not emptied:
+        emptied.clear()
+
+
 def _used_of(Entry entry):
     return entry._used
 
@@ -2651,6 +2665,8 @@ cdef class Endings:
     cdef public object on_ended
     cdef public object _patience
     cdef public object _patience_loop
+    #: The most closing runs since there were none.
+    cdef Py_ssize_t _crowd
     cdef object __weakref__
 
     def __init__(self):
@@ -2745,6 +2761,7 @@ cdef class Endings:
     cdef _cancel(self, server, ApplicationInstance instance, loop):
         cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
         self.closing[instance] = deadline
+        self._crowd = max(self._crowd, len(self.closing))
         timer = self._patience
         if (
             timer is None
@@ -2781,6 +2798,10 @@ cdef class Endings:
                 del self.closing_ids[entry.scope_id]
             if type(closing) is not float:
                 self._let_go(closing)
+            if self._crowd > 1024 and not self.closing:
+                self._crowd = 0
+                _shrink(self.closing)
+                _shrink(self.closing_ids)
         self._tell(server, entry)
         if self.on_ended is not None:
             self.on_ended()

@@ -111,6 +111,8 @@ KEYS = ("application", "future", "input_queue", "last_used", "scope")
 LOOK_PAST = 32
 #: `put` lets the loop turn once in so many messages.
 BREATH = 64
+#: How many a dict must have had to be worth shrinking when it is empty.
+CROWD = 1024
 #: What `eviction_policy` may be.
 POLICIES = ("lru", "slru")
 #: Flags of an entry's `_place`.
@@ -1024,6 +1026,7 @@ class InstanceTable(MutableMapping[Any, Any]):
     __slots__ = (
         "__weakref__",
         "_assigned",
+        "_crowd",
         "_due",
         "_entries",
         "_finished",
@@ -1068,6 +1071,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._unit = 1.0
         self._swept = 0
         self._version = 0
+        #: The most entries since the table was empty.
+        self._crowd = 0
         self._ghosts = 0
         self._thread = 0
         self.idle = 0
@@ -1177,6 +1182,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry._used = time.time()
         entry._active = time.monotonic()
         self._entries[entry._scope_id] = entry
+        self._crowd = max(self._crowd, len(self._entries))
         entry._table = self
         self._version += 1
         if self._segmented:
@@ -1213,6 +1219,10 @@ class InstanceTable(MutableMapping[Any, Any]):
         else:
             del self._foreign[entry]
             entry.unwatch()
+        if self._crowd > CROWD and not self._entries:
+            self._crowd = 0
+            for emptied in (self._entries, self._finished, self._due, self._foreign, *self._orders):
+                _shrink(emptied)
         return True
 
     def victim(self, spared: Any = None) -> Any:
@@ -1613,6 +1623,12 @@ class InstanceTable(MutableMapping[Any, Any]):
         return InstanceTable, (self.copy(),)
 
 
+def _shrink(emptied: Any) -> None:
+    """Has a dict that was large give its memory back, which it does not do by itself."""
+    if not emptied:
+        emptied.clear()
+
+
 class Endings:
     """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
 
@@ -1637,6 +1653,8 @@ class Endings:
         self.on_ended: Callable[[], None] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._patience_loop: asyncio.AbstractEventLoop | None = None
+        #: The most closing runs since there were none.
+        self._crowd = 0
 
     # What is unusual
 
@@ -1710,6 +1728,7 @@ class Endings:
     def _close(self, server: StatelessServer, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
         """Cancels the run of an instance that has left the table."""
         self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
+        self._crowd = max(self._crowd, len(self.closing))
         timer = self._patience
         if timer is None or loop is not self._patience_loop or timer.cancelled():
             self._set_patience(loop, deadline)
@@ -1745,6 +1764,10 @@ class Endings:
                 del self.closing_ids[scope_id]
             if not isinstance(closing, float):
                 self._let_go(closing)
+            if self._crowd > CROWD and not self.closing:
+                self._crowd = 0
+                _shrink(self.closing)
+                _shrink(self.closing_ids)
         self._tell(server, entry)
         if self.on_ended is not None:
             self.on_ended()
