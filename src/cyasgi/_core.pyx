@@ -18,6 +18,7 @@
 import asyncio
 import bisect
 import collections
+import contextvars
 import itertools
 import math
 
@@ -39,6 +40,11 @@ cdef extern from *:
     """
     #include <time.h>
     #include <string.h>
+    #include <structmember.h>
+
+    #if !defined(Py_T_OBJECT_EX)
+    #define Py_T_OBJECT_EX T_OBJECT_EX
+    #endif
 
     #if defined(_WIN32)
     #include <windows.h>
@@ -227,6 +233,30 @@ cdef extern from *:
         }
         return PyObject_VectorcallMethod(name, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
+    /* Where objects of a type keep the attribute of this name of its __slots__; 0 if it is no such attribute. */
+    static Py_ssize_t cyasgi_slot_offset(PyObject *type, PyObject *name) {
+        Py_ssize_t offset = 0;
+        PyObject *descriptor = PyObject_GetAttr(type, name);
+        if (descriptor == NULL) {
+            return -1;
+        }
+        if (Py_IS_TYPE(descriptor, &PyMemberDescr_Type)) {
+            PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+            if (member->type == Py_T_OBJECT_EX && member->flags == 0) {
+                offset = member->offset;
+            }
+        }
+        Py_DECREF(descriptor);
+        return offset;
+    }
+    /* An object of a type with nothing but __slots__, and a value for one of them that has none. */
+    static PyObject *cyasgi_bare_handle(PyObject *type) {
+        return ((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
+    }
+    static void cyasgi_fill_slot(PyObject *o, Py_ssize_t offset, PyObject *value) {
+        Py_INCREF(value);
+        *(PyObject **)((char *)o + offset) = value;
+    }
     /* loop.call_soon(callback, arg, context=context) */
     static PyObject *cyasgi_call_soon(PyObject *name, PyObject *loop, PyObject *callback, PyObject *arg,
                                       PyObject *context, PyObject *names) {
@@ -235,6 +265,9 @@ cdef extern from *:
     }
     """
     PyObject *application_send "cyasgi_application_send"(object server, object scope, object message)
+    Py_ssize_t slot_offset "cyasgi_slot_offset"(object type, object name) except -1
+    object bare_handle "cyasgi_bare_handle"(object type)
+    void fill_slot "cyasgi_fill_slot"(object o, Py_ssize_t offset, object value)
     object call_soon "cyasgi_call_soon"(
         object name, object loop, object callback, object arg, object context, tuple names
     )
@@ -283,6 +316,7 @@ cdef object _OrderedDict = collections.OrderedDict
 cdef object _InvalidStateError = asyncio.InvalidStateError
 cdef object _CancelledError = asyncio.CancelledError
 cdef object _TimerHandle = asyncio.TimerHandle
+cdef object _Handle = asyncio.Handle
 cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
@@ -950,9 +984,52 @@ cdef void _end_failed(Run run, object error) noexcept:
 
 cdef _tell_waiter(Run run, callback, context):
     cdef ApplicationInstance instance = run.instance
+    cdef InstanceTable table = None if instance is None else instance._table
     # Once the run has ended only a child task can wait, which knows its loop.
     loop = callback.__self__.get_loop() if instance is None else instance._loop
-    call_soon("call_soon", loop, callback, run, context, _CONTEXT)
+    if table is not None and table._plain_calls and loop is table._loop and runs_here(loop):
+        # All that loop.call_soon() does, without its three frames.
+        table._loop_dict["_ready"].append(_make_handle(callback, (run,), loop, context))
+    else:
+        call_soon("call_soon", loop, callback, run, context, _CONTEXT)
+
+
+cdef tuple _HANDLE_SLOTS = ("_context", "_loop", "_callback", "_args", "_cancelled", "_repr", "_source_traceback")
+cdef Py_ssize_t _handle_offsets[7]
+
+
+cdef object _make_handle(callback, tuple args, loop, context):
+    """What asyncio.Handle(callback, args, loop, context) is outside debug mode; see _handles_are_known."""
+    handle = bare_handle(_Handle)
+    fill_slot(handle, _handle_offsets[0], context)
+    fill_slot(handle, _handle_offsets[1], loop)
+    fill_slot(handle, _handle_offsets[2], callback)
+    fill_slot(handle, _handle_offsets[3], args)
+    fill_slot(handle, _handle_offsets[4], False)
+    fill_slot(handle, _handle_offsets[5], None)
+    fill_slot(handle, _handle_offsets[6], None)
+    return handle
+
+
+class _NoDebug:
+    def get_debug(self):
+        return False
+
+
+cdef bint _handles_are_known() except -1:
+    """Whether an asyncio.Handle has the attributes that _make_handle gives it, and no more."""
+    if set(_Handle.__slots__) - {"__weakref__"} != set(_HANDLE_SLOTS) or _Handle.__mro__ != (_Handle, object):
+        return False
+    for index, name in enumerate(_HANDLE_SLOTS):
+        _handle_offsets[index] = slot_offset(_Handle, name)
+        if _handle_offsets[index] == 0:
+            return False
+    loop = _NoDebug()
+    theirs, ours = _Handle(len, (), loop, contextvars.copy_context()), _make_handle(len, (), loop, None)
+    return all(getattr(theirs, name) is getattr(ours, name) for name in _HANDLE_SLOTS[1:])
+
+
+cdef bint _known_handles = _handles_are_known()
 
 
 cdef _tell_waiters(Run run):
@@ -1907,6 +1984,8 @@ cdef class InstanceTable:
     #: Whether create_future() and create_task() are asyncio's own.
     cdef bint _plain_futures
     cdef bint _plain_tasks
+    #: Whether call_soon() is.
+    cdef bint _plain_calls
     cdef public dict closing_ids
     #: Called once when something has finished; set by the checker before it sleeps.
     cdef public object on_finished
@@ -1990,6 +2069,14 @@ cdef class InstanceTable:
             and type(loop).create_task is base.create_task
             and "create_task" not in own
             and "_task_factory" in own
+        )
+        self._plain_calls = (
+            _known_handles
+            and type(own.get("_ready")) is _deque
+            and type(loop).call_soon is base.call_soon
+            and type(loop)._call_soon is base._call_soon
+            and "call_soon" not in own
+            and "_call_soon" not in own
         )
 
     cdef inline bint _loop_is_closed(self) except -1:
