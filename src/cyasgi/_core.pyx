@@ -35,6 +35,7 @@ cimport cython
 
 from ._calling import HeldApplication, InstanceDeleted
 from ._context import haunted, running
+from ._tasks import NAME, has_plain_tasks, name_of, takes_names
 
 cdef extern from *:
     """
@@ -210,17 +211,24 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    /* factory(*args, loop=loop), with at most one positional argument. */
-    static PyObject *cyasgi_with_loop(PyObject *factory, PyObject *arg, PyObject *loop, PyObject *names) {
-        PyObject *args[3] = {NULL, arg, loop};
-        if (arg == Py_None) {
-            args[1] = loop;
-            return PyObject_Vectorcall(factory, args + 1, 0 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-        }
+    /* factory(loop=loop) */
+    static PyObject *cyasgi_with_loop(PyObject *factory, PyObject *loop, PyObject *names) {
+        PyObject *args[2] = {NULL, loop};
+        return PyObject_Vectorcall(factory, args + 1, 0 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    }
+    """
+    object with_loop "cyasgi_with_loop"(object factory, object loop, tuple names)
+
+cdef extern from *:
+    """
+    /* factory(coroutine, loop=loop, name=name) */
+    static PyObject *cyasgi_new_task(PyObject *factory, PyObject *coroutine, PyObject *loop, PyObject *name,
+                                     PyObject *names) {
+        PyObject *args[4] = {NULL, coroutine, loop, name};
         return PyObject_Vectorcall(factory, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
     }
     """
-    object with_loop "cyasgi_with_loop"(object factory, object arg, object loop, tuple names)
+    object new_task "cyasgi_new_task"(object factory, object coroutine, object loop, object name, tuple names)
 
 cdef extern from *:
     """
@@ -310,6 +318,8 @@ cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
 cdef object _Task = asyncio.Task
 cdef tuple _LOOP = ("loop",)
+cdef tuple _LOOP_AND_NAME = ("loop", "name")
+cdef object _NAME = NAME
 cdef tuple _CONTEXT = ("context",)
 cdef object _deque = collections.deque
 cdef object _OrderedDict = collections.OrderedDict
@@ -317,6 +327,7 @@ cdef object _InvalidStateError = asyncio.InvalidStateError
 cdef object _CancelledError = asyncio.CancelledError
 cdef object _TimerHandle = asyncio.TimerHandle
 cdef object _Handle = asyncio.Handle
+cdef object _get_task_factory = asyncio.BaseEventLoop.get_task_factory
 cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
@@ -335,7 +346,7 @@ cdef object _new_future(ApplicationInstance instance):
         loop = asyncio.get_running_loop()
     if table is not None and table._plain_futures and loop is table._loop:
         # All that loop.create_future() does, without its frame.
-        return with_loop(_Future, None, loop, _LOOP)
+        return with_loop(_Future, loop, _LOOP)
     return loop.create_future()
 
 
@@ -721,7 +732,7 @@ cdef class Put(Waiting):
             self._begun = True
             if instance.maxsize <= 0:
                 _breath += 1
-                if _breath >= 64 or instance._breathing:
+                if (_breath >= 64 or instance._breathing) and instance._breathing < 65535:
                     # Whoever puts meanwhile does the same, and so stays behind.
                     _breath = 0
                     self._breathing = True
@@ -808,8 +819,8 @@ cdef class Run:
     cdef object _context
     cdef vectorcallfunc _vectorcall
     cdef signed char _wait
-    cdef bint _entered
-    cdef public bint _asyncio_future_blocking
+    cdef signed char _entered
+    cdef public signed char _asyncio_future_blocking
 
     def __cinit__(self):
         self._vectorcall = _call_run
@@ -1276,7 +1287,8 @@ cdef class ApplicationInstance(Entry):
     cdef Seldom _seldom
     #: Where the ring begins.
     cdef unsigned int _head
-    cdef int _breathing
+    #: Putters that let the loop turn before they put.
+    cdef unsigned short _breathing
     #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
     #: for nothing but to wait.
     cdef readonly signed char pulls
@@ -1336,7 +1348,14 @@ cdef class ApplicationInstance(Entry):
 
     def _start(self, loop):
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
-        self._start_in(loop)
+        cdef Run run
+        if takes_names(loop):
+            run = Run.__new__(Run)
+            run.instance = self
+            self._task = loop.create_task(run, name=name_of(self.scope_id))
+            self._loop = loop
+        else:
+            self._start_in(loop)
         self._guarded = bool(loop.get_debug())
         if self._guarded:
             self._rare().thread = PyThread_get_thread_ident()
@@ -1351,7 +1370,9 @@ cdef class ApplicationInstance(Entry):
         """The same where all that loop.create_task() would do is this, without its frame."""
         cdef Run run = Run.__new__(Run)
         run.instance = self
-        self._task = with_loop(_Task, run, loop, _LOOP)
+        self._task = new_task(
+            _Task, run, loop, self.scope_id if type(self.scope_id) is str else _NAME, _LOOP_AND_NAME
+        )
         self._loop = loop
 
     cpdef _open_gate(self):
@@ -1981,7 +2002,7 @@ cdef class InstanceTable:
     cdef object _loop
     #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
     cdef dict _loop_dict
-    #: Whether create_future() and create_task() are asyncio's own.
+    #: Whether create_future() is asyncio's own, and create_task() or uvloop's.
     cdef bint _plain_futures
     cdef bint _plain_tasks
     #: Whether call_soon() is.
@@ -2064,12 +2085,7 @@ cdef class InstanceTable:
         self._plain_futures = (
             isinstance(loop, base) and type(loop).create_future is base.create_future and "create_future" not in own
         )
-        self._plain_tasks = (
-            self._loop_dict is not None
-            and type(loop).create_task is base.create_task
-            and "create_task" not in own
-            and "_task_factory" in own
-        )
+        self._plain_tasks = has_plain_tasks(loop)
         self._plain_calls = (
             _known_handles
             and type(own.get("_ready")) is _deque
@@ -2090,6 +2106,11 @@ cdef class InstanceTable:
             return self._loop_dict.get("_thread_id") is not None
         return self._loop is not None and self._loop.is_running()
 
+    cdef inline bint _has_no_task_factory(self, loop) except -1:
+        if self._loop_dict is not None and type(loop).get_task_factory is _get_task_factory:
+            return self._loop_dict.get("_task_factory") is None
+        return loop.get_task_factory() is None
+
     cdef ApplicationInstance create(self, server, scope_id, scope):
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         cdef ApplicationInstance instance
@@ -2107,7 +2128,7 @@ cdef class InstanceTable:
         instance._application = self.single
         instance.scope = scope
         instance.maxsize = _size(server.max_queue_size)
-        if self._plain_tasks and self._loop_dict.get("_task_factory") is None:
+        if self._plain_tasks and self._has_no_task_factory(loop):
             instance._start_plainly(loop)
         else:
             instance._start_in(loop)

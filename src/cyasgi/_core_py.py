@@ -93,6 +93,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._calling import Application, Call, HeldApplication, InstanceDeleted
 from ._context import Ghost, current_instance, haunted, running
+from ._tasks import has_plain_tasks, name_of, takes_names
 
 if TYPE_CHECKING:
     from ._holding import Holder
@@ -459,11 +460,12 @@ class ApplicationInstance(Entry):
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
-        self._start_in(loop)
+        self._start_in(loop, takes_names(loop))
         self._thread = get_ident() if loop.get_debug() else 0
 
-    def _start_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._task = loop.create_task(Run(self))
+    def _start_in(self, loop: asyncio.AbstractEventLoop, named: bool) -> None:
+        run: Any = Run(self)
+        self._task = loop.create_task(run, name=name_of(self._scope_id)) if named else loop.create_task(run)
         self._loop = loop
 
     def _open_gate(self) -> None:
@@ -1038,6 +1040,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_natural",
         "_on_probation",
         "_orders",
+        "_plain_tasks",
         "_policy",
         "_segmented",
         "_swept",
@@ -1086,6 +1089,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Where the loop keeps what its is_closed() returns, if that is asyncio's.
         self._loop_dict: dict[str, Any] | None = _NO_LOOP
+        #: Whether its create_task() is asyncio's own, or uvloop's.
+        self._plain_tasks = False
         #: The last in `_natural`, if it is known.
         self._youngest: Any = None
         self.closing_ids: dict[Hashable, Any] = {}
@@ -1107,6 +1112,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._loop = loop
         plain = isinstance(loop, asyncio.BaseEventLoop) and type(loop).is_closed is asyncio.BaseEventLoop.is_closed
         self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
+        self._plain_tasks = has_plain_tasks(loop)
 
     def _renew(self, entry: Any) -> None:
         """Moves an entry that was used again to the young end of the order."""
@@ -1126,7 +1132,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         if self._segmented:
             self.follow(server)
         instance = ApplicationInstance(server, self.single, scope_id, scope, server.max_queue_size)
-        instance._start_in(loop)
+        instance._start_in(loop, self._plain_tasks and loop.get_task_factory() is None)
         limit = server.max_applications
         if limit is not None and len(self._entries) >= limit:
             # Built: only now somebody may lose its place for it.

@@ -1,0 +1,33 @@
+"""What the task of an instance is called: by the instance's scope_id where that is a str, and all others alike.
+
+A shared name costs nothing; asyncio's own, "Task-1234", is a string for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Hashable
+
+#: The name of the tasks of instances whose scope_id is no str.
+NAME = "cyasgi"
+
+
+def name_of(scope_id: Hashable) -> str:
+    return scope_id if type(scope_id) is str else NAME
+
+
+def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether the loop's `create_task` is asyncio's own or uvloop's: without a task factory both make an asyncio.Task and
+    do nothing else."""
+    create_task = getattr(type(loop), "create_task", None)
+    uvloop = sys.modules.get("uvloop")
+    return (
+        create_task is asyncio.BaseEventLoop.create_task
+        or (uvloop is not None and create_task is uvloop.Loop.create_task)
+    ) and "create_task" not in getattr(loop, "__dict__", ())
+
+
+def takes_names(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `create_task` takes a name for certain: a task factory need not."""
+    return has_plain_tasks(loop) and loop.get_task_factory() is None
