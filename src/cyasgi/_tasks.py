@@ -18,7 +18,7 @@ def name_of(scope_id: Hashable) -> str:
 
 
 def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
-    """Whether the loop's `create_task` is asyncio's own or uvloop's: without a task factory both make an asyncio.Task and
+    """Whether the loop's `create_task` is asyncio's own or uvloop's: without a factory both make an asyncio.Task and
     do nothing else."""
     create_task = getattr(type(loop), "create_task", None)
     uvloop = sys.modules.get("uvloop")
