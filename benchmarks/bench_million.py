@@ -99,7 +99,10 @@ QUESTION = Probed(
         "left": Figure("resident after all are gone", "MiB"),
     },
     floor_is="bare tasks that wait on bare futures, set once each, then cancelled",
-    bars=(Bar("reference", "pure", least=1.0, figure="create"),),
+    bars=(
+        Bar("reference", "pure", least=1.0, figure="create"),
+        *(Bar("reference", "cython", least=1.0, figure=figure) for figure in ("create", "feed", "expire")),
+    ),
     note="The garbage collector is on throughout; whether a full collection falls into one part is chance.",
 )
 

@@ -2359,12 +2359,15 @@ cdef class InstanceTable:
         while self._swept <= current:
             bucket = self._due.get(self._swept)
             while bucket:
-                entry = <Entry>next(reversed(<dict>bucket))
-                self._unschedule(entry)
+                # Not next(reversed()): that would pass over the places of all that were removed before it.
+                entry = <Entry>(<dict>bucket).popitem()[0]
+                entry._bucket = -1
                 due = entry._active + timeout if _is_idle(entry) or entry.ended else now + timeout
                 if due < now:
                     return entry
                 self._schedule(entry, due)
+            if bucket is not None:
+                self._due.pop(self._swept, None)
             if self._swept == current:
                 break
             self._swept += 1

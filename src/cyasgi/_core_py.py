@@ -1319,12 +1319,15 @@ class InstanceTable(MutableMapping[Any, Any]):
         while self._swept <= current:
             bucket = self._due.get(self._swept)
             while bucket:
-                entry = next(reversed(bucket))
-                self._unschedule(entry)
+                # Not next(reversed()): that would pass over the places of all that were removed before it.
+                entry, _ = bucket.popitem()
+                entry._bucket = -1
                 due = entry._active + timeout if entry.idle or entry.ended else now + timeout
                 if due < now:
                     return entry
                 self._schedule(entry, due)
+            if bucket is not None:
+                self._due.pop(self._swept, None)
             if self._swept == current:
                 break
             self._swept += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import time
 from typing import Any
 
@@ -18,8 +19,9 @@ class Holding:
 
     def __init__(self) -> None:
         self.holders: dict[asyncio.Task[Any], Holder] = {}
-        #: Since when, in seconds of the monotonic clock; oldest first.
-        self.orphans: dict[ApplicationInstance, float] = {}
+        #: Since when, in seconds of the monotonic clock; oldest first. No dict, whose first one is found only behind
+        #: the places of all that were removed before it.
+        self.orphans: collections.OrderedDict[ApplicationInstance, float] = collections.OrderedDict()
 
     def hold(self, instance: ApplicationInstance) -> None:
         """The current task has awaited the instance."""

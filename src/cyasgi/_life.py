@@ -571,15 +571,18 @@ class Life(Endings):
     def lose_patience(self) -> None:
         self._patience, loop, self._patience_loop = None, self._patience_loop, None
         now = time.monotonic()
-        while self.closing:
-            entry, closing = next(iter(self.closing.items()))
+        due = []
+        for entry, closing in self.closing.items():
             deadline = closing.deadline if type(closing) is Closing else closing
             if deadline > now:
                 if loop is not None and deadline != math.inf:
                     self._set_patience(loop, deadline)
                 break
+            due.append((entry, closing))
+        for entry, closing in due:
             # Behind all the others, who are still to be looked at.
-            del self.closing[entry]
+            if self.closing.pop(entry, None) is None:
+                continue
             if type(closing) is Closing:
                 closing.deadline = math.inf
             self.closing[entry] = closing if type(closing) is Closing else math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from .breaker import Breaker
@@ -58,8 +59,9 @@ class Backend:
         #: Runs going on.
         self.running = 0
         self.started = self.succeeded = self.failed = self.slow = self.abandoned = 0
-        #: Runs that owe an answer, with the time from which on that is slow, soonest first.
-        self.owing: dict[Attempt, float] = {}
+        #: Runs that owe an answer, with the time from which on that is slow, soonest first. No dict, whose first one is
+        #: found only behind the places of all that were removed before it.
+        self.owing: collections.OrderedDict[Attempt, float] = collections.OrderedDict()
         #: What its lifespan has put into its state; None while it has none.
         self.lifespan_state: dict[str, Any] | None = None
 
