@@ -15,9 +15,10 @@ time that passes. What cannot (memory, CPU share, servers) runs in an interprete
 alternating. Making, ending and awaiting instances is left out of the time unless it is the question.
 
 Figures are medians of at least seven rounds, with the quartiles beside them, except where each round needs an
-interpreter of its own and the run is a --quick one (a single round), and where what is counted is the same each time
-(bytes, instructions). Every ratio is taken within one run. The garbage collector is on, with the interpreter's own
-thresholds even where cyasgi's run() raises them; servers that are started by their commands have what these set. With
---full, what is measured in one process is measured with the collector off as well. A floor is as little as can do the
-same work. Of servers it is told whether they or the load generator were what had no time left.
+interpreter of its own and the run is a --quick one (a single round) or a million instances are made in it (three),
+and where what is counted is the same each time (bytes, instructions). Every ratio is taken within one run. The
+garbage collector is on, with the interpreter's own thresholds even where cyasgi's run() raises them; servers that are
+started by their commands have what these set. With --full, what is measured in one process is measured with the
+collector off as well. A floor is as little as can do the same work. Of servers it is told whether they or the load
+generator were what had no time left.
 """

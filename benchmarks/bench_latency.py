@@ -158,7 +158,7 @@ QUESTION = Probed(
     arguments={
         "quick": {"rate": 2_000, "seconds": 1.0},
         "usual": {"rate": 2_000, "seconds": 3.0},
-        "full": {"rate": 2_000, "seconds": 10.0},
+        "full": {"rate": 2_000, "seconds": 5.0},
     },
     floor_is="bare tasks that wait on bare futures, fed in the same way",
     bars=(Bar("reference", "pure", least=1.0, figure="p99.9"),),

@@ -19,6 +19,10 @@ ROUNDS = 7
 #: Interpreters that a timed question is asked in, one after the other, and rounds in each: where things lie in memory,
 #: and how strings hash, is chance that stays for as long as an interpreter lives.
 INTERPRETERS = {"quick": (1, ROUNDS), "usual": (3, 3), "full": (3, 3)}
+#: With so many instances one interpreter answers, since making them takes longest; and what needs an interpreter for
+#: each round has fewer rounds.
+VERY_MANY = 1_000_000
+ROUNDS_OF_VERY_MANY = 3
 
 
 def tell(line: str) -> None:
@@ -78,7 +82,9 @@ async def _interleave(
     return samples
 
 
-def measure_timed(name: str, mode: str, sides: list[str], loops: list[str], rounds: int) -> list[dict[str, Any]]:
+def measure_timed(
+    name: str, mode: str, sizes: list[int], sides: list[str], loops: list[str], rounds: int
+) -> list[dict[str, Any]]:
     """The measurements of a timed question, in so many rounds; runs in an interpreter of its own."""
     # Imported here because the questions' own modules import this one's neighbours.
     from benchmarks.catalogue import QUESTIONS
@@ -87,7 +93,7 @@ def measure_timed(name: str, mode: str, sides: list[str], loops: list[str], roun
     assert isinstance(question, Timed)
     collectors = ["on", "off"] if mode == "full" else ["on"]
     records = []
-    for size in question.sizes[mode]:
+    for size in sizes:
         for loop in loops:
             tell(f"{name}: {spaced(size)} {question.size_of}, {loop}")
             workloads = {
@@ -148,7 +154,9 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
     rounds = question.rounds[mode]
     sides = _without_lacking(question, mode, sides)
     for number in range(rounds):
-        asked = list(_probes(question, mode, sides, loops))
+        asked = [
+            one for one in _probes(question, mode, sides, loops) if one[0] < VERY_MANY or number < ROUNDS_OF_VERY_MANY
+        ]
         for size, loop, side in asked[:: -1 if number % 2 else 1]:
             tell(f"{question.name}: {spaced(size)} {question.size_of}, {loop}, {side}, round {number + 1} of {rounds}")
             arguments = question.arguments.get(mode, {})
@@ -164,7 +172,21 @@ def measure_probed(question: Probed, mode: str, sides: list[str], loops: list[st
 def measure(question: Timed | Probed, mode: str, sides: list[str], loops: list[str]) -> list[dict[str, Any]]:
     """The answer to one question."""
     if isinstance(question, Timed):
-        interpreters, rounds = INTERPRETERS[mode]
-        asked = {"name": question.name, "mode": mode, "sides": sides, "loops": loops, "rounds": rounds}
-        return _joined([record for _ in range(interpreters) for record in fresh(measure_timed, **asked)])
+        records = []
+        for sizes, (interpreters, rounds) in _interpreters(question, mode):
+            for _ in range(interpreters):
+                records += fresh(
+                    measure_timed, name=question.name, mode=mode, sizes=sizes, sides=sides, loops=loops, rounds=rounds
+                )
+        return _joined(records)
     return measure_probed(question, mode, sides, loops)
+
+
+def _interpreters(question: Timed, mode: str) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Sizes, how many interpreters are to be asked about them, and the rounds in each."""
+    few = [size for size in question.sizes[mode] if size < VERY_MANY]
+    many = [size for size in question.sizes[mode] if size >= VERY_MANY]
+    if few:
+        yield few, INTERPRETERS[mode]
+    if many:
+        yield many, (1, ROUNDS)
