@@ -12,6 +12,10 @@
 * `send` is the Run, too.
 * Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already. It owns
   nothing, and the garbage collector does not see it.
+* Look-ups read the coarse wall clock, which lags by up to a tick, until a time that others are compared with has been
+  assigned anywhere. What `last_used` reads is put right when it is asked for: not before the use, and not after now.
+* Where the loop's own methods are asyncio's, futures, tasks and wake-ups are made as these would make them, without their
+  frames.
 * What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
 """
 
