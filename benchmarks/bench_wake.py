@@ -67,8 +67,8 @@ QUESTION = Timed(
     floor=WakeFutures,
     floor_is="a bare future set, its bare task woken and waiting on a new one",
     bars=(Bar("reference", "cython", least=2.0, size=1_000), PURE_NO_SLOWER),
-    note="The floor is asyncio's own way to wake a task. On its own loop the compiled core is below it, because it puts "
-    "the wake-up into the loop's queue itself, without the frames of call_soon().",
+    note="The floor is asyncio's own way to wake a task. On its own loop the compiled core is below it, because it "
+    "puts the wake-up into the loop's queue itself, without the frames of call_soon().",
 )
 
 
