@@ -12,8 +12,6 @@
 * `send` is the Run, too.
 * Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already. It owns
   nothing, and the garbage collector does not see it.
-* Look-ups read the coarse wall clock, which lags by up to a tick, until a time that others are compared with has been
-  assigned anywhere. What `last_used` reads is put right when it is asked for: not before the use, and not after now.
 * Where the loop's own methods are asyncio's, futures, tasks and wake-ups are made as these would make them, without their
   frames.
 * What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
@@ -68,28 +66,6 @@ cdef extern from *:
         return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
     #endif
     }
-    /* The same at a quarter of the cost, and how many seconds at most it may lag behind; as exact where nothing cheaper
-       is there. */
-    static double cyasgi_rough_wall(void) {
-    #if defined(CLOCK_REALTIME_COARSE)
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME_COARSE, &t);
-        return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
-    #else
-        return cyasgi_wall();
-    #endif
-    }
-    static double cyasgi_rough_lag(void) {
-    #if defined(CLOCK_REALTIME_COARSE)
-        struct timespec t;
-        if (clock_getres(CLOCK_REALTIME_COARSE, &t) == 0) {
-            return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-        }
-        return 0.01;
-    #else
-        return 0.0;
-    #endif
-    }
     static double cyasgi_mono(void) {
     #if defined(_WIN32)
         return (double)GetTickCount64() / 1e3;
@@ -108,7 +84,11 @@ cdef extern from *:
        a method of the loop. A running loop has the thread's hooks for asynchronous generators be methods of its own;
        where somebody has set other ones, the answer is no, and the loop has to be asked. */
     static int cyasgi_runs_here(PyObject *loop) {
+    #if PY_VERSION_HEX < 0x03100000
         PyObject *hook = PyThreadState_Get()->async_gen_firstiter;
+    #else
+        PyObject *hook = NULL;
+    #endif
         return hook != NULL && PyMethod_Check(hook) && PyMethod_GET_SELF(hook) == loop;
     }
 
@@ -193,8 +173,6 @@ cdef extern from *:
     void set_raised "cyasgi_set_raised"(object error)
     object _taken "cyasgi_taken"(PyObject *result)
     double wall "cyasgi_wall"() nogil
-    double rough_wall "cyasgi_rough_wall"() nogil
-    double rough_lag "cyasgi_rough_lag"() nogil
     double mono "cyasgi_mono"() nogil
     bint runs_here "cyasgi_runs_here"(object loop)
     ctypedef int PySendResult
@@ -336,9 +314,6 @@ cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
 cdef int _breath = 0
-#: Whether look-ups read the exact clock: from the moment on when a time has been assigned, which theirs is compared with.
-cdef bint _exact = False
-cdef double _lag = rough_lag()
 cdef object _blocking = "_asyncio_future_blocking"
 
 
@@ -415,7 +390,7 @@ async def _awaited(awaitable):
 
 
 async def _send_there(server, scope, message):
-    """What has to be done in the event loop's thread, by whoever awaits it."""
+    """Called in another thread than the event loop's, which is the one that awaits it."""
     return await server.application_send(scope, message)
 
 
@@ -532,13 +507,14 @@ cdef class Receive:
     #: Called, and not awaited to its end yet.
     cdef bint _out
     cdef int _waits
-    cdef vectorcallfunc _vectorcall
-
-    def __cinit__(self):
-        self._vectorcall = _call_receive
 
     def __call__(self):
-        """See _call_receive."""
+        if self._out:
+            # One call is under way, in another task: this one gets an awaitable of its own.
+            instance = _instance_of(self)
+            return _never() if instance is None else _make_get(instance)
+        self._out = True
+        return self
 
     def __await__(self):
         return self
@@ -562,27 +538,6 @@ cdef class Receive:
 
     def close(self):
         _give_up_receive(self)
-
-
-cdef PyObject *_call_receive(PyObject *self, PyObject *const *args, size_t count, PyObject *names) noexcept:
-    cdef Receive receive = <Receive>self
-    if PyVectorcall_NARGS(count) or names is not NULL:
-        set_raised(TypeError("receive() takes no arguments"))
-        return NULL
-    if receive._out:
-        return _call_again(receive)
-    receive._out = True
-    return _given(receive)
-
-
-cdef PyObject *_call_again(Receive receive) noexcept:
-    # One call is under way, in another task: this one gets an awaitable of its own.
-    try:
-        instance = _instance_of(receive)
-        return _given(_never() if instance is None else _make_get(instance))
-    except BaseException as error:
-        set_raised(error)
-        return NULL
 
 
 cdef enum:
@@ -818,6 +773,7 @@ cdef class Run:
     cdef PyObject *_receive
     cdef object _server
     cdef object _scope
+    cdef unsigned long _thread
     #: Whom to tell, and in which context; a list of pairs where there is more than one; the message of a cancellation.
     cdef object _callback
     cdef object _context
@@ -833,7 +789,10 @@ cdef class Run:
         _sever(self)
 
     def __call__(self, message):
-        """See _call_run."""
+        # Found by name only; _call_run is what a call comes to.
+        if PyThread_get_thread_ident() == self._thread:
+            return self._server.application_send(self._scope, message)
+        return _send_there(self._server, self._scope, message)
 
     def __await__(self):
         return self
@@ -911,24 +870,19 @@ cdef class Run:
 
 
 cdef PyObject *_call_run(PyObject *self, PyObject *const *args, size_t count, PyObject *names) noexcept:
+    """send(message), or send(message=message)."""
     cdef Run run = <Run>self
-    if PyVectorcall_NARGS(count) != 1 or names is not NULL:
-        set_raised(TypeError("send() takes one message"))
+    cdef Py_ssize_t named = 0 if names is NULL else len(<tuple>names)
+    if PyVectorcall_NARGS(count) + named != 1 or (named and (<tuple>names)[0] != "message"):
+        set_raised(TypeError("send() takes one argument, the message"))
         return NULL
-    if run.instance is not None and runs_here(run.instance._loop):
+    if PyThread_get_thread_ident() == run._thread:
         return application_send(run._server, run._scope, <object>args[0])
     try:
-        return _send_otherwise(run, <object>args[0])
+        return _given(_send_there(run._server, run._scope, <object>args[0]))
     except BaseException as error:
         set_raised(error)
         return NULL
-
-
-cdef PyObject *_send_otherwise(Run run, message) except? NULL:
-    """In another thread than the event loop's, after the end of the run, or where the loop could not be recognized."""
-    if run.instance is not None and run.instance._loop is asyncio._get_running_loop():
-        return application_send(run._server, run._scope, message)
-    return _given(_send_there(run._server, run._scope, message))
 
 
 cdef object _awaited_code = (lambda: None).__code__
@@ -966,6 +920,7 @@ cdef object _start_run(Run run):
     if instance.direct:
         run._server = scope.connection
     run._scope = scope
+    run._thread = PyThread_get_thread_ident()
     coroutine = instance._application(scope, receive, run)
     if not PyCoro_CheckExact(coroutine):
         coroutine = _awaited(coroutine)
@@ -1002,7 +957,7 @@ cdef _tell_waiter(Run run, callback, context):
     cdef InstanceTable table = None if instance is None else instance._table
     # Once the run has ended only a child task can wait, which knows its loop.
     loop = callback.__self__.get_loop() if instance is None else instance._loop
-    if table is not None and table._plain_calls and loop is table._loop and runs_here(loop):
+    if table is not None and table._plain_calls and loop is table._loop and context is not None and runs_here(loop):
         # All that loop.call_soon() does, without its three frames.
         table._loop_dict["_ready"].append(_make_handle(callback, (run,), loop, context))
     else:
@@ -1033,7 +988,8 @@ class _NoDebug:
 
 cdef bint _handles_are_known() except -1:
     """Whether an asyncio.Handle has the attributes that _make_handle gives it, and no more."""
-    if set(_Handle.__slots__) - {"__weakref__"} != set(_HANDLE_SLOTS) or _Handle.__mro__ != (_Handle, object):
+    slots = set(getattr(_Handle, "__slots__", ())) - {"__weakref__"}
+    if slots != set(_HANDLE_SLOTS) or _Handle.__mro__ != (_Handle, object):
         return False
     for index, name in enumerate(_HANDLE_SLOTS):
         _handle_offsets[index] = slot_offset(_Handle, name)
@@ -1141,9 +1097,7 @@ cyasgi_set_method(Run, "result", _result_run)
 cyasgi_set_method(Waiting, "throw", _throw_waiting)
 cyasgi_set_method(Receive, "throw", _throw_receive)
 cdef Run _a_run = Run.__new__(Run)
-cdef Receive _a_receive = Receive.__new__(Receive)
 cyasgi_set_vectorcall(Run, <char *>&_a_run._vectorcall - <char *><PyObject *>_a_run)
-cyasgi_set_vectorcall(Receive, <char *>&_a_receive._vectorcall - <char *><PyObject *>_a_receive)
 cyasgi_set_am_send(Sent, _send_sent)
 cyasgi_set_am_send(Run, _send_run)
 cyasgi_set_am_send(Receive, _send_receive)
@@ -1163,7 +1117,6 @@ cdef class Entry:
     cdef PyObject *_prev
     cdef PyObject *_next
     cdef PyObject *_owner
-    #: When it was used last; up to `_lag` seconds less than that while `_rough`.
     cdef public double _used
     cdef public double _active
     cdef public object _assigned
@@ -1175,7 +1128,6 @@ cdef class Entry:
     cdef readonly signed char _outcome
     cdef public signed char _reported
     cdef signed char _guarded
-    cdef signed char _rough
     cdef public long long _bucket
     cdef object __weakref__
 
@@ -1736,13 +1688,7 @@ cdef class ApplicationInstance(Entry):
     def last_used(self):
         """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
         order of eviction, until it is asked for again."""
-        if self._assigned is not None:
-            return self._assigned[0]
-        if self._rough:
-            # Not before it was used, and not after now.
-            self._used = max(self._used, min(self._used + _lag, wall()))
-            self._rough = False
-        return self._used
+        return self._used if self._assigned is None else self._assigned[0]
 
     @last_used.setter
     def last_used(self, value):
@@ -2057,11 +2003,7 @@ cdef class InstanceTable:
         loop = self._loop
         if entry._state == C_DONE or entry._loop is not loop or not (runs_here(loop) or not self._loop_is_closed()):
             return None
-        if _exact:
-            entry._used = wall()
-        else:
-            entry._used = rough_wall()
-            entry._rough = True
+        entry._used = wall()
         if self._expiring:
             entry._active = mono()
         if <PyObject *>entry is not self._tail[0]:
@@ -2192,7 +2134,6 @@ cdef class InstanceTable:
     cpdef touch(self, Entry entry):
         """Moves an entry that was used again to the young end of the order."""
         entry._used = wall()
-        entry._rough = False
         entry._active = mono()
         if entry._place:
             self._promote(entry)
@@ -2318,7 +2259,6 @@ cdef class InstanceTable:
                 self._take_out(entry)
                 self._link(entry, 1)
                 entry._used = wall()
-                entry._rough = False
                 entry._active = mono()
             else:
                 self.touch(entry)
@@ -2503,9 +2443,7 @@ cdef class InstanceTable:
         self._on_probation = 0
 
     cdef _assign(self, Entry entry, double moment):
-        global _exact
         cdef int segment = entry._place >> 1
-        _exact = True
         if self._segmented and moment < (
             entry._used if entry._assigned is None else <double>(<tuple>entry._assigned)[0]
         ):

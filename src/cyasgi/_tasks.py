@@ -21,11 +21,9 @@ def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
     """Whether the loop's `create_task` is asyncio's own or uvloop's: without a factory both make an asyncio.Task and
     do nothing else."""
     create_task = getattr(type(loop), "create_task", None)
-    uvloop = sys.modules.get("uvloop")
-    return (
-        create_task is asyncio.BaseEventLoop.create_task
-        or (uvloop is not None and create_task is uvloop.Loop.create_task)
-    ) and "create_task" not in getattr(loop, "__dict__", ())
+    uvloop = getattr(sys.modules.get("uvloop"), "Loop", asyncio.BaseEventLoop)
+    known = create_task in (asyncio.BaseEventLoop.create_task, uvloop.create_task)
+    return known and "create_task" not in getattr(loop, "__dict__", ())
 
 
 def takes_names(loop: asyncio.AbstractEventLoop) -> bool:
