@@ -1,4 +1,4 @@
-"""Side by side: asgiref's StatelessServer, cyasgi's pure and Cython twins, and a floor that nothing can beat.
+"""Side by side: asgiref's StatelessServer, cyasgi's pure and Cython twins, and a floor below them.
 
     python -m benchmarks --quick              a few minutes: does it work, and roughly what comes of it?
     python -m benchmarks                      about an hour: every question at the sizes its goals name

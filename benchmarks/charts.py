@@ -38,7 +38,7 @@ LABELS = {
     "reference": "asgiref",
     "pure": "cyasgi, pure Python",
     "cython": "cyasgi, compiled",
-    FLOOR: "floor (cannot be beaten)",
+    FLOOR: "floor (as little as does it)",
     "minimal": "minimal ASGI in Python",
 }
 MARKS = {

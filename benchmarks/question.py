@@ -59,7 +59,7 @@ class Question:
     sizes: Mapping[str, tuple[int, ...]]
     size_of: str
     bars: tuple[Bar, ...] = ()
-    #: What nothing can beat, in words.
+    #: As little as does the same work, in words.
     floor_is: str = ""
     #: What must be said beside the figures.
     note: str = ""
