@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import passes
+from serving import output, python
 
 SCOPE = {"type": "test"}
 KEYS = {"application", "future", "input_queue", "last_used", "scope"}
@@ -255,6 +256,131 @@ def test_last_used_reads_as_wall_clock_seconds(impl, run):
         assert abs(details["last_used"] - time.time()) < 1.0
 
     run(main())
+
+
+async def looked_up_and_read(cy: Any) -> None:
+    """last_used is never before a time taken before the look-up, never after one taken after reading it, and reads
+    the same twice; never does it go back."""
+    server = cy.StatelessServer(reader)
+    latest, other = 0.0, make(server, "other")
+    for number in range(3000):
+        before = time.time()
+        instance = make(server)
+        read = instance["last_used"]
+        after = time.time()
+        assert latest <= before <= read <= after
+        assert instance["last_used"] == instance.last_used == read
+        latest = read
+        if number == 2000:
+            other["last_used"] = after
+        if number % 100 == 0:
+            # A clock that steps is at another place of its step each time.
+            time.sleep(0.0007)  # noqa: ASYNC251
+
+
+async def looked_up_and_read_late(cy: Any) -> None:
+    """Read at any time after the look-up, last_used is not before it, nor after a later one's."""
+    server = cy.StatelessServer(reader)
+    instances = [make(server, number) for number in range(50)]
+    for assigned in (False, True):
+        before = []
+        for number, instance in enumerate(instances):
+            before.append(time.time())
+            assert make(server, number) is instance
+        if assigned:
+            make(server, "other")["last_used"] = time.time()
+        for instance, earliest in zip(instances, before, strict=True):
+            assert earliest <= instance["last_used"] <= time.time()
+        for number, instance in enumerate(instances):
+            read = instance["last_used"]
+            make(server, number)
+            # Not read in between: that one counts as well.
+            assert read <= make(server, number)["last_used"] <= time.time()
+
+
+LOOK_UPS = [looked_up_and_read, looked_up_and_read_late]
+
+
+@pytest.mark.parametrize("look_ups", LOOK_UPS, ids=lambda look_ups: look_ups.__name__)
+def test_last_used_is_the_time_of_the_look_up(cy, run, look_ups):
+    """Whatever was assigned to it before, here or elsewhere, it tells when the instance was looked up last."""
+    run(look_ups(cy))
+
+
+@pytest.mark.parametrize("look_ups", LOOK_UPS, ids=lambda look_ups: look_ups.__name__)
+def test_last_used_is_the_time_of_the_look_up_before_any_is_assigned(cy, tmp_path, look_ups):
+    """So it does in a process in which nobody has assigned one yet."""
+    code = f"import asyncio, cyasgi, test_instance; asyncio.run(test_instance.{look_ups.__name__}(cyasgi))"
+    assert output(python(code, cwd=tmp_path, backend=cy.backend)) == []
+
+
+def test_last_used_decides_with_look_ups_around_it(cy, run):
+    """A time.time() that is assigned takes its place among the look-ups before and after it, in the order of eviction
+    too."""
+
+    async def main():
+        class Server(cy.StatelessServer):
+            def delete_application_instance(self, scope_id):
+                evicted.append(scope_id)
+                return super().delete_application_instance(scope_id)
+
+        evicted: list[Any] = []
+        server = Server(reader, max_applications=9)
+        for number in range(9):
+            make(server, number)
+        await passes(3)
+        expected = []
+        for number in (4, 8, 0, 2, 6, 1, 3, 5, 7):
+            if number % 2:
+                server.application_instances[number]["last_used"] = time.time()
+            else:
+                make(server, number)
+            expected.append(number)
+        table = server.application_instances
+        assert list(table) == expected
+        used = [entry["last_used"] for entry in table.values()]
+        assert used == sorted(used)
+        for number in range(9):
+            make(server, ("new", number))
+        assert evicted == expected
+
+    run(main())
+
+
+FIRST_ASSIGNMENT = """
+import asyncio, time
+
+from cyasgi.server import StatelessServer
+
+
+async def reader(scope, receive, send):
+    while True:
+        await receive()
+
+
+async def main():
+    server = StatelessServer(reader)
+    names = ["assigned", "before", "looked up", "after"]
+    entries = {name: server.get_or_create_application_instance(name, {}) for name in names}
+    await asyncio.sleep(0)
+    server.get_or_create_application_instance("before", {})
+    now = time.time()
+    server.get_or_create_application_instance("looked up", {})
+    entries["assigned"]["last_used"] = now
+    server.get_or_create_application_instance("after", {})
+    print(*server.application_instances, sep=", ")
+    used = [entry["last_used"] for entry in server.application_instances.values()]
+    print(used == sorted(used))
+
+
+asyncio.run(main())
+"""
+
+
+def test_the_first_last_used_that_is_assigned(cy, tmp_path):
+    """So does the first one in a process, even if it was taken before the last of the look-ups before it."""
+    lines = output(python(FIRST_ASSIGNMENT, cwd=tmp_path, backend=cy.backend))
+    assert lines == ["before, assigned, looked up, after", "True"]
 
 
 # The future

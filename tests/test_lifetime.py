@@ -356,6 +356,96 @@ def test_a_failure_that_was_reported_is_forgotten(cy, run, no_collector, hook):
     run(main())
 
 
+# What an application was given, kept by somebody
+
+
+@pytest.mark.parametrize("kept", ["receive", "send", "both"])
+@pytest.mark.parametrize("waits", ["in receive", "elsewhere"])
+@pytest.mark.parametrize("end", ["returned", "failed", "deleted", "cancelled"])
+def test_receive_and_send_keep_nothing_alive(cy, run, no_collector, kept, waits, end):
+    """Kept when the application has ended they hold neither instance, task, frame nor messages; the scope only send
+    does, which still needs it."""
+
+    async def main():
+        references: list[weakref.ref[Any]] = []
+        keeping: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            probe = Probe()
+            references.append(weakref.ref(probe))
+            keeping.extend({"receive": [receive], "send": [send], "both": [receive, send]}[kept])
+            for _ in range(3):
+                message = await receive()
+                references.append(weakref.ref(message))
+                await send(message)
+            message = (await receive()) if waits == "in receive" else await gates[0]
+            if message == "fail":
+                raise Failure
+
+        server = server_of(cy, [])
+        server.application = application
+        gates = [asyncio.get_running_loop().create_future()]
+        instance = make(server)
+        for _ in range(3):
+            instance.put_nowait(Probe())
+            await passes(3)
+        things = watched(instance)
+        references += things if kept == "receive" else things[:2]
+        match end:
+            case "deleted":
+                server.delete_application_instance("id")
+            case "cancelled":
+                instance["future"].cancel()
+            case _:
+                message = "fail" if end == "failed" else "return"
+                if waits == "in receive":
+                    instance.put_nowait(message)
+                else:
+                    gates[0].set_result(message)
+        await passes(3)
+        assert instance["future"].done() and len(keeping) == 1 + (kept == "both")
+        del instance
+        if end != "deleted":
+            await reap(server)
+        await passes(6)
+        assert len(references) >= 6 and alive(references) == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("children", [0, 1, 2])
+def test_what_waits_in_receive_is_collected_with_its_closed_loop(cy, run, children):
+    """An instance whose loop was closed while it waits goes with the next collection once its server is dropped: its
+    task, frame and scope too, and its children that wait beside it."""
+    references: list[weakref.ref[Any]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        probe = Probe()
+        references.append(weakref.ref(probe))
+        tasks = [asyncio.create_task(receive()) for _ in range(children)]
+        references.extend(map(weakref.ref, tasks))
+        await receive()
+        await receive()
+
+    async def begin() -> None:
+        instance = make(cy.StatelessServer(application))
+        await passes(3)
+        instance.put_nowait("for the application, which was first")
+        await passes(3)
+        references.extend(watched(instance))
+        for task in asyncio.all_tasks():
+            # What asyncio says of a task that it sees pending at its end is not the subject.
+            task._log_destroy_pending = False
+        assert instance.idle and not instance["future"].done()
+
+    loop = run.loop_factory()
+    loop.run_until_complete(begin())
+    loop.close()
+    del loop
+    gc.collect()
+    assert len(references) == 4 + children and alive(references) == []
+
+
 # In numbers
 
 
@@ -452,6 +542,53 @@ def test_one_instance_leaves_nothing_per_message(cy, run, no_collector):
                 await passes(1)
 
         assert await traced(cycles, 10_000) < SLACK
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["deleted", "finished", "evicted"])
+def test_a_crowd_leaves_no_memory(cy, run, no_collector, end):
+    """When 5,000 instances that lived at once have gone, what they took is given back: the tables keep no room for
+    them. (asyncio does, in its own set of all tasks, for tasks of any kind.)"""
+
+    async def crowd(server: Any, count: int) -> None:
+        for number in range(count):
+            make(server, number).put_nowait("busy" if number % 2 and end != "finished" else "send")
+        await passes(4)
+        assert server.stats()["live"] == count
+        match end:
+            case "deleted":
+                for number in range(count):
+                    server.delete_application_instance(number)
+            case "finished":
+                for number in range(count):
+                    make(server, number).put_nowait("return")
+                await passes(4)
+                await reap(server)
+            case "evicted":
+                server.max_applications = 1
+                make(server, "last")
+                await server.delete_application_instance("last")
+                server.max_applications = None
+        await passes(6)
+        await until(lambda: not any(server.stats()[what] for what in ("live", "closing")))
+
+    async def main():
+        server = server_of(cy, _Forgetful(), max_applications=None)
+        # What is made once, whatever the number.
+        await crowd(server, 20)
+        tracemalloc.start()
+        try:
+            await crowd(server, 5000)
+            # Until then the interpreter keeps some of what it may need again, tuples for example.
+            gc.collect()
+            traces = tracemalloc.take_snapshot().filter_traces(
+                [tracemalloc.Filter(False, "*_weakrefset.py"), tracemalloc.Filter(False, tracemalloc.__file__)]
+            )
+        finally:
+            tracemalloc.stop()
+        # A single dict that keeps its room keeps 29 bytes for each.
+        assert sum(trace.size for trace in traces.traces) < 20 * 5000
 
     run(main())
 
