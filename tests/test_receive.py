@@ -790,34 +790,6 @@ def test_closed_after_its_wake_up(impl, run):
     run(main())
 
 
-@pytest.mark.parametrize("used", ["closed", "closed while it waited", "awaited", "thrown into"])
-def test_closed_again(impl, run, used):
-    """Closing what has been closed, thrown into, or awaited to its end does nothing, least of all to other calls."""
-
-    async def main():
-        instance, given = await Given.by(impl)
-        old = given.receive()
-        if used == "awaited":
-            instance.put_nowait("old")
-            assert await old == "old"
-        else:
-            if used != "closed":
-                old.send(None)
-            if used == "thrown into":
-                with pytest.raises(KeyError):
-                    old.throw(KeyError())
-            old.close()
-        task = asyncio.create_task(given.receive())
-        await passes(2)
-        old.close()
-        await passes(2)
-        assert not task.done()
-        instance.put_nowait("message")
-        assert await task == "message"
-
-    run(main())
-
-
 @pytest.mark.parametrize("used", ["awaited", "closed"])
 def test_awaited_again(impl, run, used):
     """What was awaited to its end, or closed, cannot be awaited: that is a RuntimeError, and takes no message."""

@@ -561,6 +561,10 @@ cdef object _step_receive(Receive receive, bint *done):
         future = asyncio.get_running_loop().create_future()
         setattr(future, _blocking, True)
         return future
+    if not receive._out:
+        raise RuntimeError("cannot reuse already awaited receive()")
+    if receive._waits != FOR_NOTHING and not _woken(receive, instance):
+        raise RuntimeError("receive() is being awaited already")
     _waited(receive, instance)
     if instance._count:
         receive._out = False
@@ -586,6 +590,13 @@ cdef object _step_receive(Receive receive, bint *done):
     return future
 
 
+cdef bint _woken(Receive receive, ApplicationInstance instance) except -1:
+    """Whether what it waited for has come."""
+    if receive._waits == FOR_RUN:
+        return (<Run>receive._run)._wait != PENDING
+    return _few(instance).received.done()
+
+
 cdef inline _waited(Receive receive, ApplicationInstance instance):
     if receive._waits == FOR_FUTURE:
         _few(instance).received = None
@@ -607,7 +618,13 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
     cdef Receive receive = <Receive>self
     cdef ApplicationInstance instance = _instance_of(receive)
     cdef bint done = False
-    if instance is not None and instance._count and receive._waits != FOR_FUTURE and _few(instance).putters is None:
+    if (
+        instance is not None
+        and instance._count
+        and receive._out
+        and receive._waits != FOR_FUTURE
+        and _few(instance).putters is None
+    ):
         # Without the setting up of a handler, where a message is there.
         receive._waits = FOR_NOTHING
         receive._out = False
@@ -824,6 +841,8 @@ cdef class Run:
         return asyncio.get_running_loop() if self.instance is None else self.instance._loop
 
     def add_done_callback(self, callback, *, context=None):
+        if context is None:
+            context = contextvars.copy_context()
         if self._wait != PENDING:
             _tell_waiter(self, callback, context)
         elif self._callback is None:
@@ -957,7 +976,7 @@ cdef _tell_waiter(Run run, callback, context):
     cdef InstanceTable table = None if instance is None else instance._table
     # Once the run has ended only a child task can wait, which knows its loop.
     loop = callback.__self__.get_loop() if instance is None else instance._loop
-    if table is not None and table._plain_calls and loop is table._loop and context is not None and runs_here(loop):
+    if table is not None and table._plain_calls and loop is table._loop and runs_here(loop):
         # All that loop.call_soon() does, without its three frames.
         table._loop_dict["_ready"].append(_make_handle(callback, (run,), loop, context))
     else:
@@ -2061,7 +2080,7 @@ cdef class InstanceTable:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         cdef ApplicationInstance instance
         loop = self._loop
-        if scope_id in self._entries or not (runs_here(loop) or self._loop_is_running()):
+        if scope_id in self._entries or not self._loop_is_running():
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
