@@ -160,6 +160,7 @@ QUESTION = Probed(
         "usual": {"rate": 2_000, "seconds": 3.0},
         "full": {"rate": 2_000, "seconds": 5.0},
     },
+    told=("p50", "p99", "p99.9"),
     floor_is="bare tasks that wait on bare futures, fed in the same way",
     bars=(Bar("reference", "pure", least=1.0, figure="p99.9"),),
     note="2,000 messages a second from a process of its own to arbitrary instances; the checker runs.",

@@ -98,6 +98,7 @@ QUESTION = Probed(
         "peak": Figure("resident at the most", "MiB"),
         "left": Figure("resident after all are gone", "MiB"),
     },
+    told=("create", "feed", "expire", "full", "left"),
     floor_is="bare tasks that wait on bare futures, set once each, then cancelled",
     bars=(
         Bar("reference", "pure", least=1.0, figure="create"),
