@@ -160,7 +160,7 @@ def explain(drawing: Figure, axes: Iterable[Axes]) -> None:
 
 def plain_numbers(axis: Any) -> None:
     """Numbers as people write them; on a logarithmic axis of less than two decades also between the powers of ten."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     if axis.get_scale() == "log":
         low, high = sorted(axis.get_view_interval())
         if high < 100 * low:
@@ -249,7 +249,8 @@ def memory(answers: Answers) -> Figure:
     loop = loops_of(answers, "memory")[0]
     ways = {"memory": "allocated\n(tracemalloc)", "resident": "resident"}
     asked = [name for name in ways if answers.of(name)]
-    drawing, axes = panels(1, f"Memory of an idle instance ({loop})", 1.5 + 0.95 * len(asked))
+    size = max(one.size for name in asked for one in answers.of(name))
+    drawing, axes = panels(1, f"Memory of an idle instance, of {size:,} ({loop})", 1.5 + 0.95 * len(asked))
     found: dict[str, list[Point | None]] = {
         side: [next(reversed(points(answers, name, "idle", side, loop)), None) for name in asked] for side in DRAWN
     }
