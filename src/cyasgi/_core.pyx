@@ -157,6 +157,37 @@ cdef extern from *:
         return 0;
     }
 
+    /* Has iterating over objects of a type end in as few steps as there are: what an await is from Python 3.12 on. */
+    static int cyasgi_set_iternext(PyObject *type, iternextfunc function) {
+        ((PyTypeObject *)type)->tp_iternext = function;
+        PyType_Modified((PyTypeObject *)type);
+        return 0;
+    }
+    /* What such an iteration gives, from what am_send gave: a result that is none ends it with a StopIteration, which is
+       made without the parsing of arguments, and raised without a traceback. */
+    static PyObject *cyasgi_iterated(PySendResult status, PyObject *result) {
+        PyObject *stop, *nothing;
+        if (status != PYGEN_RETURN) {
+            return result;
+        }
+        if (result == Py_None) {
+            Py_DECREF(result);
+            return NULL;
+        }
+        nothing = PyTuple_New(0);
+        stop = nothing == NULL ? NULL : ((PyTypeObject *)PyExc_StopIteration)->tp_new(
+            (PyTypeObject *)PyExc_StopIteration, nothing, NULL);
+        Py_XDECREF(nothing);
+        if (stop == NULL) {
+            Py_DECREF(result);
+            return NULL;
+        }
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, result);
+        cyasgi_set_raised(stop);
+        Py_DECREF(stop);
+        return NULL;
+    }
+
     /* Sets am_send of a type that has __await__, which Cython does not offer. */
     static int cyasgi_set_am_send(PyObject *type, sendfunc function) {
         PyTypeObject *t = (PyTypeObject *)type;
@@ -181,6 +212,9 @@ cdef extern from *:
     int PYGEN_NEXT
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **)
     int cyasgi_set_am_send(object type, sendfunc function) except -1
+    ctypedef PyObject *(*iternextfunc)(PyObject *)
+    int cyasgi_set_iternext(object type, iternextfunc function) except -1
+    PyObject *iterated "cyasgi_iterated"(PySendResult status, PyObject *result)
     ctypedef PyObject *(*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
     int cyasgi_set_vectorcall(object type, Py_ssize_t offset) except -1
     Py_ssize_t PyVectorcall_NARGS(size_t)
@@ -1115,6 +1149,28 @@ cyasgi_set_method(Run, "throw", _throw_run)
 cyasgi_set_method(Run, "result", _result_run)
 cyasgi_set_method(Waiting, "throw", _throw_waiting)
 cyasgi_set_method(Receive, "throw", _throw_receive)
+cdef PyObject *_next_sent(PyObject *self) noexcept:
+    return NULL
+
+
+cdef PyObject *_next_waiting(PyObject *self) noexcept:
+    cdef PyObject *result = NULL
+    cdef PySendResult status = _send_waiting(self, <PyObject *>None, &result)
+    return iterated(status, result)
+
+
+cdef PyObject *_next_receive(PyObject *self) noexcept:
+    cdef PyObject *result = NULL
+    cdef PySendResult status = _send_receive(self, <PyObject *>None, &result)
+    return iterated(status, result)
+
+
+cdef PyObject *_next_run(PyObject *self) noexcept:
+    cdef PyObject *result = NULL
+    cdef PySendResult status = _send_run(self, <PyObject *>None, &result)
+    return iterated(status, result)
+
+
 cdef Run _a_run = Run.__new__(Run)
 cyasgi_set_vectorcall(Run, <char *>&_a_run._vectorcall - <char *><PyObject *>_a_run)
 cyasgi_set_am_send(Sent, _send_sent)
@@ -1123,6 +1179,11 @@ cyasgi_set_am_send(Receive, _send_receive)
 cyasgi_set_am_send(Get, _send_waiting)
 cyasgi_set_am_send(Put, _send_waiting)
 cyasgi_set_am_send(Join, _send_waiting)
+cyasgi_set_iternext(Sent, _next_sent)
+cyasgi_set_iternext(Run, _next_run)
+cyasgi_set_iternext(Receive, _next_receive)
+for waiting in (Get, Put, Join):
+    cyasgi_set_iternext(waiting, _next_waiting)
 
 SENT = Sent()
 
