@@ -6,7 +6,8 @@
   the garbage collector takes a whole server apart, in an order of its own, that does not hold: an entry that dies
   linked unlinks itself, and a table that dies cuts all links, so that no borrowed pointer outlives what it points to.
 * `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
-  interpreter asks for it (await up to 3.11, a task's step in every version) and through `__next__` elsewhere.
+  interpreter asks for it (await up to 3.11, a task's step in every version) and through `tp_iternext` elsewhere; both are
+  functions set by hand, since what Cython makes of `__next__` ends with a traceback, which costs more than all the rest.
 * An application that waits in `receive` waits for its own Run, which can be waited for again and again; whoever waits in
   `get`, `put` or `join` waits for an exact `asyncio.Future`, without an iterator around it.
 * `send` is the Run, too.
