@@ -70,7 +70,8 @@ def block(directory: Path, names: Collection[str]) -> str:
         *table([question for question in questions if question.called], answers),
     ]
     kept = [verdict.held for question in questions for verdict in verdicts(question, answers)]
-    lines.append(f"Of the {len(kept)} goals set for these questions, {sum(kept)} were reached in that run.")
+    if kept:
+        lines.append(f"Of the {len(kept)} goals set for these questions, {sum(kept)} were reached in that run.")
     return "\n".join(lines) + "\n"
 
 
