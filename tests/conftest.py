@@ -113,6 +113,14 @@ def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return _loaded[backend]["cyasgi"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _only_what_is_new_is_collected() -> None:
+    """`run` collects after each test; to look at every module and every test each time was most of the suite's time."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def reference() -> type:
     """asgiref's own class, to show what it does."""

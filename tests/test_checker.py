@@ -8,7 +8,7 @@ import pytest
 from conftest import passes
 from serving import Stubborn, checking, eventually, fast, in_time, one_shot, quiet, reader
 
-SILLY = [None, "x", 0, -1, -0.5, float("nan"), float("-inf"), b"1", object(), (), 1j, 1e-300]
+SILLY = [None, Ellipsis, "x", 0, -1, -0.5, float("nan"), float("-inf"), b"1", (), 1j, 1e-300]
 
 
 async def fails(scope, receive, send):

@@ -203,7 +203,11 @@ async def two_parameters(scope: Any, receive: Any) -> None:
     raise AssertionError("never called")
 
 
-@pytest.mark.parametrize("wrong", [two_parameters, lambda: None, None, "application", object(), 5], ids=repr)
+@pytest.mark.parametrize(
+    "wrong",
+    [two_parameters, lambda: None, None, "application", object(), 5],
+    ids=["two parameters", "no parameter", "None", "text", "object", "number"],
+)
 def test_what_cannot_be_called_is_refused_at_once(cy, run, wrong):
     """An application that takes neither (scope, receive, send) nor (scope) is a TypeError of the creation."""
 

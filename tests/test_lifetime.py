@@ -53,7 +53,6 @@ def no_collector() -> Iterator[None]:
     gc.disable()
     yield
     gc.enable()
-    gc.unfreeze()
 
 
 def server_of(cy: Any, probes: list, **settings: Any) -> Any:

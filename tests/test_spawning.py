@@ -69,7 +69,7 @@ def test_refused_outside_arun(cy, run, where):
         run(main())
 
 
-@pytest.mark.parametrize("value", [None, 1, nothing, "work"], ids=repr)
+@pytest.mark.parametrize("value", [None, 1, nothing, "work"], ids=["None", "number", "function", "text"])
 def test_refuses_what_is_no_coroutine(cy, run, value):
     """What is no coroutine is a TypeError that shows it, and the server goes on."""
 
