@@ -20,7 +20,7 @@ IN_SDIST = re.compile(
 )
 #: What setuptools adds to an sdist by itself.
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|src/cyasgi\.egg-info/.+")
-SOURCES_OF_EXTENSION = {".pyx", ".pxd"}
+SOURCES_OF_EXTENSION = {".pyx", ".pxi"}
 EXTENSION = re.compile(r"(cyasgi/(?:\w+/)*\w+)\.[^/]+\.(?:so|pyd)")
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contextvars import Context
 
-    from ._core_py import ApplicationInstance, Entry
+    from ._core_py import ApplicationInstance
+    from ._core_py.entry import Entry
 
 
 class Cell:

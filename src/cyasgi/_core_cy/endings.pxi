@@ -1,0 +1,184 @@
+# Endings: what every eviction and every end of a run comes to in the usual case.
+
+cdef class Endings:
+    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+
+    cdef public InstanceTable table
+    cdef public object observer
+    cdef public dict counts
+    #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
+    #: monotonic clock; or a Closing, where somebody waits for its end.
+    cdef public dict closing
+    #: The youngest closing run of an id.
+    cdef public dict closing_ids
+    #: Runs that were cancelled twice and go on.
+    cdef public set stubborn
+    cdef public dict unstarted
+    #: Set while the server stops: called when a run has ended.
+    cdef public object on_ended
+    cdef public object _patience
+    cdef public object _patience_loop
+    #: The most closing runs since there were none.
+    cdef Py_ssize_t _crowd
+    cdef object __weakref__
+
+    def __init__(self):
+        self.table = InstanceTable()
+        self.counts = dict.fromkeys(
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+        )
+        self.closing = {}
+        self.closing_ids = self.table.closing_ids
+        self.stubborn = set()
+        self.unstarted = {}
+
+    # What is unusual is Life's own: _make_room_otherwise, _end_otherwise, _ended_otherwise, report, _set_patience and
+    # _let_go.
+
+    def make_room(self, server, limit):
+        """Evicts until there is room for one more."""
+        self._make_room(server, limit)
+
+    def _is_plain(self, server):
+        """Whether nobody has overridden the delete methods."""
+        return self._plain(server)
+
+    def end_entry(self, server, Entry entry):
+        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        self._end(server, entry)
+
+    def _close(self, server, ApplicationInstance instance, loop):
+        """Cancels the run of an instance that has left the table."""
+        self._cancel(server, instance, loop)
+
+    def _closed(self, server, Entry entry):
+        """The run of an entry that has left the table has ended."""
+        self._over(server, entry)
+
+    # What is usual
+
+    cdef _make_room(self, server, limit):
+        cdef InstanceTable table = self.table
+        cdef Py_ssize_t most = _size(limit)
+        cdef bint live
+        table.follow(server)
+        if not self._plain(server):
+            return self._make_room_otherwise(server, limit)
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        asking = _asking(server)
+        while len(table._entries) >= most:
+            victim = table.victim(asking)
+            if victim is None:
+                return
+            live = not (
+                (<ApplicationInstance>victim)._state == C_DONE if type(victim) is ApplicationInstance else victim.ended
+            )
+            self._end(server, <Entry>victim)
+            if live:
+                self.counts["evicted"] += 1
+
+    cdef bint _plain(self, server) except -1:
+        cdef dict attributes
+        cls = type(server)
+        base = self.base
+        if (
+            cls.delete_oldest_application_instance is not base.delete_oldest_application_instance
+            or cls.delete_application_instance is not base.delete_application_instance
+        ):
+            return False
+        attributes = <dict>PyObject_GenericGetDict(server, NULL)
+        return (
+            "delete_oldest_application_instance" not in attributes and "delete_application_instance" not in attributes
+        )
+
+    cdef _end(self, server, Entry entry):
+        cdef ApplicationInstance instance
+        self.table.remove(entry)
+        if type(entry) is ApplicationInstance and self.observer is None:
+            instance = <ApplicationInstance>entry
+            if instance._state == C_DONE:
+                self._tell(server, instance)
+                return
+            if (
+                instance._loop is not None
+                and not self._is_closed(instance._loop)
+                and instance not in self.closing
+            ):
+                self._cancel(server, instance, instance._loop)
+                return
+        self._end_otherwise(server, entry)
+
+    cdef bint _is_closed(self, loop) except -1:
+        return self.table._loop_is_closed() if loop is self.table._loop else loop.is_closed()
+
+    cdef _cancel(self, server, ApplicationInstance instance, loop):
+        cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
+        self.closing[instance] = deadline
+        self._crowd = max(self._crowd, len(self.closing))
+        timer = self._patience
+        if (
+            timer is None
+            or loop is not self._patience_loop
+            or (timer._cancelled if type(timer) is _TimerHandle else timer.cancelled())
+        ):
+            self._set_patience(loop, deadline)
+        if _few(instance).predecessor is None:
+            self.closing_ids[instance.scope_id] = instance
+        if _few(instance).call is not None:
+            _few(instance).call.cancel()
+        if instance._task is not None:
+            instance._task.cancel()
+
+    def ended(self, ApplicationInstance instance):
+        """Called by every run of an own instance at its end, from within its last step."""
+        if instance._outcome == 2 or self.observer is not None:
+            self._ended_otherwise(instance)
+            return
+        self.counts[_OUTCOMES[instance._outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._over(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    cdef _over(self, server, Entry entry):
+        closing = self.closing.pop(entry, None)
+        if self.stubborn:
+            self.stubborn.discard(entry)
+        if closing is not None:
+            if self.closing_ids.get(entry.scope_id) is entry:
+                del self.closing_ids[entry.scope_id]
+            if type(closing) is not float:
+                self._let_go(closing)
+            if self._crowd > 1024 and not self.closing:
+                self._crowd = 0
+                _shrink(self.closing)
+                _shrink(self.closing_ids)
+        self._tell(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    cdef _tell(self, server, Entry entry):
+        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
+        if (
+            type(entry) is ApplicationInstance
+            and (<ApplicationInstance>entry)._unfinished == 0
+            and (<ApplicationInstance>entry)._count == 0
+            and _few(<ApplicationInstance>entry).error is None
+            and self.observer is None
+        ):
+            (<ApplicationInstance>entry)._reported = True
+        else:
+            self.report(server, entry)
+
+
+cdef object _asking(server):
+    """The instance of this server whose application is at work now."""
+    cdef PyObject *value = NULL
+    PyContextVar_Get(_running, NULL, &value)
+    cell = _taken(value)
+    if cell is None:
+        return None
+    instance = (<Run>cell).instance if type(cell) is Run else cell.instance
+    return instance if instance is not None and instance._server is server else None

@@ -1,0 +1,78 @@
+# What the table holds: a place in its orders, around an instance or around somebody's plain dict.
+
+cdef class Entry:
+    """What the table holds: its place in the table's orders."""
+
+    cdef readonly object scope_id
+    cdef public InstanceTable _table
+    #: Neighbours in the natural order, and the table while linked there: borrowed; see the top.
+    cdef PyObject *_prev
+    cdef PyObject *_next
+    cdef PyObject *_owner
+    cdef public double _used
+    cdef public double _active
+    cdef public object _assigned
+    cdef public signed char _place
+    #: Of an instance; they stand here for the room that is left.
+    cdef public signed char _state
+    cdef readonly signed char _begun
+    cdef readonly signed char _idle
+    cdef readonly signed char _outcome
+    cdef public signed char _reported
+    cdef signed char _guarded
+    cdef public long long _bucket
+    cdef object __weakref__
+
+    def __dealloc__(self):
+        # Still linked only if the collector has emptied the table's dict.
+        if self._owner is not NULL:
+            (<InstanceTable>self._owner)._unlink(self, self._place >> 1)
+
+
+@cython.final
+cdef class ForeignEntry(Entry):
+    """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
+
+    cdef readonly object details
+    cdef public object _watched
+
+    def __init__(self, scope_id, details):
+        self.scope_id = scope_id
+        self.details = details
+        self._bucket = -1
+
+    @property
+    def public(self):
+        return self.details
+
+    @property
+    def idle(self):
+        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        queue = self.details.get("input_queue")
+        try:
+            return bool(queue.empty() and getattr(queue, "_getters", True))
+        except Exception:
+            # Not a queue: then nothing can wait in it.
+            return True
+
+    @property
+    def ended(self):
+        future = self._watched
+        return future is not None and bool(future.done())
+
+    cpdef watch(self):
+        future = self.details.get("future")
+        if asyncio.isfuture(future):
+            self._watched = future
+            if future.done():
+                self._future_done(future)
+            else:
+                future.add_done_callback(self._future_done)
+
+    cpdef unwatch(self):
+        if self._watched is not None:
+            self._watched.remove_done_callback(self._future_done)
+
+    def _future_done(self, _):
+        if self._table is not None:
+            self._table._add_finished(self)

@@ -1,0 +1,665 @@
+# ApplicationInstance: the input queue of one application, the mapping of its details, and an awaitable.
+
+@cython.final
+cdef class Seldom:
+    """What few instances have, apart, so that all the others are smaller."""
+
+    cdef object getters
+    #: What the Receive waits for, if that is a future.
+    cdef object received
+    cdef object putters
+    cdef object joiners
+    cdef object gate
+    cdef object call
+    cdef object holder
+    cdef object predecessor
+    cdef object error
+    cdef object placeholder
+    cdef dict extra
+    #: The loop's, in debug mode: the instance is `_guarded`.
+    cdef unsigned long thread
+
+
+#: Stands for those that have nothing of the kind: nothing but None is ever assigned to its attributes.
+cdef Seldom _NOTHING = Seldom()
+
+
+cdef inline Seldom _few(ApplicationInstance instance):
+    """For reading, and for assigning None."""
+    return _NOTHING if instance._seldom is None else instance._seldom
+
+
+@cython.final
+@cython.collection_type("mapping")
+cdef class ApplicationInstance(Entry):
+    """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
+
+    Made by `StatelessServer.get_or_create_application_instance` only.
+
+    As a queue it has what `asyncio.Queue` has; as a mapping the keys `application`, `future`, `input_queue`,
+    `last_used` and `scope`, each an attribute too, and any that callers add. `get()` is the queue's,
+    `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
+    """
+
+    cdef readonly object _server
+    cdef readonly object _application
+    cdef public object scope
+    cdef readonly Py_ssize_t maxsize
+    #: The queue: a ring of owned references, its size a power of two; the first message is in `_first` while it is the
+    #: only one, so that an instance that is fed and drained one by one never needs a ring.
+    cdef object _first
+    cdef list _ring
+    cdef Py_ssize_t _count
+    cdef object _getter
+    cdef Py_ssize_t _unfinished
+    cdef public object _task
+    cdef public object _loop
+    cdef Seldom _seldom
+    #: Where the ring begins.
+    cdef unsigned int _head
+    #: Putters that let the loop turn before they put.
+    cdef unsigned short _breathing
+    #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
+    #: for nothing but to wait.
+    cdef readonly signed char pulls
+    #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
+    cdef readonly signed char direct
+
+    def __init__(self, server, application, scope_id, scope, maxsize):
+        self.scope_id = scope_id
+        self._bucket = -1
+        self._server = server
+        self._application = application
+        self.scope = scope
+        self.maxsize = _size(maxsize)
+
+    cdef Seldom _rare(self):
+        """For assigning."""
+        if self._seldom is None:
+            self._seldom = Seldom.__new__(Seldom)
+        return self._seldom
+
+    @property
+    def _call(self):
+        return _few(self).call
+
+    @property
+    def _holder(self):
+        return _few(self).holder
+
+    @_holder.setter
+    def _holder(self, value):
+        if value is not _few(self).holder:
+            self._rare().holder = value
+
+    @property
+    def _predecessor(self):
+        return _few(self).predecessor
+
+    @_predecessor.setter
+    def _predecessor(self, value):
+        if value is not _few(self).predecessor:
+            self._rare().predecessor = value
+
+    @property
+    def _error(self):
+        return _few(self).error
+
+    @_error.setter
+    def _error(self, value):
+        if value is not _few(self).error:
+            self._rare().error = value
+
+    @property
+    def _placeholder(self):
+        return _few(self).placeholder
+
+    # The life of the instance
+
+    def _start(self, loop):
+        """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        cdef Run run
+        if takes_names(loop):
+            run = Run.__new__(Run)
+            run.instance = self
+            self._task = loop.create_task(run, name=name_of(self.scope_id))
+            self._loop = loop
+        else:
+            self._start_in(loop)
+        self._guarded = bool(loop.get_debug())
+        if self._guarded:
+            self._rare().thread = PyThread_get_thread_ident()
+
+    cdef _start_in(self, loop):
+        cdef Run run = Run.__new__(Run)
+        run.instance = self
+        self._task = loop.create_task(run)
+        self._loop = loop
+
+    cdef _start_plainly(self, loop):
+        """The same where all that loop.create_task() would do is this, without its frame."""
+        cdef Run run = Run.__new__(Run)
+        run.instance = self
+        self._task = new_task(
+            _Task, run, loop, self.scope_id if type(self.scope_id) is str else _NAME, _LOOP_AND_NAME
+        )
+        self._loop = loop
+
+    cpdef _open_gate(self):
+        gate, _few(self).gate = _few(self).gate, None
+        if gate is not None and not gate.done():
+            gate.set_result(None)
+
+    cdef _hold(self, bint holder):
+        """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
+        if self._state == C_NEW:
+            self._state = C_HELD
+        if holder and self._state == C_HELD:
+            self._server._cyasgi.holding.hold(self)
+
+    def _take_over(self, call):
+        """The caller is going to run the application itself."""
+        if self._state == C_DONE:
+            self._server._cyasgi.call_again(self)
+        elif self._begun or self._state == C_CALLER:
+            who = "the server" if self._begun else "another call"
+            raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
+        self._state = C_CALLER
+        self._rare().call = call
+
+    async def _predecessor_ended(self):
+        if _few(self).predecessor is not None:
+            await self._server._cyasgi.wait_for_predecessor(self)
+
+    def _call_ended(self, call, error):
+        if _few(self).call is call:
+            _few(self).call = None
+            self._finish(error, None)
+            self._open_gate()
+
+    cdef _run_ended(self, object error):
+        """The task's run is over; not the instance's, if its caller runs the application."""
+        if self._state == C_CALLER:
+            if _few(self).call is not None:
+                _few(self).call.cancel()
+        elif self._state != C_DONE:
+            self._finish(error, error)
+
+    cpdef _finish(self, error, reported):
+        """The one end of every run. `reported`: the error if application_exception is to hear of it."""
+        self._state = C_DONE
+        if error is None:
+            self._outcome = 1
+        elif type(error) is _CancelledError or isinstance(error, (_CancelledError, InstanceDeleted)):
+            self._outcome = 3
+        else:
+            self._outcome = 2
+            if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                self._rare().error = error
+        self._set_busy()
+        if _few(self).putters:
+            for putter in _few(self).putters:
+                if not putter.done():
+                    putter.set_result(None)
+            _few(self).putters = None
+        if _few(self).holder is not None:
+            _few(self).holder.drop(self)
+        self._server._cyasgi.ended(self)
+
+    cdef inline _set_idle(self):
+        if not self._idle and self._state != C_DONE:
+            self._idle = True
+            self._active = mono()
+            if self._table is not None:
+                self._table._now_idle()
+
+    cdef inline _set_busy(self):
+        if self._idle:
+            self._idle = False
+            if self._table is not None:
+                self._table.idle -= 1
+
+    cpdef _keep(self, item):
+        """A message put between the end of the run and the removal of the record."""
+        self._append(item)
+
+    def _leftover(self):
+        """What is still queued, taken out for application_undelivered; whoever waits in join() is let go."""
+        if self._unfinished == 0 and self._count == 0:
+            return None
+        messages = []
+        while self._count:
+            messages.append(self._pop())
+        self._unfinished = 0
+        self._release_joiners()
+        return messages
+
+    @property
+    def idle(self):
+        """The queue is empty and somebody waits in `receive`."""
+        return self._idle != 0
+
+    @property
+    def ended(self):
+        return self._state == C_DONE
+
+    @property
+    def public(self):
+        return self
+
+    cdef _check_thread(self):
+        if _few(self).thread != PyThread_get_thread_ident():
+            raise RuntimeError(
+                f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
+                "use put_threadsafe()"
+            )
+
+    # The queue
+
+    cdef int _append(self, item) except -1:
+        cdef Py_ssize_t size
+        if self._count == 0:
+            self._first = item
+        else:
+            size = 0 if self._ring is None else len(self._ring)
+            if self._count - 1 == size:
+                self._grow(size)
+                size = len(self._ring)
+            self._ring[(<Py_ssize_t>self._head + self._count - 1) & (size - 1)] = item
+        self._count += 1
+        self._unfinished += 1
+        return 0
+
+    cdef int _grow(self, Py_ssize_t size) except -1:
+        if size == 0:
+            self._ring = [None] * 4
+        else:
+            self._ring = self._ring[self._head:] + self._ring[:self._head] + [None] * size
+        self._head = 0
+        return 0
+
+    cdef object _pop(self):
+        item = self._first
+        self._count -= 1
+        if self._count == 0:
+            self._first = None
+            if self._ring is not None and len(self._ring) > 64:
+                # A burst is over: give its memory back.
+                self._ring = None
+                self._head = 0
+        else:
+            self._first = self._ring[self._head]
+            self._ring[self._head] = None
+            self._head = (self._head + 1) & <unsigned int>(len(self._ring) - 1)
+        return item
+
+    cpdef qsize(self):
+        """How many messages are queued."""
+        return self._count
+
+    cpdef bint empty(self):
+        return self._count == 0
+
+    cpdef Py_ssize_t _waiting(self):
+        """How many wait for a message."""
+        getters = _few(self).getters
+        return (self._getter is not None) + (0 if getters is None else len(getters))
+
+    cpdef bint full(self):
+        """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
+        return 0 < self.maxsize <= self._count
+
+    cpdef put_nowait(self, item):
+        """Queues a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued.
+        """
+        if self._guarded:
+            self._check_thread()
+        if self._state == C_DONE:
+            self._server._cyasgi.late(self, item)
+            return
+        if 0 < self.maxsize <= self._count:
+            raise QueueFull
+        self._append(item)
+        if self._state <= C_HELD:
+            self._fed()
+        if self._getter is not None or _few(self).getters is not None:
+            self._wake_getter()
+
+    def _connect(self, bint direct):
+        """The server runs the application, for the connection of its scope: see `pulls` and `direct`."""
+        self.pulls = True
+        self.direct = direct
+        if self._state <= C_HELD:
+            self._fed()
+
+    cdef _fed(self):
+        self._state = C_AUTO
+        if _few(self).gate is not None:
+            self._open_gate()
+
+    cdef _wake_getter(self):
+        self._set_busy()
+        while True:
+            getter, self._getter = self._getter, None
+            if getter is None:
+                if not _few(self).getters:
+                    _few(self).getters = None
+                    return
+                getter = _few(self).getters.popleft()
+            if _resolved(getter):
+                return
+
+    cdef object _wait(self):
+        """A future that the next message resolves."""
+        future = _new_future(self)
+        if self._getter is None and _few(self).getters is None:
+            self._getter = future
+        else:
+            if _few(self).getters is None:
+                self._rare().getters = _deque()
+            _few(self).getters.append(future)
+        self._set_idle()
+        setattr(future, _blocking, True)
+        return future
+
+    cdef _getter_gone(self, future):
+        future.cancel()
+        if self._getter is future:
+            self._getter = None
+        elif _few(self).getters is not None and future in _few(self).getters:
+            _few(self).getters.remove(future)
+        if self._count and not future.cancelled():
+            self._wake_getter()
+        elif self._getter is None and not _few(self).getters:
+            self._set_busy()
+
+    def put(self, item):
+        """Queues a message, waiting for a free slot if `maxsize` are queued. To be awaited.
+
+        On a queue without a bound it lets the event loop turn once in 64 messages.
+        """
+        cdef Put put = Put.__new__(Put)
+        put._instance = self
+        put._item = item
+        return put
+
+    cdef object _wait_for_room(self):
+        future = _new_future(self)
+        if _few(self).putters is None:
+            self._rare().putters = _deque()
+        _few(self).putters.append(future)
+        setattr(future, _blocking, True)
+        return future
+
+    cdef _putter_gone(self, future):
+        future.cancel()
+        if _few(self).putters is not None:
+            if future in _few(self).putters:
+                _few(self).putters.remove(future)
+            if not self.full() and not future.cancelled():
+                self._wake_putter()
+
+    cdef _wake_putter(self):
+        while _few(self).putters:
+            if _resolved(_few(self).putters.popleft()):
+                return
+
+    def get_nowait(self):
+        """Takes the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._guarded:
+            self._check_thread()
+        if not self._count:
+            raise QueueEmpty
+        return self._take()
+
+    cdef object _take(self):
+        item = self._pop()
+        if _few(self).putters is not None:
+            self._wake_putter()
+        return item
+
+    def get(self, key=_MISSING, default=None):
+        """`get()`: an awaitable that takes the oldest message, waiting for one if there is none.
+
+        `get(key[, default])`: the mapping's.
+        """
+        if key is _MISSING:
+            return _make_get(self)
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def task_done(self):
+        """Tells `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    cdef _release_joiners(self):
+        joiners, _few(self).joiners = _few(self).joiners, None
+        if joiners is not None:
+            for joiner in joiners:
+                _resolved(joiner)
+
+    def join(self):
+        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
+        its queue was handed to `application_undelivered`. To be awaited."""
+        cdef Join join = Join.__new__(Join)
+        join._instance = self
+        return join
+
+    def put_threadsafe(self, item):
+        """Queues a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
+            is when a slot becomes free.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
+
+    # The mapping
+
+    @property
+    def application(self):
+        """The server's application as a single callable, for callers that run it themselves."""
+        return HeldApplication(self)
+
+    @property
+    def future(self):
+        """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
+        if self._task is not None:
+            return self._task
+        if _few(self).placeholder is None:
+            self._rare().placeholder = futures.Future()
+            if self._state == C_DONE:
+                _few(self).placeholder.cancel()
+        return _few(self).placeholder
+
+    @property
+    def input_queue(self):
+        return self
+
+    @property
+    def last_used(self):
+        """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
+        order of eviction, until it is asked for again."""
+        return self._used if self._assigned is None else self._assigned[0]
+
+    @last_used.setter
+    def last_used(self, value):
+        moment = _moment(value)
+        if self._table is not None:
+            self._table._assign(self, moment)
+        else:
+            self._used = moment
+
+    def __getitem__(self, key):
+        if key == "input_queue":
+            return self
+        if key in _KEYS:
+            return getattr(self, key)
+        if _few(self).extra is None:
+            raise KeyError(key)
+        return _few(self).extra[key]
+
+    def __setitem__(self, key, value):
+        if key in ("application", "future", "input_queue"):
+            raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
+        if key == "last_used":
+            self.last_used = value
+        elif key == "scope":
+            self.scope = value
+        else:
+            if _few(self).extra is None:
+                self._rare().extra = {}
+            _few(self).extra[key] = value
+
+    def __delitem__(self, key):
+        if key in _KEYS:
+            raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
+        if _few(self).extra is None:
+            raise KeyError(key)
+        del _few(self).extra[key]
+
+    def __iter__(self):
+        return iter((*_KEYS, *(_few(self).extra or ())))
+
+    def __len__(self):
+        return len(_KEYS) + (0 if _few(self).extra is None else len(_few(self).extra))
+
+    def __contains__(self, key):
+        return key in _KEYS or (_few(self).extra is not None and key in _few(self).extra)
+
+    def __bool__(self):
+        return True
+
+    def keys(self):
+        return KeysView(self)
+
+    def values(self):
+        return ValuesView(self)
+
+    def items(self):
+        return ItemsView(self)
+
+    def pop(self, key, default=_MISSING):
+        if key not in _KEYS and (_few(self).extra is None or key not in _few(self).extra):
+            if default is _MISSING:
+                raise KeyError(key)
+            return default
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self):
+        """Removes the key that was added last by a caller; KeyError if there is none."""
+        if not _few(self).extra:
+            raise KeyError("popitem(): no key was added to this application instance")
+        return _few(self).extra.popitem()
+
+    def clear(self):
+        """Removes the keys that callers added."""
+        _few(self).extra = None
+
+    def setdefault(self, key, default=None):
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *others, **values):
+        for key, value in dict(*others, **values).items():
+            self[key] = value
+
+    def __repr__(self):
+        state = _STATES[self._state]
+        return (
+            f"<cyasgi.ApplicationInstance {self.scope_id!r} {state}{', idle' if self._idle else ''},"
+            f" {self._count} queued>"
+        )
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle or copy {self!r}: it belongs to a running task")
+
+    # The awaitable. send, throw and close make a coroutine of it for create_task, gather and TaskGroup.
+
+    def __await__(self):
+        return _held(self)
+
+    def send(self, value):
+        # A task made of the instance ends at once: it is not the one that is going to call the application.
+        self._hold(False)
+        raise StopIteration(self)
+
+    def throw(self, kind, value=None, traceback=None):
+        raise _error_of(kind, value)
+
+    def close(self):
+        """Nothing to be done: the coroutine protocol's."""
+
+
+MutableMapping.register(ApplicationInstance)
+Coroutine.register(ApplicationInstance)
+
+
+cdef Py_ssize_t _size(value) except -1:
+    """An int as a size; what is beyond every size is the largest."""
+    try:
+        return value
+    except OverflowError:
+        return PY_SSIZE_T_MAX
+
+
+def _held(ApplicationInstance instance):
+    """An iterator that gives the instance, holding it when it is driven."""
+    instance._hold(True)
+    if instance is not None:
+        return instance
+    yield
+
+
+cdef bint _resolved(object future) except -1:
+    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
+    try:
+        if type(future) is Run:
+            return _resolve_run(<Run>future)
+        future.set_result(None)
+    except _InvalidStateError:
+        return False
+    except RuntimeError:
+        if not future.get_loop().is_closed():
+            raise
+        return False
+    return True
+
+
+cdef double _moment(value) except? -1.0:
+    """A point of time as `last_used` takes it."""
+    cdef double moment
+    try:
+        moment = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"last_used={value!r}: accepted is a number of seconds since the epoch") from None
+    if isinstance(value, str) or moment != moment:
+        raise (TypeError if isinstance(value, str) else ValueError)(
+            f"last_used={value!r}: accepted is a number of seconds since the epoch"
+        )
+    return moment

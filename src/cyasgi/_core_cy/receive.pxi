@@ -1,0 +1,159 @@
+# The `receive` of an application.
+
+@cython.final
+cdef class Receive:
+    """The `receive` of an application that the server runs, and what calling it gives.
+
+    It owns nothing, so that the garbage collector need not know it: its run owns it, and severs it at the end.
+    """
+
+    #: Borrowed; NULL when severed.
+    cdef PyObject *_run
+    #: Called, and not awaited to its end yet.
+    cdef bint _out
+    cdef int _waits
+
+    def __call__(self):
+        if self._out:
+            # One call is under way, in another task: this one gets an awaitable of its own.
+            instance = _instance_of(self)
+            return _never() if instance is None else _make_get(instance)
+        self._out = True
+        return self
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef bint done = False
+        outcome = _step_receive(self, &done)
+        if not done:
+            return outcome
+        if outcome is None:
+            raise StopIteration
+        raise StopIteration(outcome)
+
+    def send(self, value):
+        return self.__next__()
+
+    # throw() is _throw_receive.
+
+    def close(self):
+        _give_up_receive(self)
+
+
+cdef enum:
+    #: What a Receive waits for: nothing, its run, or a future, because the run was not free or others wait before it.
+    FOR_NOTHING = 0
+    FOR_RUN = 1
+    FOR_FUTURE = 2
+
+
+cdef inline ApplicationInstance _instance_of(Receive receive):
+    return None if receive._run is NULL else (<Run>receive._run).instance
+
+
+cdef object _step_receive(Receive receive, bint *done):
+    """A message, `done`; or what is to be waited for."""
+    cdef ApplicationInstance instance = _instance_of(receive)
+    cdef Run run
+    if instance is None:
+        # A child task that outlives its application: nothing will ever come.
+        receive._waits = FOR_NOTHING
+        future = asyncio.get_running_loop().create_future()
+        setattr(future, _blocking, True)
+        return future
+    if not receive._out:
+        raise RuntimeError("cannot reuse already awaited receive()")
+    if receive._waits != FOR_NOTHING and not _woken(receive, instance):
+        raise RuntimeError("receive() is being awaited already")
+    _waited(receive, instance)
+    if instance._count:
+        receive._out = False
+        done[0] = True
+        return instance._take()
+    if instance.pulls:
+        message = instance.scope.connection.next_message()
+        if message is not None:
+            receive._out = False
+            done[0] = True
+            return message
+    run = <Run>receive._run
+    if run._wait < PENDING and instance._getter is None and _few(instance).getters is None:
+        receive._waits = FOR_RUN
+        run._wait = PENDING
+        run._asyncio_future_blocking = True
+        instance._getter = run
+        instance._set_idle()
+        return run
+    receive._waits = FOR_FUTURE
+    future = instance._wait()
+    instance._rare().received = future
+    return future
+
+
+cdef bint _woken(Receive receive, ApplicationInstance instance) except -1:
+    """Whether what it waited for has come."""
+    if receive._waits == FOR_RUN:
+        return (<Run>receive._run)._wait != PENDING
+    return _few(instance).received.done()
+
+
+cdef inline _waited(Receive receive, ApplicationInstance instance):
+    if receive._waits == FOR_FUTURE:
+        _few(instance).received = None
+    receive._waits = FOR_NOTHING
+
+
+cdef _give_up_receive(Receive receive):
+    cdef ApplicationInstance instance = _instance_of(receive)
+    if instance is not None and receive._waits != FOR_NOTHING:
+        future = <object>receive._run if receive._waits == FOR_RUN else _few(instance).received
+        _waited(receive, instance)
+        # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+        if future.cancelled() or not instance._loop.is_closed():
+            instance._getter_gone(future)
+    receive._out = False
+
+
+cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    cdef Receive receive = <Receive>self
+    cdef ApplicationInstance instance = _instance_of(receive)
+    cdef bint done = False
+    if (
+        instance is not None
+        and instance._count
+        and receive._out
+        and receive._waits != FOR_FUTURE
+        and _few(instance).putters is None
+    ):
+        # Without the setting up of a handler, where a message is there.
+        receive._waits = FOR_NOTHING
+        receive._out = False
+        result[0] = _given(instance._pop())
+        return PYGEN_RETURN
+    try:
+        outcome = _step_receive(receive, &done)
+    except BaseException as error:
+        set_raised(error)
+        result[0] = NULL
+        return PYGEN_ERROR
+    result[0] = _given(outcome)
+    return PYGEN_RETURN if done else PYGEN_NEXT
+
+
+cdef PyObject *_throw_receive(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    error = _thrown(args, count)
+    try:
+        _give_up_receive(<Receive>self)
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
+
+
+async def _never():
+    await asyncio.get_running_loop().create_future()

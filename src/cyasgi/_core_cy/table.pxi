@@ -1,0 +1,793 @@
+# InstanceTable: the ordered table, with what makes room, what has finished and what is due.
+
+@cython.final
+@cython.collection_type("mapping")
+cdef class InstanceTable:
+    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
+    the policy "slru" those on probation, then the protected ones.
+
+    Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
+    """
+
+    cdef dict _entries
+    #: The ends of the natural orders, borrowed; see the top.
+    cdef PyObject *_head[2]
+    cdef PyObject *_tail[2]
+    cdef list _assigned
+    cdef list _assigned_on_probation
+    cdef object _policy
+    cdef bint _segmented
+    cdef Py_ssize_t _most_protected
+    cdef Py_ssize_t _on_probation
+    cdef object _finished
+    cdef dict _due
+    cdef object _timeout
+    cdef bint _expiring
+    cdef double _unit
+    cdef long long _swept
+    cdef long long _version
+    #: The most entries since the table was empty.
+    cdef Py_ssize_t _crowd
+    cdef public Py_ssize_t _ghosts
+    cdef public unsigned long _thread
+    cdef public Py_ssize_t idle
+    cdef dict _foreign
+    cdef public long long reused
+    cdef public long long created
+    #: What `create` needs and the slow path finds out: the application as the server has it and as it is called, the
+    #: loop, if it is not in debug mode, and the ids whose old run still cleans up.
+    cdef public object application
+    cdef public object single
+    cdef object _loop
+    #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
+    cdef dict _loop_dict
+    #: Whether create_future() is asyncio's own, and create_task() or uvloop's.
+    cdef bint _plain_futures
+    cdef bint _plain_tasks
+    #: Whether call_soon() is.
+    cdef bint _plain_calls
+    cdef public dict closing_ids
+    #: Called once when something has finished; set by the checker before it sleeps.
+    cdef public object on_finished
+    #: Called whenever an instance becomes idle; set while the server drains.
+    cdef public object on_idle
+    cdef object __weakref__
+
+    def __cinit__(self):
+        self._entries = {}
+        self._assigned = []
+        self._assigned_on_probation = []
+        self._policy = POLICIES[0]
+        self._most_protected = PY_SSIZE_T_MAX
+        self._finished = _OrderedDict()
+        self._due = {}
+        self._foreign = {}
+        self.closing_ids = {}
+        self._unit = 1.0
+
+    def __init__(self, initial=None):
+        if initial is not None:
+            self.update(initial)
+
+    def __dealloc__(self):
+        # Entries may outlive the table, held by somebody else.
+        cdef PyObject *entry
+        cdef PyObject *following
+        cdef int segment
+        for segment in range(2):
+            entry = self._head[segment]
+            while entry is not NULL:
+                following = (<Entry>entry)._next
+                (<Entry>entry)._prev = (<Entry>entry)._next = (<Entry>entry)._owner = NULL
+                entry = following
+
+    # Used by the server
+
+    cdef inline ApplicationInstance lookup(self, scope_id):
+        """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
+        found = self._entries.get(scope_id)
+        if type(found) is not ApplicationInstance or self._thread:
+            return None
+        cdef ApplicationInstance entry = <ApplicationInstance>found
+        loop = self._loop
+        if entry._state == C_DONE or entry._loop is not loop or not (runs_here(loop) or not self._loop_is_closed()):
+            return None
+        entry._used = wall()
+        if self._expiring:
+            entry._active = mono()
+        if <PyObject *>entry is not self._tail[0]:
+            if entry._place:
+                self._promote(entry)
+            else:
+                self._unlink(entry, 0)
+                self._link(entry, 0)
+        self.reused += 1
+        return entry
+
+    @property
+    def loop(self):
+        return self._loop
+
+    @loop.setter
+    def loop(self, loop):
+        self._loop = loop
+        self._loop_dict = None
+        base = asyncio.BaseEventLoop
+        if isinstance(loop, base):
+            if type(loop).is_closed is base.is_closed and type(loop).is_running is base.is_running:
+                self._loop_dict = loop.__dict__
+        own = {} if self._loop_dict is None else self._loop_dict
+        self._plain_futures = (
+            isinstance(loop, base) and type(loop).create_future is base.create_future and "create_future" not in own
+        )
+        self._plain_tasks = has_plain_tasks(loop)
+        self._plain_calls = (
+            _known_handles
+            and type(own.get("_ready")) is _deque
+            and type(loop).call_soon is base.call_soon
+            and type(loop)._call_soon is base._call_soon
+            and "call_soon" not in own
+            and "_call_soon" not in own
+        )
+
+    cdef inline bint _loop_is_closed(self) except -1:
+        # Cheaper by far than asking which loop runs, which is a system call up to 3.11.
+        if self._loop_dict is not None:
+            return self._loop_dict.get("_closed") is not False
+        return self._loop is None or self._loop.is_closed()
+
+    cdef inline bint _loop_is_running(self) except -1:
+        if self._loop_dict is not None:
+            return self._loop_dict.get("_thread_id") is not None
+        return self._loop is not None and self._loop.is_running()
+
+    cdef inline bint _has_no_task_factory(self, loop) except -1:
+        if self._loop_dict is not None and type(loop).get_task_factory is _get_task_factory:
+            return self._loop_dict.get("_task_factory") is None
+        return loop.get_task_factory() is None
+
+    cdef ApplicationInstance create(self, server, scope_id, scope):
+        """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
+        cdef ApplicationInstance instance
+        loop = self._loop
+        if scope_id in self._entries or not self._loop_is_running():
+            return None
+        if server.application is not self.application or scope_id in self.closing_ids:
+            return None
+        if self._segmented:
+            self.follow(server)
+        instance = ApplicationInstance.__new__(ApplicationInstance)
+        instance.scope_id = scope_id
+        instance._bucket = -1
+        instance._server = server
+        instance._application = self.single
+        instance.scope = scope
+        instance.maxsize = _size(server.max_queue_size)
+        if self._plain_tasks and self._has_no_task_factory(loop):
+            instance._start_plainly(loop)
+        else:
+            instance._start_in(loop)
+        limit = server.max_applications
+        if limit is not None and len(self._entries) >= _size(limit):
+            # Built: only now somebody may lose its place for it.
+            try:
+                (<Endings?>server._cyasgi)._make_room(server, limit)
+            except BaseException:
+                instance._state = C_DONE
+                raise
+        if scope_id in self._entries or scope_id in self.closing_ids:
+            # A task factory or an override has asked for the same id: the task finds it done at its first step.
+            instance._state = C_DONE
+            return None
+        self.add(instance)
+        self.created += 1
+        return instance
+
+    def entry(self, scope_id):
+        """The entry, or None, without counting as a use."""
+        return self._entries.get(scope_id)
+
+    cpdef follow(self, server):
+        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
+
+        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
+        """
+        cdef Py_ssize_t most
+        policy = server.eviction_policy
+        if policy is not self._policy:
+            if policy not in POLICIES:
+                raise ValueError(f"eviction_policy={policy!r}: accepted are {' and '.join(map(repr, POLICIES))}")
+            self._policy = policy
+            if self._segmented != (policy == "slru"):
+                self._segmented = not self._segmented
+                if not self._segmented:
+                    self._unite()
+        if self._segmented:
+            limit = server.max_applications
+            if limit is None:
+                self._most_protected = PY_SSIZE_T_MAX
+            else:
+                # Four fifths, without an overflow.
+                most = _size(limit)
+                self._most_protected = most - most // 5 - (most % 5 > 0)
+            self._demote()
+
+    @property
+    def protected(self):
+        """How many entries are in the protected segment; under "lru" all."""
+        return self._protected()
+
+    cdef inline Py_ssize_t _protected(self):
+        return len(self._entries) - self._on_probation
+
+    cpdef touch(self, Entry entry):
+        """Moves an entry that was used again to the young end of the order."""
+        entry._used = wall()
+        entry._active = mono()
+        if entry._place:
+            self._promote(entry)
+        else:
+            self._unlink(entry, 0)
+            self._link(entry, 0)
+
+    cpdef add(self, Entry entry):
+        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
+        entry._used = wall()
+        entry._active = mono()
+        self._entries[entry.scope_id] = entry
+        self._crowd = max(self._crowd, len(self._entries))
+        entry._table = self
+        self._version += 1
+        self._link(entry, 1 if self._segmented else 0)
+        if type(entry) is ApplicationInstance:
+            if (<ApplicationInstance>entry)._state == C_DONE:
+                self._finished[entry] = None
+            if (<ApplicationInstance>entry)._idle:
+                self._now_idle()
+        else:
+            self._foreign[entry] = None
+            if (<ForeignEntry>entry).ended:
+                self._finished[entry] = None
+        if self._expiring:
+            self._schedule(entry, entry._active + <double>self._timeout)
+
+    cpdef bint remove(self, Entry entry) except -1:
+        """Takes out this very entry; False if it was not in the table."""
+        if entry._table is not self:
+            return False
+        if entry._assigned is not None:
+            entry._used = entry._assigned[0]
+        self._take_out(entry)
+        entry._table = None
+        self._version += 1
+        if self._finished:
+            self._finished.pop(entry, None)
+        if entry._bucket != -1:
+            self._unschedule(entry)
+        if type(entry) is ApplicationInstance:
+            if (<ApplicationInstance>entry)._idle:
+                self.idle -= 1
+        else:
+            del self._foreign[entry]
+            (<ForeignEntry>entry).unwatch()
+        del self._entries[entry.scope_id]
+        if self._crowd > 1024 and not self._entries:
+            self._crowd = 0
+            for emptied in (self._entries, self._finished, self._due, self._foreign):
+                _shrink(emptied)
+        return True
+
+    cpdef victim(self, spared=None):
+        """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
+        recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
+        `spared`, while there is another."""
+        if self._finished:
+            for entry in self._finished:
+                if entry is not spared:
+                    return entry
+        if self._foreign:
+            self._settle_few()
+        found = self._victim_in(1, spared) if self._on_probation else None
+        if found is None:
+            found = self._victim_in(0, spared)
+        if found is None and spared is not None and (<Entry?>spared)._table is self:
+            return spared
+        return found
+
+    cdef object _victim_in(self, int segment, spared):
+        first = None
+        cdef int looked = 0
+        cdef int moved = 0
+        cdef Py_ssize_t index = 0
+        cdef PyObject *young = self._head[segment]
+        cdef list assigned = self._assigned_in(segment)
+        cdef Entry candidate
+        while True:
+            if index < len(assigned) and (young is NULL or <double>assigned[index][0] <= (<Entry>young)._used):
+                candidate = <Entry>assigned[index][2]
+                if moved < 32 and not self._settled(candidate):
+                    moved += 1
+                    continue
+                index += 1
+            elif young is not NULL:
+                candidate = <Entry>young
+                young = candidate._next
+            else:
+                break
+            if candidate is not spared:
+                if _is_idle(candidate):
+                    return candidate
+                if first is None:
+                    first = candidate
+            if looked >= 32:
+                break
+            looked += 1
+        return first
+
+    def pop_finished(self):
+        """An entry whose run has ended, no longer listed as such; None if there is none."""
+        if self._finished:
+            return self._finished.popitem(last=False)[0]
+        return None
+
+    def size(self):
+        """How many entries there are, whoever asks."""
+        return len(self._entries)
+
+    def finished_count(self):
+        return len(self._finished)
+
+    def entries(self):
+        """All entries, in no particular order."""
+        return list(self._entries.values())
+
+    def keep(self, Entry entry):
+        """An override refused to delete this entry: that counts as a use, but promotes nobody."""
+        if entry._table is self:
+            if entry._place & C_PROBATION:
+                self._take_out(entry)
+                self._link(entry, 1)
+                entry._used = wall()
+                entry._active = mono()
+            else:
+                self.touch(entry)
+            if self._expiring:
+                if entry._bucket != -1:
+                    self._unschedule(entry)
+                self._schedule(entry, entry._active + <double>self._timeout)
+
+    def set_timeout(self, timeout, double unit):
+        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
+        cdef Entry entry
+        cdef double now, moment
+        if timeout == self._timeout and (timeout is None or unit == self._unit):
+            return
+        self._due.clear()
+        for entry in self._entries.values():
+            entry._bucket = -1
+        self._timeout = timeout
+        self._expiring = timeout is not None
+        self._unit = unit
+        moment, now = wall(), mono()
+        self._swept = <long long>(now / unit)
+        if timeout is not None:
+            for entry in self._entries.values():
+                if entry._assigned is None:
+                    entry._active = max(entry._active, now - max(0.0, moment - entry._used))
+                self._schedule(entry, entry._active + <double>timeout)
+
+    def pop_expired(self):
+        """An entry that has been idle for longer than the timeout; None if there is none (yet)."""
+        cdef Entry entry
+        cdef double due, timeout, now
+        cdef long long current
+        if not self._expiring:
+            return None
+        timeout = self._timeout
+        now = mono()
+        current = <long long>(now / self._unit)
+        if current - self._swept > len(self._due) + 1:
+            # After a long pause: look at the buckets that exist rather than at every step of time.
+            self._swept = min([number for number in self._due if number <= current], default=current)
+        while self._swept <= current:
+            bucket = self._due.get(self._swept)
+            while bucket:
+                # Not next(reversed()): that would pass over the places of all that were removed before it.
+                entry = <Entry>(<dict>bucket).popitem()[0]
+                entry._bucket = -1
+                due = entry._active + timeout if _is_idle(entry) or entry.ended else now + timeout
+                if due < now:
+                    return entry
+                self._schedule(entry, due)
+            if bucket is not None:
+                self._due.pop(self._swept, None)
+            if self._swept == current:
+                break
+            self._swept += 1
+        return None
+
+    cdef _schedule(self, Entry entry, double due):
+        # Strictly after the current step, so that a sweep never meets an entry twice.
+        cdef long long number = <long long>(due / self._unit) + 1
+        if number <= self._swept:
+            number = self._swept + 1
+        bucket = self._due.get(number)
+        if bucket is None:
+            bucket = self._due[number] = {}
+        (<dict>bucket)[entry] = None
+        entry._bucket = number
+
+    cdef _unschedule(self, Entry entry):
+        bucket = <dict>self._due[entry._bucket]
+        del bucket[entry]
+        if not bucket:
+            del self._due[entry._bucket]
+        entry._bucket = -1
+
+    cpdef _add_finished(self, Entry entry):
+        self._finished[entry] = None
+        notify, self.on_finished = self.on_finished, None
+        if notify is not None:
+            notify()
+
+    cdef _now_idle(self):
+        self.idle += 1
+        if self.on_idle is not None:
+            self.on_idle()
+
+    # Order
+
+    cdef inline void _link(self, Entry entry, int segment) noexcept:
+        """Enters what stands nowhere at the young end of a natural order."""
+        entry._owner = <PyObject *>self
+        entry._prev = self._tail[segment]
+        entry._next = NULL
+        if self._tail[segment] is NULL:
+            self._head[segment] = <PyObject *>entry
+        else:
+            (<Entry>self._tail[segment])._next = <PyObject *>entry
+        self._tail[segment] = <PyObject *>entry
+        if segment:
+            entry._place = C_PROBATION
+            self._on_probation += 1
+
+    cdef inline void _unlink(self, Entry entry, int segment) noexcept:
+        if entry._prev is NULL:
+            self._head[segment] = entry._next
+        else:
+            (<Entry>entry._prev)._next = entry._next
+        if entry._next is NULL:
+            self._tail[segment] = entry._prev
+        else:
+            (<Entry>entry._next)._prev = entry._prev
+        entry._prev = entry._next = entry._owner = NULL
+        if segment:
+            entry._place = 0
+            self._on_probation -= 1
+
+    cdef inline list _assigned_in(self, int segment):
+        return self._assigned_on_probation if segment else self._assigned
+
+    cdef _link_assigned(self, Entry entry, tuple assigned, int segment):
+        """The same where its `last_used` was assigned."""
+        entry._assigned = assigned
+        entry._place = C_ASSIGNED
+        if segment:
+            entry._place |= C_PROBATION
+            self._on_probation += 1
+        bisect.insort(self._assigned_in(segment), (*assigned, entry))
+
+    cdef _take_out(self, Entry entry):
+        """Out of whichever order it stands in."""
+        cdef list assigned
+        cdef int segment = entry._place >> 1
+        if entry._place & C_ASSIGNED:
+            assigned = self._assigned_in(segment)
+            del assigned[bisect.bisect_left(assigned, entry._assigned)]
+            entry._assigned = None
+            entry._place = 0
+            self._on_probation -= segment
+        else:
+            self._unlink(entry, segment)
+
+    cdef _promote(self, Entry entry):
+        """A use of what was assigned, or is on probation."""
+        self._take_out(entry)
+        self._link(entry, 0)
+        if self._segmented:
+            self._demote()
+
+    cdef _demote(self):
+        """Those that the protected segment has no room for go on probation."""
+        cdef Entry entry
+        while self._protected() > self._most_protected:
+            entry = self._oldest_in(0)
+            if entry is None or self._protected() <= self._most_protected:
+                # The look at it has put one on probation.
+                continue
+            assigned = entry._assigned
+            self._take_out(entry)
+            if assigned is None:
+                self._link(entry, 1)
+            else:
+                self._link_assigned(entry, assigned, 1)
+
+    cdef _unite(self):
+        """One segment, ordered by the time of use, which both had in common."""
+        cdef Entry entry
+        cdef int segment
+        cdef list natural = []
+        for segment in (1, 0):
+            while self._head[segment] is not NULL:
+                entry = <Entry>self._head[segment]
+                self._unlink(entry, segment)
+                natural.append(entry)
+        natural.sort(key=_used_of)
+        for entry in natural:
+            self._link(entry, 0)
+        for _, _, entry in self._assigned_on_probation:
+            entry._place = C_ASSIGNED
+        self._assigned = sorted(self._assigned_on_probation + self._assigned)
+        self._assigned_on_probation = []
+        self._on_probation = 0
+
+    cdef _assign(self, Entry entry, double moment):
+        cdef int segment = entry._place >> 1
+        if self._segmented and moment < (
+            entry._used if entry._assigned is None else <double>(<tuple>entry._assigned)[0]
+        ):
+            # Whoever sets it back wants it to go before others.
+            segment = 1
+        self._take_out(entry)
+        self._link_assigned(entry, (moment, next(_sequence)), segment)
+        entry._active = mono() - max(0.0, wall() - moment)
+        if self._expiring:
+            self._unschedule(entry)
+            self._schedule(entry, entry._active + <double>self._timeout)
+
+    @property
+    def foreign(self):
+        """How many entries are plain dicts."""
+        return len(self._foreign)
+
+    cdef _settle_few(self):
+        """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
+        when the entry's turn comes."""
+        if 0 < len(self._foreign) <= 32:
+            for entry in self._foreign:
+                self._settled(<Entry>entry)
+
+    cdef bint _settled(self, Entry entry) except -1:
+        """Whether a foreign entry stands where its dict says; if not, moves it there."""
+        if type(entry) is ForeignEntry:
+            value = (<ForeignEntry>entry).details.get("last_used")
+            if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
+                self._assign(entry, float(value))
+                return False
+        return True
+
+    cdef object _oldest_in(self, int segment):
+        cdef int moved = 0
+        cdef list assigned = self._assigned_in(segment)
+        while assigned:
+            entry = assigned[0][2]
+            if self._head[segment] is not NULL and <double>assigned[0][0] > (<Entry>self._head[segment])._used:
+                break
+            if moved >= 32 or self._settled(<Entry>entry):
+                return entry
+            moved += 1
+        return None if self._head[segment] is NULL else <object>self._head[segment]
+
+    cdef object _oldest(self):
+        """The first entry in order, or None."""
+        entry = self._oldest_in(1)
+        return self._oldest_in(0) if entry is None else entry
+
+    cdef list _keys_in_order(self):
+        for foreign in self._foreign:
+            self._settled(<Entry>foreign)
+        return self._keys_of(1) + self._keys_of(0)
+
+    cdef list _keys_of(self, int segment):
+        cdef list merged = []
+        cdef PyObject *young = self._head[segment]
+        cdef Entry entry
+        for item in self._assigned_in(segment):
+            while young is not NULL and (<Entry>young)._used < <double>item[0]:
+                merged.append((<Entry>young).scope_id)
+                young = (<Entry>young)._next
+            merged.append((<Entry>item[2]).scope_id)
+        while young is not NULL:
+            merged.append((<Entry>young).scope_id)
+            young = (<Entry>young)._next
+        return merged
+
+    # The mapping
+
+    cdef object _find(self, scope_id):
+        """The entry as the current task is to see it; None if there is none."""
+        if self._thread and self._thread != PyThread_get_thread_ident():
+            raise RuntimeError("application_instances was used from another thread than its event loop's")
+        if self._ghosts:
+            ghost = _haunted.get()
+            if ghost is not None and ghost.haunts(self, scope_id):
+                return ghost.entry if ghost.visible else None
+        return self._entries.get(scope_id)
+
+    def __getitem__(self, scope_id):
+        entry = self._find(scope_id)
+        if entry is None:
+            raise KeyError(scope_id)
+        return entry.public
+
+    def __setitem__(self, scope_id, value):
+        cdef Entry entry
+        old = self._find(scope_id)
+        if isinstance(value, ApplicationInstance):
+            entry = <Entry>value
+            if entry.scope_id != scope_id:
+                raise ValueError(f"{value!r} cannot be entered under another scope_id, {scope_id!r}")
+            if entry._table is self:
+                return
+            if entry._table is not None:
+                raise ValueError(f"{value!r} is in the table of another server")
+        elif isinstance(value, MutableMapping):
+            entry = ForeignEntry(scope_id, value)
+        else:
+            raise TypeError(
+                f"application_instances[{scope_id!r}] = {value!r}: accepted are an ApplicationInstance and a dict"
+                " with the keys input_queue, future, scope and last_used"
+            )
+        cdef double last_used = 0.0
+        if old is not None:
+            self._vanish(old)
+        if type(entry) is ApplicationInstance:
+            last_used = (<ApplicationInstance>entry).last_used
+        self.add(entry)
+        if type(entry) is ForeignEntry:
+            self._settled(entry)
+            (<ForeignEntry>entry).watch()
+        elif last_used:
+            self._assign(entry, last_used)
+
+    def __delitem__(self, scope_id):
+        entry = self._find(scope_id)
+        if entry is None or not self._vanish(entry):
+            raise KeyError(scope_id)
+
+    cdef bint _vanish(self, entry) except -1:
+        """Takes out an entry by hand, or a ghost out of its override's sight."""
+        if self.remove(entry):
+            if type(entry) is ApplicationInstance and (<ApplicationInstance>entry)._state == C_DONE:
+                entry._server._cyasgi.report(entry._server, entry)
+            return True
+        ghost = _haunted.get()
+        if ghost is None or ghost.entry is not entry:
+            return False
+        ghost.visible = False
+        return True
+
+    def __contains__(self, scope_id):
+        return self._find(scope_id) is not None
+
+    cdef object _ghost(self):
+        """The entry that only the current task still sees, or None."""
+        ghost = _haunted.get()
+        if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id):
+            return ghost.entry
+        return None
+
+    def __len__(self):
+        ghost = self._ghost() if self._ghosts else None
+        return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
+
+    def __iter__(self):
+        ghost = self._ghost() if self._ghosts else None
+        if ghost is None:
+            return self._iterate()
+        return itertools.chain((ghost.scope_id,), [key for key in self._iterate() if key != ghost.scope_id])
+
+    def _iterate(self):
+        version = self._version
+        self._settle_few()
+        first = self._oldest()
+        if first is None:
+            return
+        # The oldest one is had for nothing; only who goes on pays for a list.
+        yield first.scope_id
+        for scope_id in self._keys_in_order() if version == self._version else ():
+            if version != self._version:
+                break
+            if self._entries[scope_id] is not first:
+                yield scope_id
+        if version != self._version:
+            raise RuntimeError("application_instances changed while it was iterated over")
+
+    def __reversed__(self):
+        return reversed(self._keys_in_order())
+
+    def keys(self):
+        return KeysView(self)
+
+    def values(self):
+        return ValuesView(self)
+
+    def items(self):
+        return ItemsView(self)
+
+    def get(self, scope_id, default=None):
+        entry = self._find(scope_id)
+        return default if entry is None else entry.public
+
+    def pop(self, scope_id, default=_MISSING):
+        entry = self._find(scope_id)
+        if entry is None:
+            if default is _MISSING:
+                raise KeyError(scope_id)
+            return default
+        value = entry.public
+        self._vanish(entry)
+        return value
+
+    def popitem(self):
+        """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        entry = self._oldest()
+        if entry is None:
+            raise KeyError("popitem(): the table is empty")
+        self._vanish(entry)
+        return entry.scope_id, entry.public
+
+    def clear(self):
+        for entry in self.entries():
+            self._vanish(entry)
+
+    def setdefault(self, scope_id, default=None):
+        entry = self._find(scope_id)
+        if entry is not None:
+            return entry.public
+        self[scope_id] = default
+        return self[scope_id]
+
+    def update(self, other=(), /, **more):
+        for scope_id, value in dict(other, **more).items():
+            self[scope_id] = value
+
+    def __eq__(self, other):
+        if not isinstance(other, collections.abc.Mapping):
+            return NotImplemented
+        return dict(self.items()) == dict(other.items())
+
+    __hash__ = None
+
+    def copy(self):
+        """A plain dict with the same entries, least recently used first."""
+        return dict(self.items())
+
+    def __repr__(self):
+        return f"<cyasgi.InstanceTable of {len(self._entries)}, {self.idle} idle>"
+
+    def __reduce__(self):
+        return InstanceTable, (self.copy(),)
+
+
+MutableMapping.register(InstanceTable)
+
+
+cdef _shrink(emptied):
+    """Has a dict that was large give its memory back, which it does not do by itself."""
+    if not emptied:
+        emptied.clear()
+
+
+def _used_of(Entry entry):
+    return entry._used
+
+
+cdef bint _is_idle(Entry entry) except -1:
+    if type(entry) is ApplicationInstance:
+        return (<ApplicationInstance>entry)._idle
+    return (<ForeignEntry>entry).idle
+
+
+cdef bint _is_moment(value):
+    return isinstance(value, (int, float)) and not math.isnan(value)

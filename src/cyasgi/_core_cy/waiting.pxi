@@ -1,0 +1,181 @@
+# What `get`, `put` and `join` of a queue give.
+
+# Awaitables over the queue. `_step` gives True with `result` the outcome, or False with `result` the future to wait
+# for; it raises what the await is to raise.
+
+cdef class Waiting:
+    cdef ApplicationInstance _instance
+    cdef object _future
+    cdef object result
+
+    cdef bint _step(self) except -1:
+        raise NotImplementedError
+
+    cdef object _abandoned(self, object future):
+        """The wait for `future` was given up."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._step():
+            result, self.result = self.result, None
+            if result is None:
+                raise StopIteration
+            raise StopIteration(result)
+        result, self.result = self.result, None
+        return result
+
+    def send(self, value):
+        return self.__next__()
+
+    # throw() is _throw_waiting.
+
+    def close(self):
+        self._give_up()
+
+    cdef _give_up(self):
+        future, self._future = self._future, None
+        # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+        if future is not None and (future.cancelled() or not future.get_loop().is_closed()):
+            self._abandoned(future)
+        self._over()
+
+    cdef _over(self):
+        self._instance = None
+
+
+cdef PySendResult _send_waiting(PyObject *self, PyObject *value, PyObject **result) noexcept:
+    cdef Waiting waiting = <Waiting>self
+    cdef bint done
+    try:
+        done = waiting._step()
+    except BaseException as error:
+        set_raised(error)
+        result[0] = NULL
+        return PYGEN_ERROR
+    outcome, waiting.result = waiting.result, None
+    result[0] = _given(outcome)
+    return PYGEN_RETURN if done else PYGEN_NEXT
+
+
+cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
+    cdef Waiting waiting = <Waiting>self
+    error = _thrown(args, count)
+    try:
+        waiting._give_up()
+    except BaseException as failure:
+        error = failure
+    set_raised(error)
+    return NULL
+
+
+@cython.final
+cdef class Get(Waiting):
+    """One call of `get()`."""
+
+    cdef bint _step(self) except -1:
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited get()")
+        if instance._count:
+            self._future = None
+            self.result = instance._take()
+            self._instance = None
+            return True
+        if instance.pulls:
+            message = instance.scope.connection.next_message()
+            if message is not None:
+                self._future = None
+                self._instance = None
+                self.result = message
+                return True
+        self.result = self._future = instance._wait()
+        return False
+
+    cdef object _abandoned(self, object future):
+        self._instance._getter_gone(future)
+
+
+cdef Get _make_get(ApplicationInstance instance):
+    cdef Get get = Get.__new__(Get)
+    get._instance = instance
+    return get
+
+
+@cython.final
+cdef class Put(Waiting):
+    """One call of `put(item)`."""
+
+    cdef object _item
+    cdef bint _begun
+    cdef bint _breathing
+
+    def __dealloc__(self):
+        if not self._begun and self._instance is not None:
+            warnings.warn("coroutine 'ApplicationInstance.put' was never awaited", RuntimeWarning)
+
+    cdef bint _step(self) except -1:
+        global _breath
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited put()")
+        if not self._begun:
+            self._begun = True
+            if instance.maxsize <= 0:
+                _breath += 1
+                if (_breath >= 64 or instance._breathing) and instance._breathing < 65535:
+                    # Whoever puts meanwhile does the same, and so stays behind.
+                    _breath = 0
+                    self._breathing = True
+                    instance._breathing += 1
+                    self.result = None
+                    return False
+        elif self._breathing:
+            self._breathing = False
+            instance._breathing -= 1
+        self._future = None
+        if 0 < instance.maxsize <= instance._count and instance._state != C_DONE:
+            self.result = self._future = instance._wait_for_room()
+            return False
+        self._instance = None
+        instance.put_nowait(self._item)
+        self.result = None
+        return True
+
+    cdef object _abandoned(self, object future):
+        self._instance._putter_gone(future)
+
+    cdef _over(self):
+        self._begun = True
+        if self._breathing:
+            self._breathing = False
+            self._instance._breathing -= 1
+        self._instance = None
+
+
+@cython.final
+cdef class Join(Waiting):
+    """One call of `join()`."""
+
+    cdef bint _waited
+
+    cdef bint _step(self) except -1:
+        cdef ApplicationInstance instance = self._instance
+        if instance is None:
+            raise RuntimeError("cannot reuse already awaited join()")
+        self.result = None
+        if instance._unfinished <= 0 or self._waited:
+            self._instance = None
+            return True
+        self._waited = True
+        future = _new_future(instance)
+        if _few(instance).joiners is None:
+            instance._rare().joiners = []
+        _few(instance).joiners.append(future)
+        setattr(future, _blocking, True)
+        self.result = future
+        return False

@@ -1,0 +1,60 @@
+"""What is awaited besides the loop's own futures, and what resolves these."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Generator, Iterator
+from typing import Any
+
+
+class Pass:
+    """Awaited: lets the loop turn once."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class Sent:
+    """Awaited: done at once. What a `send` gives that had nothing to wait for."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:
+        return _NOTHING
+
+    def send(self, value: None) -> None:
+        raise StopIteration
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> None:
+        raise error_of(kind, value)
+
+    def close(self) -> None:
+        pass
+
+
+#: An iterator that is exhausted: it has no state.
+_NOTHING: Iterator[None] = iter(())
+
+Coroutine.register(Sent)
+SENT = Sent()
+
+
+def error_of(kind: Any, value: Any) -> BaseException:
+    """The exception that the arguments of a coroutine's throw() stand for."""
+    error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
+    return error
+
+
+def resolved(future: asyncio.Future[None]) -> bool:
+    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
+    if future.done():
+        return False
+    try:
+        future.set_result(None)
+    except RuntimeError:
+        if not future.get_loop().is_closed():
+            raise
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""What the table holds: a place in its orders, around an instance or around somebody's plain dict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .table import InstanceTable
+
+
+class Entry:
+    """What the table holds: its place in the table's orders."""
+
+    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_place", "_scope_id", "_table", "_used")
+
+    def __init__(self, scope_id: Hashable) -> None:
+        self._scope_id = scope_id
+        self._table: InstanceTable | None = None
+        self._used = 0.0
+        self._active = 0.0
+        self._assigned: tuple[float, int] | None = None
+        self._place = 0
+        self._bucket = -1
+
+    @property
+    def scope_id(self) -> Hashable:
+        """The key under which it was entered."""
+        return self._scope_id
+
+
+class ForeignEntry(Entry):
+    """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
+
+    __slots__ = ("_reported", "_watched", "details")
+
+    def __init__(self, scope_id: Hashable, details: MutableMapping[str, Any]) -> None:
+        super().__init__(scope_id)
+        self.details = details
+        self._reported = False
+        self._watched: Any = None
+
+    @property
+    def public(self) -> MutableMapping[str, Any]:
+        return self.details
+
+    @property
+    def idle(self) -> bool:
+        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        queue = self.details.get("input_queue")
+        try:
+            return bool(queue.empty() and getattr(queue, "_getters", True))  # type: ignore[union-attr]
+        except Exception:
+            # Not a queue: then nothing can wait in it.
+            return True
+
+    @property
+    def ended(self) -> bool:
+        future = self._watched
+        return future is not None and bool(future.done())
+
+    def watch(self) -> None:
+        future = self.details.get("future")
+        if asyncio.isfuture(future):
+            self._watched = future
+            if future.done():
+                self._future_done(future)
+            else:
+                future.add_done_callback(self._future_done)
+
+    def unwatch(self) -> None:
+        if self._watched is not None:
+            self._watched.remove_done_callback(self._future_done)
+
+    def _future_done(self, _: object) -> None:
+        if self._table is not None:
+            self._table._add_finished(self)

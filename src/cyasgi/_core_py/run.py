@@ -1,0 +1,162 @@
+"""What an instance's task drives, and the `receive` and `send` that its application is given."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable, Coroutine
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from .._context import running
+from .awaitables import error_of
+from .constants import AUTO, DONE, NEW
+
+if TYPE_CHECKING:
+    from .instance import ApplicationInstance
+
+
+async def _awaited(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def _send_there(server: Any, scope: Any, message: Any) -> None:
+    """Called in another thread than the event loop's, which is the one that awaits it."""
+    await server.application_send(scope, message)
+
+
+class Receive:
+    """The `receive` of an application that the server runs. The run's end severs it from the instance."""
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        self.instance: ApplicationInstance | None = instance
+
+    def __call__(self) -> Coroutine[Any, Any, Any]:
+        return _never() if self.instance is None else self.instance._get()
+
+
+async def _never() -> None:
+    """For a child task that outlives its application: nothing will ever come."""
+    await asyncio.get_running_loop().create_future()
+
+
+class Run:
+    """What an instance's task drives: decides who runs the application, then passes everything through to it."""
+
+    __slots__ = ("_coroutine", "_entered", "_receive", "_step", "instance")
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        self.instance: ApplicationInstance | None = instance
+        self._step: Callable[[None], Any] | None = None
+        self._coroutine: Coroutine[Any, Any, Any] | None = None
+        self._receive: Receive | None = None
+        self._entered = False
+
+    def __await__(self) -> Run:
+        return self
+
+    def __iter__(self) -> Run:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            if self._step is None:
+                waits_for = self._start()
+                if waits_for is not self:
+                    return waits_for
+            assert self._step is not None
+            return self._step(None)
+        except BaseException as error:
+            self._ended(error)
+            raise
+
+    def send(self, value: None) -> Any:
+        return self.__next__()
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
+        try:
+            if self._coroutine is None:
+                raise error_of(kind, value)
+            return self._coroutine.throw(error_of(kind, value))
+        except BaseException as raised:
+            self._ended(raised)
+            raise
+        finally:
+            # This frame is part of the exception's traceback.
+            del kind, value
+
+    def close(self) -> None:
+        if self._coroutine is not None:
+            self._coroutine.close()
+        self._ended(asyncio.CancelledError())
+
+    def _start(self) -> Any:
+        """Before the application has begun: what the task is to wait for, None for one pass; self once it has."""
+        instance = self.instance
+        if instance is None:
+            raise RuntimeError("cannot reuse the run of an instance")
+        if not self._entered:
+            self._entered = True
+            running.set(self)
+            if instance._state == NEW:
+                return None
+        if instance._state == NEW:
+            instance._state = AUTO
+        if instance._state == DONE:
+            raise StopIteration
+        if instance._state != AUTO or instance._predecessor is not None:
+            gate = instance._gate = asyncio.get_running_loop().create_future()
+            gate._asyncio_future_blocking = True
+            return gate
+        instance._begun = True
+        self._receive = receive = Receive(instance)
+        scope, application = instance.scope, instance._application
+        server = scope.connection if instance.direct else instance._server
+        # A callable that raises leaves this frame in its traceback.
+        del instance
+        thread = get_ident()
+
+        def send(message: Any) -> Any:
+            if get_ident() != thread:
+                return _send_there(server, scope, message)
+            return server.application_send(scope, message)
+
+        coroutine = application(scope, receive, send)
+        if type(coroutine) is not types.CoroutineType:
+            coroutine = _awaited(coroutine)
+        self._coroutine = coroutine
+        self._step = coroutine.send
+        return self
+
+    def _ended(self, error: BaseException) -> None:
+        instance, self.instance = self.instance, None
+        if self._receive is not None:
+            self._receive.instance = None
+        if instance is not None:
+            instance._run_ended(error)
+
+    # What asyncio's repr of a task and its get_stack() look for.
+    @property
+    def cr_await(self) -> Any:
+        return self._coroutine
+
+    @property
+    def cr_code(self) -> Any:
+        return getattr(self._coroutine, "cr_code", Run.send.__code__)
+
+    @property
+    def cr_frame(self) -> Any:
+        return getattr(self._coroutine, "cr_frame", None)
+
+    @property
+    def cr_running(self) -> bool:
+        return bool(getattr(self._coroutine, "cr_running", False))
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self._coroutine, "__qualname__", "Run"))
+
+
+Coroutine.register(Run)
