@@ -163,11 +163,12 @@ cdef class Endings:
         """Reports an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
-            and (<ApplicationInstance>entry)._unfinished == 0
             and (<ApplicationInstance>entry)._count == 0
             and _few(<ApplicationInstance>entry).error is None
+            and _few(<ApplicationInstance>entry).joiners is None
             and self.observer is None
         ):
+            (<ApplicationInstance>entry)._unfinished = 0
             (<ApplicationInstance>entry)._reported = True
         else:
             self.report(server, entry)

@@ -24,8 +24,8 @@ instance. HELD, CALLER, or a predecessor under the same id still cleaning up: it
 *The table.* A dict from scope_id to entry; an entry is an ApplicationInstance or a ForeignEntry, the wrapping of a
 plain dict that somebody wrote into the table. Beside the dict:
 
-* `_orders`: natural orders: entries in the order of their use, oldest first. A use moves an entry to the end; no clock
-  is involved.
+* `_orders`: natural orders: rings of entries in the order of their use, oldest first. A use moves an entry to the end;
+  no clock is involved.
 * `_assigned`: the few whose `last_used` was assigned (every foreign dict's was), sorted by that value. A use takes an
   entry back into a natural order. The table's order is the merge of both by `last_used`.
 * `_finished`: entries whose run has ended, oldest end first, still in one of the above.

@@ -164,11 +164,12 @@ class Endings:
         """Reports an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
-            and not entry._unfinished
             and not entry._items
             and entry._error is None
+            and entry._joiners is None
             and self.observer is None
         ):
+            entry._unfinished = 0
             entry._reported = True
         else:
             self.report(server, entry)

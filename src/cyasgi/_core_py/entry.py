@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
+
+from .constants import DONE
 
 if TYPE_CHECKING:
     from .table import InstanceTable
 
 
+class Order:
+    """A natural order: a ring of entries through their `_next` and `_prev`, in which this is the place between the
+    youngest and the oldest."""
+
+    __slots__ = ("_next", "_prev")
+
+    def __init__(self) -> None:
+        self._next: Any = self
+        self._prev: Any = self
+
+    def link(self, entry: Any) -> None:
+        """Enters what stands nowhere as the youngest."""
+        youngest = self._prev
+        youngest._next = entry
+        entry._prev = youngest
+        entry._next = self
+        self._prev = entry
+
+    def __iter__(self) -> Iterator[Any]:
+        entry = self._next
+        while entry is not self:
+            yield entry
+            entry = entry._next
+
+
+def unlink(entry: Any) -> None:
+    """Takes an entry out of its natural order."""
+    entry._prev._next = entry._next
+    entry._next._prev = entry._prev
+    entry._prev = entry._next = None
+
+
 class Entry:
     """What the table holds: its place in the table's orders."""
 
-    __slots__ = ("__weakref__", "_active", "_assigned", "_bucket", "_place", "_scope_id", "_table", "_used")
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_assigned",
+        "_bucket",
+        "_next",
+        "_place",
+        "_prev",
+        "_scope_id",
+        "_table",
+        "_used",
+    )
 
     def __init__(self, scope_id: Hashable) -> None:
         self._scope_id = scope_id
+        self._next: Any = None
+        self._prev: Any = None
         self._table: InstanceTable | None = None
         self._used = 0.0
         self._active = 0.0
@@ -34,6 +81,9 @@ class ForeignEntry(Entry):
     """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
 
     __slots__ = ("_reported", "_watched", "details")
+
+    #: A lookup does not give it out.
+    _state = DONE
 
     def __init__(self, scope_id: Hashable, details: MutableMapping[str, Any]) -> None:
         super().__init__(scope_id)

@@ -8,10 +8,13 @@ from time import time as _time
 from typing import TYPE_CHECKING, Any
 
 from .constants import DONE
-from .instance import ApplicationInstance
+from .entry import ForeignEntry
 
 if TYPE_CHECKING:
     from ..server import StatelessServer
+    from .instance import ApplicationInstance
+
+_NOBODY = ForeignEntry(None, {})
 
 
 def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance:
@@ -25,10 +28,9 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
             Nothing was evicted.
     """
     table = self._cyasgi_table
-    instance: ApplicationInstance | None = table._entries.get(scope_id)
+    instance: ApplicationInstance = table._entries.get(scope_id, _NOBODY)
     if (
-        type(instance) is ApplicationInstance
-        and instance._state != DONE
+        instance._state != DONE
         and (loop := instance._loop) is table._loop
         # Asking the loop is cheaper than asking which one runs, which is a system call up to 3.11; cheaper still, where
         # is_closed() is asyncio's, is to look at what it returns.
@@ -37,9 +39,20 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
         instance._used = _time()
         if table._timeout is not None:
             instance._active = time.monotonic()
-        if instance is not table._youngest:
-            table._renew(instance)
+        if instance._next is not (order := table._order):
+            if instance._place:
+                table._promote(instance)
+            else:
+                # unlink and link, without their frames.
+                before, after = instance._prev, instance._next
+                before._next = after
+                after._prev = before
+                youngest = order._prev
+                youngest._next = instance
+                instance._prev = youngest
+                instance._next = order
+                order._prev = instance
         table.reused += 1
         return instance
-    instance = table.create(self, scope_id, scope)
-    return self._cyasgi.obtain(self, scope_id, scope) if instance is None else instance
+    fresh = table.create(self, scope_id, scope)
+    return self._cyasgi.obtain(self, scope_id, scope) if fresh is None else fresh

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._context import Ghost, haunted
 from .._tasks import has_plain_tasks
 from .constants import ASSIGNED, CROWD, DONE, LOOK_PAST, POLICIES, PROBATION
-from .entry import ForeignEntry
+from .entry import ForeignEntry, Order, unlink
 from .instance import ApplicationInstance
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_loop",
         "_loop_dict",
         "_most_protected",
-        "_natural",
         "_on_probation",
+        "_order",
         "_orders",
         "_plain_tasks",
         "_policy",
@@ -57,7 +57,6 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_timeout",
         "_unit",
         "_version",
-        "_youngest",
         "application",
         "closing_ids",
         "created",
@@ -70,8 +69,8 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def __init__(self, initial: Mapping[Any, Any] | None = None) -> None:
         self._entries: dict[Any, Any] = {}
-        self._natural: collections.OrderedDict[Any, None] = collections.OrderedDict()
-        self._orders: tuple[collections.OrderedDict[Any, None], ...] = (self._natural, collections.OrderedDict())
+        self._order = Order()
+        self._orders = (self._order, Order())
         self._assigned: tuple[list[tuple[float, int, Any]], ...] = ([], [])
         self._policy = POLICIES[0]
         self._segmented = False
@@ -100,8 +99,6 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._loop_dict: dict[str, Any] | None = _NO_LOOP
         #: Whether its create_task() is asyncio's own, or uvloop's.
         self._plain_tasks = False
-        #: The last in `_natural`, if it is known.
-        self._youngest: Any = None
         self.closing_ids: dict[Hashable, Any] = {}
         #: Called once when something has finished; set by the checker before it sleeps.
         self.on_finished: Callable[[], None] | None = None
@@ -128,8 +125,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         if entry._place:
             self._promote(entry)
         else:
-            self._natural.move_to_end(entry)
-            self._youngest = entry
+            unlink(entry)
+            self._order.link(entry)
 
     def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
@@ -203,8 +200,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         if self._segmented:
             self._link(entry, PROBATION)
         else:
-            self._natural[entry] = None
-            self._youngest = entry
+            self._order.link(entry)
         if entry._state == DONE if type(entry) is ApplicationInstance else entry.ended:
             self._finished[entry] = None
         if self._timeout is not None:
@@ -236,7 +232,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             entry.unwatch()
         if self._crowd > CROWD and not self._entries:
             self._crowd = 0
-            for emptied in (self._entries, self._finished, self._due, self._foreign, *self._orders):
+            for emptied in (self._entries, self._finished, self._due, self._foreign):
                 shrink(emptied)
         return True
 
@@ -373,10 +369,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry._place = segment
         if segment:
             self._on_probation += 1
-            self._orders[1][entry] = None
-        else:
-            self._natural[entry] = None
-            self._youngest = entry
+        self._orders[segment >> 1].link(entry)
 
     def _link_assigned(self, entry: Any, assigned: tuple[float, int], segment: int) -> None:
         """The same where its `last_used` was assigned."""
@@ -394,9 +387,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             del assigned[bisect.bisect_left(assigned, entry._assigned)]
             entry._assigned = None
         else:
-            del self._orders[place >> 1][entry]
-            if entry is self._youngest:
-                self._youngest = None
+            unlink(entry)
         if place & PROBATION:
             self._on_probation -= 1
         entry._place = 0
@@ -424,19 +415,17 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _unite(self) -> None:
         """One segment, ordered by the time of use, which both had in common."""
-        natural = sorted((*self._orders[1], *self._natural), key=lambda entry: entry._used)
+        natural = sorted((*self._orders[1], *self._order), key=lambda entry: entry._used)
         assigned = sorted((*self._assigned[1], *self._assigned[0]))
         for entry in natural:
             entry._place = 0
+            unlink(entry)
+            self._order.link(entry)
         for _, _, entry in assigned:
             entry._place = ASSIGNED
-        self._orders[1].clear()
-        self._natural.clear()
-        self._natural.update(dict.fromkeys(natural))
         self._assigned[1].clear()
         self._assigned[0][:] = assigned
         self._on_probation = 0
-        self._youngest = None
 
     def _assign(self, entry: Any, moment: float) -> None:
         segment = entry._place & PROBATION
@@ -473,23 +462,23 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _in_order(self, segment: int) -> Iterator[Any]:
         """A segment's entries, least recently used first, for as long as nothing but this changes the order."""
-        natural = iter(self._orders[segment])
+        order = self._orders[segment]
         assigned = self._assigned[segment]
-        young = next(natural, None)
+        young = order._next
         index = 0
         moved = 0
         while True:
             first = assigned[index] if index < len(assigned) else None
-            if first is not None and (young is None or first[0] <= young._used):
+            if first is not None and (young is order or first[0] <= young._used):
                 entry = first[2]
                 if moved < LOOK_PAST and not self._settled(entry):
                     moved += 1
                     continue
                 index += 1
                 yield entry
-            elif young is not None:
+            elif young is not order:
                 yield young
-                young = next(natural, None)
+                young = young._next
             else:
                 return
 
