@@ -28,8 +28,6 @@ backend = _choose()
 
 if TYPE_CHECKING or backend == "python":
     from ._core_py import (
-        OUTCOMES as OUTCOMES,
-        POLICIES as POLICIES,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         Endings as Endings,
@@ -41,8 +39,6 @@ if TYPE_CHECKING or backend == "python":
     )
 else:
     from ._core import (
-        OUTCOMES as OUTCOMES,
-        POLICIES as POLICIES,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         Endings as Endings,

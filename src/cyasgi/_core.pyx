@@ -36,14 +36,13 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from ._calling import HeldApplication, InstanceDeleted
+from ._constants import BREATH, CROWD, KEYS, LOOK_PAST, OUTCOMES, POLICIES, STATES
 from ._context import haunted, running
 from ._tasks import NAME, has_plain_tasks, name_of, takes_names
 
 include "_core_cy/c.pxi"
 
-NEW, HELD, AUTO, CALLER, DONE = range(5)
-RETURNED, FAILED, CANCELLED = range(1, 4)
-
+# As in _constants, for C.
 cdef enum:
     C_NEW = 0
     C_HELD = 1
@@ -51,20 +50,12 @@ cdef enum:
     C_CALLER = 3
     C_DONE = 4
 
-KEYS = ("application", "future", "input_queue", "last_used", "scope")
-LOOK_PAST = 32
-BREATH = 64
-CROWD = 1024
-POLICIES = ("lru", "slru")
-ASSIGNED, PROBATION = 1, 2
-
 cdef enum:
     C_ASSIGNED = 1
     C_PROBATION = 2
 
 cdef tuple _KEYS = KEYS
-cdef tuple _STATES = ("new", "held", "running", "called", "done")
-OUTCOMES = ("", "finished", "failed", "cancelled")
+cdef tuple _STATES = STATES
 cdef tuple _OUTCOMES = OUTCOMES
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
@@ -84,6 +75,9 @@ cdef object _get_task_factory = asyncio.BaseEventLoop.get_task_factory
 cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
+cdef Py_ssize_t _LOOK_PAST = LOOK_PAST
+cdef int _BREATH = BREATH
+cdef Py_ssize_t _CROWD = CROWD
 cdef int _breath = 0
 cdef object _blocking = "_asyncio_future_blocking"
 

@@ -8,8 +8,7 @@ import time
 from typing import Any
 
 from ._backend import ApplicationInstance
-
-NEW, HELD, AUTO, CALLER, DONE = range(5)
+from ._constants import CALLER, HELD
 
 
 class Holding:

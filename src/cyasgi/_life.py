@@ -13,10 +13,11 @@ from concurrent import futures
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._backend import OUTCOMES, ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
+from ._backend import ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
+from ._constants import AUTO, DONE, FAILED, HELD, NEW, OUTCOMES
 from ._context import Ghost, current_instance, haunted, outside
 from ._deletion import Deletion
-from ._holding import AUTO, DONE, HELD, NEW, Holding
+from ._holding import Holding
 from ._kinds import as_single_callable
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
@@ -51,8 +52,6 @@ class Observer(Protocol):
     def begins_again(self, instance: Any) -> None:
         """A caller calls it again after its end."""
 
-
-FAILED = 2
 
 #: Victims whose override may refuse before making room goes over its head.
 REFUSALS = 16

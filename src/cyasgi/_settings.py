@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ._backend import POLICIES, Setting
+from ._backend import Setting
+from ._constants import POLICIES
 
 #: Bounds and default of `application_checker_interval`, in seconds.
 INTERVAL_DEFAULT = 0.1

@@ -151,7 +151,7 @@ cdef class Endings:
                 del self.closing_ids[entry.scope_id]
             if type(closing) is not float:
                 self._let_go(closing)
-            if self._crowd > 1024 and not self.closing:
+            if self._crowd > _CROWD and not self.closing:
                 self._crowd = 0
                 _shrink(self.closing)
                 _shrink(self.closing_ids)

@@ -271,7 +271,7 @@ cdef class InstanceTable:
             del self._foreign[entry]
             (<ForeignEntry>entry).unwatch()
         del self._entries[entry.scope_id]
-        if self._crowd > 1024 and not self._entries:
+        if self._crowd > _CROWD and not self._entries:
             self._crowd = 0
             for emptied in (self._entries, self._finished, self._due, self._foreign):
                 _shrink(emptied)
@@ -305,7 +305,7 @@ cdef class InstanceTable:
         while True:
             if index < len(assigned) and (young is NULL or <double>assigned[index][0] <= (<Entry>young)._used):
                 candidate = <Entry>assigned[index][2]
-                if moved < 32 and not self._settled(candidate):
+                if moved < _LOOK_PAST and not self._settled(candidate):
                     moved += 1
                     continue
                 index += 1
@@ -319,7 +319,7 @@ cdef class InstanceTable:
                     return candidate
                 if first is None:
                     first = candidate
-            if looked >= 32:
+            if looked >= _LOOK_PAST:
                 break
             looked += 1
         return first
@@ -553,7 +553,7 @@ cdef class InstanceTable:
     cdef _settle_few(self):
         """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
         when the entry's turn comes."""
-        if 0 < len(self._foreign) <= 32:
+        if 0 < len(self._foreign) <= _LOOK_PAST:
             for entry in self._foreign:
                 self._settled(<Entry>entry)
 
@@ -573,7 +573,7 @@ cdef class InstanceTable:
             entry = assigned[0][2]
             if self._head[segment] is not NULL and <double>assigned[0][0] > (<Entry>self._head[segment])._used:
                 break
-            if moved >= 32 or self._settled(<Entry>entry):
+            if moved >= _LOOK_PAST or self._settled(<Entry>entry):
                 return entry
             moved += 1
         return None if self._head[segment] is NULL else <object>self._head[segment]

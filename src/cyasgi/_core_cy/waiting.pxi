@@ -127,7 +127,7 @@ cdef class Put(Waiting):
             self._begun = True
             if instance.maxsize <= 0:
                 _breath += 1
-                if (_breath >= 64 or instance._breathing) and instance._breathing < 65535:
+                if (_breath >= _BREATH or instance._breathing) and instance._breathing < 65535:
                     # Whoever puts meanwhile does the same, and so stays behind.
                     _breath = 0
                     self._breathing = True

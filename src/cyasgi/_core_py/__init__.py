@@ -65,7 +65,6 @@ of a loop that runs, nobody waits for its end. All else is Life's.
 """
 
 from .awaitables import SENT as SENT, Pass as Pass
-from .constants import OUTCOMES as OUTCOMES, POLICIES as POLICIES
 from .endings import Endings as Endings
 from .entry import ForeignEntry as ForeignEntry
 from .instance import ApplicationInstance as ApplicationInstance

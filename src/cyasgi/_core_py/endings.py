@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._constants import CROWD, DONE, FAILED, OUTCOMES
 from .._context import current_instance
-from .constants import CROWD, DONE, FAILED, OUTCOMES
 from .instance import ApplicationInstance
 from .table import InstanceTable, shrink
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Hashable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from .constants import DONE
+from .._constants import DONE
 
 if TYPE_CHECKING:
     from .table import InstanceTable

@@ -23,9 +23,9 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._calling import Application, Call, HeldApplication, InstanceDeleted
+from .._constants import AUTO, BREATH, CALLER, CANCELLED, DONE, FAILED, HELD, KEYS, NEW, RETURNED, STATES
 from .._tasks import name_of, takes_names
 from .awaitables import Pass, error_of, resolved
-from .constants import AUTO, BREATH, CALLER, CANCELLED, DONE, FAILED, HELD, KEYS, NEW, RETURNED, STATES
 from .entry import Entry
 from .run import Run
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from time import time as _time
 from typing import TYPE_CHECKING, Any
 
-from .constants import DONE
+from .._constants import DONE
 from .entry import ForeignEntry
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from .._constants import AUTO, DONE, NEW
 from .._context import running
 from .awaitables import error_of
-from .constants import AUTO, DONE, NEW
 
 if TYPE_CHECKING:
     from .instance import ApplicationInstance

@@ -13,9 +13,9 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from .._constants import ASSIGNED, CROWD, DONE, LOOK_PAST, POLICIES, PROBATION
 from .._context import Ghost, haunted
 from .._tasks import has_plain_tasks
-from .constants import ASSIGNED, CROWD, DONE, LOOK_PAST, POLICIES, PROBATION
 from .entry import ForeignEntry, Order, unlink
 from .instance import ApplicationInstance
 

@@ -1,4 +1,4 @@
-"""Names and numbers that the parts of the core share."""
+"""Names and numbers that both twins of the core share."""
 
 from __future__ import annotations
 
