@@ -85,6 +85,36 @@ def test_counted_as_done_and_never_taken(cy, run):
     run(main())
 
 
+@pytest.mark.parametrize("leaves", ["found by the checker", "deleted", "evicted"])
+@pytest.mark.parametrize("before", [False, True])
+def test_taken_and_never_counted_as_done(cy, run, before, leaves):
+    """Where nothing is left, an end without task_done() ends join() too, before it and after it, and tells no hook."""
+
+    async def main():
+        server = quiet(cy.StatelessServer)(one_shot, 1)
+        details = server.get_or_create_application_instance("a", {})
+        details.put_nowait("taken")
+        joiners = [asyncio.ensure_future(details.join())] if before else []
+        await passes(5)
+        assert not any(joiner.done() for joiner in joiners)
+        match leaves:
+            case "found by the checker":
+                async with checking(server):
+                    await in_time(lambda: "a" not in server.application_instances)
+            case "deleted":
+                server.delete_application_instance("a")
+            case "evicted":
+                server.get_or_create_application_instance("b", {})
+        joiners.append(asyncio.ensure_future(details.join()))
+        await passes(3)
+        assert all(joiner.done() for joiner in joiners)
+        with pytest.raises(ValueError, match="task_done"):
+            details.task_done()
+        assert server.undelivered == []
+
+    run(main())
+
+
 def test_burst_of_new_ids_at_the_limit(cy, run):
     """Fifty ids with one message each in one pass, with ten places: forty messages reach the hook, ten are handled."""
     handled = []
