@@ -25,7 +25,6 @@ import contextvars
 import itertools
 import math
 import time
-import types
 import warnings
 from asyncio import QueueEmpty, QueueFull
 from collections.abc import Coroutine, ItemsView, KeysView, MutableMapping, ValuesView

@@ -1,13 +1,5 @@
 # What these awaitables are given by hand, as Cython would make it slower or not at all.
 
-Coroutine.register(Run)
-Coroutine.register(Waiting)
-Coroutine.register(Sent)
-Coroutine.register(Receive)
-cyasgi_set_method(Run, "throw", _throw_run)
-cyasgi_set_method(Run, "result", _result_run)
-cyasgi_set_method(Waiting, "throw", _throw_waiting)
-cyasgi_set_method(Receive, "throw", _throw_receive)
 cdef PyObject *_next_sent(PyObject *self) noexcept:
     return NULL
 
@@ -29,6 +21,15 @@ cdef PyObject *_next_run(PyObject *self) noexcept:
     cdef PySendResult status = _send_run(self, <PyObject *>None, &result)
     return iterated(status, result)
 
+
+Coroutine.register(Run)
+Coroutine.register(Waiting)
+Coroutine.register(Sent)
+Coroutine.register(Receive)
+cyasgi_set_method(Run, "throw", _throw_run)
+cyasgi_set_method(Run, "result", _result_run)
+cyasgi_set_method(Waiting, "throw", _throw_waiting)
+cyasgi_set_method(Receive, "throw", _throw_receive)
 
 cdef Run _a_run = Run.__new__(Run)
 cyasgi_set_vectorcall(Run, <char *>&_a_run._vectorcall - <char *><PyObject *>_a_run)

@@ -120,14 +120,6 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
         self._plain_tasks = has_plain_tasks(loop)
 
-    def _renew(self, entry: Any) -> None:
-        """Moves an entry that was used again to the young end of the order."""
-        if entry._place:
-            self._promote(entry)
-        else:
-            unlink(entry)
-            self._order.link(entry)
-
     def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         loop = self._loop
@@ -187,7 +179,11 @@ class InstanceTable(MutableMapping[Any, Any]):
         """Moves an entry that was used again to the young end of the order."""
         entry._used = time.time()
         entry._active = time.monotonic()
-        self._renew(entry)
+        if entry._place:
+            self._promote(entry)
+        else:
+            unlink(entry)
+            self._order.link(entry)
 
     def add(self, entry: Any) -> None:
         """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
