@@ -157,6 +157,7 @@ def test_requests_end_before_it_stops(cy, run):
         server = importlib.import_module(f"{cy.__name__}.gateways.http").HTTPServer(app, binds=("127.0.0.1", 0))
         server.bind()
         running = asyncio.create_task(server.arun())
+        await in_time(lambda: server.serving)
         async with client(server) as http:
             asking = asyncio.create_task(http.get("/slow"))
             await begun.wait()

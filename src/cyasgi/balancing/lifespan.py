@@ -29,16 +29,23 @@ class Lifespan:
         self._answered = asyncio.Event()
         self._asked = ""
         self.started = False
+        #: Whether the application has taken `lifespan.startup`: from then on it takes part.
+        self._takes_part = False
         self.error: Exception | None = None
         self.task: asyncio.Task[None] = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
         try:
-            await self.backend.application(self.scope, self._events.get, self._send)
+            await self.backend.application(self.scope, self._receive, self._send)
         except Exception as error:
             self.error = error
             if self.started:
                 logger.error("application %r: its lifespan failed: %r", self.backend.name, error, exc_info=error)
+
+    async def _receive(self) -> dict[str, str]:
+        message = await self._events.get()
+        self._takes_part = True
+        return message
 
     async def _send(self, message: Any) -> None:
         kind = message["type"]
@@ -68,7 +75,15 @@ class Lifespan:
         """Starts the application; gives the reason if it says that it failed."""
         answer = await self._ask("lifespan.startup")
         if answer is None:
-            # It has no lifespan; the specification has servers go on without.
+            # The specification has servers go on without.
+            if self.error is not None and self._takes_part:
+                logger.warning(
+                    "application %r raised %r while it started, and is served without its lifespan",
+                    self.backend.name,
+                    self.error,
+                    exc_info=self.error,
+                )
+                return None
             logger.info("application %r has no lifespan: %r", self.backend.name, self.error or "it returned")
             return None
         if answer["type"].endswith(".failed"):
@@ -116,7 +131,6 @@ class Lifespans:
         down, the others are shut down all the same, and then the server is told. Applications without a lifespan are
         left out; if none has one, what the last one raised is raised here, as a single application would.
         """
-        await receive()
         running: list[Lifespan] = []
         try:
             for backend in backends:
@@ -124,6 +138,7 @@ class Lifespans:
                 running.append(lifespan)
                 reason = await lifespan.start()
                 if reason is not None:
+                    await receive()
                     reasons = [reason, *await self._stop(running)]
                     await send({"type": "lifespan.startup.failed", "message": "; ".join(reasons)})
                     return
@@ -132,6 +147,8 @@ class Lifespans:
                 if errors:
                     raise errors[-1]
                 return
+            # Taken only now: whoever takes it has a lifespan.
+            await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
             reasons = await self._stop(running)

@@ -85,6 +85,13 @@ COMMON = (
 
 HTTP = (
     Limit(
+        ("--startup-timeout",),
+        "startup_timeout",
+        parse_timeout,
+        "SECONDS",
+        "How long the application may take to start, or none.",
+    ),
+    Limit(
         ("--max-connections",),
         "max_connections",
         parse_number,

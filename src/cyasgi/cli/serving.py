@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__, backend
 from ..balancing import LoadBalancer
-from ..gateways.lifespan import Lifespan, LifespanError
+from ..gateways.lifespan import STARTUP_TIMEOUT, Lifespan, LifespanError
 from ..supervisor import Supervisor
 from .allocator import keep_freed_memory
 from .errors import MISUSED, CommandError
@@ -44,8 +44,10 @@ def serve(options: Options) -> int:
     if mode == "auto" and servers.keys() == {"udp"}:
         # What was written for datagrams alone need not expect other scopes.
         mode = "off"
+    startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
     several = Supervisor(
-        servers.values(), around=lambda: _lifespan(application, mode, servers.values(), several.shutdown_timeout)
+        servers.values(),
+        around=lambda: _lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout),
     )
     # A process that is restarted on changes leaves SIGINT to the one that watches.
     signals = [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
@@ -61,6 +63,8 @@ def serve(options: Options) -> int:
             _tell_counters(application, servers, time.monotonic() - began)
     except LifespanError as error:
         raise _in_one_line(error) from None
+    except SystemExit as error:
+        raise _exited(error) from None
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
     finally:
@@ -70,13 +74,28 @@ def serve(options: Options) -> int:
 
 
 def _in_one_line(error: LifespanError) -> CommandError:
-    """The error in one line; an application's own traceback, which frameworks send, goes before it."""
+    """Put the error in one line, after the application's traceback: the one that its framework has sent, or that of
+    what it raised."""
     text = str(error).strip()
     if "\n" in text:
         begin, _, trace = text.partition(": ")
         print(trace, file=sys.stderr)
-        text = f"{begin}: {trace.splitlines()[-1]}"
+        text = f"{begin}: {_last_words(trace)}"
+    elif isinstance(error.__cause__, Exception):
+        traceback.print_exception(type(error.__cause__), error.__cause__, their_part(error.__cause__))
     return CommandError(text)
+
+
+def _exited(error: SystemExit) -> CommandError:
+    """What the application has asked for by `sys.exit`: its message, or its code and a line that says so."""
+    if error.code is None or isinstance(error.code, int):
+        return CommandError(f"the application has ended the server by sys.exit({error.code or 0})", error.code or 0)
+    return CommandError(str(error.code))
+
+
+def _last_words(trace: str) -> str:
+    """The last line of a traceback, without the frame that is drawn around those of an exception group."""
+    return next(words for line in reversed(trace.splitlines()) if (words := line.strip(" |+-")))
 
 
 def configure_logging(options: Options) -> None:
@@ -110,15 +129,17 @@ def _load(options: Options) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(application: Any, mode: str, servers: Iterable[Any], seconds: float) -> AsyncIterator[None]:
+async def _lifespan(
+    application: Any, mode: str, servers: Iterable[Any], startup_timeout: float | None, shutdown_timeout: float
+) -> AsyncIterator[None]:
     """The one lifespan that an application has, however many servers serve it."""
     life = Lifespan(application, mode)
     try:
-        await life.startup()
+        await life.startup(startup_timeout)
     except BaseException:
         # What it has begun ends; what went wrong has been told.
         with contextlib.suppress(LifespanError):
-            await life.shutdown(seconds)
+            await life.shutdown(shutdown_timeout)
         raise
     for server in servers:
         if mode != "off" and hasattr(server, "state"):
@@ -126,7 +147,7 @@ async def _lifespan(application: Any, mode: str, servers: Iterable[Any], seconds
     try:
         yield
     finally:
-        await life.shutdown(seconds)
+        await life.shutdown(shutdown_timeout)
 
 
 def _tell_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:

@@ -23,7 +23,7 @@ from .access_log import AccessLog
 from .deadlines import Deadlines
 from .http_exchange import RETURNED
 from .http_protocol import HTTPProtocol
-from .lifespan import MODES, Lifespan
+from .lifespan import MODES, STARTUP_TIMEOUT, Lifespan
 from .sockets import Listener as Listener, ListenError as ListenError, Listening, check_listeners, open_listener
 from .tls import TLSListening
 
@@ -194,6 +194,8 @@ class HTTPServer(StatelessServer):
     strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
     lifespan: str = Setting("auto", _check_lifespan)  # type: ignore[assignment]
+    #: Seconds that the application may take to start; None for no limit.
+    startup_timeout: float | None = Setting(STARTUP_TIMEOUT, _seconds(none=True))  # type: ignore[assignment]
     #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
     root_path: str = Setting("", _check_root_path)  # type: ignore[assignment]
     #: The value of the Server header; None for none.
@@ -280,9 +282,10 @@ class HTTPServer(StatelessServer):
     # Starting and stopping.
 
     def bind(self) -> list[tuple[str, int | None]]:
-        """Opens the sockets, if they are not open yet, and returns their addresses.
+        """Binds the sockets, if they are not bound yet, and returns their addresses.
 
-        `handle` does this too; call it before `run` to see the errors early or to learn which port was free.
+        `handle` does this too; call it before `run` to see the errors early or to learn which port was free. Clients
+        can connect once the application has started.
 
         Raises:
             ListenError: an address cannot be listened on.
@@ -291,7 +294,7 @@ class HTTPServer(StatelessServer):
             opened: list[Listening] = []
             try:
                 for listener in self.binds:
-                    opened += open_listener(listener, self.backlog)
+                    opened += open_listener(listener)
             except BaseException:
                 for one in opened:
                     one.close()
@@ -327,11 +330,12 @@ class HTTPServer(StatelessServer):
         self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
         stream = sys.stdout if self.access_log is True else self.access_log
         self.log = AccessLog(stream) if stream else None
-        await self._lifespan.startup()
+        await self._lifespan.startup(self.startup_timeout)
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer | TLSListening] = []
         try:
             for listening in self._sockets:
+                listening.listen(self.backlog)
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
                 logger.info("listening on %s", listening)
             self.serving = True

@@ -12,6 +12,8 @@ from .._kinds import as_single_callable
 logger = logging.getLogger(__name__)
 
 MODES = ("auto", "on", "off")
+#: Seconds that an application may take to start, unless a server says otherwise.
+STARTUP_TIMEOUT = 300.0
 
 
 class LifespanError(RuntimeError):
@@ -22,8 +24,8 @@ class Lifespan:
     """One start and stop of an application.
 
     Args:
-        mode: "on": an application that does not take part is an error; "auto": it is served all the same; "off": it is
-            not asked.
+        mode: "on": an application that takes no part is an error; "auto": it is served all the same, also one that
+            raises while it starts, with a warning; "off": it is not asked.
     """
 
     def __init__(self, application: Any, mode: str = "auto") -> None:
@@ -35,22 +37,36 @@ class Lifespan:
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
+        #: Whether the application has taken `lifespan.startup`: from then on it takes part.
+        self._takes_part = False
+        #: Whether the application was asked to stop.
+        self._stopping = False
+        #: Why the application failed to start or stop, in its own words.
         self._failure: str | None = None
         self._error: BaseException | None = None
+        #: Whether the failure has been logged.
+        self._told = False
 
-    async def startup(self) -> None:
-        """Returns when the application has started, or turned out not to take part.
+    async def startup(self, seconds: float | None = None) -> None:
+        """Return when the application has started, or turned out to take no part.
+
+        Args:
+            seconds: how long the application may take to start; None for no limit.
 
         Raises:
-            LifespanError: it failed to start.
+            LifespanError: it failed to start, or took too long.
+            SystemExit: the application raised it while it started.
         """
         if self._mode == "off":
             return
         loop = asyncio.get_running_loop()
         self._started, self._stopped = loop.create_future(), loop.create_future()
         self._queue.put_nowait({"type": "lifespan.startup"})
+        logger.info("waiting for the application to start")
         self._task = outside().run(loop.create_task, self._run())
-        await asyncio.wait({self._started, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        ended, _ = await asyncio.wait({self._started, self._task}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not ended:
+            self._failure = f"it has not answered within {seconds:g} seconds"
         if self._failure is not None:
             task, self._task = self._task, None
             task.cancel()
@@ -58,24 +74,39 @@ class Lifespan:
             raise LifespanError(f"the application failed to start: {self._failure}") from self._error
         if not self._started.done():
             self._task = None
+            self._start_refused()
+
+    def _start_refused(self) -> None:
+        """The application ended without an answer to `lifespan.startup`."""
+        error = self._error
+        if isinstance(error, SystemExit):
+            raise error
+        if error is not None and self._takes_part:
             if self._mode == "on":
-                what = "ended" if self._error is None else f"raised {self._error!r}"
-                raise LifespanError(f"the application takes no part in the lifespan protocol: it {what}") from (
-                    self._error
-                )
-            logger.debug("the application takes no part in the lifespan protocol: %r", self._error)
+                raise LifespanError(f"the application failed to start: it raised {error!r}") from error
+            logger.warning(
+                "the application raised %r while it started, and is served without its lifespan",
+                error,
+                exc_info=error,
+            )
+        elif self._mode == "on":
+            what = "ended" if error is None else f"raised {error!r}"
+            raise LifespanError(f"the application takes no part in the lifespan protocol: it {what}") from error
+        else:
+            logger.debug("the application takes no part in the lifespan protocol: %r", error)
 
     async def shutdown(self, seconds: float) -> None:
-        """Returns when the application has stopped, after so many seconds at most.
+        """Return when the application has stopped, after `seconds` at most.
 
         Raises:
-            LifespanError: it failed to stop.
+            LifespanError: it failed to stop, or its lifespan had failed before.
         """
         task = self._task
         if task is None or self._stopped is None or self._started is None:
             return
         try:
             if not task.done() and self._started.done():
+                self._stopping = True
                 self._queue.put_nowait({"type": "lifespan.shutdown"})
                 await asyncio.wait({task, self._stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 if not self._stopped.done() and not task.done():
@@ -88,6 +119,8 @@ class Lifespan:
                 task.cancel()
                 await asyncio.wait({task}, timeout=seconds)
             self._task = None
+        if self._told:
+            raise LifespanError("the application's lifespan failed while it was served (logged then)") from self._error
         if self._failure is not None:
             raise LifespanError(f"the application failed to stop: {self._failure}") from self._error
         if self._error is not None:
@@ -100,12 +133,26 @@ class Lifespan:
             "state": self.state,
         }
         try:
-            await as_single_callable(self._application)(scope, self._queue.get, self._send)
+            await as_single_callable(self._application)(scope, self._receive, self._send)
         except Exception as error:
             self._error = error
-            # What it has told itself is told to whoever started it.
-            if self._started is not None and self._started.done() and self._failure is None:
-                logger.error("the application's lifespan raised %r", error, exc_info=error)
+            if self._started is not None and self._started.done() and self._failure is None and not self._stopping:
+                self._tell(repr(error))
+        except SystemExit as error:
+            if self._started is None or self._started.done():
+                # While it is served, this ends the server as one from a request does.
+                raise
+            self._error = error
+
+    async def _receive(self) -> dict[str, Any]:
+        message = await self._queue.get()
+        self._takes_part = True
+        return message
+
+    def _tell(self, what: str) -> None:
+        """Log that the lifespan has failed while the application is served; it has nobody else to say so to."""
+        self._told = True
+        logger.error("the application's lifespan failed while it is served: %s", what, exc_info=self._error)
 
     async def _send(self, message: Any) -> None:
         kind = message["type"]
@@ -120,6 +167,8 @@ class Lifespan:
         elif kind.startswith("lifespan.shutdown.") and self._started.done() and not self._stopped.done():
             if kind == "lifespan.shutdown.failed":
                 self._failure = message.get("message", "") or "it did not say why"
+                if not self._stopping:
+                    self._tell(self._failure)
             elif kind != "lifespan.shutdown.complete":
                 raise ValueError(f"unknown type of message {kind!r}")
             self._stopped.set_result(None)

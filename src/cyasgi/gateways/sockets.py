@@ -53,7 +53,7 @@ def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
     return _open_sockets(host, port, socket.SOCK_DGRAM)
 
 
-def _open_sockets(host: str, port: int, kind: socket.SocketKind, backlog: int = 0) -> list[socket.socket]:
+def _open_sockets(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]:
     where = f"{'udp' if kind == socket.SOCK_DGRAM else 'tcp'} {format_address((host, port))}"
     try:
         found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
@@ -69,12 +69,7 @@ def _open_sockets(host: str, port: int, kind: socket.SocketKind, backlog: int = 
             if family == socket.AF_INET6:
                 # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if backlog and os.name == "posix":
-                # Connections of the server before that wait for their end do not keep the address.
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(address)
-            if backlog:
-                sock.listen(backlog)
+            _bind(sock, address)
         except OSError as error:
             if sock is not None:
                 sock.close()
@@ -90,6 +85,22 @@ def _open_sockets(host: str, port: int, kind: socket.SocketKind, backlog: int = 
         sock.close()
     assert problem is not None
     raise ListenError(problem.errno, f"cannot listen on {where}: {problem.strerror}") from problem
+
+
+def _bind(sock: socket.socket, address: Any) -> None:
+    """Bind so that another server that is bound to the address, and does not listen yet, is noticed too."""
+    try:
+        sock.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or sock.type != socket.SOCK_STREAM or os.name != "posix":
+            raise
+        _reuse_address(sock)
+        sock.bind(address)
+
+
+def _reuse_address(sock: socket.socket) -> None:
+    """Let the address be bound again although connections of an earlier server wait for their end there."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ class Listener:
 
 
 class Listening:
-    """A socket of a listener's, open until `close`."""
+    """A socket bound to an address of a listener's, open until `close`. Nobody can connect before `listen`."""
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         self.listener = listener
@@ -148,6 +159,20 @@ class Listening:
             return str(self.listener.address)
         scheme = "http" if self.listener.ssl is None else "https"
         return f"{scheme}://{format_address(self.address)}"
+
+    def listen(self, backlog: int) -> None:
+        """Let clients connect.
+
+        Raises:
+            ListenError: another socket was faster to listen on the same address.
+        """
+        try:
+            if not self.listener.is_unix and os.name == "posix":
+                # Connections inherit it, and so do not keep the next server from the address.
+                _reuse_address(self.sock)
+            self.sock.listen(backlog)
+        except OSError as error:
+            raise ListenError(error.errno, f"cannot listen on {self}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Closes the socket; a Unix socket's path is removed, unless it is another's by now."""
@@ -183,25 +208,24 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
 
 
-def open_listener(listener: Listener, backlog: int) -> list[Listening]:
-    """A listening socket for each address that the listener's has, or one on the path of ``unix:PATH``.
+def open_listener(listener: Listener) -> list[Listening]:
+    """A bound socket for each address that the listener's has, or one on the path of ``unix:PATH``.
 
     Raises:
-        ListenError: the host has no address, or one of them cannot be listened on.
+        ListenError: the host has no address, or one of them cannot be bound.
     """
     if listener.is_unix:
-        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], backlog))]
+        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :]))]
     host, port = listener.address
-    return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM, backlog)]
+    return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM)]
 
 
-def _open_unix_socket(path: str, backlog: int) -> socket.socket:
+def _open_unix_socket(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         _remove_stale(path)
         sock.bind(path)
-        sock.listen(backlog)
     except OSError as error:
         sock.close()
         raise ListenError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from error
@@ -220,9 +244,23 @@ def _remove_stale(path: str) -> None:
             probe.settimeout(1.0)
             probe.connect(path)
         except ConnectionRefusedError:
-            os.unlink(path)
+            if not _is_bound(path):
+                os.unlink(path)
         except OSError:
             return
+
+
+def _is_bound(path: str) -> bool:
+    """Whether a process has a socket bound to this path, listening or, while its application starts, not yet.
+
+    Only Linux tells; elsewhere one that does not listen yet is taken for one that has gone.
+    """
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            names = {fields[7] for line in table if len(fields := line.rstrip("\n").split(maxsplit=7)) == 8}
+    except OSError:
+        return False
+    return bool(names & {path, os.path.abspath(path)})
 
 
 def unsent(transport: Any) -> int:
