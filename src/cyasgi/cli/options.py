@@ -12,10 +12,10 @@ from ..balancing.balancer import STRATEGIES
 from ..wire.address import parse_address
 from . import configuration
 from .limits import SECTIONS, Switch, default
+from .logs import LEVELS
 from .tls import CERT_REQS
 from .values import parse_host, parse_path, parse_port, parse_stream_address, parse_weight
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
 LIFESPANS = ("auto", "on", "off")
 
 
@@ -226,10 +226,10 @@ def _process() -> Iterator[click.Option]:
     yield Option(
         "--log-level",
         section=section,
-        type=click.Choice(LEVELS),
+        type=click.Choice(LEVELS, case_sensitive=False),
         default="info",
         show_default=True,
-        help="Write what is at least so grave.",
+        help="The least level that the server logs to the standard error; the application's loggers are its own.",
     )
     yield Option(
         "--config",

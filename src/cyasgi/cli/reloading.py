@@ -19,8 +19,8 @@ from typing import Any, Self
 
 from ..server import StatelessServer
 from .errors import FAILED, INTERRUPTED, CommandError
+from .logs import configure_logging, logger
 from .servers import Options
-from .serving import configure_logging, logger
 
 #: Set in the environment of the process that serves.
 MARK = "CYASGI_RELOADED"
@@ -61,7 +61,7 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
         import watchfiles
     except ModuleNotFoundError:
         raise CommandError("--reload needs watchfiles: pip install 'cyasgi[reload]'") from None
-    configure_logging(options)
+    configure_logging(options.log_level)
     config = os.path.realpath(options.config) if options.config else None
     paths = list(options.reload_dir or [options.app_dir])
     logger.info("watching %s for changes", ", ".join(paths))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 import time
@@ -19,10 +18,8 @@ from ..supervisor import Supervisor
 from .allocator import keep_freed_memory
 from .errors import MISUSED, CommandError
 from .loading import load_application, their_part
+from .logs import configure_logging, enable_loggers, logger
 from .servers import Options, make_servers
-
-logger = logging.getLogger("cyasgi")
-
 
 #: Counters that are told although nothing was counted.
 TOLD = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
@@ -34,10 +31,11 @@ def serve(options: Options) -> int:
     Raises:
         CommandError: it could not start or not go on.
     """
-    configure_logging(options)
+    configure_logging(options.log_level, options.ignored)
     keep_freed_memory()
     sys.path.insert(0, options.app_dir)
     application = _load(options)
+    enable_loggers()
     loop_factory, loop = _choose_loop(options.loop)
     servers = make_servers(options, application)
     mode = options.lifespan
@@ -96,15 +94,6 @@ def _exited(error: SystemExit) -> CommandError:
 def _last_words(trace: str) -> str:
     """The last line of a traceback, without the frame that is drawn around those of an exception group."""
     return next(words for line in reversed(trace.splitlines()) if (words := line.strip(" |+-")))
-
-
-def configure_logging(options: Options) -> None:
-    """Everything that is logged goes to the standard error."""
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
-    for name in options.ignored:
-        logger.warning("%s is no option's environment variable", name)
 
 
 def _load(options: Options) -> Any:
