@@ -119,6 +119,7 @@ def test_a_flood_of_clients(cy, run):
 
 def test_a_failing_application_harms_nobody_else(cy, run, caplog):
     """An application that raises is reported; other clients are served, and its own begins anew."""
+    failed = []
 
     async def failing(scope, receive, send):
         while True:
@@ -130,13 +131,17 @@ def test_a_failing_application_harms_nobody_else(cy, run, caplog):
     async def main():
         async with serving_datagrams(server_of(cy, failing)) as (address,):
             with clients(address, address) as (first, second):
+                failed.append(first.address)
                 assert await second.ask(b"1") == b"1"
                 first.send(b"fail")
                 assert await second.ask(b"2") == b"2"
                 assert await first.ask(b"3") == b"3"
 
     run(main())
-    assert [record.getMessage() for record in caplog.records] == ["Exception inside application: on purpose"]
+    (client,) = failed
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Exception inside application (scope_id {client!r}, type 'datagram'): on purpose"
+    ]
 
 
 def test_errors_of_the_socket_are_counted(cy, run):

@@ -383,3 +383,26 @@ def test_default_hook_may_be_awaited(cy, run, caplog):
     with caplog.at_level(logging.ERROR):
         run(main())
     assert [record.exc_info[0] for record in caplog.records] == [Oops]
+
+
+@pytest.mark.parametrize(
+    ("scope", "what"),
+    [
+        ({"type": "http", "method": "GET", "path": "/a\nb"}, r"GET '/a\nb'"),
+        ({"type": "websocket", "path": "/chat"}, "WebSocket '/chat'"),
+        ({"type": "telegram", "user": 7}, "scope_id 'one', type 'telegram'"),
+        ({}, "scope_id 'one'"),
+    ],
+)
+def test_the_log_says_what_failed(cy, run, caplog, scope, what):
+    """A request by method and path, anything else by its scope's type and id, in one line."""
+
+    async def main():
+        server = cy.StatelessServer(fails)
+        server.get_or_create_application_instance("one", scope).put_nowait("x")
+        checker = asyncio.create_task(server.application_checker())
+        await eventually(lambda: caplog.records)
+        checker.cancel()
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records] == [f"Exception inside application ({what}): x"]

@@ -276,8 +276,9 @@ def test_stopping(cy, run):
 
 
 @pytest.mark.parametrize("how", ["late", "second request"])
-def test_stopping_without_patience(cy, run, how):
-    """A request that takes longer than `shutdown_timeout`, or than the second request to stop, is cancelled."""
+def test_stopping_without_patience(cy, run, how, caplog):
+    """A request that takes longer than `shutdown_timeout`, or than the second request to stop, is cancelled; the log
+    tells of it."""
     seen = []
 
     async def application(scope, receive, send):
@@ -306,6 +307,8 @@ def test_stopping_without_patience(cy, run, how):
         assert not server.application_instances and not server.connections
 
     run(main())
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "1 connections were cut with work in hand when the server stopped" in warnings
 
 
 def test_runs_again(cy, run):

@@ -405,9 +405,9 @@ def test_application_that_ends(cy, run, caplog, then, accept, status, code):
         run(main())
     said = [record.message for record in caplog.records]
     if then is fails:
-        assert said == ["Exception inside application: boom"]
+        assert said == ["Exception inside application (WebSocket '/'): boom"]
     elif then is returns and not accept:
-        assert said == ["an application returned without having answered a WebSocket"]
+        assert said == ["an application returned without having answered a WebSocket: WebSocket '/'"]
     else:
         assert said == []
 

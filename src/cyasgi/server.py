@@ -10,6 +10,7 @@ from typing import Any
 from ._backend import InstanceTable, Setting, get_or_create_application_instance
 from ._calling import Details, Message, Scope
 from ._deletion import Deletion
+from ._describe import describe
 from ._life import Life
 from ._reports import logger
 from ._running import Running, request_stop, run_in_own_loop
@@ -198,11 +199,13 @@ class StatelessServer:
     # Hooks
 
     async def application_exception(self, exception: BaseException, application_details: Details) -> None:
-        """Called once for each application that the server ran and that failed; logs an error with its traceback.
+        """Called once for each application that the server ran and that failed; logs an error with its traceback, and
+        with the request's method and path, or the scope's type and id.
 
         Overrides may be `def` or `async def`.
         """
-        logger.error("Exception inside application: %s", exception, exc_info=exception)
+        what = describe(application_details)
+        logger.error("Exception inside application (%s): %s", what, exception, exc_info=exception)
 
     def application_undelivered(self, messages: list[Message], application_details: Details) -> None:
         """Called with the messages left in the queue of an instance that has ended, oldest first; logs a warning with

@@ -376,6 +376,8 @@ class HTTPServer(StatelessServer):
         finally:
             self._all_closed = None
             late = list(self.connections)
+            if graceful and late:
+                logger.warning("%d connections were cut with work in hand when the server stopped", len(late))
             for connection in late:
                 connection.abort()
             if late:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._backend import SENT, Pass
 from .._context import outside
+from .._describe import describe
 from ..wire._headers_py import CLOSE, OWN_DATE, OWN_SERVER
 from ..wire.headers import encode_lines
 from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk
@@ -540,7 +541,7 @@ class Exchange:
     def _cut_short(self, protocol: HTTPProtocol, instance: Any) -> None:
         """The application has ended and the response is not complete."""
         if instance._outcome == RETURNED and not self.disconnected:
-            logger.error("an application returned before its response was complete: %r", self)
+            logger.error("an application returned before its response was complete: %s", describe(instance))
         if self.phase >= STREAMING or self.disconnected:
             protocol.abort()
         elif instance._outcome == CANCELLED:

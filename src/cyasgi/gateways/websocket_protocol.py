@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from .._backend import SENT, Pass
+from .._describe import describe
 from .._limits import LimitExceeded
 from ..wire.address import format_address
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
@@ -542,7 +543,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._stop(1011, "internal error")
         else:
             if self.websocket.phase in UNANSWERED:
-                logger.error("an application returned without having answered a WebSocket")
+                logger.error("an application returned without having answered a WebSocket: %s", describe(instance))
             self._stop(1000)
 
     def _drop_backlog(self) -> None:
