@@ -55,7 +55,7 @@ def check_wheel(path: Path, version: str, *, pure: bool) -> list[str]:
     expected = {
         name.removeprefix("src/")
         for name in in_checkout()
-        if name.startswith("src/cyasgi/") and Path(name).suffix not in SOURCES_OF_EXTENSION
+        if name.startswith("src/") and Path(name).suffix not in SOURCES_OF_EXTENSION
     }
     extensions = {name: match[1] for name in found if (match := EXTENSION.fullmatch(name))}
     sources = {name.removeprefix("src/").removesuffix(".pyx") for name in in_checkout() if name.endswith(".pyx")}

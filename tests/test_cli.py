@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 import re
 import signal
 import socket
@@ -18,6 +17,7 @@ from udp import Client, Command
 
 import cyasgi
 from cyasgi import cli
+from cyasgi.cli import serving
 from cyasgi.wire.address import format_address
 
 ECHO = "cyasgi.examples:echo"
@@ -319,8 +319,8 @@ async def converse(application, data):
         (["serve", ECHO], "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, "),
         (["sreve"], "No such command 'sreve'"),
         (["serve", *LOCAL, ECHO, "more"], "'more' is not MODULE:ATTRIBUTE"),
-        (["serve", *LOCAL, "--max-datagram-size", "65536", ECHO], "max_datagram_size=65536: accepted is an int from 1"),
-        (["serve", "--upd", "127.0.0.1:0", ECHO], "No such option"),
+        (["serve", *LOCAL, "--max-datagram-size", "65536", ECHO], "--max-datagram-size 65536: accepted is an int from"),
+        (["serve", "--upd", "127.0.0.1:0", ECHO], "no such option: --upd; did you mean --udp?"),
         (["serve", "--udp", "9999", ECHO], "'9999' is not an address: accepted are HOST:PORT"),
         (["serve", "--udp", "127.0.0.1:65536", ECHO], "with a port from 0 to 65535"),
         (["serve", "--udp", "::1:9999", ECHO], "an IPv6 address stands in brackets"),
@@ -346,7 +346,7 @@ async def converse(application, data):
 def test_misuse(arguments, says, capsys, monkeypatch):
     """Whatever is wrong with the arguments is told in one line on the standard error, with exit code 2."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     assert cli.main(arguments) == 2
     written = capsys.readouterr()
     assert written.out == ""

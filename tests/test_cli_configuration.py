@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 import sys
 
@@ -21,7 +20,7 @@ ECHO = "cyasgi.examples:echo"
 def options(monkeypatch, tmp_path):
     """options(*arguments) gives the options that the command would have served with."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
     def serve(given):
@@ -126,13 +125,15 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
     monkeypatch.setenv("CYASGI_SERVE_MAX_APPLICATION", "2")
     monkeypatch.setenv("CYASGI_BACKEND", "python")
     monkeypatch.setenv("CYASGI_EXTENSION", "none")
-    assert options("--udp", ":0", ECHO).ignored == ["CYASGI_SERVE_MAX_APPLICATION"]
+    assert options("--udp", ":0", ECHO).ignored == [
+        "CYASGI_SERVE_MAX_APPLICATION is no option's environment variable; did you mean CYASGI_SERVE_MAX_APPLICATIONS?"
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("max-aplications = 5", "unknown name 'max-aplications'; accepted are access-log, app-dir, application, "),
+        ("max-aplications = 5", "unknown name 'max-aplications'; did you mean max-applications?"),
         ("[serve]\nmax-applications = 5", "unknown name 'serve'"),
         ('config = "other.toml"', "unknown name 'config'"),
         ("max-applications = 5\nmax_applications = 5", "'max_applications' says what another name has said already"),
@@ -266,20 +267,20 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--weight", "0", "accepted is a number, more than 0"),
         ("--weight", "1", "are for several applications, and there is one"),
         ("--lifespan", "yes", "'yes' is not one of 'auto', 'on', 'off'"),
-        ("--root-path", "api", "root_path='api': accepted is a str that is empty or begins with a slash"),
+        ("--root-path", "api", "'api': accepted is a path as in /api, that begins with a slash"),
         ("--ssl-certfile", "no.pem", "'no.pem' does not exist"),
         ("--ssl-keyfile", "some.pem", "options for TLS need a certificate: give --ssl-certfile"),
         ("--ssl-ciphers", "HIGH", "options for TLS need a certificate: give --ssl-certfile"),
         ("--ssl-cert-reqs", "3", "'3' is not one of 'none', 'optional', 'required'"),
         ("--reload-dir", "no/such/place", "'no/such/place' does not exist"),
         ("--reload", "--strict=1", "does not take a value"),
-        ("--strict", "--server-headers", "No such option"),
+        ("--strict", "--server-headers", "no such option: --server-headers; did you mean --server-header?"),
     ],
 )
 def test_every_option_refuses_what_is_none_of_its_values(option, value, says, tmp_path, capsys, monkeypatch):
     """A value that an option cannot have is told with what is accepted, before anything is served."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some.pem").write_text("", encoding="utf-8")
     line = refused(capsys, ["--http", "127.0.0.1:0", option, value, ECHO])
@@ -340,11 +341,18 @@ def test_listeners(options):
 @pytest.mark.parametrize(
     ("change", "code", "says"),
     [
-        ({"keyfile": "empty.pem"}, 1, "cert.pem and empty.pem: no certificate with its key: "),
-        ({"certfile": "empty.pem", "keyfile": None}, 1, "empty.pem: no certificate with its key: "),
-        ({"keyfile": "other.pem"}, 1, "cert.pem and other.pem: no certificate with its key: key values mismatch"),
+        ({"keyfile": "empty.pem"}, 1, "empty.pem: no private key is in it (PEM is expected)"),
+        ({"certfile": "empty.pem", "keyfile": None}, 1, "empty.pem: no certificate is in it (PEM is expected)"),
+        ({"certfile": "key.pem", "keyfile": None}, 1, "key.pem: no certificate is in it (PEM is expected)"),
+        ({"keyfile": None}, 1, "cert.pem: no private key is in it (PEM is expected); give --ssl-keyfile"),
+        ({"certfile": "junk.pem"}, 1, "junk.pem and key.pem: not a certificate with its key: "),
+        ({"keyfile": "other.pem"}, 1, "other.pem: the key is not that of the certificate in cert.pem"),
         ({"keyfile": "locked.pem"}, 2, "locked.pem: the key has a password: give --ssl-keyfile-password"),
-        ({"keyfile": "locked.pem", "keyfile_password": "wrong"}, 1, "cert.pem and locked.pem: no certificate with its"),
+        (
+            {"keyfile": "locked.pem", "keyfile_password": "wrong"},
+            1,
+            "locked.pem: the key cannot be read with this password",
+        ),
         ({"ca_certs": "empty.pem"}, 1, "empty.pem: no certificates: "),
         ({"ciphers": "NONE-SUCH"}, 2, "--ssl-ciphers 'NONE-SUCH': OpenSSL knows none of these"),
     ],
@@ -385,6 +393,8 @@ def keys(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys")
     write_certificates(path)
     (path / "empty.pem").write_text("", encoding="utf-8")
+    junk = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
+    (path / "junk.pem").write_text(junk, encoding="utf-8")
     return path
 
 

@@ -222,6 +222,6 @@ def test_files_that_cannot_be_watched(monkeypatch, tmp_path, capsys):
         raise OSError("OS file watch limit reached")
 
     monkeypatch.setattr("watchfiles.watch", watch)
-    monkeypatch.setattr("logging.basicConfig", lambda **_: None)
+    monkeypatch.setattr("cyasgi.cli.reloading.configure_logging", lambda *_: None)
     assert cli.main(["serve", "--reload", *LOCAL, "--app-dir", str(tmp_path), "app:application"]) == 1
     assert "cannot watch" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
-from . import configuration, reloading, serving
+from . import configuration, hints, reloading, serving
 from .limits import SERVERS, SETTINGS, Switch
 from .options import ServeCommand, parameters
 from .servers import Options
@@ -56,23 +56,30 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         click.UsageError: they contradict each other, or something is missing.
     """
     listeners = {kind: values.pop(kind) for kind in SERVERS}
-    host, port = values.pop("host"), values.pop("port")
-    if host is not None or port is not None:
-        listeners["http"].append((("127.0.0.1" if host is None else host, 8000 if port is None else port), None))
+    hosts, port = values.pop("host"), values.pop("port")
+    if hosts or port is not None:
+        listeners["http"] += [((host, 8000 if port is None else port), None) for host in hosts or ["127.0.0.1"]]
     listeners["http"] += values.pop("unix")
     if not any(listeners.values()):
         raise click.UsageError(
             "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH or --udp ADDRESS, "
             "as in --http 127.0.0.1:8000"
         )
-    if len(values["applications"]) == 1 and (values["balance"] or values["weight"]):
+    applications, weights = len(values["applications"]), len(values["weight"])
+    if applications == 1 and (values["balance"] or weights):
         raise click.UsageError("--balance and --weight are for several applications, and there is one")
+    if weights not in (0, applications):
+        raise click.UsageError(
+            f"--weight is given {weights} times for {applications} applications: give it once for each, in their order"
+        )
+    given = {name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    ineffective = list(hints.ineffective(given, listeners, values))
     limits = {}
     for setting in SETTINGS:
         name = setting.names[0].removeprefix("--").replace("-", "_")
         value = values.pop(name)
         # What nobody has said stays the server's own.
-        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+        if name in given:
             limits[setting.attribute] = setting.values[not value] if isinstance(setting, Switch) else value
     tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
     if tls["certfile"] is None and any(tls[name] for name in ("keyfile", "keyfile_password", "ca_certs", "ciphers")):
@@ -81,13 +88,16 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         listeners=listeners,
         limits=limits,
         tls=tls,
-        ignored=configuration.unknown_variables(context.command.params),
+        ignored=[*configuration.unknown_variables(context.command.params), *ineffective],
         **values,
     )
 
 
 def explain(error: click.ClickException) -> str:
     """What was wrong, and where it was said unless on the command line."""
+    if isinstance(error, click.NoSuchOption):
+        parameters = () if error.ctx is None else error.ctx.command.params
+        return hints.about_option(error.option_name, [name for one in parameters for name in one.opts])
     message = error.format_message()
     if isinstance(error, click.BadParameter) and error.ctx is not None and error.param is not None:
         return configuration.origin(error.ctx, error.param) + message

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from . import hints
 from .errors import MISUSED, CommandError
 
 #: What the environment variables of ``cyasgi serve`` begin with.
@@ -45,7 +46,12 @@ def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
     for key, value in content.items():
         name = key.replace("_", "-")
         if name not in accepted:
-            raise CommandError(f"{path}: unknown name {key!r}; accepted are {', '.join(sorted(accepted))}", MISUSED)
+            meant = (
+                hints.instead(f"--{name}")
+                or hints.similar(name, accepted)
+                or f"; accepted are {', '.join(sorted(accepted))}"
+            )
+            raise CommandError(f"{path}: unknown name {key!r}{meant}", MISUSED)
         parameter = accepted[name]
         assert parameter.name is not None
         if parameter.name in values:
@@ -104,6 +110,7 @@ def variable(parameter: click.Parameter) -> str:
 
 
 def unknown_variables(parameters: Iterable[click.Parameter]) -> list[str]:
-    """The environment variables that look like some of ours and are none."""
+    """A sentence for each environment variable that looks like an option's and is none's."""
     known = {variable(parameter) for parameter in parameters}
-    return sorted(name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in known)
+    names = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in known)
+    return [f"{name} is no option's environment variable{hints.similar(name, known)}" for name in names]

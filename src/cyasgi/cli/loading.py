@@ -38,9 +38,14 @@ def load_application(path: str, factory: bool = False) -> Any:
         except AttributeError:
             raise CommandError(f"{path!r}: {name!r} has no attribute {attribute!r}", MISUSED) from None
     if factory:
+        if inspect.iscoroutinefunction(found):
+            raise CommandError(f"{path!r} is an async def, and a factory returns the application at once", MISUSED)
         if not callable(found) or not _takes_nothing(found):
             raise CommandError(f"{path!r} is not a factory, that is called without arguments: {found!r}", MISUSED)
         found = found()
+        if inspect.iscoroutine(found):
+            found.close()
+            raise CommandError(f"{path!r} returned a coroutine, and a factory returns the application", MISUSED)
         path = f"{path}()"
     if not callable(found):
         raise CommandError(f"{path!r} is not an application: {found!r} is not callable", MISUSED)

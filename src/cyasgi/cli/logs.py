@@ -29,15 +29,15 @@ def configure_logging(level: str, ignored: Iterable[str] = ()) -> None:
 
     Args:
         level: the least level to write, one of `LEVELS`.
-        ignored: environment variables that look like options and are none: told as warnings.
+        ignored: what was said to the command and has no effect, a sentence each: logged as warnings.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())
-    for name in ignored:
-        logger.warning("%s is no option's environment variable", name)
+    for sentence in ignored:
+        logger.warning("%s", sentence)
 
 
 def enable_loggers() -> None:

@@ -11,10 +11,11 @@ import click
 from ..balancing.balancer import STRATEGIES
 from ..wire.address import parse_address
 from . import configuration
+from .hints import about_address
 from .limits import SECTIONS, Switch, default
 from .logs import LEVELS
 from .tls import CERT_REQS
-from .values import parse_host, parse_path, parse_port, parse_stream_address, parse_weight
+from .values import parse_host, parse_path, parse_port, parse_root_path, parse_stream_address, parse_weight
 
 LIFESPANS = ("auto", "on", "off")
 
@@ -28,7 +29,16 @@ class Option(click.Option):
 
 
 class ServeCommand(click.Command):
-    """A command whose help has its options under headings."""
+    """A command whose help has its options under headings, and that takes no option twice that has one value."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        options = [parameter for parameter in order if isinstance(parameter, click.Option) and not parameter.multiple]
+        for option in dict.fromkeys(options):
+            if options.count(option) > 1:
+                names = "/".join((*option.opts, *option.secondary_opts))
+                raise click.UsageError(f"{names} is given {options.count(option)} times, and has one value", ctx)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -55,6 +65,12 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[Any, Any, Any], Any]:
     return callback
 
 
+def _parse_http_address(text: str) -> Any:
+    if (hint := about_address(text)) is not None:
+        raise ValueError(hint)
+    return parse_stream_address(text, schemes=("http", "https"))
+
+
 def parameters() -> list[click.Parameter]:
     """What ``cyasgi serve`` accepts."""
     return [
@@ -75,13 +91,13 @@ def parameters() -> list[click.Parameter]:
 
 
 def _listeners() -> Iterator[click.Option]:
-    section = "Listeners (all but --host and --port may be given several times)"
+    section = "Listeners (all but --port may be given several times)"
     yield Option(
         "--http",
         section=section,
         multiple=True,
         metavar="ADDRESS",
-        callback=parsed(partial(parse_stream_address, schemes=("http", "https"))),
+        callback=parsed(_parse_http_address),
         help="Serve HTTP and WebSockets on HOST:PORT, [IPV6]:PORT or :PORT (every interface); with TLS if there is a "
         "certificate, unless http:// stands before it.",
     )
@@ -113,6 +129,7 @@ def _listeners() -> Iterator[click.Option]:
     yield Option(
         "--host",
         section=section,
+        multiple=True,
         metavar="HOST",
         callback=parsed(parse_host),
         help="Serve HTTP on this host's --port, or 8000; --http has both in one.",
@@ -167,6 +184,7 @@ def _applications() -> Iterator[click.Option]:
         section=section,
         metavar="PATH",
         default="",
+        callback=parsed(parse_root_path),
         help="The path that the application is mounted at, as in /api.",
     )
 

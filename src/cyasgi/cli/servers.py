@@ -36,7 +36,7 @@ class Options:
     reload_include: tuple[str, ...]
     #: The options that begin with --ssl, without that.
     tls: dict[str, Any]
-    #: Environment variables that look like options and are none.
+    #: What was said and has no effect, a sentence each.
     ignored: list[str] = field(default_factory=list)
 
 
@@ -67,8 +67,16 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
                 # The application has one lifespan, and several servers may serve it.
                 server.lifespan = "off"
         except (TypeError, ValueError) as error:
-            raise CommandError(str(error), MISUSED) from None
+            raise CommandError(_in_options(str(error)), MISUSED) from None
     return servers
+
+
+def _in_options(message: str) -> str:
+    """What a server says of an attribute, said of the option that sets it."""
+    for setting in SETTINGS:
+        if message.startswith(f"{setting.attribute}="):
+            return f"{setting.names[0]} {message.removeprefix(f'{setting.attribute}=')}"
+    return message
 
 
 def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Iterator[Any]:

@@ -40,8 +40,7 @@ def make_context(
         # Without a function OpenSSL would ask the terminal.
         context.load_cert_chain(certfile, keyfile, no_password if keyfile_password is None else keyfile_password)
     except OSError as error:
-        names = certfile if keyfile is None else f"{certfile} and {keyfile}"
-        raise CommandError(f"{names}: no certificate with its key: {_reason(error)}", FAILED) from None
+        raise CommandError(_what_is_wrong(certfile, keyfile, keyfile_password, error), FAILED) from None
     if ca_certs is not None:
         try:
             context.load_verify_locations(ca_certs)
@@ -54,6 +53,29 @@ def make_context(
         except ssl.SSLError:
             raise CommandError(f"--ssl-ciphers {ciphers!r}: OpenSSL knows none of these", MISUSED) from None
     return context
+
+
+def _what_is_wrong(certfile: str, keyfile: str | None, password: str | None, error: OSError) -> str:
+    """Why a certificate and its key could not be loaded; OpenSSL itself often says no more than "PEM lib"."""
+    try:
+        with open(certfile, "rb") as file:
+            certificate = file.read()
+        with open(keyfile or certfile, "rb") as file:
+            key = file.read()
+    except OSError as unreadable:
+        return f"{unreadable.filename}: {unreadable.strerror}"
+    if b"-----BEGIN CERTIFICATE-----" not in certificate:
+        return f"{certfile}: no certificate is in it (PEM is expected)"
+    if b"PRIVATE KEY-----" not in key:
+        hint = "" if keyfile else "; give --ssl-keyfile"
+        return f"{keyfile or certfile}: no private key is in it (PEM is expected){hint}"
+    reason = _reason(error)
+    if reason == "key values mismatch":
+        return f"{keyfile or certfile}: the key is not that of the certificate in {certfile}"
+    if password is not None and b"ENCRYPTED" in key:
+        return f"{keyfile or certfile}: the key cannot be read with this password"
+    names = certfile if keyfile is None else f"{certfile} and {keyfile}"
+    return f"{names}: not a certificate with its key: {reason}"
 
 
 def _reason(error: OSError) -> str:

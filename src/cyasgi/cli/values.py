@@ -48,6 +48,13 @@ def parse_path(text: str) -> str:
     return text
 
 
+def parse_root_path(text: str) -> str:
+    """A path that an application is mounted at: empty, or with a slash in front and none behind."""
+    if text and (not text.startswith("/") or text.endswith("/")):
+        raise ValueError(f"{text!r}: accepted is a path as in /api, that begins with a slash and does not end with one")
+    return text
+
+
 def parse_policy(text: str) -> str:
     """The name of an eviction policy."""
     check_eviction_policy("eviction_policy", text)

@@ -1,0 +1,147 @@
+"""What to say to somebody who uses an option of another server, mistypes one, or gives one that does nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Set as AbstractSet
+from typing import Any
+
+from .limits import MANAGED, SETTINGS
+
+#: Options that uvicorn, granian and hypercorn have under another name, and what they are called here.
+CALLED = {
+    "--access-logfile": "--access-log, which writes to the standard output",
+    "--backpressure": "--max-applications",
+    "--bind": "--http ADDRESS, --udp ADDRESS or --unix PATH",
+    "--ca-certs": "--ssl-ca-certs",
+    "--cert-reqs": "--ssl-cert-reqs",
+    "--certfile": "--ssl-certfile",
+    "--ciphers": "--ssl-ciphers",
+    "--debug": "--log-level debug",
+    "--graceful-timeout": "--shutdown-timeout",
+    "--h11-max-incomplete-event-size": "--max-header-size",
+    "--http1-header-read-timeout": "--header-timeout, in seconds",
+    "--http1-keep-alive": "--keep-alive-timeout",
+    "--insecure-bind": "--http http://ADDRESS",
+    "--keep-alive": "--keep-alive-timeout",
+    "--keyfile": "--ssl-keyfile",
+    "--keyfile-password": "--ssl-keyfile-password",
+    "--log": "--log-level",
+    "--no-log": "--log-level critical",
+    "--no-ws": "a server without the library websockets, or your application's refusal",
+    "--read-timeout": "--header-timeout and --body-timeout",
+    "--reload-paths": "--reload-dir",
+    "--ssl-ca": "--ssl-ca-certs",
+    "--ssl-certificate": "--ssl-certfile",
+    "--ssl-client-verify": "--ssl-ca-certs, which also asks for certificates",
+    "--url-path-prefix": "--root-path",
+    "--verify-mode": "--ssl-cert-reqs",
+    "--working-dir": "--app-dir",
+    "--worker-class": "--loop",
+    "--ws-per-message-deflate": "--websocket-compression and --no-websocket-compression",
+    "-b": "--http ADDRESS, --udp ADDRESS or --unix PATH",
+    "-c": "--config",
+    "-k": "--loop",
+}
+
+_ONE_PROCESS = "cyasgi serves in one process; start one command for each core, each on an address of its own"
+_LOGGING = "the application configures logging, that of the loggers below 'cyasgi' too"
+
+#: Options of theirs that cyasgi has no counterpart for, and what to do instead.
+MISSING = {
+    "--access-log-fmt": "the access log has the Common Log Format and the duration",
+    "--access-logformat": "the access log has the Common Log Format and the duration",
+    "--blocking-threads": "cyasgi has no threads",
+    "--env-file": "set the environment before you start it",
+    "--fd": "cyasgi opens its sockets itself",
+    "--forwarded-allow-ips": "cyasgi takes the client's address from the connection",
+    "--header": "the application sends its own headers",
+    "--interface": "cyasgi finds out which kind of application it has",
+    "--limit-max-requests": "cyasgi does not replace its process",
+    "--log-config": _LOGGING,
+    "--log-file": _LOGGING,
+    "--max-requests": "cyasgi does not replace its process",
+    "--no-proxy-headers": "cyasgi reads none",
+    "--no-use-colors": "nothing is coloured",
+    "--proxy-headers": "cyasgi takes the client's address from the connection",
+    "--quic-bind": "cyasgi has no HTTP/3",
+    "--runtime-mode": "cyasgi has no threads",
+    "--runtime-threads": "cyasgi has no threads",
+    "--use-colors": "nothing is coloured",
+    "--workers": _ONE_PROCESS,
+    "--ws": "WebSockets are served where the library websockets is installed",
+    "-w": _ONE_PROCESS,
+}
+
+#: Values of uvicorn's and granian's --http, which chooses a parser or a version there.
+_PARSERS = {"auto", "h11", "httptools", "1", "2"}
+
+
+def about_address(text: str) -> str | None:
+    """What to say of a value of --http that is meant for another server's; None if it is not."""
+    if text not in _PARSERS:
+        return None
+    return f"{text!r} is not an address: --http is what to listen on here, as in --http 127.0.0.1:8000"
+
+
+def about_option(name: str, known: Iterable[str]) -> str:
+    """Say that there is no such option, and what to use instead if that can be told.
+
+    Args:
+        name: the option as it was given, with its dashes.
+        known: the names of all options, with their dashes.
+    """
+    return f"no such option: {name}{instead(name) or similar(name, known)}"
+
+
+def instead(name: str) -> str:
+    """What to use instead of another server's option, to be put behind a message; empty if it is none."""
+    if name in CALLED:
+        return f"; here that is {CALLED[name]}"
+    return f"; {MISSING[name]}" if name in MISSING else ""
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """A question that names what may have been meant, to be put behind a message; empty if nothing is similar."""
+    names = list(known)
+    # Letters in the wrong order are the commonest of mistakes, and no closer than others by difflib's measure.
+    found = [one for one in names if sorted(one) == sorted(name)] or difflib.get_close_matches(name, names, 1, 0.75)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values: dict[str, Any]) -> Iterator[str]:
+    """The options that somebody has given and that do nothing, each with the reason.
+
+    Args:
+        given: what was given, by the names that the options' values have.
+        listeners: the addresses of each kind of listener, as in `Options`.
+        values: the values of the other options.
+    """
+    kinds = {kind for kind, addresses in listeners.items() if addresses}
+    streams = [address for kind in kinds - {"udp"} for address in listeners[kind]]
+
+    def options(names: Iterable[str]) -> str:
+        return ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+
+    if tls := {name for name in given if name.startswith("ssl_")}:
+        if not any(not isinstance(address, str) and address[1] is not False for address in streams):
+            yield f"{options(tls)}: no effect, since no listener has TLS"
+        elif "ssl_cert_reqs" in tls and not values.get("ssl_ca_certs"):
+            yield "--ssl-cert-reqs: no effect without --ssl-ca-certs"
+    if not values.get("reload") and (watched := given & {"reload_dir", "reload_include"}):
+        yield f"{options(watched)}: no effect without --reload"
+    for setting in SETTINGS:
+        name = setting.names[0].removeprefix("--").replace("-", "_")
+        if name in given and kinds.isdisjoint(setting.kinds):
+            yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
+    if "root_path" in given and not streams:
+        yield "--root-path: no effect, since nothing serves HTTP"
+    if "message_burst" in given and "max_messages_per_second" not in given:
+        yield "--message-burst: no effect without --max-messages-per-second"
+    per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
+    if per_client and any(isinstance(address, str) for address in streams):
+        yield f"{options(per_client)}: no effect on Unix sockets, whose clients have no address"
+
+
+def _lacking(kinds: tuple[str, ...]) -> str:
+    return "nothing serves datagrams" if kinds == ("udp",) else "nothing serves HTTP or WebSockets"
