@@ -6,7 +6,7 @@ import sys
 def main() -> int:
     """Run the command and return its exit code."""
     try:
-        from cyasgi.cli import main as command
+        from cyasgi.cli import script as command
 
         return command()
     except KeyboardInterrupt:

@@ -73,23 +73,23 @@ def test_error_of_handle_is_raised(impl, run):
     run(main())
 
 
-def test_error_of_handle_cancels_at_once(cy, run):
-    """When handle() raises nothing is drained: instances are cancelled, their clean-up awaited, the rest handed on."""
+def test_error_of_handle_drains_first(cy, run):
+    """When handle() raises, what was accepted is worked off, then instances are cancelled and the error raised."""
     order = []
 
     async def application(scope, receive, send):
         try:
             while True:
-                await receive()
-                await asyncio.get_running_loop().create_future()
+                message = await receive()
+                await passes(3)
+                order.append(message)
         finally:
             await passes(5)
             order.append("cleaned up")
 
     async def handle(server):
-        details = server.get_or_create_application_instance("a", {})
-        details.put_nowait("at work on")
-        details.put_nowait("left")
+        for number in range(50):
+            server.get_or_create_application_instance("a", {}).put_nowait(number)
         await passes(5)
         raise ZeroDivisionError
 
@@ -97,9 +97,78 @@ def test_error_of_handle_cancels_at_once(cy, run):
         server = handling(cy.StatelessServer, handle, shutdown_timeout=30.0)(application)
         with pytest.raises(ZeroDivisionError):
             await asyncio.wait_for(server.arun(), 20)
-        assert order == ["cleaned up"]
-        assert [messages for messages, _ in server.undelivered] == [["left"]]
+        assert order == [*range(50), "cleaned up"]
+        assert server.undelivered == []
         assert len(server.application_instances) == 0
+
+    run(main())
+
+
+def test_error_of_handle_drains_within_the_bound(cy, run):
+    """What is not worked off within `shutdown_timeout` is handed on: the sum of messages is exact."""
+    processed, in_hand = [], []
+
+    async def application(scope, receive, send):
+        while True:
+            message = await receive()
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                in_hand.append(message)
+                raise
+            processed.append(message)
+
+    async def handle(server):
+        for number in range(200):
+            server.get_or_create_application_instance(number % 2, {}).put_nowait(number)
+        await asyncio.sleep(0.02)
+        raise ZeroDivisionError
+
+    async def main():
+        server = handling(cy.StatelessServer, handle, shutdown_timeout=0.1)(application)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(server.arun(), 20)
+        told = [message for messages, _ in server.undelivered for message in messages]
+        assert len(processed) > 4
+        assert len(in_hand) == 2
+        assert server.stats()["undelivered"] >= len(told) > 100
+        assert sorted({*processed, *in_hand, *told}) == list(range(200))
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["second request", "cancelled"])
+def test_error_of_handle_and_no_more_patience(cy, run, how):
+    """While a server drains because handle() raised, the second request to stop, or a cancellation, ends it at once."""
+    order = []
+
+    async def application(scope, receive, send):
+        try:
+            await receive()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            order.append("cleaned up")
+
+    async def handle(server):
+        server.get_or_create_application_instance("a", {}).put_nowait(1)
+        await passes(5)
+        raise ZeroDivisionError
+
+    async def main():
+        server = handling(cy.StatelessServer, handle, shutdown_timeout=60.0)(application)
+        task = asyncio.create_task(server.arun())
+        await passes(30)
+        assert order == []
+        if how == "cancelled":
+            task.cancel()
+        else:
+            server._cyasgi.running.request_stop()
+            await passes(10)
+            assert not task.done()
+            server._cyasgi.running.request_stop()
+        await asyncio.wait([task], timeout=20)
+        assert order == ["cleaned up"]
+        assert task.cancelled() if how == "cancelled" else isinstance(task.exception(), ZeroDivisionError)
 
     run(main())
 

@@ -344,11 +344,12 @@ def test_with_a_listener_and_handle_returned(start):
 def test_answers_that_are_under_way(start):
     """The documented HTTP pattern: a call that is under way when the signal comes still answers its client."""
     process = start("""
+        import socket, threading
+
         class Server(Base):
             async def handle(self):
                 self.listener = await asyncio.start_server(self.connected, "127.0.0.1", 0)
-                host, port = self.listener.sockets[0].getsockname()
-                asyncio.create_task(client(host, port))
+                threading.Thread(target=client, args=self.listener.sockets[0].getsockname()).start()
                 await self.listener.serve_forever()
 
             async def connected(self, reader, writer):
@@ -362,11 +363,10 @@ def test_answers_that_are_under_way(start):
                 await self.delete_application_instance(id(writer))
                 writer.close()
 
-        async def client(host, port):
-            reader, writer = await asyncio.open_connection(host, port)
-            writer.write(b"hello\\n")
-            say((await reader.read()).decode())
-            writer.close()
+        def client(host, port):
+            with socket.create_connection((host, port)) as connection:
+                connection.sendall(b"hello\\n")
+                say(connection.recv(1000).decode())
 
         async def application(scope, receive, send):
             await receive()

@@ -34,6 +34,7 @@ if TYPE_CHECKING or backend == "python":
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Run as Run,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )
@@ -45,6 +46,7 @@ else:
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
+        Run as Run,
         Setting as Setting,
         get_or_create_application_instance as get_or_create_application_instance,
     )

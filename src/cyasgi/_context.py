@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ._core_py import ApplicationInstance
     from ._core_py.entry import Entry
+    from ._intake import Origin
 
 
 class Cell:
@@ -48,6 +49,8 @@ class Ghost:
 #: A Cell, or a twin's Run, which has the same attribute.
 running: ContextVar[Any] = ContextVar("cyasgi.running", default=None)
 haunted: ContextVar[Ghost | None] = ContextVar("cyasgi.haunted", default=None)
+#: Which arun() the code at work was started by, through its handle(); None for all other code.
+origin: ContextVar[Origin | None] = ContextVar("cyasgi.origin", default=None)
 
 
 def current_instance() -> ApplicationInstance | None:
@@ -71,8 +74,9 @@ def leave(cell: Cell, token: Token[Any]) -> None:
 
 
 def outside() -> Context:
-    """A copy of the context that belongs to no instance: for the server's own work and its hooks."""
+    """A copy of the context that belongs to no instance and no handle(): for the server's own work and its hooks."""
     context = copy_context()
     context.run(running.set, None)
     context.run(haunted.set, None)
+    context.run(origin.set, None)
     return context

@@ -70,6 +70,10 @@ class Holder:
             self._task.remove_done_callback(self._ended)
             self._holding.holders.pop(self._task, None)
 
+    def serves(self) -> bool:
+        """Return whether one of the instances is run by a caller, or waits for the caller to run it."""
+        return any(instance._state in (HELD, CALLER) for instance in self._instances)
+
     def _ended(self, _: object) -> None:
         self._holding.holders.pop(self._task, None)
         for instance in list(self._instances):

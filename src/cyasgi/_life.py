@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._backend import ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
 from ._constants import AUTO, DONE, FAILED, HELD, NEW, OUTCOMES
-from ._context import Ghost, current_instance, haunted, outside
+from ._context import Ghost, current_instance, haunted, origin, outside
 from ._deletion import Deletion
 from ._holding import Holding
 from ._kinds import as_single_callable
@@ -105,6 +105,7 @@ class Life(Endings):
         """The slow half of get_or_create: whatever a touch does not settle."""
         table = self.table
         self._check_thread()
+        self._check_run(scope_id)
         entry = table.entry(scope_id)
         loop = asyncio._get_running_loop()
         if entry is not None:
@@ -159,6 +160,16 @@ class Life(Endings):
         if thread and thread != threading.get_ident():
             raise RuntimeError("application_instances was used from another thread than its event loop's")
 
+    def _check_run(self, scope_id: Hashable) -> None:
+        source = origin.get()
+        if source is None or not source.intake.over or not source.intake.belongs_to(self):
+            return
+        if self.running is None or self.running.intake is source.intake:
+            raise RuntimeError(
+                f"the server's run is over: scope_id {scope_id!r} was asked for by a task that handle() had started and"
+                " that goes on after it, and nobody would run the application"
+            )
+
     def _usable(self, entry: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
         """What get_or_create returns for an entry that is there; None if it has to be renewed."""
         if entry.ended:
@@ -205,6 +216,10 @@ class Life(Endings):
         for start in deferred:
             start()
         self.reports.kick()
+
+    def is_over(self) -> None:
+        """An arun() has ended: what it left behind is noticed when it asks for an instance, see `obtain`."""
+        self._loop = self.table.loop = None
 
     def end_stale(self) -> None:
         """Ends the records that belong to a closed loop."""

@@ -5,32 +5,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
-from ._context import running
-
-#: The list that the handle() at work in this context enters its listeners into.
-opening: ContextVar[list[Any] | None] = ContextVar("cyasgi.opening", default=None)
+from ._context import origin, running
+from ._intake import Origin
 
 METHODS = ("create_server", "create_unix_server", "create_datagram_endpoint")
 
 
 def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def create(*args: Any, **kwargs: Any) -> Any:
-        result = await method(*args, **kwargs)
-        listeners = opening.get()
+        source = origin.get()
         # What an application opens is its own.
-        if listeners is not None and running.get() is None:
-            listeners.append(result[0] if isinstance(result, tuple) else result)
+        if source is None or running.get() is not None:
+            return await method(*args, **kwargs)
+        intake = source.intake
+        if kwargs.get("start_serving") is False:
+            args, kwargs = _marked(intake.by_listeners, args, kwargs)
+        # The listener calls its protocols in copies of the context that it is opened in.
+        token = origin.set(intake.by_listeners)
+        try:
+            result = await method(*args, **kwargs)
+        finally:
+            origin.reset(token)
+        intake.listeners.append(result[0] if isinstance(result, tuple) else result)
         return result
 
     return create
 
 
+def _marked(source: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Wrap the protocol factory of a listener that begins to serve later, in a context that is not known yet."""
+    factory: Callable[[], Any] = args[0] if args else kwargs["protocol_factory"]
+
+    def make() -> Any:
+        origin.set(source)
+        return factory()
+
+    return ((make, *args[1:]), kwargs) if args else (args, {**kwargs, "protocol_factory": make})
+
+
 @contextlib.contextmanager
 def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """While inside, what the loop opens for a handle() is entered into that handle()'s list.
+    """While inside, what the loop opens for a handle() is entered into that handle()'s `Intake`.
 
     The loop object's own methods are wrapped, since no event loop tells of its listeners. A loop that lets nobody set
     its attributes goes unwatched.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from types import FrameType
@@ -16,15 +16,17 @@ from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._collector import rare_collections
 from ._context import outside
 from ._holding import is_held
+from ._intake import PAUSE, POLL, Intake
 from ._life import Life, resolve
-from ._listeners import is_server, is_serving, opening, watched
+from ._listeners import is_server, is_serving, watched
+from ._loop_end import close_loop, with_executor
 from ._reports import logger
 
 if TYPE_CHECKING:
     from .server import StatelessServer
 
-#: Seconds between looks at what cannot tell of its state: listeners, queues of plain dicts.
-POLL = 0.05
+#: Seconds that who has called an application has to end by itself when the application was cancelled.
+GRACE = 1.0
 
 
 class Running:
@@ -34,13 +36,12 @@ class Running:
         self._server = server
         self._life = life
         self._loop = loop
-        self._listeners: list[Any] = []
+        self.intake = Intake(life, loop)
         self._spawned: set[asyncio.Task[Any]] = set()
-        #: handle() and the spawned tasks, once they are to end.
-        self._intake: set[asyncio.Task[Any]] = set()
+        self._requests = 0
         #: Resolved by the first request to stop, or by a spawned task's failure.
         self._stop: asyncio.Future[None] = loop.create_future()
-        #: Resolved by the second: what is still running is cancelled at once.
+        #: Resolved by the second request: what is still running is cancelled at once.
         self._force: asyncio.Future[None] = loop.create_future()
 
     @property
@@ -50,16 +51,16 @@ class Running:
 
     def request_stop(self) -> None:
         """The first request drains, the second cancels at once."""
-        if not self._stop.done():
-            self._stop.set_result(None)
+        self._requests += 1
+        if self._requests == 1:
+            resolve(self._stop)
         elif not self._force.done():
             self._force.set_result(None)
             # What cleans up after the first request has had its time.
-            for task in self._intake:
-                task.cancel()
+            self.intake.hurry()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = outside().run(self._loop.create_task, coroutine)
+        task = self.intake.create_task(coroutine, outside())
         self._spawned.add(task)
         task.add_done_callback(self._spawned_ended)
         return task
@@ -80,16 +81,30 @@ class Running:
         life.end_stale()
         life.adopt(self._loop)
         with watched(self._loop):
-            context = outside()
-            context.run(opening.set, self._listeners)
-            handle = context.run(self._loop.create_task, server.handle())
+            handle = self.intake.create_task(server.handle(), outside())
             checker = outside().run(self._loop.create_task, self._check())
+            cause: BaseException | None = None
             graceful = False
             try:
-                await self._handled(handle)
+                cause = await self._ended(handle)
                 graceful = True
             finally:
-                await self._shut_down(handle, checker, graceful)
+                try:
+                    await self._shut_down(checker, graceful)
+                except BaseException:
+                    # What is raised now is what has interrupted the end.
+                    self._tell_of(handle, None)
+                    raise
+            self._tell_of(handle, cause)
+            if cause is not None:
+                raise cause
+
+    @staticmethod
+    def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:
+        """An error of handle() that serve() does not raise."""
+        error = handle.exception() if handle.done() and not handle.cancelled() else None
+        if error is not None and error is not raised:
+            logger.error("handle() failed while the server stopped", exc_info=error)
 
     async def _check(self) -> None:
         try:
@@ -97,67 +112,87 @@ class Running:
         except Exception:
             logger.exception("application_checker raised; the server goes on without it")
 
-    async def _handled(self, handle: asyncio.Task[None]) -> None:
-        """Until handle() has returned and its listeners are closed, or a stop was asked for; raises what ends it."""
+    async def _ended(self, handle: asyncio.Task[None]) -> BaseException | None:
+        """Until handle() has returned and its listeners are closed, or a stop was asked for; gives the error that ends
+        the server. A CancelledError that is raised is one of arun() itself."""
         await asyncio.wait({handle, self._stop}, return_when=asyncio.FIRST_COMPLETED)
-        if not self._stop.done():
-            handle.result()
-            while not self._stop.done() and any(map(is_serving, self._listeners)):
+        if handle.done() and not handle.cancelled() and handle.exception() is None:
+            while not self._stop.done() and any(map(is_serving, self.intake.listeners)):
                 await asyncio.wait({self._stop}, timeout=POLL)
-        if self._stop.done():
-            self._stop.result()
+        for future in (self._stop, handle):
+            try:
+                if future.done():
+                    future.result()
+            except BaseException as error:
+                return error
+        return None
 
-    async def _shut_down(self, handle: asyncio.Task[None], checker: asyncio.Task[None], graceful: bool) -> None:
-        server, life = self._server, self._life
+    async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
+        """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
+        server, life, intake = self._server, self._life, self.intake
         bound = server.shutdown_timeout
-        for listener in self._listeners:
+        for listener in intake.listeners:
             if is_server(listener):
                 listener.close()
-        intake = self._intake = {handle, *self._spawned}
-        for task in intake:
-            task.cancel()
+        intake.pause = min(PAUSE, bound / 4)
+        intake.scan()
+        intake.press()
+        follower = outside().run(self._loop.create_task, intake.follow())
         try:
             if graceful:
-                await self._within(asyncio.wait(intake), bound)
+                await self._within(intake.ended(), bound)
                 await self._within(self._drained(), bound)
+            callers = intake.spare_callers()
             self._dismiss_all()
-            await self._within(self._closed(intake), bound, forced=False)
+            await self._within(self._closed(callers), bound, forced=False)
             for entry in list(life.closing):
                 life.cancel_again(entry)
             if life.closing:
-                await self._within(self._closed(intake), min(bound, 1.0), forced=False)
+                await self._within(self._closed(callers), min(bound, 1.0), forced=False)
             await self._within(life.reports.flush(), bound)
         finally:
             self._dismiss_all()
-            for listener in self._listeners:
+            for listener in intake.listeners:
                 listener.close()
-            rest = {checker, *life.overrides, *life.reports.cancel(), *intake}
+            intake.scan()
+            rest = {checker, follower, *life.overrides, *life.reports.cancel(), *intake.tasks()}
             for task in rest:
                 task.cancel()
             rest = {task for task in rest if not task.done()}
             if rest:
                 await asyncio.wait(rest, timeout=max(bound, POLL))
-            for entry in life.table.entries():
-                # Created by what was cancelled last, or kept by an override.
-                life.delete_entry(server, entry)
+            left = intake.close()
+            await self._dismiss_late(bound)
             await Pass()
             life.reports.kick()
-            for task in (handle, checker):
-                # What handle() raised has been raised by serve(); interrupts went through the loop.
-                if task.done() and not task.cancelled():
-                    task.exception()
-            self._give_up()
+            if checker.done() and not checker.cancelled():
+                # Interrupts went through the loop.
+                checker.exception()
+            self._give_up(left)
 
-    def _give_up(self) -> None:
+    async def _dismiss_late(self, bound: float) -> None:
+        """See off what an override has kept, or what was created by tasks that were cancelled last."""
+        life = self._life
+        tasks = set()
+        for entry in life.table.entries():
+            life.delete_entry(self._server, entry)
+            task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
+            if task is not None and not task.done():
+                tasks.add(task)
+        life.is_over()
+        if tasks:
+            await asyncio.wait(tasks, timeout=min(bound, 1.0))
+
+    def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
         """What still goes on is left to itself."""
         if self._life.closing:
             logger.warning("%d applications go on after they were cancelled", len(self._life.closing))
+        if intake:
+            logger.warning("%d tasks that handle() has started go on after they were cancelled", len(intake))
         for entry in self._life.closing:
             task: Any = getattr(entry, "_task", None)
             if task is not None:
                 task._log_destroy_pending = False
-        for task in self._spawned | self._intake:
-            task._log_destroy_pending = False
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
         """Awaits it for so long, or (`forced`) until a second request to stop."""
@@ -193,21 +228,26 @@ class Running:
             if entry._table is not None:
                 self._life.dismiss(self._server, entry)
 
-    async def _closed(self, intake: set[asyncio.Task[Any]]) -> None:
-        """Until every run has ended, and every override that deletes."""
-        life = self._life
+    async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
+        """Until every run has ended, and every override that deletes, and then all that handle() has started."""
+        life, intake = self._life, self.intake
         while True:
             while (entry := life.table.pop_finished()) is not None:
                 life.delete_entry(self._server, entry)
-            waiting: set[asyncio.Future[Any]] = {task for task in (*life.overrides, *intake) if not task.done()}
+            waiting: set[asyncio.Future[Any]] = {task for task in life.overrides if not task.done()}
             if not waiting and not life.closing:
-                return
+                break
             changed: asyncio.Future[None] = self._loop.create_future()
             life.on_ended = partial(resolve, changed)
             try:
                 await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 life.on_ended = None
+        # Who was called off by InstanceDeleted, or has just finished, may see to its client.
+        if callers:
+            await asyncio.wait(callers, timeout=min(self._server.shutdown_timeout, GRACE))
+        intake.end_all()
+        await intake.ended()
 
 
 def _settled(entry: ApplicationInstance | ForeignEntry) -> bool:
@@ -223,6 +263,11 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def _factories() -> tuple[Any, ...]:
+    """Those whose loops have no default executor yet."""
+    return new_event_loop, getattr(sys.modules.get("uvloop"), "new_event_loop", None)
 
 
 class Runnable(Protocol):
@@ -258,13 +303,14 @@ def run_in_own_loop(
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called where an event loop runs already; await arun() there")
     loop = loop_factory()
+    find_executor = with_executor(loop, replaceable=loop_factory in _factories())
     try:
         asyncio.set_event_loop(loop)
         with rare_collections():
             _run_to_end(server, stop, loop, signals)
     finally:
         try:
-            _close(loop, server.shutdown_timeout)
+            close_loop(loop, find_executor, server.shutdown_timeout)
         finally:
             asyncio.set_event_loop(None)
             loop.close()
@@ -290,20 +336,25 @@ def _run_to_end(
             try:
                 loop.run_until_complete(main)
             except (KeyboardInterrupt, SystemExit) as error:
-                # Raised by an application or a hook: the loop was left with everything as it was.
+                # Raised in some task: the loop was left with everything as it was.
+                # The same one comes again where a task has waited for the one that raised it: that asks for nothing.
+                again = error is interrupted
                 if interrupted is None:
                     interrupted = error
                 if main.done():
                     break
-                stop()
+                if not again:
+                    stop()
             except asyncio.CancelledError:
                 if not signalled:
                     raise
     if interrupted is not None:
-        if not main.cancelled():
-            main.exception()
-        raise interrupted
-    if signalled:
+        raised = None if main.cancelled() else main.exception()
+        # Raised by handle(), as by Ctrl-C there, it is a way to end; by an application or a hook it is an error.
+        if raised is not interrupted or not isinstance(raised, KeyboardInterrupt):
+            raise interrupted
+        logger.info("Exiting due to KeyboardInterrupt")
+    elif signalled:
         logger.info("Exiting due to %s", signal.Signals(signalled[0]).name)
 
 
@@ -344,23 +395,3 @@ def _signals(
 def _keep_awake(loop: asyncio.AbstractEventLoop) -> None:
     # Where a loop has no signal handlers of its own, Python's run only when the loop wakes up.
     loop.call_later(0.2, _keep_awake, loop)
-
-
-def _close(loop: asyncio.AbstractEventLoop, bound: float) -> None:
-    """As asyncio.Runner does at its end, but each step for a bounded time."""
-    rest = {task for task in asyncio.all_tasks(loop) if not task.done()}
-    for task in rest:
-        task.cancel()
-    if rest:
-        loop.run_until_complete(asyncio.wait(rest, timeout=bound))
-    for task in rest:
-        if not task.done():
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
-        elif not task.cancelled() and (error := task.exception()) is not None:
-            loop.call_exception_handler(
-                {"message": "unhandled exception while the server's loop closed", "exception": error, "task": task}
-            )
-    deadline = time.monotonic() + bound
-    for closing in (loop.shutdown_asyncgens(), loop.shutdown_default_executor()):
-        with contextlib.suppress(TimeoutError):
-            loop.run_until_complete(asyncio.wait_for(closing, max(0.1, deadline - time.monotonic())))

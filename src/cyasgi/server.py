@@ -115,7 +115,9 @@ class StatelessServer:
         """Runs the server in an event loop of its own (uvloop's where installed) until `handle` ends or it is
         interrupted.
 
-        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once. There, too,
+        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once.
+        KeyboardInterrupt out of `handle` ends it in order as well; out of an application or a hook it is raised again,
+        as SystemExit is in any case. In the main thread, too,
         the garbage collector's thresholds are raised to (5,000, 10, 100) for as long as it runs, unless they are
         other than the interpreter's own.
 
@@ -127,10 +129,12 @@ class StatelessServer:
     async def arun(self) -> None:
         """Runs the server in the caller's event loop.
 
-        It ends when `handle` has returned and the listeners that `handle` opened are closed. Then listeners and
-        spawned tasks are ended, every instance gets up to `shutdown_timeout` seconds to drain (its queue empty, its
-        application waiting in `receive`), and is cancelled and awaited. If `handle` raised, or `arun` is cancelled,
-        instances are cancelled at once. The server can be run again afterwards.
+        It ends when `handle` has returned and the listeners that `handle` opened are closed, or when `handle` or a
+        spawned task has raised. Then listeners are closed and all tasks that `handle` started, by whatever means, are
+        cancelled and awaited, up to `shutdown_timeout` seconds; but those that run an application as its caller only
+        when that has ended, and those of a listener's connections only after the instances. Every instance gets up to
+        `shutdown_timeout` seconds to drain (its queue empty, its application waiting in `receive`), and is cancelled
+        and awaited. If `arun` is cancelled, everything is cancelled at once. The server can be run again afterwards.
 
         Raises:
             RuntimeError: the server is running already.

@@ -69,5 +69,6 @@ from .endings import Endings as Endings
 from .entry import ForeignEntry as ForeignEntry
 from .instance import ApplicationInstance as ApplicationInstance
 from .lookup import get_or_create_application_instance as get_or_create_application_instance
+from .run import Run as Run
 from .setting import Setting as Setting
 from .table import InstanceTable as InstanceTable

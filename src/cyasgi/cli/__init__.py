@@ -9,6 +9,9 @@ Exit codes:
   attribute that is not there, an attribute that is no application;
 * 130 - interrupted by SIGINT before it served.
 
+A thread that goes on, such as that of a blocked synchronous consumer, is named on the standard error with the line that
+it is at, and the process ends without it: with the same code, but without running the functions of `atexit`.
+
 Whatever the caller did wrong is told in one line on the standard error.
 """
 
@@ -18,6 +21,21 @@ from collections.abc import Sequence
 
 from .errors import FAILED, INTERRUPTED, MISUSED, CommandError as CommandError, tell
 from .loading import load_application as load_application
+
+
+def script() -> int:
+    """Run the command as a process of its own: threads that go on after it are named and do not keep it alive."""
+    from .leaving import leave_threads_behind
+
+    code = FAILED
+    try:
+        code = main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else FAILED
+        raise
+    finally:
+        leave_threads_behind(code)
+    return code
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
