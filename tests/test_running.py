@@ -173,6 +173,31 @@ def test_error_of_handle_and_no_more_patience(cy, run, how):
     run(main())
 
 
+@pytest.mark.parametrize("end", ["stop", "cancelled"])
+def test_error_of_a_handle_that_was_cancelled(cy, run, caplog, end):
+    """What handle() raises while it is being ended is logged; arun() ends as it would have without it."""
+
+    async def handle(server):
+        try:
+            await for_ever(server)
+        finally:
+            raise ZeroDivisionError("cleaned up badly")
+
+    async def main():
+        server = handling(cy.StatelessServer, handle)(reader)
+        task = asyncio.create_task(server.arun())
+        await passes(5)
+        if end == "stop":
+            server._cyasgi.running.request_stop()
+        else:
+            task.cancel()
+        await asyncio.wait([task], timeout=20)
+        assert task.cancelled() == (end == "cancelled")
+
+    run(main())
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["cleaned up badly"]
+
+
 def test_cancelled_arun_cleans_up_first(cy, run):
     """A cancelled arun() cancels everything, awaits the clean-up and is a cancelled task then."""
     order = []

@@ -349,7 +349,8 @@ def test_answers_that_are_under_way(start):
         class Server(Base):
             async def handle(self):
                 self.listener = await asyncio.start_server(self.connected, "127.0.0.1", 0)
-                threading.Thread(target=client, args=self.listener.sockets[0].getsockname()).start()
+                self.client = threading.Thread(target=client, args=self.listener.sockets[0].getsockname())
+                self.client.start()
                 await self.listener.serve_forever()
 
             async def connected(self, reader, writer):
@@ -380,6 +381,7 @@ def test_answers_that_are_under_way(start):
 
         server = Server(application)
         server.run()
+        server.client.join()
         say("returned", len(server.application_instances))
     """)
     process.wait_for("ready")

@@ -93,9 +93,10 @@ class Running:
                     await self._shut_down(checker, graceful)
                 except BaseException:
                     # What is raised now is what has interrupted the end.
-                    self._tell_of(handle, None)
+                    cause = None
                     raise
-            self._tell_of(handle, cause)
+                finally:
+                    self._tell_of(handle, cause)
             if cause is not None:
                 raise cause
 
@@ -103,7 +104,8 @@ class Running:
     def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:
         """An error of handle() that serve() does not raise."""
         error = handle.exception() if handle.done() and not handle.cancelled() else None
-        if error is not None and error is not raised:
+        # Interrupts went through the loop.
+        if isinstance(error, Exception) and error is not raised:
             logger.error("handle() failed while the server stopped", exc_info=error)
 
     async def _check(self) -> None:
