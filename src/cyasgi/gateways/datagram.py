@@ -18,6 +18,8 @@ from .._limits import LimitExceeded
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
 from ..wire.datagram import MAX_DATA, parse_send, scope_fields
+from .own_addresses import OWN_PORTS, add_own, is_own, remove_own
+from .rate_limited_log import RateLimitedLog
 from .sockets import ListenError as ListenError, check_binds, open_datagram_sockets
 
 logger = logging.getLogger(__name__)
@@ -35,9 +37,20 @@ COUNTERS = (
     "dropped_oversized",
     "dropped_refused",
     "dropped_limited",
+    "dropped_own",
     "dropped_stopping",
     "socket_errors",
 )
+
+#: What is logged of datagrams that went nowhere: the counter, and what it counts.
+LOST = {
+    "dropped_queue_full": "found a full queue",
+    "dropped_oversized": "longer than max_datagram_size",
+    "dropped_limited": "beyond a client's limit",
+    "dropped_own": "with the address of one of our own sockets as the sender's",
+    "dropped_stopping": "after the stop",
+    "socket_errors": "failed at the socket",
+}
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -128,6 +141,10 @@ class DatagramServer(StatelessServer):
         self._failed: asyncio.Future[None] | None = None
         self._feeding: set[asyncio.Task[None]] = set()
         self._next_complaint = float("-inf")
+        self._losses = RateLimitedLog(self._log_losses)
+        #: What was counted when losses were last logged, and what the system has refused last.
+        self._logged = dict(self._counted)
+        self._last_error: Exception | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -177,6 +194,7 @@ class DatagramServer(StatelessServer):
 
     def close(self) -> None:
         """Closes sockets that `bind` opened and no run has closed."""
+        self._losses.close()
         self._counted = self._count()
         endpoints, self.endpoints = self.endpoints, []
         for endpoint in endpoints:
@@ -306,6 +324,7 @@ class DatagramServer(StatelessServer):
             counted["dropped_oversized"] += endpoint.oversized
             counted["dropped_refused"] += endpoint.refused
             counted["dropped_limited"] += endpoint.limited
+            counted["dropped_own"] += endpoint.own
             counted["dropped_stopping"] += endpoint.late
             counted["socket_errors"] += endpoint.errors
         return counted
@@ -316,11 +335,24 @@ class DatagramServer(StatelessServer):
         ``datagrams_received`` counts all that came, also those that were then dropped: ``dropped_queue_full`` (the
         instance had `max_queue_size` waiting), ``dropped_oversized`` (over `max_datagram_size`), ``dropped_refused``
         (`scope_id` gave None or raised, or no instance could be made), ``dropped_limited`` (a limit of `ManagedServer`
-        was reached) and ``dropped_stopping`` (came after the server was told to stop). ``datagrams_sent`` counts those
-        handed to the system, ``socket_errors`` what it reported, sending or receiving, and datagrams that found their
-        socket closed.
+        was reached), ``dropped_own`` (the sender's address was that of a UDP socket of this process: answers would go
+        in circles) and ``dropped_stopping`` (came after the server was told to stop). ``datagrams_sent`` counts those
+        handed to the system, ``socket_errors`` what it refused or reported, sending or receiving, and datagrams that
+        found their socket closed. All of these but what `scope_id` drops are logged, in one line a second at most.
         """
         return {**super().stats(), **self._count()}
+
+    def _log_losses(self) -> bool:
+        counted = self._count()
+        before, self._logged = self._logged, counted
+        lost = {name: counted[name] - before[name] for name in LOST}
+        if not any(lost.values()):
+            return False
+        text = ", ".join(f"{count:,} {LOST[name]}" for name, count in lost.items() if count)
+        if lost["socket_errors"] and self._last_error is not None:
+            text += f" (the last one: {self._last_error})"
+        logger.warning("datagrams were lost: %s", text)
+        return True
 
     def _complain(self, error: Exception, data: bytes, client: object) -> None:
         # At most one a second: whoever can make a datagram fail can send a million of them.
@@ -347,6 +379,8 @@ class Endpoint(asyncio.DatagramProtocol):
         "limited",
         "open",
         "oversized",
+        "own",
+        "own_address",
         "paused",
         "queue_full",
         "received",
@@ -378,14 +412,14 @@ class Endpoint(asyncio.DatagramProtocol):
         #: Done when the socket is closed.
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.received = self.sent = self.errors = 0
-        self.queue_full = self.oversized = self.refused = self.limited = self.late = 0
+        self.queue_full = self.oversized = self.refused = self.limited = self.late = self.own = 0
+        self.own_address: Any = None
 
     # Receiving.
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.received += 1
-        if len(data) > self.limit or not addr:
-            self.drop(data, addr)
+        if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
             return
         try:
             scope = self.spare
@@ -399,21 +433,30 @@ class Endpoint(asyncio.DatagramProtocol):
             )
         except asyncio.QueueFull:
             self.queue_full += 1
+            self.server._losses.notice()
         except Exception as error:
             self.refused += 1
             self.server._complain(error, data, addr)
 
-    def drop(self, data: bytes, addr: Any) -> None:
-        if self.stopping:
+    def drops(self, addr: Any, size: int) -> bool:
+        """Drop and count a datagram if it is none to be passed on: it only looks like that."""
+        if self.limit < 0:
             self.late += 1
         elif not addr:  # uvloop, of a sender that has no address: nobody to answer
             self.refused += 1
-        else:
+        elif size > self.limit:
             self.oversized += 1
+        elif is_own(self.family, addr):
+            self.own += 1
+        else:
+            return False
+        self.server._losses.notice()
+        return True
 
     def error_received(self, exc: Exception) -> None:
         self.errors += 1
-        logger.debug("udp %s: %r", format_address(self.server_address), exc)
+        self.server._last_error = exc
+        self.server._losses.notice()
 
     def set_limit(self, limit: int) -> None:
         if not self.stopping:
@@ -425,6 +468,8 @@ class Endpoint(asyncio.DatagramProtocol):
         if not self.open or self.transport.is_closing():
             # Counted with the server: it may have forgotten its endpoints.
             self.server._counted["socket_errors"] += 1
+            self.server._last_error = ConnectionError("the socket is closed")
+            self.server._losses.notice()
             return
         self.sent += 1
         if data:
@@ -440,7 +485,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self.paused = True
 
     def resume_writing(self) -> None:
-        self.paused = False
+        self.paused = self.transport.is_closing()
         self.wake()
 
     async def writable(self) -> None:
@@ -465,10 +510,17 @@ class Endpoint(asyncio.DatagramProtocol):
             transport.max_size = LARGEST
         self.open = True
         self.paused = False
+        self.own_address = add_own(self.sock)
+
+    def forget_own(self) -> None:
+        own, self.own_address = self.own_address, None
+        if own is not None:
+            remove_own(own)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
         self.paused = True
+        self.forget_own()
         if not self.gone.done():
             self.gone.set_result(None)
         self.wake()
@@ -496,11 +548,15 @@ class Endpoint(asyncio.DatagramProtocol):
         """Closes the socket once what was sent has left."""
         self.stopping = True
         if self.open:
+            self.paused = True
             self.transport.close()
 
     def abort(self) -> None:
         self.stopping = True
+        # Now: a loop that is closed next would not get to say that the connection is lost.
+        self.forget_own()
         if self.open:
+            self.paused = True
             self.transport.abort()
 
 
@@ -516,8 +572,7 @@ class AnyEndpoint(Endpoint):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.received += 1
-        if len(data) > self.limit or not addr:
-            self.drop(data, addr)
+        if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
             return
         server = self.server
         client = addr if len(addr) == 2 else from_socket_address(addr)
@@ -544,8 +599,10 @@ class AnyEndpoint(Endpoint):
             instance.put_nowait(message)
         except asyncio.QueueFull:
             self.queue_full += 1
+            server._losses.notice()
         except LimitExceeded:
             self.limited += 1
+            server._losses.notice()
         except Exception as error:
             self.refused += 1
             server._complain(error, data, client)
@@ -560,8 +617,10 @@ class AnyEndpoint(Endpoint):
                 instance.put_nowait(message)
             except asyncio.QueueFull:
                 self.queue_full += 1
+                self.server._losses.notice()
             except LimitExceeded:
                 self.limited += 1
+                self.server._losses.notice()
             except Exception as error:
                 self.refused += 1
                 self.server._complain(error, data, client)
@@ -569,6 +628,7 @@ class AnyEndpoint(Endpoint):
         if self.server.max_queue_size and len(tasks) >= self.server.max_queue_size:
             creation.close()
             self.queue_full += 1
+            self.server._losses.notice()
             return
         task = asyncio.get_running_loop().create_task(feed())
         tasks.add(task)
