@@ -26,6 +26,7 @@ STATS = [
     "orphaned",
     "closing",
     "undelivered",
+    "interrupted",
 ]
 
 
@@ -414,11 +415,11 @@ def test_stats_counts(cy, run):
         await expect(live=1, created=1, failed=1)
         server.get_or_create_application_instance("c", {}).put_nowait("cancel")
         await expect(live=1, created=1, cancelled=1)
-        # Making room takes the two finished ones first, then an idle one: the last alone is evicted alive.
+        # Making room takes the two finished ones first, interrupted at work, then an idle one, alone evicted.
         for name in "de":
             server.get_or_create_application_instance(name, {})
             await passes(5)
-        await expect(created=2, idle=2)
+        await expect(created=2, idle=2, interrupted=2)
         server.get_or_create_application_instance("f", {})
         await expect(created=1, evicted=1, cancelled=1)
         await server.delete_application_instance("f")

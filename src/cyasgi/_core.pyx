@@ -11,8 +11,8 @@
 * An application that waits in `receive` waits for its own Run, which can be waited for again and again; whoever waits in
   `get`, `put` or `join` waits for an exact `asyncio.Future`, without an iterator around it.
 * `send` is the Run, too.
-* Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already. It owns
-  nothing, and the garbage collector does not see it.
+* Receive is its own awaitable: `receive()` returns the callable itself unless one call is under way already, or a child
+  task calls it. It owns nothing, and the garbage collector does not see it.
 * Where the loop's own methods are asyncio's, futures, tasks and wake-ups are made as these would make them, without their
   frames.
 * What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
@@ -35,8 +35,9 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from ._calling import HeldApplication, InstanceDeleted
-from ._constants import BREATH, CROWD, KEYS, LOOK_PAST, OUTCOMES, POLICIES, STATES
+from ._constants import BREATH, CROWD, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
 from ._context import haunted, running
+from ._in_flight import TakenByTasks, calling_task
 from ._tasks import NAME, has_plain_tasks, name_of, takes_names
 
 include "_core_cy/c.pxi"
@@ -53,9 +54,19 @@ cdef enum:
     C_ASSIGNED = 1
     C_PROBATION = 2
 
+cdef enum:
+    C_EVICTED = 6
+    C_DELETED = 7
+
+cdef enum:
+    C_NEVER = 0
+    C_SETTLED = 1
+    C_HOLDS = 2
+
 cdef tuple _KEYS = KEYS
 cdef tuple _STATES = STATES
 cdef tuple _OUTCOMES = OUTCOMES
+cdef tuple _REASONS = REASONS
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future

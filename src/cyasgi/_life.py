@@ -14,7 +14,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._backend import ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
-from ._constants import AUTO, DONE, FAILED, HELD, NEW, OUTCOMES
+from ._constants import (
+    AUTO,
+    CANCELLED,
+    DELETED,
+    DONE,
+    EVICTED,
+    FAILED,
+    HELD,
+    IDLE,
+    NEW,
+    ORPHANED,
+    OUTCOMES,
+    REASONS,
+    RETURNED,
+)
 from ._context import Ghost, current_instance, haunted, origin, outside
 from ._deletion import Deletion
 from ._holding import Holding
@@ -34,14 +48,11 @@ class Observer(Protocol):
     def counted(self, application: Application) -> Application:
         """The application, as it is to be called instead."""
 
-    def expiring(self, instance: Any, reason: str) -> None:
-        """It has been idle, or there, for too long ("idle", "age"), and will now be dismissed."""
-
-    def expired(self, instance: Any, gone: bool) -> None:
-        """It was, unless an override has refused."""
-
     def left(self, instance: Any) -> None:
-        """It has left the table by the server's hand."""
+        """It has left the table by the server's hand; its `_reason` says why, if its run has not ended."""
+
+    def kept(self, instance: Any) -> None:
+        """It was idle, or there, for too long, and an override has refused to delete it."""
 
     def ended(self, instance: Any) -> None:
         """Its run has ended."""
@@ -234,7 +245,7 @@ class Life(Endings):
         """Its loop is closed: the task will never take another step."""
         if instance._task is not None:
             instance._task._log_destroy_pending = False  # type: ignore[attr-defined]
-        instance._finish(asyncio.CancelledError(), None)
+        instance._abandoned()
 
     # Ids whose old run still cleans up
 
@@ -287,6 +298,8 @@ class Life(Endings):
                     return
                 before = table.size()
                 live = not victim.ended
+                if live:
+                    victim._reason = EVICTED
                 if self._refusals >= REFUSALS or self._making_room > REFUSALS:
                     self.end_entry(server, victim)
                 else:
@@ -294,6 +307,8 @@ class Life(Endings):
                 if table.size() < before:
                     self.counts["evicted"] += live
                     continue
+                if victim._table is not None:
+                    victim._reason = 0
                 self._refusals += 1
                 self._warn_of_refusal(victim.scope_id)
                 table.keep(victim)
@@ -334,36 +349,39 @@ class Life(Endings):
         ghost = haunted.get()
         if ghost is not None and ghost.oldest and not ghost.over and ghost.table is self.table:
             ghost.oldest = False
-            return self.dismiss(server, ghost.entry)
+            return self.dismiss(server, ghost.entry, EVICTED)
         victim, self._victim = self._victim, None
         if victim is not None:
-            return self.dismiss(server, victim)
+            return self.dismiss(server, victim, EVICTED)
         self.table.follow(server)
         victim = self.table.victim(self.asking(server))
         if victim is None:
             return Deletion(False)
         live = not victim.ended
-        deletion = self.dismiss(server, victim)
+        deletion = self.dismiss(server, victim, EVICTED)
         if victim._table is None:
             self.counts["evicted"] += live
         return deletion
 
-    def dismiss(self, server: StatelessServer, entry: Any) -> Deletion:
+    def dismiss(self, server: StatelessServer, entry: Any, reason: int = DELETED) -> Deletion:
         """An entry leaves by the server's hand: through `delete_application_instance`, overridden or not.
 
         A plain override that refuses leaves it in the table.
         """
+        if not entry.ended:
+            entry._reason = reason
         try:
             result: Any = server.delete_application_instance(entry.scope_id)
         except Exception:
             logger.exception("delete_application_instance(%r) raised", entry.scope_id)
             result = None
-        if type(result) is Deletion:
-            return result
-        if result is not None and inspect.isawaitable(result):
+        if type(result) is not Deletion and result is not None and inspect.isawaitable(result):
             self.table.remove(entry)
             return self._override(server, result, entry, oldest=False)
-        return Deletion(entry._table is None)
+        gone = entry._table is None
+        if not gone:
+            entry._reason = 0
+        return result if type(result) is Deletion else Deletion(gone)
 
     def _override(self, server: StatelessServer, awaitable: Awaitable[Any], entry: Any, oldest: bool) -> Deletion:
         """Runs an asynchronous override for an entry that has just left the table."""
@@ -492,19 +510,28 @@ class Life(Endings):
         if entry._reported:
             return
         entry._reported = True
+        interrupted: tuple[Any, ...] = ()
         if type(entry) is ForeignEntry:
-            error, messages = _foreign_outcome(entry)
+            outcome, error, messages = _foreign_outcome(entry)
             if error is not None:
                 self.counts["failed"] += 1
         else:
-            error, messages = entry._error, entry._leftover()
+            outcome, error, messages = entry._outcome, entry._error, entry._leftover()
             if error is not None:
                 entry._error = None
+            interrupted = entry.in_flight
+            if interrupted:
+                self.counts["interrupted"] += len(interrupted)
+                entry.setdefault("in_flight", interrupted)
         if error is not None:
             self.reports.exception(server, error, entry.public)
         if messages:
             self.counts["undelivered"] += len(messages)
             self.reports.undelivered(server, messages, entry.public)
+        if not again:
+            untold = interrupted and error is None and not messages
+            if untold or self._hears_of_ends(server):
+                self.reports.ended(server, entry.public, REASONS[entry._reason or outcome])
         if self.observer is not None and not again and type(entry) is ApplicationInstance:
             self.observer.closed(entry)
 
@@ -534,6 +561,7 @@ class Life(Endings):
             table.remove(instance)
         self.report(server, instance, again=True)
         instance._reported = False
+        instance._reason = 0
         instance._state = HELD
         if instance._task is None or instance._task.done():
             instance._start(asyncio.get_running_loop())
@@ -668,29 +696,25 @@ class Life(Endings):
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
         while (entry := table.pop_expired()) is not None:
-            self.expire(server, entry, "idle")
+            self.expire(server, entry, IDLE)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
         now = time.monotonic()
         while (orphan := self.holding.pop_orphan(now - interval)) is not None:
-            self.dismiss(server, orphan)
+            self.dismiss(server, orphan, ORPHANED)
             self.counts["orphaned"] += orphan._table is None
 
-    def expire(self, server: StatelessServer, entry: Any, reason: str) -> None:
-        """Dismisses an entry that was in the table for too long."""
+    def expire(self, server: StatelessServer, entry: Any, reason: int) -> None:
+        """Dismisses an entry that was in the table for too long: IDLE or AGE."""
         live = not entry.ended
-        observer = self.observer if live and type(entry) is ApplicationInstance else None
-        if observer is not None:
-            observer.expiring(entry, reason)
-        self.dismiss(server, entry)
-        gone = entry._table is not self.table
-        if gone:
+        self.dismiss(server, entry, reason)
+        if entry._table is not self.table:
             self.counts["expired"] += live
-        else:
-            self.table.keep(entry)
-        if observer is not None:
-            observer.expired(entry, gone)
+            return
+        self.table.keep(entry)
+        if live and self.observer is not None and type(entry) is ApplicationInstance:
+            self.observer.kept(entry)
 
     # From other threads
 
@@ -721,9 +745,10 @@ class Life(Endings):
             "idle": self.table.idle,
             "created": self.table.created,
             "reused": self.table.reused,
-            **{name: count for name, count in self.counts.items() if name != "undelivered"},
+            **{name: count for name, count in self.counts.items() if name not in ("undelivered", "interrupted")},
             "closing": len(self.closing),
             "undelivered": self.counts["undelivered"],
+            "interrupted": self.counts["interrupted"],
         }
 
 
@@ -760,15 +785,17 @@ def _pass_on(task: asyncio.Task[None], accepted: futures.Future[None]) -> None:
         accepted.set_result(None)
 
 
-def _foreign_outcome(entry: ForeignEntry) -> tuple[BaseException | None, list[Any]]:
-    """The error of a plain dict's future, and what is left in its queue."""
+def _foreign_outcome(entry: ForeignEntry) -> tuple[int, BaseException | None, list[Any]]:
+    """What became of a plain dict's future, its error, and what is left in the queue."""
     future = entry._watched
     error = None
+    outcome = CANCELLED
     if future is not None and future.done() and not future.cancelled():
         error = future.exception()
+        outcome = RETURNED if error is None else FAILED
     messages = []
     queue = entry.details.get("input_queue")
     if isinstance(queue, asyncio.Queue):
         while not queue.empty():
             messages.append(queue.get_nowait())
-    return error, messages
+    return outcome, error, messages

@@ -24,18 +24,30 @@ REPORTS_A_PASS = 100
 
 EXCEPTION = "application_exception"
 UNDELIVERED = "application_undelivered"
+ENDED = "application_ended"
+
+
+class Line:
+    """What is told of one instance while asynchronous hooks are at work for it."""
+
+    __slots__ = ("at_work", "events")
+
+    def __init__(self) -> None:
+        self.at_work = 0
+        #: These are told when all that are at work have returned.
+        self.events: list[tuple[StatelessServer, str, Any, Any]] = []
 
 
 class Reports:
     """What is still to be told to a server's hooks."""
 
-    __slots__ = ("_hooks", "_late", "_pending", "_reporter", "_waiting")
+    __slots__ = ("_hooks", "_late", "_lines", "_pending", "_reporter")
 
     def __init__(self) -> None:
         #: (server, name of the hook, exception or messages, details), oldest first; of an event: all its arguments.
         self._pending: collections.deque[tuple[StatelessServer, str, Any, Any]] = collections.deque()
-        #: Events by the instance that an asynchronous hook is at work for: they are told when that has returned.
-        self._waiting: dict[Any, list[tuple[StatelessServer, str, Any, Any]]] = {}
+        #: By the id() of the instance, or of the plain dict, that asynchronous hooks are at work for.
+        self._lines: dict[int, Line] = {}
         #: Lists in `_pending` that further messages of the same instance may join.
         self._late: dict[Any, list[Any]] = {}
         self._reporter: asyncio.Task[None] | None = None
@@ -56,6 +68,11 @@ class Reports:
             messages = self._late[details] = []
             self.undelivered(server, messages, details)
         messages.append(message)
+
+    def ended(self, server: StatelessServer, details: Any, reason: str) -> None:
+        """The last that is told of a run."""
+        self._pending.append((server, ENDED, (details, reason), details))
+        self.kick()
 
     def event(self, server: StatelessServer, name: str, arguments: tuple[Any, ...], details: Any) -> None:
         """Something for a hook that hears of several things about one instance: one after the other."""
@@ -104,8 +121,8 @@ class Reports:
             server, name, subject, details = self._pending.popleft()
             if name == UNDELIVERED:
                 self._late.pop(details, None) if self._late else None
-            if type(subject) is tuple and details in self._waiting:
-                self._waiting[details].append((server, name, subject, details))
+            if type(subject) is tuple and id(details) in self._lines:
+                self._lines[id(details)].events.append((server, name, subject, details))
                 continue
             self._call(server, name, subject, details)
             del server, subject, details
@@ -128,15 +145,18 @@ class Reports:
             return
         task = asyncio.get_running_loop().create_task(_guard(name, subject, result))
         self._hooks.add(task)
-        if event:
-            self._waiting[details] = []
-        task.add_done_callback(partial(self._returned, name, subject, details if event else None, result))
+        self._lines.setdefault(id(details), Line()).at_work += 1
+        task.add_done_callback(partial(self._returned, name, subject, details, result))
 
-    def _returned(self, name: str, subject: Any, waited: Any, awaitable: Any, task: asyncio.Task[None]) -> None:
+    def _returned(self, name: str, subject: Any, details: Any, awaitable: Any, task: asyncio.Task[None]) -> None:
         self._hooks.discard(task)
-        if waited is not None:
-            self._pending.extendleft(reversed(self._waiting.pop(waited)))
-            self.kick()
+        line = self._lines[id(details)]
+        line.at_work -= 1
+        if not line.at_work:
+            del self._lines[id(details)]
+            if line.events:
+                self._pending.extendleft(reversed(line.events))
+                self.kick()
         if task.cancelled():
             # The server was stopped before the hook was done, perhaps before it had begun.
             close = getattr(awaitable, "close", None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._collector import rare_collections
+from ._constants import STOPPING
 from ._context import outside
 from ._holding import is_held
 from ._intake import PAUSE, POLL, Intake
@@ -177,6 +178,8 @@ class Running:
         life = self._life
         tasks = set()
         for entry in life.table.entries():
+            if not entry.ended:
+                entry._reason = STOPPING
             life.delete_entry(self._server, entry)
             task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
             if task is not None and not task.done():
@@ -228,7 +231,7 @@ class Running:
     def _dismiss_all(self) -> None:
         for entry in self._life.table.entries():
             if entry._table is not None:
-                self._life.dismiss(self._server, entry)
+                self._life.dismiss(self._server, entry, STOPPING)
 
     async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
         """Until every run has ended, and every override that deletes, and then all that handle() has started."""

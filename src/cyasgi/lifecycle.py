@@ -13,6 +13,7 @@ from typing import Any
 
 from ._backend import ApplicationInstance, Setting
 from ._calling import Application, Message, Receive, Scope, Send
+from ._constants import AGE, IDLE, REASONS
 from ._context import current_instance
 from ._life import UNEVENTFUL
 from ._limits import Key, Keys, LimitExceeded as LimitExceeded, network_of
@@ -56,7 +57,6 @@ class Record:
         "bytes_out",
         "created",
         "errors",
-        "expiring",
         "key",
         "messages_in",
         "messages_out",
@@ -70,8 +70,6 @@ class Record:
         self.key: Key | None = None
         #: Its run has ended, or it has left the table.
         self.over = False
-        #: Why it is being expired.
-        self.expiring: str | None = None
 
     def statistics(self, scope_id: Hashable, now: float) -> InstanceStatistics:
         epoch = time.time() - now
@@ -182,29 +180,13 @@ class Manager:
 
         return managed
 
-    def expiring(self, instance: Any, reason: str) -> None:
+    def kept(self, instance: Any) -> None:
         record = self.records.get(instance)
         if record is not None:
-            record.expiring = reason
-
-    def expired(self, instance: Any, gone: bool) -> None:
-        record = self.records.get(instance)
-        if record is None or record.expiring is None:
-            # Closed, and told, while it was dismissed.
-            return
-        if gone:
-            self._tell_of_expiry(instance, record)
-            return
-        record.expiring = None
-        # An override has refused: its time begins anew.
-        record.aging_from = instance._server.clock()
-        if instance in self.aging:
-            self.aging.move_to_end(instance)
-
-    def _tell_of_expiry(self, instance: Any, record: Record) -> None:
-        reason, record.expiring = record.expiring, None
-        self.counts["aged"] += reason == "age"
-        self.tell(instance, "on_expired", instance, reason)
+            # Its time begins anew.
+            record.aging_from = instance._server.clock()
+            if instance in self.aging:
+                self.aging.move_to_end(instance)
 
     def left(self, instance: Any) -> None:
         record = self.records.get(instance)
@@ -214,6 +196,9 @@ class Manager:
             key, record.key = record.key, None
             if key is not None:
                 self.release(instance._server, key)
+            if instance._reason in (IDLE, AGE):
+                self.counts["aged"] += instance._reason == AGE
+                self.tell(instance, "on_expired", instance, REASONS[instance._reason])
 
     def ended(self, instance: Any) -> None:
         self.left(instance)
@@ -223,8 +208,6 @@ class Manager:
         record = self.records.pop(instance, None)
         if record is None:
             return
-        if record.expiring is not None:
-            self._tell_of_expiry(instance, record)
         server = instance._server
         if server._overrides_hook("on_closed"):
             self.tell(instance, "on_closed", instance, record.statistics(instance.scope_id, server.clock()))
@@ -497,6 +480,6 @@ class ManagedServer(StatelessServer):
                 # Taken out of the table by hand: it is nobody's any more.
                 del manager.aging[instance]
                 continue
-            life.expire(self, instance, "age")
+            life.expire(self, instance, AGE)
             aged += 1
         return aged

@@ -212,18 +212,45 @@ class StatelessServer:
         logger.error("Exception inside application (%s): %s", what, exception, exc_info=exception)
 
     def application_undelivered(self, messages: list[Message], application_details: Details) -> None:
-        """Called with the messages left in the queue of an instance that has ended, oldest first; logs a warning with
-        their number. Overrides may be `def` or `async def`."""
+        """Called with the messages left in the queue of an instance that has ended, oldest first: its application has
+        begun none of them. What it has begun and not finished is `application_details.in_flight`. Logs a warning with
+        their numbers. Overrides may be `def` or `async def`."""
+        in_flight = getattr(application_details, "in_flight", ())
         logger.warning(
-            "%d undelivered message(s) were left in the queue of scope_id %r",
+            "%d undelivered message(s) were left in the queue of scope_id %r%s",
             len(messages),
             getattr(application_details, "scope_id", None),
+            f", and {len(in_flight)} in flight, begun and not finished" if in_flight else "",
         )
+
+    def application_ended(self, application_details: Details, reason: str) -> None:
+        """Called once for each instance that has ended and left the table, after the other hooks for it have returned.
+        Overrides may be `def` or `async def`.
+
+        Not overridden, it is called only for an application that was cancelled with a message in flight of which no
+        other hook has heard, and logs a warning.
+
+        Args:
+            application_details: the instance. Its `in_flight` has the messages that the application had begun and not
+                finished: none, if it has returned.
+            reason: "returned", "failed" or "cancelled", if the application came to its end by itself; else who
+                ended it: "idle" or "age" (it expired), "evicted", "deleted", "stopping" (the server stops) or
+                "orphaned" (it was awaited by a task that has ended).
+        """
+        in_flight = getattr(application_details, "in_flight", ())
+        if in_flight:
+            logger.warning(
+                "%d message(s) in flight, begun and not finished, when the application of scope_id %r ended: %s",
+                len(in_flight),
+                getattr(application_details, "scope_id", None),
+                reason,
+            )
 
     def stats(self) -> dict[str, int]:
         """A snapshot: `live` and `idle` instances now, `closing` runs that have left the table and not ended, and
         since the server was made: `created`, `reused`, `evicted`, `expired`, `orphaned` instances, `finished`,
-        `failed`, `cancelled` runs, `undelivered` messages."""
+        `failed`, `cancelled` runs, `undelivered` messages and those `interrupted`: begun and not finished by
+        applications that failed or were cancelled."""
         return self._cyasgi.stats()
 
 

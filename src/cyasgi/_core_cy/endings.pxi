@@ -25,7 +25,7 @@ cdef class Endings:
     def __init__(self):
         self.table = InstanceTable()
         self.counts = dict.fromkeys(
-            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered", "interrupted"), 0
         )
         self.closing = {}
         self.closing_ids = self.table.closing_ids
@@ -42,6 +42,10 @@ cdef class Endings:
     def _is_plain(self, server):
         """Whether nobody has overridden the delete methods."""
         return self._plain(server)
+
+    def _hears_of_ends(self, server):
+        """Whether the hook for them has been overridden."""
+        return self._hears(server)
 
     def end_entry(self, server, Entry entry):
         """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
@@ -73,6 +77,8 @@ cdef class Endings:
             live = not (
                 (<ApplicationInstance>victim)._state == C_DONE if type(victim) is ApplicationInstance else victim.ended
             )
+            if live:
+                (<Entry>victim)._reason = C_EVICTED
             self._end(server, <Entry>victim)
             if live:
                 self.counts["evicted"] += 1
@@ -91,6 +97,12 @@ cdef class Endings:
             "delete_oldest_application_instance" not in attributes and "delete_application_instance" not in attributes
         )
 
+    cdef bint _hears(self, server) except -1:
+        return (
+            type(server).application_ended is not self.base.application_ended
+            or "application_ended" in <dict>PyObject_GenericGetDict(server, NULL)
+        )
+
     cdef _end(self, server, Entry entry):
         cdef ApplicationInstance instance
         self.table.remove(entry)
@@ -99,6 +111,8 @@ cdef class Endings:
             if instance._state == C_DONE:
                 self._tell(server, instance)
                 return
+            if not instance._reason:
+                instance._reason = C_DELETED
             if (
                 instance._loop is not None
                 and not self._is_closed(instance._loop)
@@ -106,6 +120,8 @@ cdef class Endings:
             ):
                 self._cancel(server, instance, instance._loop)
                 return
+        if not entry._reason and not entry.ended:
+            entry._reason = C_DELETED
         self._end_otherwise(server, entry)
 
     cdef bint _is_closed(self, loop) except -1:
@@ -166,7 +182,9 @@ cdef class Endings:
             and (<ApplicationInstance>entry)._count == 0
             and _few(<ApplicationInstance>entry).error is None
             and _few(<ApplicationInstance>entry).joiners is None
+            and _few(<ApplicationInstance>entry).interrupted is None
             and self.observer is None
+            and not self._hears(server)
         ):
             (<ApplicationInstance>entry)._unfinished = 0
             (<ApplicationInstance>entry)._reported = True

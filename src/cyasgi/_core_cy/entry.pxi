@@ -13,8 +13,11 @@ cdef class Entry:
     cdef public double _active
     cdef public object _assigned
     cdef public signed char _place
+    #: Why it leaves, if its run had not ended when the server decided that: one of REASONS.
+    cdef public signed char _reason
     #: Of an instance; they stand here for the room that is left.
     cdef public signed char _state
+    #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
     cdef readonly signed char _begun
     cdef readonly signed char _idle
     cdef readonly signed char _outcome

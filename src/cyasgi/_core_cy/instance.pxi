@@ -14,6 +14,12 @@ cdef class Seldom:
     cdef object holder
     cdef object predecessor
     cdef object error
+    #: What child tasks of the application have in flight, once one of them has called `receive()`.
+    cdef object taken
+    #: What was in flight when the run ended, other than by returning.
+    cdef tuple interrupted
+    #: The Run, where a task factory made a task of something around it.
+    cdef Run run
     cdef object placeholder
     cdef dict extra
     #: The loop's, in debug mode: the instance is `_guarded`.
@@ -122,6 +128,7 @@ cdef class ApplicationInstance(Entry):
         if takes_names(loop):
             run = Run.__new__(Run)
             run.instance = self
+            run._trusted = True
             self._task = loop.create_task(run, name=name_of(self.scope_id))
             self._loop = loop
         else:
@@ -133,13 +140,17 @@ cdef class ApplicationInstance(Entry):
     cdef _start_in(self, loop):
         cdef Run run = Run.__new__(Run)
         run.instance = self
-        self._task = loop.create_task(run)
+        task = loop.create_task(run)
+        if getattr(task, "get_coro", bool)() is not run:
+            self._rare().run = run
+        self._task = task
         self._loop = loop
 
     cdef _start_plainly(self, loop):
         """The same where all that loop.create_task() would do is this, without its frame."""
         cdef Run run = Run.__new__(Run)
         run.instance = self
+        run._trusted = True
         self._task = new_task(
             _Task, run, loop, self.scope_id if type(self.scope_id) is str else _NAME, _LOOP_AND_NAME
         )
@@ -177,6 +188,52 @@ cdef class ApplicationInstance(Entry):
             self._finish(error, None)
             self._open_gate()
 
+    cdef Run _run_of_task(self):
+        """What the task drives, while it does."""
+        run = _few(self).run
+        if run is None:
+            run = getattr(self._task, "get_coro", bool)()
+        return run if type(run) is Run and (<Run>run).instance is self else None
+
+    cdef _taken_by(self, taker, message):
+        """What `receive()` was called for, other than by the Receive itself, has come."""
+        if type(taker) is Run:
+            _take_in_hand(<Run>taker, message)
+        else:
+            _few(self).taken.took(taker, message)
+
+    cdef _interrupt(self, Run run, bint returned):
+        """A run in which messages were taken is about to end."""
+        self._begun = 2
+        # Messages that come from `scope.connection` are the connection's affair.
+        if not (returned or self.pulls):
+            messages = self._in_flight(run)
+            if messages:
+                self._rare().interrupted = messages
+        _settle(run)
+        _few(self).taken = None
+
+    cdef tuple _in_flight(self, Run run):
+        own = (run._context,) if run._holds == C_HOLDS else ()
+        return own if _few(self).taken is None else (*own, *_few(self).taken.messages())
+
+    @property
+    def _taking(self):
+        """Whether the application took a message from `receive()`; known when it has ended."""
+        return self._begun == 2
+
+    def _abandoned(self):
+        """The loop is closed: the task will never take another step."""
+        cdef Run run = self._run_of_task()
+        if run is not None and (run._holds != C_NEVER or _few(self).taken is not None):
+            self._interrupt(run, False)
+        self._finish(asyncio.CancelledError(), None)
+
+    cpdef _forget(self):
+        """Drops what is queued, and what was in flight: whoever is to hear of the end is told in another way."""
+        self._leftover()
+        _few(self).interrupted = None
+
     cdef _run_ended(self, object error):
         """The task's run is over; not the instance's, if its caller runs the application."""
         if self._state == C_CALLER:
@@ -196,6 +253,7 @@ cdef class ApplicationInstance(Entry):
             self._outcome = 2
             if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._rare().error = error
+        _few(self).run = None
         self._set_busy()
         if _few(self).putters:
             for putter in _few(self).putters:
@@ -241,7 +299,25 @@ cdef class ApplicationInstance(Entry):
 
     @property
     def ended(self):
+        """Whether its run is over: nothing that is put into the queue from now on will be received."""
         return self._state == C_DONE
+
+    @property
+    def end_reason(self):
+        """Why it has ended: "returned", "failed", "cancelled", "idle", "age", "evicted", "deleted", "stopping" or
+        "orphaned"; see `StatelessServer.application_ended`. None while it has not."""
+        return _REASONS[self._reason or self._outcome] if self._state == C_DONE else None
+
+    @property
+    def in_flight(self):
+        """The messages that its application has begun and not finished: taken from `receive()` by the application, or
+        by a child task of it, that has not called `receive()` again. When the application has returned there are none;
+        when it failed or was cancelled they stay here. Usually there is one at most."""
+        cdef Run run
+        if self._state == C_DONE:
+            return _few(self).interrupted or ()
+        run = self._run_of_task()
+        return () if run is None or self.pulls else self._in_flight(run)
 
     @property
     def public(self):

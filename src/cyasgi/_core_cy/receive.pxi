@@ -14,10 +14,13 @@ cdef class Receive:
     cdef int _waits
 
     def __call__(self):
-        if self._out:
-            # One call is under way, in another task: this one gets an awaitable of its own.
-            instance = _instance_of(self)
-            return _never() if instance is None else _make_get(instance)
+        cdef Run run
+        if self._run is NULL:
+            return _never() if self._out else self
+        run = <Run>self._run
+        if self._out or not run._stepping or run.instance._seldom is not None:
+            return _call_in(self, run)
+        _settle(run)
         self._out = True
         return self
 
@@ -43,6 +46,32 @@ cdef class Receive:
 
     def close(self):
         _give_up_receive(self)
+
+
+cdef object _call_in(Receive receive, Run run):
+    """A call while another is under way, or that a child task may have made."""
+    cdef ApplicationInstance instance = run.instance
+    cdef Get get
+    cdef bint own
+    taker = None
+    if instance.pulls:
+        own = True
+    else:
+        taker = calling_task() if not run._stepping or _few(instance).taken is not None else instance._task
+        own = taker is instance._task
+        if not own and _few(instance).taken is None:
+            instance._rare().taken = TakenByTasks()
+        if _few(instance).taken is not None:
+            _few(instance).taken.called(taker)
+        if own:
+            taker = run
+            _settle(run)
+    if own and not receive._out:
+        receive._out = True
+        return receive
+    get = _make_get(instance)
+    get._taker = taker
+    return get
 
 
 cdef enum:
@@ -74,7 +103,9 @@ cdef object _step_receive(Receive receive, bint *done):
     if instance._count:
         receive._out = False
         done[0] = True
-        return instance._take()
+        message = instance._take()
+        _take_in_hand(<Run>receive._run, message)
+        return message
     if instance.pulls:
         message = instance.scope.connection.next_message()
         if message is not None:
@@ -133,7 +164,9 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
         # Without the setting up of a handler, where a message is there.
         receive._waits = FOR_NOTHING
         receive._out = False
-        result[0] = _given(instance._pop())
+        message = instance._pop()
+        _take_in_hand(<Run>receive._run, message)
+        result[0] = _given(message)
         return PYGEN_RETURN
     try:
         outcome = _step_receive(receive, &done)

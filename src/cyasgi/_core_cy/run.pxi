@@ -31,10 +31,17 @@ cdef class Run:
     cdef unsigned long _thread
     #: Whom to tell, and in which context; a list of pairs where there is more than one; the message of a cancellation.
     cdef object _callback
+    #: While nobody waits, what the application has taken from `receive()` in its own task and not come back from, if it
+    #: `_holds` any: who waits in `receive` has come back from all.
     cdef object _context
     cdef vectorcallfunc _vectorcall
     cdef signed char _wait
     cdef signed char _entered
+    cdef signed char _holds
+    #: Whether what is called now is called in the run's own task for certain: within its step, where no task factory
+    #: can have begun a child's.
+    cdef signed char _stepping
+    cdef signed char _trusted
     cdef public signed char _asyncio_future_blocking
 
     def __cinit__(self):
@@ -201,7 +208,21 @@ cdef _end_run(Run run, object error):
     run.instance = None
     _sever(run)
     if instance is not None:
+        if run._holds != C_NEVER or _few(instance).taken is not None:
+            instance._interrupt(run, error is None)
         instance._run_ended(error)
+
+
+cdef inline _take_in_hand(Run run, message):
+    if run._wait != PENDING:
+        run._context = message
+        run._holds = C_HOLDS
+
+
+cdef inline _settle(Run run):
+    if run._holds == C_HOLDS:
+        run._holds = C_SETTLED
+        run._context = None
 
 
 cdef void _end_failed(Run run, object error) noexcept:
@@ -309,7 +330,9 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
                 _end_run(run, None)
                 result[0] = _given(None)
                 return PYGEN_RETURN
+        run._stepping = run._trusted
         status = PyIter_Send(run._coroutine, None, result)
+        run._stepping = False
         if status == PYGEN_NEXT:
             return status
         if status == PYGEN_RETURN:

@@ -75,16 +75,25 @@ cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t 
 
 @cython.final
 cdef class Get(Waiting):
-    """One call of `get()`."""
+    """One call of `get()`, or of `receive()` in a child task."""
+
+    #: For `receive()`, the run in whose task it was called, or another task; see TakenByTasks.
+    cdef object _taker
 
     cdef bint _step(self) except -1:
         cdef ApplicationInstance instance = self._instance
         if instance is None:
             raise RuntimeError("cannot reuse already awaited get()")
-        if instance._count:
+        if self._future is not None and not self._future.done():
+            raise RuntimeError("get() is being awaited already")
+        # What the application has left is not for a child task that outlives it.
+        if instance._count and (self._taker is None or instance._state != C_DONE):
             self._future = None
             self.result = instance._take()
             self._instance = None
+            if self._taker is not None:
+                taker, self._taker = self._taker, None
+                instance._taken_by(taker, self.result)
             return True
         if instance.pulls:
             message = instance.scope.connection.next_message()

@@ -61,7 +61,9 @@ what they come to in the usual case: no method of the server is overridden, nobo
 of a loop that runs, nobody waits for its end. All else is Life's.
 
 *Messages.* Accepted messages leave the queue by `get`, or, once the record has been removed, in one list for the hook
-`application_undelivered`. What is put behind that goes to the hook by `_life.late`.
+`application_undelivered`. What is put behind that goes to the hook by `_life.late`. What `receive` has given is in
+flight until `receive` is called again: the run has the message that was called for in its own task, a TakenByTasks
+those of child tasks. A run that ends other than by returning leaves what was in flight to the instance, for the hooks.
 """
 
 from .awaitables import SENT as SENT, Pass as Pass

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._constants import CROWD, DONE, FAILED, OUTCOMES
+from .._constants import CROWD, DELETED, DONE, EVICTED, FAILED, OUTCOMES
 from .._context import current_instance
 from .instance import ApplicationInstance
 from .table import InstanceTable, shrink
@@ -27,7 +27,7 @@ class Endings:
         self.table = InstanceTable()
         self.observer: Observer | None = None
         self.counts = dict.fromkeys(
-            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered"), 0
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered", "interrupted"), 0
         )
         #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
         #: monotonic clock; or a Closing, where somebody waits for its end.
@@ -82,6 +82,8 @@ class Endings:
             if victim is None:
                 return
             live = not victim.ended
+            if live:
+                victim._reason = EVICTED
             self.end_entry(server, victim)
             self.counts["evicted"] += live
 
@@ -96,12 +98,20 @@ class Endings:
             and "delete_application_instance" not in server.__dict__
         )
 
+    def _hears_of_ends(self, server: StatelessServer) -> bool:
+        """Whether the hook for them has been overridden."""
+        return (
+            type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
+        )
+
     def end_entry(self, server: StatelessServer, entry: Any) -> None:
         """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
         self.table.remove(entry)
         if type(entry) is ApplicationInstance and entry._state == DONE and self.observer is None:
             self._tell(server, entry)
             return
+        if not entry._reason and not entry.ended:
+            entry._reason = DELETED
         if (
             type(entry) is not ApplicationInstance
             or self.observer is not None
@@ -167,7 +177,9 @@ class Endings:
             and not entry._items
             and entry._error is None
             and entry._joiners is None
+            and not entry._interrupted
             and self.observer is None
+            and not self._hears_of_ends(server)
         ):
             entry._unfinished = 0
             entry._reported = True

@@ -55,6 +55,7 @@ class Entry:
         "_next",
         "_place",
         "_prev",
+        "_reason",
         "_scope_id",
         "_table",
         "_used",
@@ -69,6 +70,8 @@ class Entry:
         self._active = 0.0
         self._assigned: tuple[float, int] | None = None
         self._place = 0
+        #: Why it leaves, if its run had not ended when the server decided that: one of REASONS.
+        self._reason = 0
         self._bucket = -1
 
     @property

@@ -23,7 +23,21 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from .._calling import Application, Call, HeldApplication, InstanceDeleted
-from .._constants import AUTO, BREATH, CALLER, CANCELLED, DONE, FAILED, HELD, KEYS, NEW, RETURNED, STATES
+from .._constants import (
+    AUTO,
+    BREATH,
+    CALLER,
+    CANCELLED,
+    DONE,
+    FAILED,
+    HELD,
+    HOLDS,
+    KEYS,
+    NEW,
+    REASONS,
+    RETURNED,
+    STATES,
+)
 from .._tasks import name_of, takes_names
 from .awaitables import Pass, error_of, resolved
 from .entry import Entry
@@ -31,6 +45,7 @@ from .run import Run
 
 if TYPE_CHECKING:
     from .._holding import Holder
+    from .._in_flight import TakenByTasks
     from ..server import StatelessServer
 
 _MISSING: Any = object()
@@ -58,6 +73,7 @@ class ApplicationInstance(Entry):
         "_getters",
         "_holder",
         "_idle",
+        "_interrupted",
         "_items",
         "_joiners",
         "_loop",
@@ -66,8 +82,11 @@ class ApplicationInstance(Entry):
         "_predecessor",
         "_putters",
         "_reported",
+        "_run",
         "_server",
         "_state",
+        "_taken",
+        "_taking",
         "_task",
         "_thread",
         "_unfinished",
@@ -92,6 +111,8 @@ class ApplicationInstance(Entry):
         self._unfinished = 0
         self._state = NEW
         self._begun = False
+        #: Whether the application took a message from `receive()`; known when it has ended.
+        self._taking = False
         self._breathing = 0
         self._idle = False
         self._task: asyncio.Task[Any] | None = None
@@ -111,6 +132,12 @@ class ApplicationInstance(Entry):
         self._reported = False
         self._placeholder: futures.Future[Any] | None = None
         self._extra: dict[str, Any] | None = None
+        #: What child tasks of the application have in flight, once one of them has called `receive()`.
+        self._taken: TakenByTasks | None = None
+        #: What was in flight when the run ended, other than by returning.
+        self._interrupted: tuple[Any, ...] = ()
+        #: The Run, where a task factory made a task of something around it.
+        self._run: Run | None = None
 
     # The life of the instance
 
@@ -121,7 +148,13 @@ class ApplicationInstance(Entry):
 
     def _start_in(self, loop: asyncio.AbstractEventLoop, named: bool) -> None:
         run: Any = Run(self)
-        self._task = loop.create_task(run, name=name_of(self._scope_id)) if named else loop.create_task(run)
+        if named:
+            run._trusted = True
+            self._task = loop.create_task(run, name=name_of(self._scope_id))
+        else:
+            self._task = task = loop.create_task(run)
+            if getattr(task, "get_coro", bool)() is not run:
+                self._run = run
         self._loop = loop
 
     def _open_gate(self) -> None:
@@ -156,6 +189,37 @@ class ApplicationInstance(Entry):
             self._finish(error, None)
             self._open_gate()
 
+    def _run_of_task(self) -> Run | None:
+        """What the task drives, while it does."""
+        run: Any = self._run
+        if run is None:
+            run = getattr(self._task, "get_coro", bool)()
+        return run if type(run) is Run and run.instance is self else None
+
+    def _interrupt(self, run: Run, returned: bool) -> None:
+        """A run in which messages were taken is about to end."""
+        self._taking = True
+        # Messages that come from `scope.connection` are the connection's affair.
+        if not (returned or self.pulls):
+            self._interrupted = self._in_flight(run)
+        run._message = self._taken = None
+
+    def _in_flight(self, run: Run) -> tuple[Any, ...]:
+        own = (run._message,) if run._holds == HOLDS else ()
+        return own if self._taken is None else (*own, *self._taken.messages())
+
+    def _abandoned(self) -> None:
+        """The loop is closed: the task will never take another step."""
+        run = self._run_of_task()
+        if run is not None and (run._holds or self._taken is not None):
+            self._interrupt(run, False)
+        self._finish(asyncio.CancelledError(), None)
+
+    def _forget(self) -> None:
+        """Drops what is queued, and what was in flight: whoever is to hear of the end is told in another way."""
+        self._leftover()
+        self._interrupted = ()
+
     def _run_ended(self, error: BaseException) -> None:
         """The task's run is over; not the instance's, if its caller runs the application."""
         if self._state == CALLER:
@@ -175,6 +239,7 @@ class ApplicationInstance(Entry):
             self._outcome = FAILED
             if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
                 self._error = error
+        self._run = None
         self._set_busy()
         if self._putters:
             for putter in self._putters:
@@ -220,7 +285,24 @@ class ApplicationInstance(Entry):
 
     @property
     def ended(self) -> bool:
+        """Whether its run is over: nothing that is put into the queue from now on will be received."""
         return self._state == DONE
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why it has ended: "returned", "failed", "cancelled", "idle", "age", "evicted", "deleted", "stopping" or
+        "orphaned"; see `StatelessServer.application_ended`. None while it has not."""
+        return REASONS[self._reason or self._outcome] if self._state == DONE else None
+
+    @property
+    def in_flight(self) -> tuple[Any, ...]:
+        """The messages that its application has begun and not finished: taken from `receive()` by the application, or
+        by a child task of it, that has not called `receive()` again. When the application has returned there are none;
+        when it failed or was cancelled they stay here. Usually there is one at most."""
+        if self._state == DONE:
+            return self._interrupted
+        run = self._run_of_task()
+        return () if run is None or self.pulls else self._in_flight(run)
 
     @property
     def public(self) -> ApplicationInstance:
@@ -355,8 +437,10 @@ class ApplicationInstance(Entry):
         except KeyError:
             return default
 
-    async def _get(self) -> Any:
-        while not self._items:
+    async def _get(self, taker: Any = None) -> Any:
+        """`taker`: for `receive()`, the run in whose task it was called, or another task; see TakenByTasks."""
+        # What the application has left is not for a child task that outlives it.
+        while not self._items or (taker is not None and self._state == DONE):
             if self.pulls:
                 message = self.scope.connection.next_message()
                 if message is not None:
@@ -373,11 +457,17 @@ class ApplicationInstance(Entry):
                 if getter.cancelled() or not getter.get_loop().is_closed():
                     self._give_up(getter)
                 # This frame is part of the traceback, which the task keeps.
-                del self, getter
+                del self, getter, taker
                 raise
         item = self._items.popleft()
         if self._putters:
             self._wake_putter()
+        if taker is not None:
+            if type(taker) is Run:
+                taker._message = item
+                taker._holds = HOLDS
+            else:
+                self._taken.took(taker, item)  # type: ignore[union-attr]
         return item
 
     def _give_up(self, getter: asyncio.Future[None]) -> None:

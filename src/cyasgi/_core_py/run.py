@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._constants import AUTO, DONE, NEW
+from .._constants import AUTO, DONE, HOLDS, NEVER, NEW, SETTLED
 from .._context import running
+from .._in_flight import TakenByTasks, calling_task
 from .awaitables import error_of
 
 if TYPE_CHECKING:
@@ -28,13 +29,36 @@ async def _send_there(server: Any, scope: Any, message: Any) -> None:
 class Receive:
     """The `receive` of an application that the server runs. The run's end severs it from the instance."""
 
-    __slots__ = ("instance",)
+    __slots__ = ("_run",)
 
-    def __init__(self, instance: ApplicationInstance) -> None:
-        self.instance: ApplicationInstance | None = instance
+    def __init__(self, run: Run) -> None:
+        self._run: Run | None = run
 
     def __call__(self) -> Coroutine[Any, Any, Any]:
-        return _never() if self.instance is None else self.instance._get()
+        run = self._run
+        if run is None:
+            return _never()
+        instance = run.instance
+        if not run._stepping or instance._taken is not None:  # type: ignore[union-attr]
+            return self._call_in(run, calling_task())
+        if run._holds == HOLDS:
+            run._holds = SETTLED
+            run._message = None
+        return instance._get(run)  # type: ignore[union-attr]
+
+    @staticmethod
+    def _call_in(run: Run, task: Any) -> Coroutine[Any, Any, Any]:
+        """A call that a child task may have made."""
+        instance: Any = run.instance
+        own = task is instance._task
+        if not own and instance._taken is None and not instance.pulls:
+            instance._taken = TakenByTasks()
+        if instance._taken is not None:
+            instance._taken.called(task)
+        if own and run._holds == HOLDS:
+            run._holds = SETTLED
+            run._message = None
+        return instance._get(run if own or instance.pulls else task)  # type: ignore[no-any-return]
 
 
 async def _never() -> None:
@@ -45,10 +69,27 @@ async def _never() -> None:
 class Run:
     """What an instance's task drives: decides who runs the application, then passes everything through to it."""
 
-    __slots__ = ("_coroutine", "_entered", "_receive", "_step", "instance")
+    __slots__ = (
+        "_coroutine",
+        "_entered",
+        "_holds",
+        "_message",
+        "_receive",
+        "_step",
+        "_stepping",
+        "_trusted",
+        "instance",
+    )
 
     def __init__(self, instance: ApplicationInstance) -> None:
         self.instance: ApplicationInstance | None = instance
+        #: What the application has taken from `receive()` in its own task and not come back from, if it `_holds` any.
+        self._message: Any = None
+        self._holds = NEVER
+        #: Whether what is called now is called in the run's own task for certain: within its step, where no task
+        #: factory can have begun a child's.
+        self._stepping = False
+        self._trusted = False
         self._step: Callable[[None], Any] | None = None
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._receive: Receive | None = None
@@ -67,7 +108,10 @@ class Run:
                 if waits_for is not self:
                     return waits_for
             assert self._step is not None
-            return self._step(None)
+            self._stepping = self._trusted
+            waits_for = self._step(None)
+            self._stepping = False
+            return waits_for
         except BaseException as error:
             self._ended(error)
             raise
@@ -111,7 +155,7 @@ class Run:
             gate._asyncio_future_blocking = True
             return gate
         instance._begun = True
-        self._receive = receive = Receive(instance)
+        self._receive = receive = Receive(self)
         scope, application = instance.scope, instance._application
         server = scope.connection if instance.direct else instance._server
         # A callable that raises leaves this frame in its traceback.
@@ -133,8 +177,10 @@ class Run:
     def _ended(self, error: BaseException) -> None:
         instance, self.instance = self.instance, None
         if self._receive is not None:
-            self._receive.instance = None
+            self._receive._run = None
         if instance is not None:
+            if self._holds or instance._taken is not None:
+                instance._interrupt(self, isinstance(error, StopIteration))
             instance._run_ended(error)
 
     # What asyncio's repr of a task and its get_stack() look for.

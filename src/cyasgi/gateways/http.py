@@ -126,7 +126,7 @@ class RequestLife(Life):
         if table is not None and instance._server.plain:
             table.remove(instance)
             quiet = self.observer is None and self.on_ended is None
-            if quiet and instance._outcome == RETURNED and not instance.qsize():
+            if quiet and instance._outcome == RETURNED and not instance.qsize() and not instance._server.hears_of_ends:
                 # All that `Life.ended` does for a run of which there is nothing to tell.
                 self.counts["finished"] += 1
                 instance._reported = True
@@ -259,6 +259,8 @@ class HTTPServer(StatelessServer):
         self.plain = True
         #: Nor what the messages of applications pass through.
         self.direct = True
+        #: Somebody has overridden the hook for their end.
+        self.hears_of_ends = False
         self._look_for_overrides()
         #: A context that belongs to no application, for what is begun in the name of none.
         self.outside = outside()
@@ -415,6 +417,7 @@ class HTTPServer(StatelessServer):
 
     def _look_for_overrides(self) -> None:
         self.plain = self._cyasgi._is_plain(self)
+        self.hears_of_ends = self._cyasgi._hears_of_ends(self)
         self.direct = (
             type(self).application_send is HTTPServer.application_send and "application_send" not in self.__dict__
         )

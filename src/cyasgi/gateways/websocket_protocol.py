@@ -531,11 +531,13 @@ class WebSocketProtocol(asyncio.Protocol):
         """Called by the server, from within the last step of the application."""
         self._instance = None
         self._drop_backlog()
-        while instance.qsize():
-            instance.get_nowait()
         if instance._error is not None and self._disconnected and tells_of(instance._error, WebSocketClosed):
             # It was told that the client has gone, if only by `send`.
             instance._error = None
+        if instance._error is None:
+            instance._forget()
+        else:
+            instance._leftover()
         outcome = instance._outcome
         if outcome == CANCELLED:
             self._stop(1001, "going away", 503)
