@@ -134,7 +134,7 @@ def test_hashes_are_the_same_everywhere():
     assert [first[key] for key in KEYS[:8]] == ["blue", "blue", "green", "green", "blue", "red", "blue", "red"]
 
 
-@pytest.mark.parametrize("key", [None, 1.5, ["a"], ("a", None), {}, True, object(), type("Name", (str,), {})("a")])
+@pytest.mark.parametrize("key", [None, 1.5, ["a"], ("a", None), {}, True, object()])
 def test_keys_that_are_none(key):
     """What may print differently in another process is no key; None is the lack of one, and takes turns."""
     strategy = ConsistentHash(lambda scope: key)

@@ -14,7 +14,7 @@ NAME = "cyasgi"
 
 
 def name_of(scope_id: Hashable) -> str:
-    return scope_id if type(scope_id) is str else NAME
+    return scope_id if isinstance(scope_id, str) else NAME
 
 
 def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:

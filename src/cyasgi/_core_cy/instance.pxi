@@ -152,7 +152,7 @@ cdef class ApplicationInstance(Entry):
         run.instance = self
         run._trusted = True
         self._task = new_task(
-            _Task, run, loop, self.scope_id if type(self.scope_id) is str else _NAME, _LOOP_AND_NAME
+            _Task, run, loop, self.scope_id if isinstance(self.scope_id, str) else _NAME, _LOOP_AND_NAME
         )
         self._loop = loop
 

@@ -69,7 +69,7 @@ class Replay:
             self._keep(message)
 
     def _keep(self, message: Any) -> None:
-        if type(message) is dict:
+        if isinstance(message, dict):
             size, budget = size_of(message), self._budget
             self._size += size
             budget.used += size

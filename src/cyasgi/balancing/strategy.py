@@ -165,17 +165,21 @@ def encode_key(key: Any) -> bytes:
     Raises:
         TypeError: it is not a str, bytes, int, or tuple of these.
     """
-    _check_key(key, key)
-    return repr(key).encode("utf-8", "backslashreplace")
+    return repr(_plain(key, key)).encode("utf-8", "backslashreplace")
 
 
-def _check_key(part: Any, key: Any) -> None:
-    if type(part) is tuple:
-        for inner in part:
-            _check_key(inner, key)
-    elif type(part) not in (str, bytes, int):
-        # Whatever else has a repr that may differ from process to process.
-        raise TypeError(f"key {key!r}: accepted is a str, bytes, int, a tuple of these, or None for no key")
+def _plain(part: Any, key: Any) -> Any:
+    """The part of a key without what a subclass adds, so that equal keys have the same repr in every process."""
+    if isinstance(part, tuple):
+        return tuple(_plain(inner, key) for inner in part)
+    if isinstance(part, str):
+        return str.__str__(part)
+    if isinstance(part, bytes):
+        return bytes(memoryview(part))
+    if isinstance(part, int) and not isinstance(part, bool):
+        return int.__int__(part)
+    # Whatever else has a repr that may differ from process to process.
+    raise TypeError(f"key {key!r}: accepted is a str, bytes, int, a tuple of these, or None for no key")
 
 
 def seed_of(name: str) -> bytes:

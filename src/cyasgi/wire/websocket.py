@@ -278,6 +278,7 @@ class WebSocket:
             raise TypeError(f"a close code must be an int, got {code!r}")
         if not isinstance(reason, str):
             raise TypeError(f"the reason of a close must be a str, got {reason!r}")
+        reason = str.__str__(reason)
         try:
             Close(code, "").check()
         except Exception:
@@ -350,6 +351,9 @@ def _payload(message: Message) -> str | bytes:
     if data is None:
         if type(text) is str:
             return text
+        if isinstance(text, str):
+            # What a subclass makes of itself, such as markup that is safe, is none of the wire's business.
+            return str.__str__(text)
     elif text is None and isinstance(data, (bytes, bytearray, memoryview)):
         return data if type(data) is bytes else bytes(data)
     raise TypeError(
