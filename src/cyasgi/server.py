@@ -121,6 +121,9 @@ class StatelessServer:
         the garbage collector's thresholds are raised to (5,000, 10, 100) for as long as it runs, unless they are
         other than the interpreter's own.
 
+        It returns even if a thread that an application has started is blocked, but the interpreter waits for that
+        thread before the process ends: nothing can end a thread from without. `cyasgi serve` does not wait.
+
         Raises:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
         """
