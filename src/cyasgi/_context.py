@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ._core_py import ApplicationInstance
     from ._core_py.entry import Entry
+    from ._core_py.table import InstanceTable
     from ._intake import Origin
 
 
@@ -33,7 +34,7 @@ class Ghost:
 
     __slots__ = ("deleted", "entry", "oldest", "over", "table", "visible")
 
-    def __init__(self, table: object, entry: Entry, oldest: bool) -> None:
+    def __init__(self, table: InstanceTable, entry: Entry, oldest: bool) -> None:
         self.table = table
         self.entry = entry
         #: The override is delete_oldest_application_instance's, whose base is still to be told which one is meant.

@@ -31,6 +31,7 @@ from ._constants import (
 )
 from ._context import Ghost, current_instance, haunted, origin, outside
 from ._deletion import Deletion
+from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
 from ._kinds import as_single_callable
 from ._reports import Reports, logger
@@ -334,7 +335,9 @@ class Life(Endings):
         self._victim = victim
         try:
             result: Any = server.delete_oldest_application_instance()
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             logger.exception("delete_oldest_application_instance raised, making room")
             return
         finally:
@@ -372,7 +375,9 @@ class Life(Endings):
             entry._reason = reason
         try:
             result: Any = server.delete_application_instance(entry.scope_id)
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             logger.exception("delete_application_instance(%r) raised", entry.scope_id)
             result = None
         if type(result) is not Deletion and result is not None and inspect.isawaitable(result):
@@ -389,13 +394,13 @@ class Life(Endings):
         self.table._ghosts += 1
         context = outside()
         context.run(haunted.set, ghost)
-        finishing = self._finish_override(server, awaitable, ghost)
         started: list[asyncio.Task[None]] = []
 
         def start() -> None:
+            finishing = self._finish_override(server, awaitable, ghost)
             task = context.run(asyncio.get_running_loop().create_task, finishing)
             self.overrides.add(task)
-            task.add_done_callback(self.overrides.discard)
+            task.add_done_callback(partial(self._override_ended, server, awaitable, ghost))
             started.append(task)
 
         if asyncio._get_running_loop() is None:
@@ -411,15 +416,37 @@ class Life(Endings):
         return Deletion(True, wait)
 
     async def _finish_override(self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost) -> None:
+        guard = Guard()
         try:
             await awaitable
-        except Exception:
+        except BaseException as error:
+            if guard.interrupted(error):
+                raise
             logger.exception("an asynchronous override that deletes scope_id %r raised", ghost.entry.scope_id)
         finally:
-            ghost.over = True
-            self.table._ghosts -= 1
-            if not ghost.deleted:
-                self.delete_entry(server, ghost.entry)
+            self._override_over(server, ghost)
+
+    def _override_ended(
+        self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost, task: asyncio.Task[None]
+    ) -> None:
+        self.overrides.discard(task)
+        if task.cancelled():
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            logger.error("an asynchronous override that deletes scope_id %r was cancelled", ghost.entry.scope_id)
+        else:
+            _look_at(task)
+        # A task that is cancelled before its first step runs nothing of its coroutine.
+        self._override_over(server, ghost)
+
+    def _override_over(self, server: StatelessServer, ghost: Ghost) -> None:
+        if ghost.over:
+            return
+        ghost.over = True
+        ghost.table._ghosts -= 1
+        if not ghost.deleted:
+            self.delete_entry(server, ghost.entry)
 
     def delete(self, server: StatelessServer, scope_id: Hashable) -> Deletion:
         """The base of delete_application_instance."""
@@ -690,13 +717,23 @@ class Life(Endings):
                 break
             try:
                 delete(server, entry)
-            except Exception:
+            except INTERRUPTS:
+                raise
+            except BaseException:
+                # A dict of somebody else's, whose future and queue do what they like.
                 logger.exception("the end of scope_id %r could not be seen to", entry.scope_id)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
         while (entry := table.pop_expired()) is not None:
-            self.expire(server, entry, IDLE)
+            try:
+                self.expire(server, entry, IDLE)
+            except INTERRUPTS:
+                raise
+            except BaseException:
+                logger.exception("scope_id %r could not be expired", entry.scope_id)
+                if entry._table is table:
+                    table.keep(entry)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
@@ -790,12 +827,17 @@ def _foreign_outcome(entry: ForeignEntry) -> tuple[int, BaseException | None, li
     future = entry._watched
     error = None
     outcome = CANCELLED
-    if future is not None and future.done() and not future.cancelled():
-        error = future.exception()
-        outcome = RETURNED if error is None else FAILED
-    messages = []
-    queue = entry.details.get("input_queue")
-    if isinstance(queue, asyncio.Queue):
-        while not queue.empty():
-            messages.append(queue.get_nowait())
+    messages: list[Any] = []
+    try:
+        if future is not None and future.done() and not future.cancelled():
+            error = future.exception()
+            outcome = RETURNED if error is None else FAILED
+        queue = entry.details.get("input_queue")
+        if isinstance(queue, asyncio.Queue):
+            while not queue.empty():
+                messages.append(queue.get_nowait())
+    except INTERRUPTS:
+        raise
+    except BaseException:
+        logger.exception("what was left of scope_id %r, a plain dict, could not be read", entry.scope_id)
     return outcome, error, messages

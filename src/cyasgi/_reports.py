@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._backend import Pass
 from ._context import outside
+from ._guarding import INTERRUPTS, Guard
 
 if TYPE_CHECKING:
     from .server import StatelessServer
@@ -140,7 +141,9 @@ class Reports:
             result = getattr(server, name)(*subject) if event else getattr(server, name)(subject, details)
             if not inspect.isawaitable(result):
                 return
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             _log_failure(name, subject, error)
             return
         task = asyncio.get_running_loop().create_task(_guard(name, subject, result))
@@ -162,13 +165,20 @@ class Reports:
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
-            logger.error("the hook %s was cancelled; it was called with %r", name, subject)
+            error = subject if name == EXCEPTION else None
+            logger.error("the hook %s was cancelled; it was called with %r", name, subject, exc_info=error)
+        else:
+            # KeyboardInterrupt and SystemExit went through the loop: nobody else is going to look at them.
+            task.exception()
 
 
 async def _guard(name: str, subject: Any, awaitable: Any) -> None:
+    guard = Guard()
     try:
         await awaitable
-    except Exception as error:
+    except BaseException as error:
+        if guard.interrupted(error):
+            raise
         _log_failure(name, subject, error)
 
 

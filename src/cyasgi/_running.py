@@ -16,6 +16,7 @@ from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._collector import rare_collections
 from ._constants import STOPPING
 from ._context import outside
+from ._guarding import Guard, error_of
 from ._holding import is_held
 from ._intake import PAUSE, POLL, Intake
 from ._life import Life, resolve
@@ -68,9 +69,9 @@ class Running:
 
     def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
         self._spawned.discard(task)
-        if task.cancelled():
+        if task.cancelled() and task.cancelling():
             return
-        error = task.exception()
+        error = error_of(task)
         if error is not None and not self._stop.done():
             self._stop.set_exception(error)
         elif error is not None:
@@ -110,9 +111,12 @@ class Running:
             logger.error("handle() failed while the server stopped", exc_info=error)
 
     async def _check(self) -> None:
+        guard = Guard()
         try:
             await self._server.application_checker()
-        except Exception:
+        except BaseException as error:
+            if guard.interrupted(error):
+                raise
             logger.exception("application_checker raised; the server goes on without it")
 
     async def _ended(self, handle: asyncio.Task[None]) -> BaseException | None:

@@ -15,6 +15,7 @@ from ._backend import ApplicationInstance, Setting
 from ._calling import Application, Message, Receive, Scope, Send
 from ._constants import AGE, IDLE, REASONS
 from ._context import current_instance
+from ._guarding import INTERRUPTS
 from ._life import UNEVENTFUL
 from ._limits import Key, Keys, LimitExceeded as LimitExceeded, network_of
 from ._settings import as_float, check_idle_timeout, check_max_applications, clamped_interval, number, refuse
@@ -144,7 +145,7 @@ class Manager:
         rate = server.max_messages_per_second
         if self.keys.release(key) and rate is not None:
             burst = server._burst(rate)
-            key.refill(server.clock(), rate, burst)
+            key.refill(_now(server, key.stamp), rate, burst)
             self.keys.remember(key, rate, burst, server.max_limit_keys)
 
     @staticmethod
@@ -172,7 +173,9 @@ class Manager:
                 return await application(scope, receive, send)
             try:
                 return await application(scope, counting.receive, counting.send)
-            except Exception:
+            except (asyncio.CancelledError, GeneratorExit, *INTERRUPTS):
+                raise
+            except BaseException:
                 record.errors += 1
                 raise
             finally:
@@ -184,7 +187,7 @@ class Manager:
         record = self.records.get(instance)
         if record is not None:
             # Its time begins anew.
-            record.aging_from = instance._server.clock()
+            record.aging_from = _now(instance._server, record.aging_from)
             if instance in self.aging:
                 self.aging.move_to_end(instance)
 
@@ -210,7 +213,8 @@ class Manager:
             return
         server = instance._server
         if server._overrides_hook("on_closed"):
-            self.tell(instance, "on_closed", instance, record.statistics(instance.scope_id, server.clock()))
+            now = _now(server, record.active)
+            self.tell(instance, "on_closed", instance, record.statistics(instance.scope_id, now))
 
     def begins_again(self, instance: Any) -> None:
         record = self.records.get(instance)
@@ -220,6 +224,17 @@ class Manager:
             record.over = False
             record.aging_from = instance._server.clock()
             self.aging[instance] = record
+
+
+def _now(server: ManagedServer, otherwise: float) -> float:
+    """What time it is, where an instance's end must not fail for want of it."""
+    try:
+        return server.clock()
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        logger.error("clock() raised %r", error, exc_info=error)
+        return otherwise
 
 
 def _check_rate(name: str, value: Any) -> None:
@@ -430,7 +445,9 @@ class ManagedServer(StatelessServer):
             if asyncio.iscoroutine(result):
                 result.close()
                 raise TypeError("on_limited is an async def; accepted is a def")
-        except Exception as failure:
+        except INTERRUPTS:
+            raise
+        except BaseException as failure:
             now = time.monotonic()
             if now >= manager.next_complaint:
                 manager.next_complaint = now + 1
@@ -459,7 +476,12 @@ class ManagedServer(StatelessServer):
             interval = clamped_interval(self.application_checker_interval)
             # max_age may be set at any time.
             await asyncio.sleep(interval if self.max_age is not None else max(interval, UNEVENTFUL))
-            self.expire_aged()
+            try:
+                self.expire_aged()
+            except INTERRUPTS:
+                raise
+            except BaseException:
+                logger.exception("instances could not be looked through for their age")
 
     def expire_aged(self) -> int:
         """Deletes the instances that have been there for longer than `max_age`; the checker calls this. Returns how

@@ -54,7 +54,9 @@ cdef class ForeignEntry(Entry):
         queue = self.details.get("input_queue")
         try:
             return bool(queue.empty() and getattr(queue, "_getters", True))
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             # Not a queue: then nothing can wait in it.
             return True
 

@@ -104,7 +104,9 @@ class ForeignEntry(Entry):
         queue = self.details.get("input_queue")
         try:
             return bool(queue.empty() and getattr(queue, "_getters", True))  # type: ignore[union-attr]
-        except Exception:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
             # Not a queue: then nothing can wait in it.
             return True
 

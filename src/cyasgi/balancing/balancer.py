@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
+from .._guarding import INTERRUPTS
 from .._kinds import as_single_callable
 from .attempt import Attempt, Exchange, Send
 from .backend import Backend, BackendStats
@@ -188,7 +189,9 @@ class LoadBalancer:
     def _tell_change(self, name: str, old: BreakerState, new: BreakerState) -> None:
         try:
             self.on_state_change(name, old, new)
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             # A change is found in the middle of a run, which has nothing to do with this.
             logger.error("on_state_change raised %r", error, exc_info=error)
 

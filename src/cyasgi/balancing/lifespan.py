@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from .._guarding import Guard
 from .backend import Backend
 
 logger = logging.getLogger("cyasgi.balancing")
@@ -31,13 +32,16 @@ class Lifespan:
         self.started = False
         #: Whether the application has taken `lifespan.startup`: from then on it takes part.
         self._takes_part = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.task: asyncio.Task[None] = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        guard = Guard()
         try:
             await self.backend.application(self.scope, self._receive, self._send)
-        except Exception as error:
+        except BaseException as error:
+            if guard.interrupted(error):
+                raise
             self.error = error
             if self.started:
                 logger.error("application %r: its lifespan failed: %r", self.backend.name, error, exc_info=error)

@@ -8,6 +8,8 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+from .._guarding import INTERRUPTS
+
 logger = logging.getLogger(__name__)
 
 #: Lines kept before they are written.
@@ -68,5 +70,7 @@ class AccessLog:
             flush = getattr(self._stream, "flush", None)
             if flush is not None:
                 flush()
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             logger.error("%d lines of the access log were lost: %r", len(lines), error)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
 from .._backend import SENT
+from .._guarding import INTERRUPTS, Guard
 from .._limits import LimitExceeded
 from ..server import StatelessServer
 from ..wire.address import check_address, format_address, from_socket_address, to_socket_address
@@ -354,7 +355,7 @@ class DatagramServer(StatelessServer):
         logger.warning("datagrams were lost: %s", text)
         return True
 
-    def _complain(self, error: Exception, data: bytes, client: object) -> None:
+    def _complain(self, error: BaseException, data: bytes, client: object) -> None:
         # At most one a second: whoever can make a datagram fail can send a million of them.
         now = asyncio.get_running_loop().time()
         if now >= self._next_complaint:
@@ -434,7 +435,9 @@ class Endpoint(asyncio.DatagramProtocol):
         except asyncio.QueueFull:
             self.queue_full += 1
             self.server._losses.notice()
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             self.refused += 1
             self.server._complain(error, data, addr)
 
@@ -603,7 +606,9 @@ class AnyEndpoint(Endpoint):
         except LimitExceeded:
             self.limited += 1
             server._losses.notice()
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             self.refused += 1
             server._complain(error, data, client)
 
@@ -612,6 +617,7 @@ class AnyEndpoint(Endpoint):
         tasks = self.server._feeding
 
         async def feed() -> None:
+            guard = Guard()
             try:
                 instance = await creation
                 instance.put_nowait(message)
@@ -621,7 +627,9 @@ class AnyEndpoint(Endpoint):
             except LimitExceeded:
                 self.limited += 1
                 self.server._losses.notice()
-            except Exception as error:
+            except BaseException as error:
+                if guard.interrupted(error):
+                    raise
                 self.refused += 1
                 self.server._complain(error, data, client)
 

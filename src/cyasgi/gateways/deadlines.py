@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 
 from .._context import outside
+from .._guarding import INTERRUPTS
 
 logger = logging.getLogger(__name__)
 
@@ -169,5 +170,7 @@ class Deadlines:
         deadline.due = math.inf
         try:
             callback()
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             logger.exception("what was to be done at a deadline raised")

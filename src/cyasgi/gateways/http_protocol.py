@@ -14,6 +14,7 @@ from collections import deque
 from ssl import DER_cert_to_PEM_cert
 from typing import TYPE_CHECKING, Any
 
+from .._guarding import INTERRUPTS
 from .._limits import LimitExceeded
 from ..wire.address import format_address, from_socket_address
 from ..wire.http import ASGI, HTTPError, Scope, error_response, websocket_scope
@@ -388,14 +389,10 @@ class HTTPProtocol(asyncio.Protocol):
             # With an eager task factory all may be over by now.
             if not instance.ended:
                 exchange.begin(instance, server.direct)
-        except LimitExceeded as error:
-            server.refused += 1
-            # RFC 6585 section 4.
-            self.answer(429, "too many requests", b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1))
-            return
-        except Exception:
-            logger.exception("a request could not be begun")
-            self.answer(500, "internal error")
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            self._not_begun(error)
             return
         self.deadline.due = math.inf
         server.requests += 1
@@ -406,6 +403,16 @@ class HTTPProtocol(asyncio.Protocol):
             self._begin_body(exchange, rest)
         elif rest or self._buffer:
             self._keep(rest)
+
+    def _not_begun(self, error: BaseException) -> None:
+        """The server refused to make an instance, or what makes one is overridden and raised."""
+        if isinstance(error, LimitExceeded):
+            self.server.refused += 1
+            # RFC 6585 section 4.
+            self.answer(429, "too many requests", b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1))
+        else:
+            logger.error("a request could not be begun", exc_info=error)
+            self.answer(500, "internal error")
 
     def _keep(self, rest: bytes) -> None:
         """What came behind a request without a body waits, unparsed."""

@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from .._context import outside
+from .._guarding import Guard
 from .._kinds import as_single_callable
 
 logger = logging.getLogger(__name__)
@@ -132,17 +133,20 @@ class Lifespan:
             "asgi": {"version": "3.0", "spec_version": "2.0"},
             "state": self.state,
         }
+        guard = Guard()
         try:
             await as_single_callable(self._application)(scope, self._receive, self._send)
-        except Exception as error:
-            self._error = error
-            if self._started is not None and self._started.done() and self._failure is None and not self._stopping:
-                self._tell(repr(error))
         except SystemExit as error:
             if self._started is None or self._started.done():
                 # While it is served, this ends the server as one from a request does.
                 raise
             self._error = error
+        except BaseException as error:
+            if guard.interrupted(error):
+                raise
+            self._error = error
+            if self._started is not None and self._started.done() and self._failure is None and not self._stopping:
+                self._tell(repr(error))
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._queue.get()

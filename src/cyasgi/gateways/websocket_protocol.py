@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._backend import SENT, Pass
 from .._describe import describe
+from .._guarding import INTERRUPTS
 from .._limits import LimitExceeded
 from ..wire.address import format_address
 from ..wire.websocket import CLOSED, CLOSING, CONNECTING, OPEN, RESPONDING, Message, WebSocket, WebSocketClosed
@@ -178,7 +179,9 @@ class WebSocketProtocol(asyncio.Protocol):
             # RFC 6585 section 4.
             more = b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1)
             websocket.stop(1013, status=429, text="too many requests", more=more)
-        except Exception:
+        except INTERRUPTS:
+            raise
+        except BaseException:
             logger.exception("a WebSocket could not be begun")
             websocket.stop(1011)
         else:

@@ -1,0 +1,49 @@
+"""What code of users (hooks, overrides) may raise. All of it is that code's failure and is logged, except what
+interrupts whoever runs the code: KeyboardInterrupt, SystemExit, and a cancellation of the task that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+#: Around a plain call nothing else gets through: a cancellation arrives only at an await.
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+
+
+class Guard:
+    """Tells, in the task that made it, what code that was awaited has raised from what interrupts the task."""
+
+    __slots__ = ("_cancelled", "_task")
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = _current_task()
+        #: Cancellations that the task had been asked for before.
+        self._cancelled = 0 if self._task is None else self._task.cancelling()
+
+    def interrupted(self, error: BaseException) -> bool:
+        """Whether the error has to be raised again.
+
+        A CancelledError counts only if somebody has cancelled the task: any code can come by one, for example from the
+        result of a cancelled future.
+        """
+        if isinstance(error, asyncio.CancelledError):
+            return self._task is not None and self._task.cancelling() > self._cancelled
+        if isinstance(error, GeneratorExit):
+            # A coroutine is closed from outside its task.
+            return _current_task() is not self._task
+        return isinstance(error, INTERRUPTS)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    loop = asyncio._get_running_loop()
+    return None if loop is None else asyncio.current_task(loop)
+
+
+def error_of(task: asyncio.Task[Any]) -> BaseException | None:
+    """What a task has ended with; a RuntimeError if that is a CancelledError."""
+    try:
+        return task.exception()
+    except asyncio.CancelledError as cancelled:
+        error = RuntimeError(f"{task!r} ended with a CancelledError, and nobody had cancelled it")
+        error.__cause__ = cancelled
+        return error
