@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
 import sys
+import types
 from typing import Any
+from unittest import mock
 
 import pytest
+from channels.consumer import AsyncConsumer
 from conftest import passes
 
 SCOPE = {"type": "test"}
@@ -110,6 +114,41 @@ def stars(*args: Any) -> Any:
     return serve(*args)
 
 
+def double_stars(*args: Any) -> Any:
+    return double(*args)
+
+
+@functools.wraps(double)
+async def lies_single(scope: Any, receive: Any, send: Any) -> Any:
+    """Its signature is that of an ASGI 2 application."""
+    return await serve(scope, receive, send)
+
+
+def lies_plain(*args: Any) -> Any:
+    """Its signature is that of something else altogether."""
+    return serve(*args)
+
+
+lies_plain.__signature__ = inspect.signature(lambda no, such, number, of, arguments: None)  # type: ignore[attr-defined]
+
+
+@functools.wraps(serve)
+def lies_double(scope: Any) -> Any:
+    """Its signature is that of an ASGI 3 application."""
+    return double(scope)
+
+
+class Consumer(AsyncConsumer):
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> str:
+        return await serve(scope, receive, send)
+
+
+class Configured(Consumer):
+    def __init__(self, *, colour: str) -> None:
+        super().__init__()
+        self.colour = colour
+
+
 #: What the reference runs too.
 KINDS = {
     "function": serve,
@@ -123,6 +162,10 @@ KINDS = {
     "ASGI 2 object": DoubleObject(),
     "ASGI 2 partial": functools.partial(double),
     "marked as double": marked_double,
+    "wraps an ASGI 2 function": lies_single,
+    "Channels' consumer": Consumer.as_asgi(),
+    "Channels' consumer with arguments": Configured.as_asgi(colour="red"),
+    "signature of an ASGI 3 function": lies_double,
 }
 #: What the reference takes for a double callable, or calls with names that are not there.
 MORE_KINDS = {
@@ -137,6 +180,11 @@ MORE_KINDS = {
     "wraps": wrapping,
     "stars": stars,
     "marked as single": marked_single,
+    "signature of nothing": lies_plain,
+    "mock": mock.Mock(side_effect=serve, spec=[]),
+    "C function": types.MethodType(serve, SCOPE).__func__.__call__,
+    "partial of stars": functools.partial(stars),
+    "ASGI 2 stars": double_stars,
 }
 
 
@@ -199,23 +247,94 @@ def test_the_callers_application_is_single_whatever_the_kind(cy, run, kind):
     run(main())
 
 
-async def two_parameters(scope: Any, receive: Any) -> None:
-    raise AssertionError("never called")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [two_parameters, lambda: None, None, "application", object(), 5],
-    ids=["two parameters", "no parameter", "None", "text", "object", "number"],
-)
-def test_what_cannot_be_called_is_refused_at_once(cy, run, wrong):
-    """An application that takes neither (scope, receive, send) nor (scope) is a TypeError of the creation."""
+@pytest.mark.parametrize("wrong", [None, "application", object(), 5], ids=["None", "text", "object", "number"])
+def test_what_is_not_callable_is_refused_at_once(cy, run, wrong):
+    """It is a TypeError of the creation."""
 
     async def main():
         server = cy.StatelessServer(wrong)
         with pytest.raises(TypeError):
             make(server)
         assert len(server.application_instances) == 0
+
+    run(main())
+
+
+async def two_parameters(scope: Any, receive: Any) -> None:
+    raise AssertionError("never called")
+
+
+def fails_by_itself(*args: Any) -> Any:
+    """Not to be taken for a refusal of the arguments, and called again."""
+    CALLS.append(len(args))
+    raise TypeError("by itself")
+
+
+class FailsToBuild:
+    def __init__(self, scope: Any) -> None:
+        raise TypeError("by itself")
+
+
+CALLS: list[int] = []
+#: Applications that cannot be run, and what the error says.
+WRONG = {
+    "two parameters": (two_parameters, "two_parameters"),
+    "no parameter": (lambda: None, "positional arguments"),
+    "four parameters": (lambda a, b, c, d: None, "positional argument"),
+    "a C function": (len, "not callable"),
+    "fails by itself": (fails_by_itself, "by itself"),
+    "fails to build": (FailsToBuild, "by itself"),
+    "returns nothing": (lambda scope, receive, send: None, "await"),
+    "a partial that is full": (functools.partial(two_parameters, 1, 2), "two_parameters"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_call_that_fails_is_a_failed_run(cy, run, kind):
+    """As in the reference nothing is refused for its signature: the run fails, and is reported once."""
+    application, says = WRONG[kind]
+    errors = []
+    CALLS.clear()
+
+    class Server(cy.StatelessServer):
+        def application_exception(self, exception, application_details):
+            errors.append(exception)
+
+        def application_undelivered(self, messages, application_details):
+            assert messages == ["message"]
+
+    async def main():
+        server = Server(application)
+        checker = asyncio.create_task(server.application_checker())
+        make(server).put_nowait("message")
+        await passes(20)
+        assert [type(error) for error in errors] == [TypeError]
+        assert says in str(errors[0])
+        assert server.stats()["failed"] == 1
+        checker.cancel()
+
+    run(main())
+    assert CALLS in ([], [3])
+
+
+@pytest.mark.parametrize("kind", ["four parameters", "fails to build"])
+def test_a_call_that_fails_is_a_failed_run_of_the_reference_too(reference, run, kind):
+    errors = []
+
+    class Server(reference):
+        application_checker_interval = 0.001
+
+        async def application_exception(self, exception, application_details):
+            errors.append(exception)
+
+    async def main():
+        server = Server(WRONG[kind][0])
+        checker = asyncio.create_task(server.application_checker())
+        make(server)
+        while not errors:
+            await asyncio.sleep(0.001)
+        assert [type(error) for error in errors] == [TypeError]
+        checker.cancel()
 
     run(main())
 

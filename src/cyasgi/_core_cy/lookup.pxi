@@ -8,8 +8,7 @@ def get_or_create_application_instance(self, scope_id, scope):
     put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
 
     Raises:
-        TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
-            Nothing was evicted.
+        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
     """
     table = (<dict>PyObject_GenericGetDict(self, NULL)).get("_cyasgi_table")
     if table is None:

@@ -24,8 +24,7 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
     put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
 
     Raises:
-        TypeError: `scope_id` is not hashable, or the application cannot be called with (scope, receive, send).
-            Nothing was evicted.
+        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
     """
     table = self._cyasgi_table
     instance: ApplicationInstance = table._entries.get(scope_id, _NOBODY)

@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from .._kinds import as_single_callable
+from .._kinds import takes_neither
 from .errors import MISUSED, CommandError
 
 #: Where the lines of a traceback are the command's.
@@ -49,14 +49,12 @@ def load_application(path: str, factory: bool = False) -> Any:
         path = f"{path}()"
     if not callable(found):
         raise CommandError(f"{path!r} is not an application: {found!r} is not callable", MISUSED)
-    try:
-        as_single_callable(found)
-    except TypeError:
+    if takes_neither(found):
         hint = "; is it a factory (--factory)?" if _takes_nothing(found) and not factory else ""
         raise CommandError(
             f"{path!r} is not an application: it takes neither (scope, receive, send) nor, as in ASGI 2, (scope){hint}",
             MISUSED,
-        ) from None
+        )
     return found
 
 
