@@ -401,6 +401,31 @@ def test_the_one_that_asks_never_goes(cy, run, where, busy):
     run(main())
 
 
+@pytest.mark.parametrize("policy", ["lru", "slru"])
+@pytest.mark.parametrize("place", ["before all", "within", "behind the busy", "behind all"])
+@pytest.mark.parametrize("busy", [31, 32, 33])
+def test_the_one_that_asks_is_not_looked_past(cy, run, busy, place, policy):
+    """Making room looks past 32 busy ones to find an idle one; the one that asks counts as none of them."""
+
+    async def main():
+        server = quiet(cy, max_applications=busy + 2)
+        server.eviction_policy = policy
+        names = [*range(busy), "idle"]
+        names.insert({"before all": 0, "within": 5, "behind the busy": busy, "behind all": busy + 1}[place], "asker")
+        for name in names:
+            instance = make(server, name)
+            if isinstance(name, int):
+                instance.put_nowait("busy")
+        await passes(4)
+        victim = server.application_instances.victim(server.application_instances["asker"])
+        assert victim.scope_id == ("idle" if busy <= 32 else 0)
+        for name in names:
+            server.delete_application_instance(name)
+        await passes(4)
+
+    run(main())
+
+
 def test_the_only_one_goes_for_its_own_sibling(cy, run):
     """Where there is no other, the one that asks goes itself: the limit holds."""
 

@@ -21,6 +21,8 @@ LOOK_PAST = 32
 BREATH = 64
 #: How many a dict must have had to be worth shrinking when it is empty.
 CROWD = 1024
+#: Steps of time after which nothing is due any more.
+FAR = 2.0**62
 #: What `eviction_policy` may be.
 POLICIES = ("lru", "slru")
 #: Flags of an entry's `_place`.

@@ -35,7 +35,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from ._calling import HeldApplication, InstanceDeleted
-from ._constants import BREATH, CROWD, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
+from ._constants import BREATH, CROWD, FAR, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
 from ._context import haunted, running
 from ._in_flight import TakenByTasks, calling_task
 from ._tasks import NAME, has_plain_tasks, name_of, takes_names
@@ -86,6 +86,7 @@ cdef object _running = running
 cdef object _haunted = haunted
 cdef object _monotonic = time.monotonic
 cdef Py_ssize_t _LOOK_PAST = LOOK_PAST
+cdef double _FAR = FAR
 cdef int _BREATH = BREATH
 cdef Py_ssize_t _CROWD = CROWD
 cdef int _breath = 0

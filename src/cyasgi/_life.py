@@ -301,6 +301,7 @@ class Life(Endings):
                 live = not victim.ended
                 if live:
                     victim._reason = EVICTED
+                since = time.time()
                 if self._refusals >= REFUSALS or self._making_room > REFUSALS:
                     self.end_entry(server, victim)
                 else:
@@ -312,7 +313,7 @@ class Life(Endings):
                     victim._reason = 0
                 self._refusals += 1
                 self._warn_of_refusal(victim.scope_id)
-                table.keep(victim)
+                table.keep(victim, since)
         finally:
             self._making_room -= 1
 
@@ -745,11 +746,12 @@ class Life(Endings):
     def expire(self, server: StatelessServer, entry: Any, reason: int) -> None:
         """Dismisses an entry that was in the table for too long: IDLE or AGE."""
         live = not entry.ended
+        since = time.time()
         self.dismiss(server, entry, reason)
         if entry._table is not self.table:
             self.counts["expired"] += live
             return
-        self.table.keep(entry)
+        self.table.keep(entry, since)
         if live and self.observer is not None and type(entry) is ApplicationInstance:
             self.observer.kept(entry)
 

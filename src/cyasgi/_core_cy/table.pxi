@@ -296,7 +296,7 @@ cdef class InstanceTable:
 
     cdef object _victim_in(self, int segment, spared):
         first = None
-        cdef int looked = 0
+        cdef int busy = 0
         cdef int moved = 0
         cdef Py_ssize_t index = 0
         cdef PyObject *young = self._head[segment]
@@ -314,14 +314,15 @@ cdef class InstanceTable:
                 young = candidate._next
             else:
                 break
-            if candidate is not spared:
-                if _is_idle(candidate):
-                    return candidate
-                if first is None:
-                    first = candidate
-            if looked >= _LOOK_PAST:
+            if candidate is spared:
+                continue
+            if _is_idle(candidate):
+                return candidate
+            if first is None:
+                first = candidate
+            if busy >= _LOOK_PAST:
                 break
-            looked += 1
+            busy += 1
         return first
 
     def pop_finished(self):
@@ -341,9 +342,15 @@ cdef class InstanceTable:
         """All entries, in no particular order."""
         return list(self._entries.values())
 
-    def keep(self, Entry entry):
-        """An override refused to delete this entry: that counts as a use, but promotes nobody."""
-        if entry._table is self:
+    def keep(self, Entry entry not None, double since):
+        """An override that was called at `since` (wall clock) refused to delete this entry: that counts as a use, but
+        promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
+        if entry._table is not self:
+            return
+        self._settled(entry)
+        if entry._assigned is not None and <double>(<tuple>entry._assigned)[0] >= since:
+            entry._active = mono()
+        else:
             if entry._place & C_PROBATION:
                 self._take_out(entry)
                 self._link(entry, 1)
@@ -351,10 +358,10 @@ cdef class InstanceTable:
                 entry._active = mono()
             else:
                 self.touch(entry)
-            if self._expiring:
-                if entry._bucket != -1:
-                    self._unschedule(entry)
-                self._schedule(entry, entry._active + <double>self._timeout)
+            if type(entry) is ForeignEntry and _seconds((<ForeignEntry>entry).details.get("last_used")) is not None:
+                # Else it would be put back to where its dict says.
+                (<ForeignEntry>entry).details["last_used"] = entry._used
+        self._reschedule(entry)
 
     def set_timeout(self, timeout, double unit):
         """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
@@ -395,6 +402,9 @@ cdef class InstanceTable:
                 # Not next(reversed()): that would pass over the places of all that were removed before it.
                 entry = <Entry>(<dict>bucket).popitem()[0]
                 entry._bucket = -1
+                if type(entry) is ForeignEntry and not self._settled(entry):
+                    # Its dict says otherwise: then it has been scheduled anew.
+                    continue
                 due = entry._active + timeout if _is_idle(entry) or entry.ended else now + timeout
                 if due < now:
                     return entry
@@ -408,9 +418,10 @@ cdef class InstanceTable:
 
     cdef _schedule(self, Entry entry, double due):
         # Strictly after the current step, so that a sweep never meets an entry twice.
-        cdef long long number = <long long>(due / self._unit) + 1
-        if number <= self._swept:
-            number = self._swept + 1
+        cdef long long number = self._swept + 1
+        cdef double steps = due / self._unit
+        if steps >= number:
+            number = <long long>min(steps, _FAR) + 1
         bucket = self._due.get(number)
         if bucket is None:
             bucket = self._due[number] = {}
@@ -423,6 +434,13 @@ cdef class InstanceTable:
         if not bucket:
             del self._due[entry._bucket]
         entry._bucket = -1
+
+    cdef _reschedule(self, Entry entry):
+        """Its `_active` was changed. An entry that is just being expired stands in no bucket."""
+        if entry._bucket != -1:
+            self._unschedule(entry)
+        if self._expiring:
+            self._schedule(entry, entry._active + <double>self._timeout)
 
     cpdef _add_finished(self, Entry entry):
         self._finished[entry] = None
@@ -541,9 +559,7 @@ cdef class InstanceTable:
         self._take_out(entry)
         self._link_assigned(entry, (moment, next(_sequence)), segment)
         entry._active = mono() - max(0.0, wall() - moment)
-        if self._expiring:
-            self._unschedule(entry)
-            self._schedule(entry, entry._active + <double>self._timeout)
+        self._reschedule(entry)
 
     @property
     def foreign(self):
@@ -560,9 +576,9 @@ cdef class InstanceTable:
     cdef bint _settled(self, Entry entry) except -1:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
-            value = (<ForeignEntry>entry).details.get("last_used")
-            if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
-                self._assign(entry, float(value))
+            moment = _seconds((<ForeignEntry>entry).details.get("last_used"))
+            if moment is not None and (entry._assigned is None or entry._assigned[0] != moment):
+                self._assign(entry, <double>moment)
                 return False
         return True
 
@@ -789,5 +805,12 @@ cdef bint _is_idle(Entry entry) except -1:
     return (<ForeignEntry>entry).idle
 
 
-cdef bint _is_moment(value):
-    return isinstance(value, (int, float)) and not math.isnan(value)
+cdef object _seconds(value):
+    """What the `last_used` of a plain dict says; None if it is no point of time."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        moment = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return None if math.isnan(moment) else moment

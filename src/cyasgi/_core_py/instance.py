@@ -253,11 +253,9 @@ class ApplicationInstance(Entry):
     def _set_idle(self) -> None:
         if not self._idle and self._state != DONE:
             self._idle = True
-            table = self._table
-            if table is not None:
-                if table._timeout is not None:
-                    self._active = time.monotonic()
-                table._now_idle()
+            self._active = time.monotonic()
+            if self._table is not None:
+                self._table._now_idle()
 
     def _set_busy(self) -> None:
         if self._idle:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMappin
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._constants import ASSIGNED, CROWD, DONE, LOOK_PAST, POLICIES, PROBATION
+from .._constants import ASSIGNED, CROWD, DONE, FAR, LOOK_PAST, POLICIES, PROBATION
 from .._context import Ghost, haunted
 from .._tasks import has_plain_tasks
 from .entry import ForeignEntry, Order, unlink
@@ -247,15 +247,17 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _victim_in(self, segment: int, spared: Any) -> Any:
         first = None
-        for looked, entry in enumerate(self._in_order(segment)):
+        busy = 0
+        for entry in self._in_order(segment):
             if entry is spared:
                 continue
             if entry.idle:
                 return entry
             if first is None:
                 first = entry
-            if looked >= LOOK_PAST:
+            if busy >= LOOK_PAST:
                 break
+            busy += 1
         return first
 
     def pop_finished(self) -> Any:
@@ -276,9 +278,15 @@ class InstanceTable(MutableMapping[Any, Any]):
         """All entries, in no particular order."""
         return list(self._entries.values())
 
-    def keep(self, entry: Any) -> None:
-        """An override refused to delete this entry: that counts as a use, but promotes nobody."""
-        if entry._table is self:
+    def keep(self, entry: Any, since: float) -> None:
+        """An override that was called at `since` (wall clock) refused to delete this entry: that counts as a use, but
+        promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
+        if entry._table is not self:
+            return
+        self._settled(entry)
+        if entry._assigned is not None and entry._assigned[0] >= since:
+            entry._active = time.monotonic()
+        else:
             if entry._place & PROBATION:
                 self._take_out(entry)
                 self._link(entry, PROBATION)
@@ -286,10 +294,10 @@ class InstanceTable(MutableMapping[Any, Any]):
                 entry._active = time.monotonic()
             else:
                 self.touch(entry)
-            if self._timeout is not None:
-                if entry._bucket != -1:
-                    self._unschedule(entry)
-                self._schedule(entry, entry._active + self._timeout)
+            if type(entry) is ForeignEntry and _seconds(entry.details.get("last_used")) is not None:
+                # Else it would be put back to where its dict says.
+                entry.details["last_used"] = entry._used
+        self._reschedule(entry)
 
     def set_timeout(self, timeout: float | None, unit: float) -> None:
         """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
@@ -323,6 +331,9 @@ class InstanceTable(MutableMapping[Any, Any]):
                 # Not next(reversed()): that would pass over the places of all that were removed before it.
                 entry, _ = bucket.popitem()
                 entry._bucket = -1
+                if type(entry) is ForeignEntry and not self._settled(entry):
+                    # Its dict says otherwise: then it has been scheduled anew.
+                    continue
                 due = entry._active + timeout if entry.idle or entry.ended else now + timeout
                 if due < now:
                     return entry
@@ -336,7 +347,10 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _schedule(self, entry: Any, due: float) -> None:
         # Strictly after the current step, so that a sweep never meets an entry twice.
-        number = max(int(due / self._unit) + 1, self._swept + 1)
+        number = self._swept + 1
+        steps = due / self._unit
+        if steps >= number:
+            number = int(min(steps, FAR)) + 1
         self._due.setdefault(number, {})[entry] = None
         entry._bucket = number
 
@@ -346,6 +360,13 @@ class InstanceTable(MutableMapping[Any, Any]):
         if not bucket:
             del self._due[entry._bucket]
         entry._bucket = -1
+
+    def _reschedule(self, entry: Any) -> None:
+        """Its `_active` was changed. An entry that is just being expired stands in no bucket."""
+        if entry._bucket != -1:
+            self._unschedule(entry)
+        if self._timeout is not None:
+            self._schedule(entry, entry._active + self._timeout)
 
     def _add_finished(self, entry: Any) -> None:
         self._finished[entry] = None
@@ -431,9 +452,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._take_out(entry)
         self._link_assigned(entry, (moment, next(_sequence)), segment)
         entry._active = time.monotonic() - max(0.0, time.time() - moment)
-        if self._timeout is not None:
-            self._unschedule(entry)
-            self._schedule(entry, entry._active + self._timeout)
+        self._reschedule(entry)
 
     @property
     def foreign(self) -> int:
@@ -450,9 +469,9 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _settled(self, entry: Any) -> bool:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
-            value = entry.details.get("last_used")
-            if _is_moment(value) and (entry._assigned is None or entry._assigned[0] != value):
-                self._assign(entry, float(value))  # type: ignore[arg-type]
+            moment = _seconds(entry.details.get("last_used"))
+            if moment is not None and (entry._assigned is None or entry._assigned[0] != moment):
+                self._assign(entry, moment)
                 return False
         return True
 
@@ -632,5 +651,12 @@ def shrink(emptied: Any) -> None:
         emptied.clear()
 
 
-def _is_moment(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not math.isnan(value)
+def _seconds(value: Any) -> float | None:
+    """What the `last_used` of a plain dict says; None if it is no point of time."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        moment = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return None if math.isnan(moment) else moment
