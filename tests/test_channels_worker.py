@@ -57,7 +57,9 @@ def recording_worker(base, interval=0.001, deadly=fails_of, **attributes):
         async def __call__(self, receive, send):
             while True:
                 message = await receive()
+                worker.in_hand.append((self.channel, message["number"]))
                 await asyncio.sleep(0)
+                worker.in_hand.remove((self.channel, message["number"]))
                 if deadly(message["number"]):
                     worker.failing.append((self.channel, message["number"]))
                     raise ValueError(message["number"])
@@ -77,7 +79,7 @@ def recording_worker(base, interval=0.001, deadly=fails_of, **attributes):
             super().application_undelivered([(details["scope"]["channel"], m["number"]) for m in messages], details)
 
     worker = Worker(application)
-    worker.failing, worker.processed = [], []
+    worker.failing, worker.processed, worker.in_hand = [], [], []
     for name, value in attributes.items():
         setattr(worker, name, value)
     return worker, layer
@@ -179,6 +181,41 @@ def test_interrupted_worker(worker_class, run):
         assert len(worker.application_instances) == 0
 
     run(main())
+
+
+@pytest.mark.parametrize("how", ["stop", "cancelled"])
+@pytest.mark.parametrize("max_queue_size", [0, 1, 10])
+def test_stopped_worker(worker_class, run, max_queue_size, how):
+    """From the stop on a worker takes no message from its layer, and what it has taken is processed or handed over."""
+
+    async def main():
+        before = asyncio.all_tasks()
+        worker, layer = recording_worker(
+            worker_class, deadly=lambda number: False, max_queue_size=max_queue_size, shutdown_timeout=20.0
+        )
+        running = asyncio.create_task(worker.arun())
+        await send_all(layer)
+        await eventually(lambda: len(worker.processed) > 10)
+        if how == "stop":
+            worker._cyasgi.running.request_stop()
+        else:
+            running.cancel()
+        await passes(2)
+        remaining = left(layer)
+        await asyncio.wait_for(asyncio.wait([running]), 30)
+        assert left(layer) == remaining
+        in_hand = [] if how == "stop" else worker.in_hand
+        assert sorted(accounted_for(worker) + in_hand) == everything_but(layer)
+        assert bool(worker.handed_over) == (how == "cancelled")
+        assert asyncio.all_tasks() == before
+
+    run(main())
+
+
+def everything_but(layer):
+    """What was taken from the layer: each channel's messages come in their order."""
+    rest = {channel: layer.channels[channel].qsize() if channel in layer.channels else 0 for channel in CHANNELS}
+    return [(channel, number) for channel in sorted(CHANNELS) for number in range(SENT - rest[channel])]
 
 
 # What a project's `manage.py runworker` comes down to, with Channels' own consumers, router and layer.

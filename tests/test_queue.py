@@ -524,6 +524,37 @@ def test_put_lets_the_loop_breathe(cy, run):
     run(main())
 
 
+def test_cancelled_put_without_a_bound(impl, run):
+    """A put that need not wait for a slot accepts its message, although it is cancelled while the loop turns."""
+
+    async def main():
+        instance = server_of(impl).get_or_create_application_instance("id", SCOPE)
+        for number in range(300):
+            task = asyncio.create_task(instance.put(number))
+            await passes(1)
+            task.cancel()
+            await asyncio.wait([task])
+        assert drained(instance) == list(range(300))
+
+    run(main())
+
+
+def test_cancelled_put_with_a_bound(cy, run):
+    """A put that waits for a slot when somebody cancels it accepts nothing, like that of asyncio.Queue."""
+
+    async def main():
+        instance = server_of(cy, max_queue_size=1).get_or_create_application_instance("id", SCOPE)
+        await instance.put(0)
+        task = asyncio.create_task(instance.put(1))
+        await passes(2)
+        task.cancel("enough")
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert drained(instance) == [0]
+
+    run(main())
+
+
 @pytest.mark.parametrize("maxsize", [0, 500])
 def test_putters_that_need_not_wait_keep_their_order(cy, run, maxsize):
     """However often put lets the loop breathe, messages of many tasks come in the order in which they were put."""

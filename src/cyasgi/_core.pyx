@@ -38,6 +38,7 @@ from ._calling import HeldApplication, InstanceDeleted
 from ._constants import BREATH, CROWD, FAR, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
 from ._context import haunted, running
 from ._in_flight import TakenByTasks, calling_task
+from ._stopping import is_stop
 from ._tasks import NAME, has_plain_tasks, name_of, takes_names
 
 include "_core_cy/c.pxi"

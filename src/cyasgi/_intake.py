@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._backend import ForeignEntry, Run
 from ._calling import Call
 from ._context import origin, running
+from ._stopping import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -39,12 +40,6 @@ class Origin:
         self.intake = intake
         #: A listener's protocol, and what that has started.
         self.by_listener = by_listener
-
-
-class Reason(str):
-    """Message of a cancellation. It lives as long as the CancelledError: once it is gone, the error was handled."""
-
-    __slots__ = ("__weakref__",)
 
 
 class Request:

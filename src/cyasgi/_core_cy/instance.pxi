@@ -457,7 +457,8 @@ cdef class ApplicationInstance(Entry):
     def put(self, item):
         """Queues a message, waiting for a free slot if `maxsize` are queued. To be awaited.
 
-        On a queue without a bound it lets the event loop turn once in 64 messages.
+        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
+        cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
         """
         cdef Put put = Put.__new__(Put)
         put._instance = self
@@ -479,6 +480,14 @@ cdef class ApplicationInstance(Entry):
                 _few(self).putters.remove(future)
             if not self.full() and not future.cancelled():
                 self._wake_putter()
+
+    cdef _put_anyway(self, item):
+        """Queue a message, full or not."""
+        maxsize, self.maxsize = self.maxsize, 0
+        try:
+            self.put_nowait(item)
+        finally:
+            self.maxsize = maxsize
 
     cdef _wake_putter(self):
         while _few(self).putters:

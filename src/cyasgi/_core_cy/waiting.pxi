@@ -11,6 +11,10 @@ cdef class Waiting:
     cdef bint _step(self) except -1:
         raise NotImplementedError
 
+    cdef _cut(self, error):
+        """An error was thrown in instead of the outcome."""
+        self._give_up()
+
     cdef object _abandoned(self, object future):
         """The wait for `future` was given up."""
 
@@ -66,7 +70,7 @@ cdef PyObject *_throw_waiting(PyObject *self, PyObject *const *args, Py_ssize_t 
     cdef Waiting waiting = <Waiting>self
     error = _thrown(args, count)
     try:
-        waiting._give_up()
+        waiting._cut(error)
     except BaseException as failure:
         error = failure
     set_raised(error)
@@ -157,6 +161,16 @@ cdef class Put(Waiting):
 
     cdef object _abandoned(self, object future):
         self._instance._putter_gone(future)
+
+    cdef _cut(self, error):
+        instance = self._instance
+        # While the loop turns nobody has to make room for the message: it must not be lost for that.
+        accepted = isinstance(error, asyncio.CancelledError) if self._breathing else (
+            self._future is not None and is_stop(error)
+        )
+        self._give_up()
+        if accepted:
+            (<ApplicationInstance>instance)._put_anyway(self._item)
 
     cdef _over(self):
         self._begun = True

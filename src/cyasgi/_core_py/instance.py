@@ -38,6 +38,7 @@ from .._constants import (
     RETURNED,
     STATES,
 )
+from .._stopping import is_stop
 from .._tasks import name_of, takes_names
 from .awaitables import Pass, error_of, resolved
 from .entry import Entry
@@ -374,13 +375,18 @@ class ApplicationInstance(Entry):
     async def put(self, item: Any) -> None:
         """Queues a message, waiting for a free slot if `maxsize` are queued.
 
-        On a queue without a bound it lets the event loop turn once in 64 messages.
+        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
+        cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
         """
         if self.maxsize <= 0 and (self._breathing or next(_breath) % BREATH == 0):
             # Whoever puts meanwhile does the same, and so stays behind.
             self._breathing += 1
             try:
                 await Pass()
+            except asyncio.CancelledError:
+                # Nobody has to make room for the message: it must not be lost for a turn of the loop.
+                self.put_nowait(item)
+                raise
             finally:
                 self._breathing -= 1
         while 0 < self.maxsize <= len(self._items) and self._state != DONE:
@@ -390,15 +396,25 @@ class ApplicationInstance(Entry):
             self._putters.append(putter)
             try:
                 await putter
-            except BaseException:
+            except BaseException as error:
                 putter.cancel()
                 if self._putters is not None:
                     if putter in self._putters:
                         self._putters.remove(putter)
                     if not self.full() and not putter.cancelled():
                         self._wake_putter()
+                if is_stop(error):
+                    self._put_anyway(item)
                 raise
         self.put_nowait(item)
+
+    def _put_anyway(self, item: Any) -> None:
+        """Queue a message, full or not."""
+        maxsize, self.maxsize = self.maxsize, 0
+        try:
+            self.put_nowait(item)
+        finally:
+            self.maxsize = maxsize
 
     def _wake_putter(self) -> None:
         putters = self._putters
