@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import passes
+from serving import eventually, quiet
 
 SCOPE = {"type": "test"}
 
@@ -705,3 +706,63 @@ def test_the_context_of_the_creator_is_the_applications(impl, run):
         assert variable.get() == "later"
 
     run(main())
+
+
+# ---- what a closed loop leaves behind
+
+
+@pytest.mark.parametrize("how", ["get_or_create", "run"])
+def test_somebody_waits_in_a_loop_that_is_closed(cy, run, how):
+    """Putters, joiners, getters and those who wait for an end, left in a loop that was closed over them, keep no other
+    loop from the server."""
+    received = []
+
+    class Server(quiet(cy.StatelessServer)):
+        max_queue_size = 1
+        shutdown_timeout = 0.01
+
+        async def handle(self):
+            await eventually(lambda: "new" in received)
+
+    async def application(scope, receive, send):
+        if scope["type"] == "waits":
+            await asyncio.get_running_loop().create_future()
+        while True:
+            received.append(await receive())
+
+    server = Server(application)
+    kept = []
+
+    async def before():
+        full = server.get_or_create_application_instance("full", {"type": "waits"})
+        full.put_nowait("queued")
+        empty = server.get_or_create_application_instance("empty", {"type": "waits"})
+        held = await server.get_or_create_application_instance("held", {"type": "waits"})
+        server.get_or_create_application_instance("closing", {"type": "waits"})
+        await passes(5)
+        deletion = server.delete_application_instance("closing")
+        successor = server.get_or_create_application_instance("closing", {"type": "reads"})
+        waiting = (full.put("waiting"), full.join(), empty.get(), held.get(), deletion, successor.join())
+        kept.extend(asyncio.ensure_future(one) for one in waiting)
+        await passes(1)
+
+    loop = run.loop_factory()
+    loop.run_until_complete(before())
+    loop.close()
+
+    async def after():
+        for scope_id in ("full", "empty", "held", "closing"):
+            server.get_or_create_application_instance(scope_id, {"type": "reads"}).put_nowait("new")
+        await eventually(lambda: received.count("new") == 4)
+        for scope_id in list(server.application_instances):
+            await server.delete_application_instance(scope_id)
+
+    if how == "get_or_create":
+        run(after())
+    else:
+        server.get_or_create_application_instance("full", {"type": "reads"}).put_nowait("new")
+        run(server.arun())
+    for task in kept:
+        task._log_destroy_pending = False
+    told = [message for messages, _ in server.undelivered for message in messages]
+    assert told.count("queued") == 1

@@ -218,6 +218,17 @@ def test_copy(named, run, how):
     run(main())
 
 
+def test_copy_shares_the_table(impl):
+    """A shallow copy has the table of the original, whether or not that was used before."""
+
+    async def application(scope, receive, send):
+        raise AssertionError("never run")
+
+    server = impl.StatelessServer(application)
+    again = copy.copy(server)
+    assert again.application_instances is server.application_instances
+
+
 def test_copy_sends_by_itself(named, run):
     """What a copy creates is sent by the copy, whoever was asked before it."""
 

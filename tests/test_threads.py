@@ -179,6 +179,18 @@ USES = {
     "table: look up": lambda server, details: server.application_instances["a"],
     "table: take out": lambda server, details: server.application_instances.pop("a"),
     "table: put in": lambda server, details: server.application_instances.update(b={}),
+    "table: list": lambda server, details: list(server.application_instances),
+    "table: list backwards": lambda server, details: list(reversed(server.application_instances)),
+    "table: length": lambda server, details: len(server.application_instances),
+    "table: items": lambda server, details: list(server.application_instances.items()),
+    "table: values": lambda server, details: list(server.application_instances.values()),
+    "table: contains": lambda server, details: "a" in server.application_instances,
+    "table: get": lambda server, details: server.application_instances.get("a"),
+    "table: setdefault": lambda server, details: server.application_instances.setdefault("a", {}),
+    "table: compare": lambda server, details: server.application_instances == {},
+    "table: copy": lambda server, details: server.application_instances.copy(),
+    "table: popitem": lambda server, details: server.application_instances.popitem(),
+    "table: clear": lambda server, details: server.application_instances.clear(),
     "put_nowait": lambda server, details: details.put_nowait(1),
     "get_nowait": lambda server, details: details.get_nowait(),
     "input_queue": lambda server, details: details["input_queue"].put_nowait(1),
@@ -242,6 +254,140 @@ def test_debug_mode_and_two_loops(cy, run):
 
     run(main(), debug=True)
     assert received != [threading.get_ident()]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_put_threadsafe_cancelled_in_time(cy, run, size):
+    """A message whose future is cancelled before the loop has seen it is not queued."""
+    received = []
+
+    async def main():
+        server = quiet(cy.StatelessServer)(collecting(received))
+        server.max_queue_size = size
+        details = server.get_or_create_application_instance("a", {})
+        await passes(5)
+        cancelled = details.put_threadsafe("cancelled")
+        assert cancelled.cancel() and cancelled.cancelled()
+        await asyncio.wrap_future(details.put_threadsafe("kept"))
+        await eventually(lambda: received == ["kept"])
+        assert server.undelivered == []
+
+    run(main())
+
+
+def test_put_threadsafe_cancelled_too_late(cy, run):
+    """Once the message is in hand in the loop, queued or waiting for room, it stays, and cancel() says so."""
+    received = []
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        await gate.wait()
+        while True:
+            received.append(await receive())
+
+    async def main():
+        server = quiet(cy.StatelessServer)(application)
+        server.max_queue_size = 1
+        details = server.get_or_create_application_instance("a", {})
+        queued, waiting = details.put_threadsafe(1), details.put_threadsafe(2)
+        await passes(5)
+        assert queued.done() and not waiting.done()
+        assert not queued.cancel() and not waiting.cancel()
+        gate.set()
+        await asyncio.wrap_future(waiting)
+        await eventually(lambda: received == [1, 2])
+
+    run(main())
+
+
+@pytest.mark.parametrize("made", [0, 1, 2])
+def test_a_new_id_from_another_thread_is_refused(cy, run, made):
+    """While the loop of the server's instances runs, no other thread makes one; nothing is touched, nobody evicted."""
+
+    async def main():
+        server = Server(reader, 2)
+        for number in range(made):
+            server.get_or_create_application_instance(number, {})
+        running = None if made else asyncio.create_task(server.arun())
+        await passes(5)
+
+        def ask():
+            with pytest.raises(RuntimeError) as caught:
+                server.get_or_create_application_instance("new", {})
+            return str(caught.value)
+
+        said = await asyncio.to_thread(ask)
+        assert "'new'" in said and "put_threadsafe" in said and "call_soon_threadsafe" in said
+        await passes(5)
+        assert list(server.application_instances) == list(range(made))
+        assert server.stats()["created"] == made and server.stats()["evicted"] == 0
+        if running is not None:
+            running.cancel()
+            await asyncio.wait({running})
+
+    class Server(quiet(cy.StatelessServer)):
+        async def handle(self):
+            await asyncio.get_running_loop().create_future()
+
+    run(main())
+
+
+def test_a_known_id_from_another_thread_is_found(cy, run):
+    """What is there is given to any thread, to be fed by its put_threadsafe()."""
+    received = []
+
+    async def main():
+        server = quiet(cy.StatelessServer)(collecting(received))
+        details = server.get_or_create_application_instance("a", {})
+        await passes(5)
+
+        def feed():
+            found = server.get_or_create_application_instance("a", {})
+            found.put_threadsafe("hello").result(20)
+            return found
+
+        assert await asyncio.to_thread(feed) is details
+        await eventually(lambda: received == ["hello"])
+
+    run(main())
+
+
+def test_another_thread_may_make_instances_while_no_loop_runs(cy, run):
+    """They wait for the loop that comes; so do those that a loop left that no longer runs."""
+    received = []
+    server = quiet(cy.StatelessServer)(collecting(received))
+
+    async def main(number):
+        server.get_or_create_application_instance(f"inside {number}", {}).put_nowait(f"inside {number}")
+        await eventually(lambda: len(received) == 2 * number)
+
+    for number in (1, 2):
+        in_thread(lambda number=number: server.get_or_create_application_instance(number, {}).put_nowait(number))
+        run(main(number))
+    assert sorted(map(str, received)) == ["1", "2", "inside 1", "inside 2"]
+
+
+def test_a_loop_that_moves_to_another_thread(cy, run):
+    """A loop is at home in the thread that runs it now."""
+    received = []
+    server = quiet(cy.StatelessServer)(collecting(received))
+    loop = run.loop_factory()
+
+    async def main(number):
+        server.get_or_create_application_instance(number, {}).put_nowait(number)
+        server.get_or_create_application_instance(-number, {}).put_nowait(-number)
+        await eventually(lambda: len(received) == 2 * number)
+
+    async def end():
+        for scope_id in list(server.application_instances):
+            await server.delete_application_instance(scope_id)
+
+    loop.run_until_complete(main(1))
+    in_thread(lambda: loop.run_until_complete(main(2)))
+    loop.run_until_complete(main(3))
+    loop.run_until_complete(end())
+    loop.close()
+    assert received == [1, -1, 2, -2, 3, -3]
 
 
 def test_put_threadsafe_before_any_loop(cy):

@@ -36,6 +36,7 @@ from ._holding import Holding
 from ._kinds import as_single_callable
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
+from ._tasks import resolved
 
 if TYPE_CHECKING:
     from ._calling import Application
@@ -116,32 +117,25 @@ class Life(Endings):
     def obtain(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> Any:
         """The slow half of get_or_create: whatever a touch does not settle."""
         table = self.table
-        self._check_thread()
+        table.check_thread()
         self._check_run(scope_id)
         entry = table.entry(scope_id)
         loop = asyncio._get_running_loop()
+        if loop is not None and self.unstarted:
+            self.adopt(loop)
         if entry is not None:
             queue = self._usable(entry, loop)
             if queue is not None:
                 return queue
-        single = table.single
-        if single is None or server.application is not table.application:
-            single = as_single_callable(server.application)
-            if self.observer is not None:
-                single = self.observer.counted(single)
-            table.single, table.application = single, server.application
+        self._check_home(scope_id, loop)
+        single = self._single_callable(server)
         table.follow(server)
         instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
         if self.closing_ids and scope_id in self.closing_ids:
             self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
         if loop is not None:
-            if self._loop is None or self._loop() is not loop:
-                self._loop = weakref.ref(loop)
-                self.end_stale()
-                table.loop = None if loop.get_debug() else loop
+            self._be_at_home(loop)
             instance._start(loop)
-            if loop.get_debug():
-                table._thread = threading.get_ident()
         # Built: only now somebody may lose its place for it.
         try:
             if entry is not None and entry._table is table:
@@ -165,12 +159,41 @@ class Life(Endings):
         table.created += 1
         if loop is None:
             self.unstarted[instance] = None
+            # The next instance that a loop asks for comes this way, and has this one started.
+            table.loop = None
         return instance
 
-    def _check_thread(self) -> None:
-        thread = self.table._thread
-        if thread and thread != threading.get_ident():
-            raise RuntimeError("application_instances was used from another thread than its event loop's")
+    def _single_callable(self, server: StatelessServer) -> Application:
+        """The server's application as it is called."""
+        table = self.table
+        single: Application | None = table.single
+        if single is None or server.application is not table.application:
+            single = as_single_callable(server.application)
+            if self.observer is not None:
+                single = self.observer.counted(single)
+            table.single, table.application = single, server.application
+        return single
+
+    def _be_at_home(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Instances are made in this loop and this thread from now on."""
+        table = self.table
+        if self._loop is None or self._loop() is not loop:
+            self._loop = weakref.ref(loop)
+            self.end_stale()
+        if table.loop is not loop or table.home != threading.get_ident():
+            table.loop = None if loop.get_debug() else loop
+        if loop.get_debug():
+            table._thread = threading.get_ident()
+
+    def _check_home(self, scope_id: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Refuse to make an instance in another thread than the one that the server's event loop runs in."""
+        homes = (None if self._loop is None else self._loop(), None if self.running is None else self.running.loop)
+        if any(home is not None and home is not loop and home.is_running() for home in homes):
+            raise RuntimeError(
+                f"scope_id {scope_id!r} has no instance, and is asked for in another thread than that of the server's"
+                " event loop: make it there, by loop.call_soon_threadsafe(server.get_or_create_application_instance,"
+                " scope_id, scope); an instance that is there is fed from any thread by its put_threadsafe(message)"
+            )
 
     def _check_run(self, scope_id: Hashable) -> None:
         source = origin.get()
@@ -234,8 +257,8 @@ class Life(Endings):
         self._loop = self.table.loop = None
 
     def end_stale(self) -> None:
-        """Ends the records that belong to a closed loop."""
-        for entry in self.table.entries():
+        """Ends the records that belong to a closed loop, those of runs that were closing too."""
+        for entry in (*self.table.entries(), *self.closing):
             if type(entry) is ApplicationInstance and not entry.ended:
                 loop = entry._loop
                 if loop is not None and loop.is_closed():
@@ -349,7 +372,7 @@ class Life(Endings):
 
     def delete_oldest(self, server: StatelessServer) -> Deletion:
         """The base of delete_oldest_application_instance."""
-        self._check_thread()
+        self.table.check_thread()
         ghost = haunted.get()
         if ghost is not None and ghost.oldest and not ghost.over and ghost.table is self.table:
             ghost.oldest = False
@@ -451,7 +474,7 @@ class Life(Endings):
 
     def delete(self, server: StatelessServer, scope_id: Hashable) -> Deletion:
         """The base of delete_application_instance."""
-        self._check_thread()
+        self.table.check_thread()
         ghost = haunted.get()
         if ghost is not None and ghost.haunts(self.table, scope_id):
             if ghost.deleted:
@@ -531,7 +554,7 @@ class Life(Endings):
         if closing.successors or closing.timer is not None:
             self._release(closing)
         for waiter in closing.waiters:
-            resolve(waiter)
+            resolved(waiter)
 
     def report(self, server: StatelessServer, entry: Any, *, again: bool = False) -> None:
         """Tells the hooks of an entry that has ended and left the table, or (`again`) begins again."""
@@ -620,7 +643,7 @@ class Life(Endings):
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         closing.waiters.append(waiter)
-        timer = loop.call_later(timeout, resolve, waiter)
+        timer = loop.call_later(timeout, resolved, waiter)
         try:
             await waiter
         finally:
@@ -677,7 +700,7 @@ class Life(Endings):
         sleepers, self._sleepers = self._sleepers, {}
         for sleeper in sleepers:
             if not sleeper.get_loop().is_closed():
-                resolve(sleeper)
+                resolved(sleeper)
 
     async def nap(self, server: StatelessServer) -> None:
         """Sleeps until a run has ended, or it is time to look for what only time brings about."""
@@ -692,7 +715,7 @@ class Life(Endings):
         sleeper = loop.create_future()
         self._sleepers[sleeper] = None
         self.table.on_finished = self.wake
-        timer = loop.call_later(seconds, resolve, sleeper)
+        timer = loop.call_later(seconds, resolved, sleeper)
         try:
             await sleeper
         finally:
@@ -758,6 +781,7 @@ class Life(Endings):
     # From other threads
 
     def put_threadsafe(self, instance: ApplicationInstance, message: Any) -> futures.Future[None]:
+        """The future may be cancelled until the message is in hand where it is queued, and not from then on."""
         accepted: futures.Future[None] = futures.Future()
         loop = instance._loop
         if loop is None:
@@ -768,10 +792,13 @@ class Life(Endings):
 
     @staticmethod
     def _accept(instance: ApplicationInstance, message: Any, accepted: futures.Future[None]) -> None:
+        if not accepted.set_running_or_notify_cancel():
+            return
         try:
             instance.put_nowait(message)
-        except asyncio.QueueFull:
+        except asyncio.QueueFull as error:
             if instance._loop is None:
+                accepted.set_exception(error)
                 raise
             task = instance._loop.create_task(instance.put(message))
             task.add_done_callback(lambda task: _pass_on(task, accepted))
@@ -810,14 +837,9 @@ def _look_at(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 def _pass_on(task: asyncio.Task[None], accepted: futures.Future[None]) -> None:
     if task.cancelled():
-        accepted.cancel()
+        accepted.set_exception(futures.CancelledError())
     elif (error := task.exception()) is not None:
         accepted.set_exception(error)
     else:

@@ -19,10 +19,11 @@ from ._context import outside
 from ._guarding import Guard, error_of
 from ._holding import is_held
 from ._intake import PAUSE, POLL, Intake
-from ._life import Life, resolve
+from ._life import Life
 from ._listeners import is_server, is_serving, watched
 from ._loop_end import close_loop, with_executor
 from ._reports import logger
+from ._tasks import resolved
 
 if TYPE_CHECKING:
     from .server import StatelessServer
@@ -47,6 +48,10 @@ class Running:
         self._force: asyncio.Future[None] = loop.create_future()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    @property
     def stale(self) -> bool:
         """Its loop was closed over it."""
         return self._loop.is_closed()
@@ -55,7 +60,7 @@ class Running:
         """The first request drains, the second cancels at once."""
         self._requests += 1
         if self._requests == 1:
-            resolve(self._stop)
+            resolved(self._stop)
         elif not self._force.done():
             self._force.set_result(None)
             # What cleans up after the first request has had its time.
@@ -226,7 +231,7 @@ class Running:
                     continue
                 changed: asyncio.Future[None] = self._loop.create_future()
 
-                table.on_idle = life.on_ended = partial(resolve, changed)
+                table.on_idle = life.on_ended = partial(resolved, changed)
                 try:
                     await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
                 finally:
@@ -247,7 +252,7 @@ class Running:
             if not waiting and not life.closing:
                 break
             changed: asyncio.Future[None] = self._loop.create_future()
-            life.on_ended = partial(resolve, changed)
+            life.on_ended = partial(resolved, changed)
             try:
                 await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -1,6 +1,7 @@
-"""What the task of an instance is called: by the instance's scope_id where that is a str, and all others alike.
+"""What the core asks of tasks, futures and loops.
 
-A shared name costs nothing; asyncio's own, "Task-1234", is a string for each.
+The task of an instance is called by the instance's scope_id where that is a str, and all others alike: a shared name
+costs nothing; asyncio's own, "Task-1234", is a string for each.
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ from collections.abc import Hashable
 
 #: The name of the tasks of instances whose scope_id is no str.
 NAME = "cyasgi"
+
+
+def resolved(future: asyncio.Future[None]) -> bool:
+    """Resolve the future of somebody who waits; False if that was cancelled meanwhile, or its loop is closed."""
+    if future.done():
+        return False
+    try:
+        future.set_result(None)
+    except RuntimeError:
+        if not future.get_loop().is_closed():
+            raise
+        return False
+    return True
 
 
 def name_of(scope_id: Hashable) -> str:

@@ -92,6 +92,8 @@ class StatelessServer:
     def __init__(self, application: Any, max_applications: int | None = 1000) -> None:
         self.application = application
         self.max_applications = max_applications
+        # There from now on: a copy of the server shares the table, as a copy of the reference's does.
+        _ = self.application_instances
 
     @property
     def application_instances(self) -> InstanceTable:

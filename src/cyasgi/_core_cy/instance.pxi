@@ -158,8 +158,8 @@ cdef class ApplicationInstance(Entry):
 
     cpdef _open_gate(self):
         gate, _few(self).gate = _few(self).gate, None
-        if gate is not None and not gate.done():
-            gate.set_result(None)
+        if gate is not None:
+            _resolved(gate)
 
     cdef _hold(self, bint holder):
         """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
@@ -257,8 +257,7 @@ cdef class ApplicationInstance(Entry):
         self._set_busy()
         if _few(self).putters:
             for putter in _few(self).putters:
-                if not putter.done():
-                    putter.set_result(None)
+                _resolved(putter)
             _few(self).putters = None
         if _few(self).holder is not None:
             _few(self).holder.drop(self)
@@ -554,7 +553,8 @@ cdef class ApplicationInstance(Entry):
 
         Returns:
             A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
-            is when a slot becomes free.
+            is when a slot becomes free. Cancelled before the event loop has taken the message in hand, the message is
+            not queued; after that it cannot be cancelled.
 
         Raises:
             RuntimeError: the instance's event loop is closed; the message was not accepted.

@@ -30,6 +30,8 @@ cdef class InstanceTable:
     cdef Py_ssize_t _crowd
     cdef public Py_ssize_t _ghosts
     cdef public unsigned long _thread
+    #: The thread that the loop was set in: instances are made there.
+    cdef readonly unsigned long home
     cdef public Py_ssize_t idle
     cdef dict _foreign
     cdef public long long reused
@@ -111,6 +113,7 @@ cdef class InstanceTable:
     @loop.setter
     def loop(self, loop):
         self._loop = loop
+        self.home = PyThread_get_thread_ident()
         self._loop_dict = None
         base = asyncio.BaseEventLoop
         if isinstance(loop, base):
@@ -136,7 +139,9 @@ cdef class InstanceTable:
             return self._loop_dict.get("_closed") is not False
         return self._loop is None or self._loop.is_closed()
 
-    cdef inline bint _loop_is_running(self) except -1:
+    cdef inline bint _loop_runs_here(self) except -1:
+        if self.home != PyThread_get_thread_ident():
+            return False
         if self._loop_dict is not None:
             return self._loop_dict.get("_thread_id") is not None
         return self._loop is not None and self._loop.is_running()
@@ -150,7 +155,7 @@ cdef class InstanceTable:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         cdef ApplicationInstance instance
         loop = self._loop
-        if scope_id in self._entries or not self._loop_is_running():
+        if scope_id in self._entries or not self._loop_runs_here():
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
@@ -620,10 +625,14 @@ cdef class InstanceTable:
 
     # The mapping
 
-    cdef object _find(self, scope_id):
-        """The entry as the current task is to see it; None if there is none."""
+    cpdef check_thread(self):
+        """Raise RuntimeError if the loop is in debug mode and of another thread than this one."""
         if self._thread and self._thread != PyThread_get_thread_ident():
             raise RuntimeError("application_instances was used from another thread than its event loop's")
+
+    cdef object _find(self, scope_id):
+        """The entry as the current task is to see it; None if there is none."""
+        self.check_thread()
         if self._ghosts:
             ghost = _haunted.get()
             if ghost is not None and ghost.haunts(self, scope_id):
@@ -694,10 +703,12 @@ cdef class InstanceTable:
         return None
 
     def __len__(self):
+        self.check_thread()
         ghost = self._ghost() if self._ghosts else None
         return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
 
     def __iter__(self):
+        self.check_thread()
         ghost = self._ghost() if self._ghosts else None
         if ghost is None:
             return self._iterate()
@@ -720,6 +731,7 @@ cdef class InstanceTable:
             raise RuntimeError("application_instances changed while it was iterated over")
 
     def __reversed__(self):
+        self.check_thread()
         return reversed(self._keys_in_order())
 
     def keys(self):
@@ -747,6 +759,7 @@ cdef class InstanceTable:
 
     def popitem(self):
         """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        self.check_thread()
         entry = self._oldest()
         if entry is None:
             raise KeyError("popitem(): the table is empty")
@@ -754,6 +767,7 @@ cdef class InstanceTable:
         return entry.scope_id, entry.public
 
     def clear(self):
+        self.check_thread()
         for entry in self.entries():
             self._vanish(entry)
 

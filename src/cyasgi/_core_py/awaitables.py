@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Generator, Iterator
 from typing import Any
 
@@ -45,16 +44,3 @@ def error_of(kind: Any, value: Any) -> BaseException:
     """The exception that the arguments of a coroutine's throw() stand for."""
     error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
     return error
-
-
-def resolved(future: asyncio.Future[None]) -> bool:
-    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
-    if future.done():
-        return False
-    try:
-        future.set_result(None)
-    except RuntimeError:
-        if not future.get_loop().is_closed():
-            raise
-        return False
-    return True

@@ -38,7 +38,7 @@ class Endings:
         self.stubborn: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
         #: Set while the server stops: called when a run has ended.
-        self.on_ended: Callable[[], None] | None = None
+        self.on_ended: Callable[[], object] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._patience_loop: asyncio.AbstractEventLoop | None = None
         #: The most closing runs since there were none.

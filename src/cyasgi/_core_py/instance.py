@@ -39,8 +39,8 @@ from .._constants import (
     STATES,
 )
 from .._stopping import is_stop
-from .._tasks import name_of, takes_names
-from .awaitables import Pass, error_of, resolved
+from .._tasks import name_of, resolved, takes_names
+from .awaitables import Pass, error_of
 from .entry import Entry
 from .run import Run
 
@@ -160,8 +160,8 @@ class ApplicationInstance(Entry):
 
     def _open_gate(self) -> None:
         gate, self._gate = self._gate, None
-        if gate is not None and not gate.done():
-            gate.set_result(None)
+        if gate is not None:
+            resolved(gate)
 
     def _hold(self, holder: bool) -> None:
         """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
@@ -244,8 +244,7 @@ class ApplicationInstance(Entry):
         self._set_busy()
         if self._putters:
             for putter in self._putters:
-                if not putter.done():
-                    putter.set_result(None)
+                resolved(putter)
             self._putters = None
         if self._holder is not None:
             self._holder.drop(self)
@@ -509,8 +508,7 @@ class ApplicationInstance(Entry):
     def _release_joiners(self) -> None:
         joiners, self._joiners = self._joiners, None
         for joiner in joiners or ():
-            if not joiner.done():
-                joiner.set_result(None)
+            resolved(joiner)
 
     async def join(self) -> None:
         """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
@@ -527,7 +525,8 @@ class ApplicationInstance(Entry):
 
         Returns:
             A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
-            is when a slot becomes free.
+            is when a slot becomes free. Cancelled before the event loop has taken the message in hand, the message is
+            not queued; after that it cannot be cancelled.
 
         Raises:
             RuntimeError: the instance's event loop is closed; the message was not accepted.

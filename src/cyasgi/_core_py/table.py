@@ -60,6 +60,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         "application",
         "closing_ids",
         "created",
+        "home",
         "idle",
         "on_finished",
         "on_idle",
@@ -86,6 +87,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._crowd = 0
         self._ghosts = 0
         self._thread = 0
+        #: The thread that the loop was set in: instances are made there.
+        self.home = 0
         self.idle = 0
         self._foreign: dict[ForeignEntry, None] = {}
         self.reused = 0
@@ -103,7 +106,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         #: Called once when something has finished; set by the checker before it sleeps.
         self.on_finished: Callable[[], None] | None = None
         #: Called whenever an instance becomes idle; set while the server drains.
-        self.on_idle: Callable[[], None] | None = None
+        self.on_idle: Callable[[], object] | None = None
         if initial is not None:
             self.update(initial)
 
@@ -116,6 +119,7 @@ class InstanceTable(MutableMapping[Any, Any]):
     @loop.setter
     def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
+        self.home = get_ident()
         plain = isinstance(loop, asyncio.BaseEventLoop) and type(loop).is_closed is asyncio.BaseEventLoop.is_closed
         self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
         self._plain_tasks = has_plain_tasks(loop)
@@ -123,7 +127,7 @@ class InstanceTable(MutableMapping[Any, Any]):
     def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         loop = self._loop
-        if loop is None or scope_id in self._entries or not loop.is_running():
+        if loop is None or scope_id in self._entries or self.home != get_ident() or not loop.is_running():
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
@@ -522,10 +526,14 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     # The mapping
 
-    def _find(self, scope_id: Any) -> Any:
-        """The entry as the current task is to see it; None if there is none."""
+    def check_thread(self) -> None:
+        """Raise RuntimeError if the loop is in debug mode and of another thread than this one."""
         if self._thread and self._thread != get_ident():
             raise RuntimeError("application_instances was used from another thread than its event loop's")
+
+    def _find(self, scope_id: Any) -> Any:
+        """The entry as the current task is to see it; None if there is none."""
+        self.check_thread()
         if self._ghosts:
             ghost = haunted.get()
             if ghost is not None and ghost.haunts(self, scope_id):
@@ -593,10 +601,12 @@ class InstanceTable(MutableMapping[Any, Any]):
         return None
 
     def __len__(self) -> int:
+        self.check_thread()
         ghost = self._ghost() if self._ghosts else None
         return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
 
     def __iter__(self) -> Iterator[Any]:
+        self.check_thread()
         ghost = self._ghost() if self._ghosts else None
         if ghost is None:
             return self._iterate()
@@ -620,10 +630,12 @@ class InstanceTable(MutableMapping[Any, Any]):
             raise RuntimeError("application_instances changed while it was iterated over")
 
     def __reversed__(self) -> Iterator[Any]:
+        self.check_thread()
         return iter(self._keys_in_order()[::-1])
 
     def popitem(self) -> tuple[Any, Any]:
         """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        self.check_thread()
         entry = self._oldest()
         if entry is None:
             raise KeyError("popitem(): the table is empty")
@@ -631,6 +643,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         return entry.scope_id, entry.public
 
     def clear(self) -> None:
+        self.check_thread()
         for entry in self.entries():
             self._vanish(entry)
 
