@@ -49,6 +49,20 @@ class Victim(HTTPServer):
     shutdown_timeout = 1.0
     application_exception = staticmethod(lambda exception, details: None)
 
+    async def handle(self) -> None:
+        telling = asyncio.create_task(self.tell_port())
+        try:
+            await super().handle()
+        finally:
+            telling.cancel()
+
+    async def tell_port(self) -> None:
+        ((_, port),) = self.bind()
+        while not self.serving:
+            await asyncio.sleep(0.001)
+        # In one write, so that who waits for the line gets it whole.
+        os.write(1, b"%d\n" % port)
+
 
 def main() -> None:
     context = None
@@ -56,9 +70,6 @@ def main() -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*sys.argv[2:])
     server = Victim(application, 5000, binds=("127.0.0.1", 0), ssl=context)
-    ((_, port),) = server.bind()
-    # In one write, so that who waits for the line gets it whole.
-    os.write(1, b"%d\n" % port)
     if sys.argv[1] == "asyncio":
         asyncio.run(server.arun())
     else:

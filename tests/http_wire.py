@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import sys
 
 from conftest import PATIENCE, passes
 from serving import in_time
@@ -104,11 +105,13 @@ class Connection:
         return self.take()
 
     async def later(self, seconds):
-        """Lets so much time pass for the deadlines, without waiting."""
-        deadlines = self.server.deadlines
-        loop = FakeClock(asyncio.get_running_loop(), deadlines.now + seconds)
-        deadlines._loop = loop
-        deadlines._tick()
+        """Lets so much time pass for the deadlines, tick by tick and without waiting."""
+        let_pass(self.server.deadlines, seconds)
+        await passes(20)
+
+    async def block(self, seconds):
+        """As if the loop had been blocked for so long; everybody was read since."""
+        jump(self.server.deadlines, seconds)
         await passes(20)
 
     def lose(self, error=None):
@@ -127,17 +130,40 @@ class Connection:
 
 
 class FakeClock:
-    """An event loop whose clock stands still, and whose timers never ring."""
+    """An event loop whose clock is the test's, and whose timers never ring; `delay` is that of the last one."""
 
-    def __init__(self, loop, now):
-        self._real = loop
-        self._now = now
+    def __init__(self, now):
+        self.now = now
+        self.delay = 0.0
 
     def time(self):
-        return self._now
+        return self.now
 
     def call_later(self, delay, callback, *arguments, context=None):
-        return self._real.call_later(3600, callback, *arguments, context=context)
+        self.delay = delay
+        return self
+
+    def cancel(self):
+        pass
+
+
+def jump(deadlines, seconds):
+    """Has the next tick come after so many seconds; gives the delay that the one after it was set to."""
+    if deadlines._timer is not None:
+        deadlines._timer.cancel()
+    clock = deadlines._loop = FakeClock(deadlines._ticked + seconds)
+    deadlines._tick()
+    if deadlines._loop is clock:
+        deadlines._loop = asyncio.get_running_loop()
+    return clock.delay
+
+
+def let_pass(deadlines, seconds):
+    """Has so many seconds pass in ticks that come in time."""
+    resolution = sys.modules[type(deadlines).__module__].RESOLUTION
+    while seconds > 0:
+        jump(deadlines, min(resolution, seconds))
+        seconds -= resolution
 
 
 async def hello(scope, receive, send):

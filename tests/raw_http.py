@@ -271,7 +271,7 @@ async def serving_http(server):
     addresses = server.bind()
     running = asyncio.create_task(server.arun())
     try:
-        await asyncio.sleep(0)
+        await in_time(lambda: server.serving or running.done())
         async with asyncio.timeout(PATIENCE / 2):
             yield addresses
         assert not running.done(), f"the server ended: {running!r}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib
 import logging
+import math
 import weakref
 
 import pytest
-from http_wire import FakeClock
+from http_wire import jump, let_pass
+
+#: The delay of a tick that is to come one pass of the loop later.
+PASS = 0.001
 
 
 class Clock:
@@ -25,17 +28,16 @@ class Clock:
 
     def advance(self, seconds):
         """Lets the time pass, tick by tick; gives what was met."""
-        deadlines = self.deadlines
-        end = deadlines.now + seconds
-        while deadlines.now < end:
-            self.jump(min(self.module.RESOLUTION, end - deadlines.now))
-        met, self.met = self.met, []
-        return met
+        let_pass(self.deadlines, seconds)
+        return self.take()
 
     def jump(self, seconds):
-        """The same at one blow, as after a long pause of the loop."""
-        self.deadlines._loop = FakeClock(asyncio.get_running_loop(), self.deadlines.now + seconds)
-        self.deadlines._tick()
+        """The same at one blow, as when the loop was blocked; gives the delay until it is looked at again."""
+        return jump(self.deadlines, seconds)
+
+    def take(self):
+        met, self.met = self.met, []
+        return met
 
 
 def case(cy, run, test, **options):
@@ -101,15 +103,73 @@ def test_due_may_be_written(cy, run):
     case(cy, run, test)
 
 
-def test_after_a_long_pause(cy, run):
-    """What was due meanwhile is met; what was not is not."""
+def test_a_blocked_loop(cy, run):
+    """The time that the loop has lost counts against nobody, whether a deadline was set before it, in it or after."""
 
     def test(clock):
-        clock.at(5, "due")
-        clock.at(1_000_001, "not due")
-        clock.jump(1_000_000)
-        assert clock.met == ["due"]
-        assert clock.advance(2) == ["due", "not due"]
+        clock.at(5, "before")
+        assert clock.jump(1_000_000) == PASS
+        clock.at(5, "in it")
+        clock.jump(PASS)
+        clock.at(5, "after")
+        assert clock.advance(4.75) == []
+        assert set(clock.advance(1)) == {"before", "in it", "after"}
+
+    case(cy, run, test)
+
+
+def test_set_just_before_a_tick(cy, run):
+    """What was set at the end of a block is not early, though the last tick was before it."""
+
+    def test(clock):
+        # The loop has been blocked for 5.5 s when a keep-alive of 0.3 s begins, and the tick is late.
+        clock.at(0.3, "keep-alive")
+        clock.jump(5.5)
+        clock.jump(PASS)
+        assert clock.take() == []
+        assert clock.advance(0.25) == []
+        assert clock.advance(0.5) == ["keep-alive"]
+
+    case(cy, run, test)
+
+
+def test_everybody_is_read_before_anybody_is_judged(cy, run):
+    """After a late tick what is over is met one pass of the loop later, unless what was read has moved it on."""
+
+    def test(clock):
+        read, silent = clock.at(1, "read"), clock.at(1, "silent")
+        assert clock.advance(1.25) == []
+        assert clock.jump(2) == PASS
+        assert clock.take() == []
+        read.move(None)
+        assert clock.jump(PASS) == clock.module.RESOLUTION
+        assert clock.take() == ["silent"]
+        assert silent.due == math.inf
+
+    case(cy, run, test)
+
+
+def test_a_loop_that_is_always_blocked(cy, run):
+    """Judging is put off three times in a row at most."""
+
+    def test(clock):
+        clock.at(0.1, "x")
+        assert [clock.jump(2) for _ in range(3)] == [PASS] * 3
+        assert clock.take() == []
+        assert clock.jump(2) == clock.module.RESOLUTION
+        assert clock.take() == ["x"]
+
+    case(cy, run, test)
+
+
+def test_a_busy_loop(cy, run):
+    """Ticks that are a little late, as those of a busy loop are, are no block: all of that time counts."""
+
+    def test(clock):
+        clock.at(10, "x")
+        for _ in range(30):
+            assert clock.jump(0.35) == clock.module.RESOLUTION
+        assert clock.take() == ["x"]
 
     case(cy, run, test)
 

@@ -249,6 +249,8 @@ def test_write_deadline_of_the_last_response(cy, run, behind):
         connection.transport.unwritten = 10_000_000
         await connection.ask(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + behind)
         assert connection.transport.eof if behind else connection.transport.closed
+        await connection.later(3)
+        assert not connection.transport.aborted
         for _ in range(5):
             connection.transport.unwritten -= 100_000
             await connection.later(61)

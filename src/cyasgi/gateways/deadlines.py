@@ -3,6 +3,10 @@
 A connection's deadlines move with every request; a timer of the event loop for each would cost more than the rest of
 what the server does. Here to move a deadline is to write down a number: each deadline stands in the bucket of a tick at
 which it might be over, and is looked at then, and moved on if it is not.
+
+The clock of deadlines stands still while the event loop does: a handler that blocks it for eleven seconds, a process
+that is stopped or a machine that is suspended takes that time from everybody, and no client must pay for it. After such
+a tick nobody is judged before what has come meanwhile was read.
 """
 
 from __future__ import annotations
@@ -17,8 +21,14 @@ from .._guarding import INTERRUPTS
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two ticks: a deadline is met that much late at most, and never early.
+#: Seconds between two ticks. A deadline is met three of them late at most, and never early.
 RESOLUTION = 0.25
+#: How late a tick may be, as a part of that, before the loop counts as blocked.
+SLACK = 0.5
+#: Seconds for a pass of the loop that reads what has come. Not 0: uvloop calls that before it reads.
+PASS = 0.001
+#: How often in a row judging is put off: a loop that is blocked all the time still gets to it.
+PUT_OFF = 3
 
 
 class Deadline:
@@ -67,8 +77,12 @@ class Deadlines:
     """
 
     def __init__(self, on_tick: Callable[[], object] | None = None) -> None:
-        #: The loop's clock as of the last tick.
+        #: The time as of the last tick: that of the loop's clock, without what the loop has lost.
         self.now = 0.0
+        #: The loop's clock at the last tick, and for how long the timer was set then.
+        self._ticked = 0.0
+        self._delay = RESOLUTION
+        self._put_off = 0
         self._on_tick = on_tick
         self._buckets: dict[int, set[Deadline]] = {}
         #: The first tick not looked at yet.
@@ -105,18 +119,20 @@ class Deadlines:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self.close()
         self._loop = loop
-        self.now = loop.time()
+        self.now = self._ticked = loop.time()
+        self._put_off = 0
         self._next = int(self.now / RESOLUTION)
         if self._on_tick is not None:
             self._on_tick()
-        self._arm(loop)
+        self._arm(loop, RESOLUTION)
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(RESOLUTION, self._tick, context=outside())
+    def _arm(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
+        self._delay = delay
+        self._timer = loop.call_later(delay, self._tick, context=outside())
 
     def _list(self, deadline: Deadline) -> None:
         if deadline.due < math.inf:
-            # `now` may be a tick old: one more makes sure that nothing comes early.
+            # `now` may be a tick old, and it is not met before it is that much over.
             tick = deadline.tick = max(int(deadline.due / RESOLUTION) + 2, self._next)
             deadline.listed = deadline.due
             self._buckets.setdefault(tick, set()).add(deadline)
@@ -136,9 +152,26 @@ class Deadlines:
         loop = self._loop
         if loop is None:
             return
-        self.now = loop.time()
+        time = loop.time()
+        passed, self._ticked = time - self._ticked, time
+        most = self._delay + RESOLUTION * SLACK
+        self.now += min(passed, most)
         if self._on_tick is not None:
             self._on_tick()
+        if passed > most and self._put_off < PUT_OFF:
+            self._put_off += 1
+            self._arm(loop, PASS)
+            return
+        self._put_off = 0
+        self._judge()
+        if self._live > 0:
+            self._arm(loop, RESOLUTION)
+        else:
+            self._timer = None
+
+    def _judge(self) -> None:
+        """Meet the deadlines that are over, by as much as `now` may have been behind when they were set."""
+        margin = RESOLUTION * (1 + SLACK)
         current = int(self.now / RESOLUTION)
         due: list[Deadline] = []
         if current - self._next > len(self._buckets):
@@ -150,16 +183,12 @@ class Deadlines:
         for tick in ticks:
             for deadline in self._buckets.pop(tick):
                 deadline.listed = math.inf
-                if deadline.due + RESOLUTION <= self.now:
+                if deadline.due + margin <= self.now:
                     due.append(deadline)
                 else:
                     self._list(deadline)
         for deadline in due:
             self._meet(deadline)
-        if self._live > 0:
-            self._arm(loop)
-        else:
-            self._timer = None
 
     @staticmethod
     def _meet(deadline: Deadline) -> None:

@@ -30,19 +30,21 @@ SLOW = 1.0
 ACCEPTED = 100
 #: Seconds until the system is asked again after it had no descriptor, or no memory, for a connection.
 PAUSE = 1.0
-#: Seconds after which the event loop gives a connection up that is to be closed: the protocols have deadlines of their
-#: own, and let a client go on that still takes something.
-SHUTDOWN = 3600.0
+#: Seconds after which the event loop gives a connection up that is in its handshake, or is to be closed: the deadlines
+#: here leave out the time that the loop was blocked, and the protocols' let a client go on that still takes something.
+NEVER = 3600.0
 
 
 class Pending:
     """A connection without, or in, its handshake."""
 
-    __slots__ = ("begun", "deadline", "given_up", "sock", "task")
+    __slots__ = ("begun", "deadline", "due", "given_up", "sock", "task")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.deadline: Any = None
+        #: When its handshake must be over, by the clock of the deadlines.
+        self.due = 0.0
         #: Whether the socket is the event loop's.
         self.begun = False
         self.given_up = False
@@ -146,16 +148,22 @@ class TLSListening:
             self._active[pending] = None
             deadline = pending.deadline
             deadline.callback = partial(self._slow, pending)
-            deadline.move(SLOW)
+            pending.due = self._server.deadlines.now + self._server.tls_handshake_timeout
+            self._go_on_within(pending, self._server.tls_handshake_timeout)
             task = self._loop.create_task(self._shake_hands(pending), context=self._server.outside.copy())
             pending.task = task
             task.add_done_callback(partial(self._done, pending), context=self._server.outside)
 
     def _slow(self, pending: Pending) -> None:
-        if len(self._waiting) <= self._ending:
-            pending.deadline.move(SLOW)
+        left = pending.due - self._server.deadlines.now
+        if left > 0 and len(self._waiting) <= self._ending:
+            self._go_on_within(pending, left)
         else:
             self._give_up(pending)
+
+    @staticmethod
+    def _go_on_within(pending: Pending, left: float) -> None:
+        pending.deadline.move(min(left, SLOW))
 
     def _give_up(self, pending: Pending) -> None:
         if pending.task is not None and not pending.given_up:
@@ -170,8 +178,8 @@ class TLSListening:
                 self._protocol,
                 pending.sock,
                 ssl=self._context,
-                ssl_handshake_timeout=self._server.tls_handshake_timeout,
-                ssl_shutdown_timeout=SHUTDOWN,
+                ssl_handshake_timeout=NEVER,
+                ssl_shutdown_timeout=NEVER,
             )
         except (OSError, asyncio.CancelledError) as error:
             # Whoever is on the other side has failed, or is too slow, or the server stops.
