@@ -25,6 +25,7 @@ MODULES = (
     "cyasgi",
     "cyasgi.server",
     "cyasgi.balancing",
+    "cyasgi.embedding",
     "cyasgi.supervisor",
     "cyasgi.gateways",
     "cyasgi.gateways.datagram",

@@ -51,13 +51,13 @@ def test_begin_and_end_together(cy, run):
     async def main():
         several = supervisor(cy, [notes.server(cy, name) for name in "ab"], around=notes.around)
         for _ in range(2):
-            assert several.stop() is False
             running = asyncio.create_task(several.arun())
             await begun(notes, 2)
             assert several.stop() is True
             await running
             assert notes == ["enter", "a begins", "b begins", "a ends", "b ends", "leave"]
             notes.clear()
+            assert several.stop() is False
 
     run(main())
 

@@ -30,6 +30,7 @@ from ._constants import (
     RETURNED,
 )
 from ._context import Ghost, current_instance, haunted, origin, outside
+from ._control import Control
 from ._deletion import Deletion
 from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
@@ -105,6 +106,8 @@ class Life(Endings):
         self._refusals = 0
         self._warned_of_refusal = False
         self._sleepers: dict[asyncio.Future[None], None] = {}
+        #: What other threads ask of the server.
+        self.control = Control()
         #: The arun() at work.
         self.running: Running | None = None
 

@@ -90,6 +90,8 @@ class Running:
         with watched(self._loop):
             handle = self.intake.create_task(server.handle(), outside())
             checker = outside().run(self._loop.create_task, self._check())
+            # Behind the first step of handle().
+            self._loop.call_soon(self._begun, handle)
             cause: BaseException | None = None
             graceful = False
             try:
@@ -106,6 +108,12 @@ class Running:
                     self._tell_of(handle, cause)
             if cause is not None:
                 raise cause
+
+    def _begun(self, handle: asyncio.Task[None]) -> None:
+        """The first step of handle() has been taken."""
+        failed = handle.done() and (handle.cancelled() or handle.exception() is not None)
+        if not self._server.announces_start and not failed:
+            self._life.control.started()
 
     @staticmethod
     def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Hashable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from ._backend import InstanceTable, Setting, get_or_create_application_instance
 from ._calling import Details, Message, Scope
+from ._control import Control
 from ._deletion import Deletion
 from ._describe import describe
 from ._life import Life
@@ -82,6 +83,9 @@ class StatelessServer:
     #: changed at any time: under "slru" those that are there begin as protected ones.
     eviction_policy: str = Setting("lru", check_eviction_policy, segments_changed)  # type: ignore[assignment]
 
+    #: Whether `handle` says by `announce_started` when it serves; else it serves when `handle` has begun.
+    announces_start: ClassVar[bool] = False
+
     _cyasgi: Life = _NewLife()  # type: ignore[assignment]
     _cyasgi_table: InstanceTable = _NewTable()  # type: ignore[assignment]
 
@@ -129,6 +133,7 @@ class StatelessServer:
         Raises:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
         """
+        self._cyasgi.control.expect()
         run_in_own_loop(self, partial(request_stop, self._cyasgi))
 
     async def arun(self) -> None:
@@ -148,11 +153,47 @@ class StatelessServer:
         life = self._cyasgi
         if life.running is not None and not life.running.stale:
             raise RuntimeError("this server is running already; a second arun() at the same time is refused")
-        running = life.running = Running(self, life, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        running = life.running = Running(self, life, loop)
+        life.control.begin(loop, running.request_stop)
+        error: BaseException | None = None
         try:
             await running.serve()
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             life.running = None
+            life.control.end(error)
+            # The traceback of what is raised refers to this frame.
+            del error
+
+    def stop(self) -> None:
+        """Ask the server to end, from any thread and at any time: in order as by the first signal, or, asked again, at
+        once.
+
+        Before the first run, or while `run` is about to begin, the stop is kept for that run. After a run has ended it
+        does nothing.
+        """
+        self._cyasgi.control.stop()
+
+    async def wait_started(self) -> None:
+        """Return when the server serves: a gateway when it listens, any other one when `handle` has begun. If it does
+        not run yet, its next run is waited for. From any event loop.
+
+        Raises:
+            Exception: what the run ended with before it served; RuntimeError if it ended without an error.
+        """
+        await self._cyasgi.control.wait_started()
+
+    @property
+    def control(self) -> Control:
+        """What `cyasgi.embedding` waits for in another thread."""
+        return self._cyasgi.control
+
+    def announce_started(self) -> None:
+        """For the `handle` of a subclass with `announces_start`: from now on the server serves."""
+        self._cyasgi.control.started()
 
     async def handle(self) -> None:
         """Override: takes messages in and puts them into instances."""

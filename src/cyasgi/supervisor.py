@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
+from ._control import Control
 from ._running import new_event_loop, request_stop, run_in_own_loop
 from .server import StatelessServer
 
@@ -52,6 +54,10 @@ class Supervisor:
         #: The servers have been asked to end.
         self._ending = False
         self._running = False
+        self._control = Control()
+        #: The task of `arun`, and whether a stop has cancelled it.
+        self._main: asyncio.Task[Any] | None = None
+        self._cancelled_by_stop = False
 
     @property
     def shutdown_timeout(self) -> float:
@@ -71,14 +77,38 @@ class Supervisor:
         Raises:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
         """
-        run_in_own_loop(self, self.stop, loop_factory=loop_factory, signals=signals)
+        self._control.expect()
+        run_in_own_loop(self, self._request_stop, loop_factory=loop_factory, signals=signals)
 
     def stop(self) -> bool:
-        """Asks the servers to end: in order, and at once if they were asked already.
+        """Ask the servers to end, from any thread and at any time: in order, and at once if they were asked already.
 
-        False if there is none to ask, because they have not started or because they have ended: then whoever cancels
-        `arun` ends what `around` does.
+        While `around` is entered, `arun` ends without having started a server. Before the first run, or while `run` is
+        about to begin, the stop is kept for that run; after a run has ended it does nothing.
+
+        Returns:
+            Whether a server runs that was asked.
         """
+        asked = bool(self._tasks) or (self._ending and self._requests == 0)
+        self._control.stop()
+        return asked
+
+    async def wait_started(self) -> None:
+        """Return when all servers serve; as `StatelessServer.wait_started`."""
+        await self._control.wait_started()
+
+    @property
+    def control(self) -> Control:
+        """What `cyasgi.embedding` waits for in another thread."""
+        return self._control
+
+    def _stop_or_cancel(self) -> None:
+        if not self._request_stop() and self._main is not None:
+            self._cancelled_by_stop = True
+            self._main.cancel()
+
+    def _request_stop(self) -> bool:
+        """False if there is no server to ask: then whoever cancels `arun` ends what `around` does."""
         if not self._tasks and not self._ending:
             return False
         self._requests += 1
@@ -113,11 +143,34 @@ class Supervisor:
             raise RuntimeError("these servers are running already; a second arun() at the same time is refused")
         self._running = True
         self._requests = 0
+        main = self._main = asyncio.current_task()
+        assert main is not None
+        self._cancelled_by_stop = False
+        error: BaseException | None = None
+        self._control.begin(asyncio.get_running_loop(), self._stop_or_cancel)
         try:
             async with self.around():
                 await self._serve()
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            if not self._cancelled_by_stop or main.uncancel():
+                raise
+        except BaseException as raised:
+            error = raised
+            raise
         finally:
             self._running = self._ending = False
+            self._main = None
+            self._control.end(error)
+            # The traceback of what is raised refers to this frame.
+            del error, main
+
+    async def _tell_of_start(self) -> None:
+        with contextlib.suppress(Exception):
+            # What keeps a server from starting ends all of them, and is told there.
+            for server in self.servers:
+                await server.wait_started()
+            self._control.started()
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -125,6 +178,7 @@ class Supervisor:
         ended: list[asyncio.Task[None]] = []
         for task in tasks:
             task.add_done_callback(ended.append)
+        starting = loop.create_task(self._tell_of_start())
         cancelled = False
         try:
             while running := [task for task in tasks if not task.done()]:
@@ -139,6 +193,7 @@ class Supervisor:
                         self._ask()
         finally:
             self._tasks = {}
+            starting.cancel()
         ended += [task for task in tasks if task not in ended]
         errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
         for error in errors[1:]:

@@ -126,6 +126,8 @@ class DatagramServer(StatelessServer):
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
 
+    announces_start: ClassVar[bool] = True
+
     def __init__(
         self,
         application: Any,
@@ -214,6 +216,7 @@ class DatagramServer(StatelessServer):
             for sock in self._sockets:
                 _, endpoint = await loop.create_datagram_endpoint(self._endpoint_factory(sock), sock=sock)
                 logger.info("listening on udp %s", format_address(endpoint.server_address))
+            self.announce_started()
             await self._failed
         finally:
             for endpoint in self.endpoints:
@@ -229,12 +232,6 @@ class DatagramServer(StatelessServer):
             # A second run at the same time is refused: the sockets are the first one's.
             if self._cyasgi.running is None:
                 await self._close_sockets()
-
-    def stop(self) -> None:
-        """Asks a running server to end as a signal does: in order, and at once if it was asked already."""
-        running = self._cyasgi.running
-        if running is not None:
-            running.request_stop()
 
     async def _close_sockets(self) -> None:
         endpoints = self.endpoints

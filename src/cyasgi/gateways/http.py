@@ -225,6 +225,8 @@ class HTTPServer(StatelessServer):
     #: Whether requests that ask for no WebSocket are answered 426.
     websockets_only: ClassVar[bool] = False
 
+    announces_start: ClassVar[bool] = True
+
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)
 
@@ -315,12 +317,6 @@ class HTTPServer(StatelessServer):
         for one in sockets:
             one.close()
 
-    def stop(self) -> None:
-        """Asks a running server to end as a signal does: in order, and at once if it was asked already."""
-        running = self._cyasgi.running
-        if running is not None:
-            running.request_stop()
-
     async def handle(self) -> None:
         """Starts the application, listens until it is cancelled, and sees the connections off."""
         self.bind()
@@ -341,6 +337,7 @@ class HTTPServer(StatelessServer):
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
                 logger.info("listening on %s", listening)
             self.serving = True
+            self.announce_started()
             await loop.create_future()
         finally:
             self.serving = False

@@ -120,6 +120,9 @@ class Lifespan:
                 task.cancel()
                 await asyncio.wait({task}, timeout=seconds)
             self._task = None
+        if not self._started.done():
+            # The start was interrupted: there was nothing to stop.
+            return
         if self._told:
             raise LifespanError("the application's lifespan failed while it was served (logged then)") from self._error
         if self._failure is not None:
