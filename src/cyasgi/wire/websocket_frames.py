@@ -1,10 +1,11 @@
 """Frames of a WebSocket in, messages out; messages in, frames out. Sans-I/O (RFC 6455 section 5, RFC 7692).
 
-The protocol is the `websockets` library's: fragments, compression, close frames, and all that a server sends when it
-fails a connection. Added is what bounds the work: the bytes are cut into frames here and handed over one at a time,
-when the next message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; and what must be
-refused is refused at the head of its frame, before its payload is waited for. The usual frames, whole messages and
-pings, go past the library's parser, which costs three times as much as all that is done here.
+The protocol is the `websockets` library's: compression, close frames, and all that a server sends when it fails a
+connection. Added is what bounds the work: the bytes are cut into frames here and looked at one at a time, when the next
+message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; and what must be refused is
+refused at the head of its frame, before its payload is waited for. The frames of messages and pings go past the
+library's parser, which costs three times as much as all that is done here, and which compares the compressed length of
+a fragment with the limit of the message.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ FRAMES_A_CALL = 256
 #: Fragments that a message may come in, whatever is in them, and one more for each `FRAGMENT` bytes of it.
 MAX_FRAGMENTS = 16_384
 FRAGMENT = 64
+#: Bytes that compression may add to a payload, beside a small part of it.
+INFLATION = 1024
 
 #: First bytes of frames: FIN, the reserved bits, the opcode. Control frames are never fragmented (section 5.5).
 PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
@@ -42,7 +45,6 @@ WHOLE_TEXT, WHOLE_BINARY, CLOSE, WHOLE_PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: Whole messages, compressed ones too. Their payload is text where the last bit is set.
 WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY, 0xC1, 0xC2})
 COMPRESSED = 0x40
-DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
 OPEN, CLOSING, CLOSED = range(3)
 
@@ -62,6 +64,7 @@ class Frames:
 
     __slots__ = (
         "_buffer",
+        "_compressed",
         "_decoder",
         "_extensions",
         "_first",
@@ -97,6 +100,7 @@ class Frames:
         #: The fragmented message in the making: text as far as it is decoded, or bytes; None if there is none.
         self._parts: list[str] | bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._compressed = False
         #: Bytes that its fragments lack to have `FRAGMENT` each.
         self._lacking = 0
         #: Bytes that the message in the making may still get.
@@ -157,8 +161,8 @@ class Frames:
                 if length < 0:
                     return None
                 payload += size
-            if length > self._room and first < 0x88:
-                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
+            if length > self._room and not first & 0x08 and not self._may_fit(first, length):
+                self._too_big()
                 return None
             end = payload + length
             if end > len(buffer):
@@ -179,7 +183,10 @@ class Frames:
             if self.state != OPEN:
                 # Data frames are dropped unseen, those of a message that has begun among them.
                 continue
-            message = self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
+            if first == PONG:
+                self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
+                continue
+            message = self._fragment(first, apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
             if message is not None:
                 return message
         self.unfinished = True
@@ -203,17 +210,10 @@ class Frames:
     def _decode(self, first: int, data: bytes) -> str | bytes | None:
         """A whole message that is text, or compressed, or both."""
         if first & COMPRESSED:
-            frame = Frame(Opcode(first & 0x0F), data, rsv1=True)
-            try:
-                for extension in self._extensions:
-                    frame = extension.decode(frame, max_size=self._max_size)
-            except PayloadTooBig:
-                self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
+            inflated = self._inflate(Frame(Opcode(first & 0x0F), data, rsv1=True))
+            if inflated is None:
                 return None
-            except ProtocolError as error:
-                self.fail(CloseCode.PROTOCOL_ERROR, str(error))
-                return None
-            data = bytes(frame.data)
+            data = inflated
         if not first & 1:
             return data
         try:
@@ -222,45 +222,82 @@ class Frames:
             self._bad_text(error)
             return None
 
-    def _by_library(self, frame: bytes | bytearray) -> str | bytes | None:
-        """What one whole frame completes, if it does."""
+    def _inflate(self, frame: Frame) -> bytes | None:
+        """The payload of a data frame without compression; None if the connection was failed for it."""
+        # One byte more than may be: at just as many the library takes what is left of the input for more output.
+        limit = None if self._max_size is None else int(self._room) + 1
+        try:
+            for extension in self._extensions:
+                frame = extension.decode(frame, max_size=limit)
+        except PayloadTooBig:
+            self._too_big()
+            return None
+        except ProtocolError as error:
+            self.fail(CloseCode.PROTOCOL_ERROR, str(error))
+            return None
+        if len(frame.data) > self._room:
+            self._too_big()
+            return None
+        return bytes(frame.data)
+
+    def _may_fit(self, first: int, length: int) -> bool:
+        """Whether a payload that is longer than the room for it is compressed, and may fit for all that: what cannot be
+        compressed becomes longer by a small part of it, and by some bytes for each flush."""
+        if not (first & COMPRESSED or (self._compressed and not first & 0x0F)):
+            return False
+        return length <= self._room + self._room // 32 + INFLATION
+
+    def _too_big(self) -> None:
+        self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
+
+    def _by_library(self, frame: bytes | bytearray) -> None:
+        """One whole frame of the rarer kinds."""
         protocol = self._protocol
         self.pending = True
         protocol.receive_data(frame)
-        message: str | bytes | None = None
-        for event in protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in DATA:
-                message = self._fragment(event)
+        protocol.events_received()
         if protocol.parser_exc is not None:
             self._failed()
-        return message
 
-    def _fragment(self, frame: Frame) -> str | bytes | None:
-        """A frame of a message that is fragmented or compressed."""
-        if frame.opcode is not Opcode.CONT:
-            self._parts = [] if frame.opcode is Opcode.TEXT else bytearray()
-            self._decoder = new_decoder() if frame.opcode is Opcode.TEXT else None
+    def _fragment(self, first: int, data: bytes) -> str | bytes | None:
+        """A frame of a fragmented message; gives the message that it completes (section 5.4)."""
+        opcode, fin = Opcode(first & 0x0F), bool(first & 0x80)
+        if opcode is Opcode.CONT and self._parts is None:
+            self.fail(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
+            return None
+        if opcode is not Opcode.CONT:
+            if self._parts is not None:
+                self.fail(CloseCode.PROTOCOL_ERROR, "expected a continuation frame")
+                return None
+            self._parts = [] if opcode is Opcode.TEXT else bytearray()
+            self._decoder = new_decoder() if opcode is Opcode.TEXT else None
+            self._compressed = bool(first & COMPRESSED)
             self._lacking = 0
-            self._room = self._most
-        self._lacking += FRAGMENT - len(frame.data)
-        self._room -= len(frame.data)
+        if self._compressed:
+            inflated = self._inflate(Frame(opcode, data, fin, rsv1=bool(first & COMPRESSED)))
+            if inflated is None:
+                return None
+            data = inflated
+        self._lacking += FRAGMENT - len(data)
+        self._room -= len(data)
         if self._lacking > MAX_FRAGMENTS * FRAGMENT:
             self.fail(CloseCode.POLICY_VIOLATION, f"more than {MAX_FRAGMENTS} small fragments")
             return None
         parts = self._parts
         if self._decoder is not None:
             try:
-                text = self._decoder.decode(bytes(frame.data), frame.fin)
+                text = self._decoder.decode(data, fin)
             except UnicodeDecodeError as error:
                 self._bad_text(error)
                 return None
             if text:
                 parts.append(text)  # type: ignore[union-attr, arg-type]
         else:
-            parts += frame.data  # type: ignore[operator]
-        if not frame.fin:
+            parts += data  # type: ignore[operator]
+        if not fin:
             return None
         self._parts = self._decoder = None
+        self._compressed = False
         self._room = self._most
         return "".join(parts) if isinstance(parts, list) else bytes(parts)  # type: ignore[arg-type]
 
