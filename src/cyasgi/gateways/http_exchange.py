@@ -44,8 +44,9 @@ MESSAGE = 4096
 #: How an instance's run ended.
 RETURNED, CANCELLED = 1, 3
 
-#: Messages of an application whose client has gone that go nowhere without an error, a turn of the loop for each; and
-#: those telling it so that it receives, a turn of the loop each, before it has to wait UNHEARD_DELAY seconds for each.
+#: Messages of an application whose client has gone that go nowhere without an error, a turn of the loop for each of the
+#: later half; and those telling it so that it receives, a turn of the loop each, before it has to wait UNHEARD_DELAY
+#: seconds for each.
 UNHEARD = 16
 UNHEARD_DELAY = 1.0
 
@@ -326,20 +327,20 @@ class Exchange:
 
     async def _writable(self) -> HTTPProtocol | None:
         """The connection when it takes more, or None when it has gone."""
-        if self.protocol is not None and self.protocol.transport.is_closing():
-            # The connection broke just now; the next pass of the loop tells.
-            await asyncio.sleep(0)
         while True:
             protocol = self.protocol
-            if protocol is None:
+            if protocol is None or protocol.transport.is_closing():
                 if self.phase == COMPLETE and not self.disconnected:
                     raise RuntimeError("nothing can be sent after the response was completed")
                 # Who finishes what was begun is let do so, with what comes after the response; who waits for the
-                # disconnect beside the response gets to act on it. What never stops is stopped.
+                # disconnect beside the response gets to act on it. What never stops is stopped. The first messages make
+                # nobody wait: a sender that is to be cancelled then is so where it gets its messages from, which can
+                # clean up, and not in here.
                 self._unheard += 1
                 if self._unheard > UNHEARD:
                     raise ClientDisconnected("the client has gone")
-                await asyncio.sleep(0)
+                if self._unheard > UNHEARD // 2:
+                    await asyncio.sleep(0)
                 return None
             if not protocol.paused:
                 return protocol

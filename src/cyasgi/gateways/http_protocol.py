@@ -161,13 +161,14 @@ class HTTPProtocol(asyncio.Protocol):
         self._buffer.clear()
         self._no_partial_head()
         exchange, self.exchange = self.exchange, None
+        # Before who receives: Starlette's receiver cancels its sender.
+        self._wake()
         if exchange is not None:
             exchange.disconnect()
             exchange.protocol = None
             if self.server.log is not None:
                 self._log(exchange.status or CLIENT_GONE, exchange.sent)
         self.body = None
-        self._wake()
 
     def eof_received(self) -> bool:
         exchange = self.exchange
