@@ -592,3 +592,48 @@ def test_imports_little(tmp_path):
     (line,) = output(python(code, cwd=tmp_path))
     assert "gateways" not in line
     assert "cyasgi.cli" not in line
+
+
+LYING = """
+import functools
+
+def nothing():
+    pass
+
+async def application(scope, receive, send):
+    pass
+
+@functools.wraps(application)
+def create():
+    return application
+
+@functools.wraps(nothing)
+async def wrapping(*args):
+    pass
+
+claiming = functools.wraps(nothing)(lambda scope, receive, send: application(scope, receive, send))
+
+async def by_name(*, scope, receive, send):
+    pass
+
+class Silent:
+    @property
+    def __call__(self):
+        return create
+
+silent = Silent()
+"""
+
+
+def test_signatures_that_lie(tmp_path, monkeypatch):
+    """What an application or a factory says of its parameters refuses nothing."""
+    application(tmp_path, "lying", LYING)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("lying")
+    for name in ("wrapping", "claiming", "by_name", "silent"):
+        assert cli.load_application(f"lying:{name}") is getattr(module, name)
+    for name in ("create", "silent"):
+        assert cli.load_application(f"lying:{name}", factory=True) is module.application
+    with pytest.raises(cli.CommandError, match="is it a factory"):
+        cli.load_application("lying:create")
+    monkeypatch.delitem(sys.modules, "lying")

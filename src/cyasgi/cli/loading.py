@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from .._kinds import takes_neither
+from .._kinds import takes, takes_neither
 from .errors import MISUSED, CommandError
 
 #: Where the lines of a traceback are the command's.
@@ -40,7 +40,7 @@ def load_application(path: str, factory: bool = False) -> Any:
     if factory:
         if inspect.iscoroutinefunction(found):
             raise CommandError(f"{path!r} is an async def, and a factory returns the application at once", MISUSED)
-        if not callable(found) or not _takes_nothing(found):
+        if not callable(found) or takes(found, 0) is False:
             raise CommandError(f"{path!r} is not a factory, that is called without arguments: {found!r}", MISUSED)
         found = found()
         if inspect.iscoroutine(found):
@@ -50,7 +50,7 @@ def load_application(path: str, factory: bool = False) -> Any:
     if not callable(found):
         raise CommandError(f"{path!r} is not an application: {found!r} is not callable", MISUSED)
     if takes_neither(found):
-        hint = "; is it a factory (--factory)?" if _takes_nothing(found) and not factory else ""
+        hint = "; is it a factory (--factory)?" if takes(found, 0) and not factory else ""
         raise CommandError(
             f"{path!r} is not an application: it takes neither (scope, receive, send) nor, as in ASGI 2, (scope){hint}",
             MISUSED,
@@ -69,16 +69,6 @@ def _import(name: str) -> Any:
         if (name == wanted or name.startswith(f"{wanted}.")) and their_part(error) is None:
             raise CommandError(f"there is no module {wanted!r} (looked for in {sys.path[0]} first)", MISUSED) from None
         raise
-
-
-def _takes_nothing(function: Any) -> bool:
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return False
-    except ValueError:  # a built-in that does not tell
-        pass
-    return True
 
 
 def their_part(error: BaseException) -> TracebackType | None:
