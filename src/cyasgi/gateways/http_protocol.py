@@ -38,6 +38,9 @@ DISCARDED = 65_536
 PERCENT = ord("%")
 #: Seconds for which a connection that was refused something is still read, so that the client gets to see why.
 LINGER = 2.0
+#: Seconds and bytes for which that goes on while a client still sends: one that writes its whole request before it
+#: reads would lose the answer that refuses it.
+LINGER_TIME, LINGER_BYTES = 30.0, 268_435_456
 #: RFC 9110 section 15.5.22.
 UPGRADE_REQUIRED = b"upgrade: websocket\r\nconnection: upgrade\r\n"
 
@@ -56,6 +59,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_eof",
         "_keep_alive",
         "_limit_body",
+        "_linger_until",
         "_lingering",
         "_partial",
         "_reading_paused",
@@ -104,6 +108,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._received = 0
         self._discarding = False
         self._lingering = False
+        self._linger_until = 0.0
         #: The client will send nothing more.
         self._eof = False
         self._reading_paused = False
@@ -212,6 +217,8 @@ class HTTPProtocol(asyncio.Protocol):
         """The connection is closed, or being closed, in order: that must not take for ever."""
         self.last = True
         self._lingering = True
+        self._received = self._seen = 0
+        self._linger_until = self.loop.time() + LINGER_TIME
         self._due_write = math.inf
         # A client that has more to take than that is given the time for it.
         self._unwritten = math.inf
@@ -285,6 +292,9 @@ class HTTPProtocol(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         if self._lingering:
+            self._received += len(data)
+            if self._received > LINGER_BYTES:
+                self.abort()
             return
         if self.body is not None:
             self._read_body(data)
@@ -599,6 +609,11 @@ class HTTPProtocol(asyncio.Protocol):
     def _overdue(self) -> None:
         server = self.server
         now = server.deadlines.now
+        if self._lingering and self._received > self._seen and self.loop.time() < self._linger_until:
+            # It still sends.
+            self._seen = self._received
+            self.deadline.move(LINGER)
+            return
         if self._lingering or self._due_write <= now:
             left = unsent(self.transport)
             if left and self._unwritten - left >= server.min_rate * server.write_timeout:
