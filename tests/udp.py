@@ -83,11 +83,12 @@ async def serving_datagrams(server):
 
 
 class Command:
-    """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error."""
+    """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
+    command that runs it."""
 
-    def __init__(self, *arguments, cwd, backend=None, **changes):
+    def __init__(self, *arguments, cwd, backend=None, prefix=(), **changes):
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
+            [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
             cwd=cwd,
             env=environment(CYASGI_BACKEND=backend, **changes),
             stdin=subprocess.DEVNULL,

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__, backend
 from ..balancing import LoadBalancer
+from ..gateways.descriptors import raise_descriptor_limit
 from ..gateways.lifespan import STARTUP_TIMEOUT, Lifespan, LifespanError
 from ..supervisor import Supervisor
 from .allocator import keep_freed_memory
@@ -52,6 +53,9 @@ def serve(options: Options) -> int:
     try:
         for server in servers.values():
             server.bind()
+        connections = sum(server.max_connections for kind, server in servers.items() if kind != "udp")
+        if connections:
+            raise_descriptor_limit(connections)
         names = ", ".join(options.applications)
         logger.info("cyasgi %s serves %s (back end %s, loop %s)", __version__, names, backend, loop)
         began = time.monotonic()

@@ -19,11 +19,14 @@ from .._life import Life
 from ..server import StatelessServer
 from ..wire.http import HTTPError, Scope
 from ..wire.http_request import HeadLimits
+from .accepting import Accepting, PlainListening
 from .access_log import AccessLog
 from .deadlines import Deadlines
+from .descriptors import descriptor_limit, room_for_connections, want_of_descriptors
 from .http_exchange import RETURNED
 from .http_protocol import HTTPProtocol
 from .lifespan import MODES, STARTUP_TIMEOUT, Lifespan
+from .rate_limited_log import RateLimitedLog
 from .sockets import Listener as Listener, ListenError as ListenError, Listening, check_listeners, open_listener
 from .tls import TLSListening
 
@@ -31,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 #: Passes of the loop that accepting a connection, and aborting it, takes.
 LAST_PASSES = 5
+
+#: The servers at work, which share what the system lets this process have open.
+_serving: set[HTTPServer] = set()
 
 
 def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
@@ -165,7 +171,7 @@ class HTTPServer(StatelessServer):
     max_partial_heads: int = Setting(16_777_216, _integer(1))  # type: ignore[assignment]
     #: Bytes of the body of a request; beyond: 413. None: no limit.
     max_body_size: int | None = Setting(None, _integer(0, none=True))  # type: ignore[assignment]
-    #: Connections at a time; further ones are answered 503 and closed.
+    #: Connections at a time; further ones are answered 503 and closed. Fewer where the limit of open files is lower.
     max_connections: int = Setting(10_000, _integer(1))  # type: ignore[assignment]
 
     #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
@@ -274,6 +280,12 @@ class HTTPServer(StatelessServer):
         self.partial_heads = 0
         self._sockets: list[Listening] = []
         self._second = 0
+        #: Connections that all servers of this process may have together, as the system has it.
+        self._most_connections = math.inf
+        #: Whether the event loop accepts connections in our stead.
+        self._loop_accepts = False
+        self._want: OSError | None = None
+        self._wants = RateLimitedLog(self._log_want)
         self._all_closed: asyncio.Future[None] | None = None
 
     # What subclasses override.
@@ -330,8 +342,9 @@ class HTTPServer(StatelessServer):
         self.log = AccessLog(stream) if stream else None
         await self._lifespan.startup(self.startup_timeout)
         loop = asyncio.get_running_loop()
-        servers: list[asyncio.AbstractServer | TLSListening] = []
+        servers: list[asyncio.AbstractServer | Accepting] = []
         try:
+            self._look_at_descriptors()
             for listening in self._sockets:
                 listening.listen(self.backlog)
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
@@ -342,13 +355,15 @@ class HTTPServer(StatelessServer):
         finally:
             self.serving = False
             self.stopping = True
+            _serving.discard(self)
             for server in servers:
                 server.close()
+            self._wants.close()
             await self._see_off()
 
     async def _listen(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
-    ) -> asyncio.AbstractServer | TLSListening:
+    ) -> asyncio.AbstractServer | Accepting:
         strict = self.strict if listener.strict is None else listener.strict
 
         def protocol() -> HTTPProtocol:
@@ -357,10 +372,30 @@ class HTTPServer(StatelessServer):
         if listener.ssl is not None:
             with contextlib.suppress(NotImplementedError):
                 return TLSListening(self, sock, listener, protocol)
+        elif isinstance(loop, asyncio.SelectorEventLoop):
+            return PlainListening(self, sock, protocol)
+        self._loop_accepts = True
         # The event loop closes the socket that it is given, and asyncio's takes no duplicate of a Unix socket's path.
         if listener.is_unix:
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+
+    def _look_at_descriptors(self) -> None:
+        """Find out how many connections the system allows, and say so if they are fewer than we do."""
+        room = room_for_connections()
+        self._loop_accepts = False
+        self._most_connections = math.inf
+        if room is not None:
+            self._most_connections = room + sum(len(server.connections) for server in tuple(_serving))
+            if self._most_connections < self.max_connections:
+                logger.warning(
+                    "at most %d connections are served at a time, and not max_connections=%d: the limit of open files "
+                    "is %d (ulimit -n)",
+                    self._most_connections,
+                    self.max_connections,
+                    descriptor_limit(),
+                )
+        _serving.add(self)
 
     async def _see_off(self) -> None:
         """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
@@ -432,6 +467,24 @@ class HTTPServer(StatelessServer):
         if self._all_closed is not None and not self.connections and not self._all_closed.done():
             self._all_closed.set_result(None)
 
+    def connections_left(self) -> float:
+        """How many more connections may be open; below 0 where there are too many."""
+        left = self.max_connections - len(self.connections)
+        return min(left, self._most_connections - sum(len(server.connections) for server in tuple(_serving)))
+
+    def cannot_accept(self, error: OSError) -> None:
+        """The system has nothing left for another connection: told, but in one line a second."""
+        self._want = error
+        self._wants.notice()
+
+    def _log_want(self) -> bool:
+        error, self._want = self._want, None
+        if error is None:
+            return False
+        reason, count = error.strerror or error, len(self.connections)
+        logger.error("no further connection can be accepted for now: %s; %d are open", reason, count)
+        return True
+
     def refused_request(self, error: HTTPError) -> None:
         self.bad_requests += 1
 
@@ -454,6 +507,8 @@ class HTTPServer(StatelessServer):
         return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
 
     def _tick(self) -> None:
+        if self._loop_accepts and (error := want_of_descriptors()) is not None:
+            self.cannot_accept(error)
         second = int(time.time())
         if self.log is not None:
             self.log.tick(second)

@@ -153,7 +153,7 @@ class HTTPProtocol(asyncio.Protocol):
             self._template["state"] = {}
         if server.stopping:
             self.close()
-        elif len(server.connections) > server.max_connections:
+        elif server.connections_left() < 0:
             server.refused += 1
             self.transport.write(error_response(503, "too many connections", server.common_fields, server.retry_after))
             self.close()

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .accepting import Accepting
+
 if TYPE_CHECKING:
     from .http import HTTPServer
     from .sockets import Listener
@@ -26,10 +28,6 @@ logger = logging.getLogger(__name__)
 AT_ONCE = 64
 #: Seconds after which a handshake gives way to others that wait.
 SLOW = 1.0
-#: Connections accepted in one go.
-ACCEPTED = 100
-#: Seconds until the system is asked again after it had no descriptor, or no memory, for a connection.
-PAUSE = 1.0
 #: Seconds after which the event loop gives a connection up that is in its handshake, or is to be closed: the deadlines
 #: here leave out the time that the loop was blocked, and the protocols' let a client go on that still takes something.
 NEVER = 3600.0
@@ -51,7 +49,7 @@ class Pending:
         self.task: asyncio.Task[None] | None = None
 
 
-class TLSListening:
+class TLSListening(Accepting):
     """Accepts the connections of one socket, and makes protocols for those whose handshake succeeds, until `close`.
 
     Args:
@@ -67,64 +65,33 @@ class TLSListening:
     def __init__(
         self, server: HTTPServer, sock: socket.socket, listener: Listener, protocol: Callable[[], asyncio.Protocol]
     ) -> None:
-        self._server = server
-        self._sock = sock
+        super().__init__(server, sock, protocol)
         self._context = listener.ssl
-        self._protocol = protocol
-        self._loop = asyncio.get_running_loop()
         #: Those of which no byte has come; those that wait for their turn; and those at it: each in its order.
         self._silent: dict[Pending, None] = {}
         self._waiting: dict[Pending, None] = {}
         self._active: dict[Pending, None] = {}
-        self._pause: asyncio.TimerHandle | None = None
         #: How many of those at it were given up, and have not ended yet.
         self._ending = 0
-        self._told = False
-        self._loop.add_reader(sock, self._accept)
 
     def close(self) -> None:
         """Stops listening, and ends what has not become a connection."""
-        if self._sock.fileno() < 0:
+        if self.closed:
             return
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
+        super().close()
         for pending in (*self._silent, *self._waiting):
             self._drop(pending)
         for pending in self._active:
             self._give_up(pending)
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTED):
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._rest(error)
-                return
-            sock.setblocking(False)
-            pending = Pending(sock)
-            room = max(self._server.max_connections - len(self._server.connections), AT_ONCE)
-            if len(self._silent) + len(self._waiting) >= room:
-                self._server.refused += 1
-                self._drop(next(iter(self._silent or self._waiting)))
-            self._silent[pending] = None
-            pending.deadline = self._server.deadlines.at(self._server.first_byte_timeout, partial(self._drop, pending))
-            self._loop.add_reader(sock, self._begins, pending)
-
-    def _rest(self, error: OSError) -> None:
-        """The system has nothing left for another connection."""
-        if not self._told:
-            self._told = True
-            logger.error("connections cannot be accepted at times: %s", error.strerror or error)
-        self._loop.remove_reader(self._sock)
-        self._pause = self._loop.call_later(PAUSE, self._go_on, context=self._server.outside)
-
-    def _go_on(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock, self._accept)
+    def begin(self, sock: socket.socket) -> None:
+        pending = Pending(sock)
+        if len(self._silent) + len(self._waiting) >= max(self._server.connections_left(), AT_ONCE):
+            self._server.refused += 1
+            self._drop(next(iter(self._silent or self._waiting)))
+        self._silent[pending] = None
+        pending.deadline = self._server.deadlines.at(self._server.first_byte_timeout, partial(self._drop, pending))
+        self._loop.add_reader(sock, self._begins, pending)
 
     def _drop(self, pending: Pending) -> None:
         """Ends one that is not at its handshake."""
@@ -143,7 +110,7 @@ class TLSListening:
         self._next()
 
     def _next(self) -> None:
-        while self._waiting and len(self._active) < AT_ONCE and self._sock.fileno() >= 0:
+        while self._waiting and len(self._active) < AT_ONCE and not self.closed:
             pending, _ = self._waiting.popitem()
             self._active[pending] = None
             deadline = pending.deadline
