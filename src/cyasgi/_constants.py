@@ -23,6 +23,8 @@ BREATH = 64
 CROWD = 1024
 #: Steps of time after which nothing is due any more.
 FAR = 2.0**62
+#: What `undelivered_to` may be.
+HOOK, SUCCESSOR = "hook", "successor"
 #: What `eviction_policy` may be.
 POLICIES = ("lru", "slru")
 #: Flags of an entry's `_place`.

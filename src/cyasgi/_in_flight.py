@@ -12,30 +12,37 @@ class TakenByTasks:
     """What each task has in flight beside the application's own, of which its run knows.
 
     A message is settled by the next call of `receive()` in the task that called for it. If that task has ended it may
-    have handed the message to another, and the next call in any task settles it.
+    have handed the message to another, and the next call in any task settles it; if it has failed, or was cancelled,
+    only one in a task that had taken nothing when that happened: whoever has seen to it, and not one of its like.
     """
 
-    __slots__ = ("_ended", "_taken", "_tasks")
+    __slots__ = ("_broken", "_ended", "_taken", "_tasks")
 
     def __init__(self) -> None:
         #: By task, or NO_TASK.
         self._taken: dict[Any, Any] = {}
-        #: Those that have ever taken one and go on; and those that have ended since the last call.
+        #: Those that have taken one and go on; and those that have ended, or failed, and are still to be settled.
         self._tasks: set[Any] = set()
         self._ended: list[Any] = []
+        self._broken: list[Any] = []
 
     def called(self, task: Any) -> None:
         """`receive()` was called in this task."""
         self._taken.pop(task, None)
         if self._ended:
-            for ended in self._ended:
-                self._taken.pop(ended, None)
-            self._ended.clear()
+            self._settle(self._ended)
+        if self._broken and task not in self._tasks:
+            self._settle(self._broken)
+
+    def _settle(self, tasks: list[Any]) -> None:
+        for task in tasks:
+            self._taken.pop(task, None)
+        tasks.clear()
 
     def took(self, task: Any, message: Any) -> None:
         """What this task called for has come."""
         self._taken[task] = message
-        if task is NO_TASK or task.done():
+        if task is NO_TASK:
             self._ended.append(task)
         elif task not in self._tasks:
             self._tasks.add(task)
@@ -43,7 +50,9 @@ class TakenByTasks:
 
     def _task_ended(self, task: Any) -> None:
         self._tasks.discard(task)
-        self._ended.append(task)
+        # Not exception(), after which asyncio would not complain any more that nobody has looked at it.
+        broken = task.cancelled() or task._exception is not None
+        (self._broken if broken else self._ended).append(task)
 
     def messages(self) -> list[Any]:
         """Those in flight."""

@@ -28,6 +28,7 @@ from ._constants import (
     OUTCOMES,
     REASONS,
     RETURNED,
+    SUCCESSOR,
 )
 from ._context import Ghost, current_instance, haunted, origin, outside
 from ._control import Control
@@ -37,6 +38,7 @@ from ._holding import Holding
 from ._kinds import as_single_callable
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
+from ._succession import delete_with_successor, hand_over, heir_of, left_to_successor
 from ._tasks import resolved
 
 if TYPE_CHECKING:
@@ -140,8 +142,10 @@ class Life(Endings):
             self._be_at_home(loop)
             instance._start(loop)
         # Built: only now somebody may lose its place for it.
+        left: list[Any] = []
         try:
             if entry is not None and entry._table is table:
+                left = left_to_successor(server, entry)
                 self.dismiss(server, entry)
                 self.delete_entry(server, entry)
             limit = server.max_applications
@@ -152,19 +156,22 @@ class Life(Endings):
             queue = None if other is None else self._usable(other, loop)
         except BaseException:
             self._unmake(instance)
+            hand_over(self, server, entry, left)
             raise
         if queue is not None:
             self._unmake(instance)
-            return queue
-        if other is not None:
-            self.delete_entry(server, other)
-        table.add(instance)
-        table.created += 1
-        if loop is None:
-            self.unstarted[instance] = None
-            # The next instance that a loop asks for comes this way, and has this one started.
-            table.loop = None
-        return instance
+        else:
+            if other is not None:
+                self.delete_entry(server, other)
+            queue = instance
+            table.add(instance)
+            table.created += 1
+            if loop is None:
+                self.unstarted[instance] = None
+                # The next instance that a loop asks for comes this way, and has this one started.
+                table.loop = None
+        hand_over(self, server, entry, left)
+        return queue
 
     def _single_callable(self, server: StatelessServer) -> Application:
         """The server's application as it is called."""
@@ -580,8 +587,7 @@ class Life(Endings):
         if error is not None:
             self.reports.exception(server, error, entry.public)
         if messages:
-            self.counts["undelivered"] += len(messages)
-            self.reports.undelivered(server, messages, entry.public)
+            self.undelivered(server, messages, entry)
         if not again:
             untold = interrupted and error is None and not messages
             if untold or self._hears_of_ends(server):
@@ -589,9 +595,17 @@ class Life(Endings):
         if self.observer is not None and not again and type(entry) is ApplicationInstance:
             self.observer.closed(entry)
 
+    def undelivered(self, server: StatelessServer, messages: list[Any], entry: Any) -> None:
+        self.counts["undelivered"] += len(messages)
+        self.reports.undelivered(server, messages, entry.public)
+
     def late(self, instance: ApplicationInstance, message: Any) -> None:
         """A message put on an instance that has ended."""
         if instance._reported:
+            heir = heir_of(self, instance)
+            if heir is not None:
+                heir._inherit([message], first=False)
+                return
             self.counts["undelivered"] += 1
             self.reports.late(instance._server, message, instance)
         else:
@@ -735,7 +749,9 @@ class Life(Endings):
         unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
         table.set_timeout(idle_timeout, unit)
         # Nobody has overridden what an entry that is deleted passes through: then there is nothing to pass through.
-        delete = self.end_entry if self._is_plain(server) else self.dismiss
+        delete: Callable[[Any, Any], object] = self.end_entry if self._is_plain(server) else self.dismiss
+        if server.undelivered_to == SUCCESSOR:
+            delete = partial(delete_with_successor, self, delete)
         seen = 0
         # Only what has ended by now: what the hooks below bring about is the next round's.
         for _ in range(table.finished_count()):

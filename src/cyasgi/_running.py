@@ -44,6 +44,8 @@ class Running:
         self._requests = 0
         #: Resolved by the first request to stop, or by a spawned task's failure.
         self._stop: asyncio.Future[None] = loop.create_future()
+        #: Whether the intake is over.
+        self.stopping = False
         #: Resolved by the second request: what is still running is cancelled at once.
         self._force: asyncio.Future[None] = loop.create_future()
 
@@ -149,6 +151,7 @@ class Running:
 
     async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
         """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
+        self.stopping = True
         server, life, intake = self._server, self._life, self.intake
         bound = server.shutdown_timeout
         for listener in intake.listeners:

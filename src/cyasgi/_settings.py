@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ._backend import Setting
-from ._constants import POLICIES
+from ._constants import HOOK, POLICIES, SUCCESSOR
 
 #: Bounds and default of `application_checker_interval`, in seconds.
 INTERVAL_DEFAULT = 0.1
@@ -66,12 +66,20 @@ def check_shutdown_timeout(name: str, value: Any) -> None:
         raise refuse(ValueError, name, value, accepted)
 
 
-def check_eviction_policy(name: str, value: Any) -> None:
-    accepted = " or ".join(map(repr, POLICIES))
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    accepted = " or ".join(map(repr, choices))
     if not isinstance(value, str):
         raise refuse(TypeError, name, value, accepted)
-    if value not in POLICIES:
+    if value not in choices:
         raise refuse(ValueError, name, value, accepted)
+
+
+def check_eviction_policy(name: str, value: Any) -> None:
+    _check_choice(name, value, POLICIES)
+
+
+def check_undelivered_to(name: str, value: Any) -> None:
+    _check_choice(name, value, (HOOK, SUCCESSOR))
 
 
 def clamped_interval(value: Any) -> float:

@@ -22,6 +22,7 @@ from ._settings import (
     check_max_applications,
     check_max_queue_size,
     check_shutdown_timeout,
+    check_undelivered_to,
     segments_changed,
 )
 
@@ -83,6 +84,12 @@ class StatelessServer:
     #: changed at any time: under "slru" those that are there begin as protected ones.
     eviction_policy: str = Setting("lru", check_eviction_policy, segments_changed)  # type: ignore[assignment]
 
+    #: Where messages go that wait behind an application which fails or returns: to "hook", `application_undelivered`;
+    #: or to "successor", the next instance of the id, which is made for them with the same scope. They come before
+    #: whatever is newer, even if they are more than `max_queue_size`; the message that made the application fail is not
+    #: among them. The hook gets them all the same if the application has taken no message, at the limit of
+    #: `max_applications`, if the server stops, and from instances that are deleted, evicted, expired or cancelled.
+    undelivered_to: str = Setting("hook", check_undelivered_to)  # type: ignore[assignment]
     #: Whether `handle` says by `announce_started` when it serves; else it serves when `handle` has begun.
     announces_start: ClassVar[bool] = False
 

@@ -291,6 +291,24 @@ cdef class ApplicationInstance(Entry):
         self._release_joiners()
         return messages
 
+    def _inherit(self, list messages, bint first):
+        """Accepts what was put into an instance that has ended, bound or not: `first`, before all that waits here."""
+        cdef list waiting = []
+        if first:
+            while self._count:
+                waiting.append(self._pop())
+        for message in messages:
+            self._append(message)
+        for message in waiting:
+            self._append(message)
+            # They have been counted.
+            self._unfinished -= 1
+        if self._state <= C_HELD:
+            self._fed()
+        for message in messages:
+            if self._getter is not None or _few(self).getters is not None:
+                self._wake_getter()
+
     @property
     def idle(self):
         """The queue is empty and somebody waits in `receive`."""

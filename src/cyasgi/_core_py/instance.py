@@ -276,6 +276,19 @@ class ApplicationInstance(Entry):
         self._release_joiners()
         return messages
 
+    def _inherit(self, messages: list[Any], first: bool) -> None:
+        """Accepts what was put into an instance that has ended, bound or not: `first`, before all that waits here."""
+        if first:
+            self._items.extendleft(reversed(messages))
+        else:
+            self._items.extend(messages)
+        self._unfinished += len(messages)
+        if self._state <= HELD:
+            self._fed()
+        for _ in messages:
+            if self._getters:
+                self._wake_getter()
+
     @property
     def idle(self) -> bool:
         """The queue is empty and somebody waits in `receive`."""
