@@ -36,6 +36,7 @@ from ._deletion import Deletion
 from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
 from ._kinds import as_single_callable
+from ._lost_time import PASS, LostTime, ServedTimer
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
 from ._succession import delete_with_successor, hand_over, heir_of, left_to_successor
@@ -88,7 +89,7 @@ class Closing:
         self.waiters: list[asyncio.Future[None]] = []
         #: Instances of the same id that start when it has ended.
         self.successors: list[ApplicationInstance] = []
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: ServedTimer | None = None
 
 
 class Life(Endings):
@@ -108,6 +109,10 @@ class Life(Endings):
         self._refusals = 0
         self._warned_of_refusal = False
         self._sleepers: dict[asyncio.Future[None], None] = {}
+        #: What the loop of the checker has lost.
+        self.lost = LostTime()
+        #: Seconds between the moment when a run was cancelled and its deadline, at most.
+        self._longest_patience = 0.0
         #: What other threads ask of the server.
         self.control = Control()
         #: The arun() at work.
@@ -298,7 +303,7 @@ class Life(Endings):
         if closing.timer is None:
             loop = asyncio._get_running_loop()
             if loop is not None:
-                closing.timer = loop.call_later(timeout, self._release, closing)
+                closing.timer = ServedTimer(self.lost, loop, timeout, partial(self._release, closing))
 
     @staticmethod
     def _release(closing: Closing) -> None:
@@ -660,7 +665,7 @@ class Life(Endings):
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         closing.waiters.append(waiter)
-        timer = loop.call_later(timeout, resolved, waiter)
+        timer = ServedTimer(self.lost, loop, timeout, partial(resolved, waiter))
         try:
             await waiter
         finally:
@@ -670,23 +675,29 @@ class Life(Endings):
         if entry in self.closing:
             self.cancel_again(entry)
 
-    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        """One timer for all that are closing: what has not ended by its deadline is cancelled once more."""
+    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float, lost: float = 0.0) -> None:
+        """One timer for all that are closing: what has not ended by its deadline is cancelled once more.
+
+        Deadlines are later by what was lost since they were set.
+        """
         timer = self._patience
         if timer is None or timer.cancelled() or loop is not self._patience_loop:
             self._patience_loop = loop
             # Weak: the loop keeps the timer, and a server that is dropped meanwhile need not wait for it.
-            self._patience = loop.call_later(deadline - time.monotonic(), _lose_patience, weakref.ref(self))
+            seconds = deadline + lost - time.monotonic()
+            self._longest_patience = max(self._longest_patience, seconds)
+            self._patience = loop.call_later(seconds, _lose_patience, weakref.ref(self))
 
     def lose_patience(self) -> None:
         self._patience, loop, self._patience_loop = None, self._patience_loop, None
         now = time.monotonic()
+        lost = self.lost.within(now, self._longest_patience)
         due = []
         for entry, closing in self.closing.items():
             deadline = closing.deadline if type(closing) is Closing else closing
-            if deadline > now:
+            if deadline + lost > now:
                 if loop is not None and deadline != math.inf:
-                    self._set_patience(loop, deadline)
+                    self._set_patience(loop, deadline, lost)
                 break
             due.append((entry, closing))
         for entry, closing in due:
@@ -732,6 +743,8 @@ class Life(Endings):
         sleeper = loop.create_future()
         self._sleepers[sleeper] = None
         self.table.on_finished = self.wake
+        due = time.monotonic() + seconds
+        self.lost.expect(due)
         timer = loop.call_later(seconds, resolved, sleeper)
         try:
             await sleeper
@@ -740,6 +753,10 @@ class Life(Endings):
             self._sleepers.pop(sleeper, None)
             if not self._sleepers:
                 self.table.on_finished = None
+            late = self.lost.woke(due, time.monotonic())
+        if late:
+            # What has come meanwhile is read before anybody is found idle.
+            await asyncio.sleep(PASS)
 
     async def sweep(self, server: StatelessServer) -> None:
         """One round of the checker."""
@@ -768,7 +785,8 @@ class Life(Endings):
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
-        while (entry := table.pop_expired()) is not None:
+        lost = 0.0 if idle_timeout is None else self.lost.within(time.monotonic(), idle_timeout)
+        while (entry := table.pop_expired(lost)) is not None:
             try:
                 self.expire(server, entry, IDLE)
             except INTERRUPTS:

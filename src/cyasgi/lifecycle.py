@@ -23,6 +23,8 @@ from .server import StatelessServer
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which what has piled up while the event loop stood still is taken in.
+CATCHING_UP = 1.0
 #: Calls of hooks that may be waiting when another instance is made.
 HOOKS_BEHIND = 10_000
 
@@ -422,6 +424,9 @@ class ManagedServer(StatelessServer):
         keys = manager.keys
         now = self.clock()
         burst = 1.0 if rate is None else self._burst(rate)
+        if rate is not None:
+            # What has piled up while the loop stood still comes at once, and was not sent at once.
+            burst += rate * self._cyasgi.lost.within(time.monotonic(), CATCHING_UP)
         key = keys.find(name, burst, now)
         if rate is not None:
             wait = key.take(now, rate, burst)

@@ -388,15 +388,16 @@ cdef class InstanceTable:
                     entry._active = max(entry._active, now - max(0.0, moment - entry._used))
                 self._schedule(entry, entry._active + <double>timeout)
 
-    def pop_expired(self):
-        """An entry that has been idle for longer than the timeout; None if there is none (yet)."""
+    def pop_expired(self, double lost=0.0):
+        """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
+        seconds do not count."""
         cdef Entry entry
         cdef double due, timeout, now
         cdef long long current
         if not self._expiring:
             return None
         timeout = self._timeout
-        now = mono()
+        now = mono() - lost
         current = <long long>(now / self._unit)
         if current - self._swept > len(self._due) + 1:
             # After a long pause: look at the buckets that exist rather than at every step of time.

@@ -319,12 +319,13 @@ class InstanceTable(MutableMapping[Any, Any]):
                     entry._active = max(entry._active, now - max(0.0, wall - entry._used))
                 self._schedule(entry, entry._active + timeout)
 
-    def pop_expired(self) -> Any:
-        """An entry that has been idle for longer than the timeout; None if there is none (yet)."""
+    def pop_expired(self, lost: float = 0.0) -> Any:
+        """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
+        seconds do not count."""
         timeout = self._timeout
         if timeout is None:
             return None
-        now = time.monotonic()
+        now = time.monotonic() - lost
         current = int(now / self._unit)
         if current - self._swept > len(self._due) + 1:
             # After a long pause: look at the buckets that exist rather than at every step of time.

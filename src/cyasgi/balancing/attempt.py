@@ -174,7 +174,7 @@ class Attempt:
     def _answers(self, message: Any) -> None:
         self.answered = True
         due = self.backend.owing.pop(self, None)
-        if due is not None and due <= self.balancer.clock():
+        if due is not None and due <= self.balancer.served_time():
             self._slow()
         elif self.balancer.is_failure(self.exchange.scope, message):
             self._judge(False)
@@ -196,7 +196,8 @@ class Attempt:
             return
         # Taken out before, so that it comes last: the first of them is always the next to be due.
         self.backend.owing.pop(self, None)
-        self.backend.owing[self] = self.balancer.clock() + slow_after
+        self.backend.owing[self] = self.balancer.served_time() + slow_after
+        self.balancer.watch.begin()
 
     def too_slow(self) -> None:
         self.backend.owing.pop(self, None)
@@ -238,7 +239,7 @@ class Attempt:
     def _account(self) -> None:
         backend = self.backend
         due = backend.owing.pop(self, None)
-        if due is not None and due <= self.balancer.clock():
+        if due is not None and due <= self.balancer.served_time():
             # It was cancelled, but had been slow before.
             self._slow()
         backend.running -= 1

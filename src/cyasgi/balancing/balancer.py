@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from .._guarding import INTERRUPTS
 from .._kinds import as_single_callable
+from .._lost_time import Watch
 from .attempt import Attempt, Exchange, Send
 from .backend import Backend, BackendStats
 from .breaker import Breaker, BreakerState, check_breaker_settings
@@ -82,7 +83,8 @@ class LoadBalancer:
         probes: runs at a time that probe it, and successes that bring it back.
         slow_after: seconds from the call, or from the last part of the request that it has read, after which an HTTP
             response or WebSocket handshake that has not begun is a failure; None for never. Looked at when something
-            happens in the balancer: a hanging application is found by the next scope.
+            happens in the balancer: a hanging application is found by the next scope. Time in which the event loop
+            stood still does not count.
         max_attempts: runs for one scope, the first included.
         max_replay: bytes of what one run has read that are kept for the next one, 256 for each message included. A run
             that has read more is not repeated. Kept until the application has sent something.
@@ -144,6 +146,13 @@ class LoadBalancer:
             Backend(index, name, as_single_callable(application), weighed[name], breaker(name))
             for index, (name, application) in enumerate(named.items())
         )
+
+        #: Looks at the event loop while answers are owed.
+        self.watch = Watch(lambda: any(backend.owing for backend in self.backends))
+
+    def served_time(self) -> float:
+        """The clock's time, less what the event loop has lost: no application could answer meanwhile."""
+        return self.clock() - self.watch.lost.total(time.monotonic())
 
     # What subclasses override.
 
@@ -240,7 +249,7 @@ class LoadBalancer:
 
     def _choose(self, exchange: Exchange) -> Backend | None:
         if self.slow_after is not None:
-            now = self.clock()
+            now = self.served_time()
             for backend in self.backends:
                 backend.find_slow(now)
         available = [
@@ -304,7 +313,7 @@ class LoadBalancer:
         """A snapshot: what has been retried and refused since the balancer was made, and of each application what
         `BackendStats` has."""
         if self.slow_after is not None:
-            now = self.clock()
+            now = self.served_time()
             for backend in self.backends:
                 backend.find_slow(now)
         return {
