@@ -159,13 +159,13 @@ async def unfit():
     """What no server can take for an application."""
 
 
-async def create_in_vain(base, limit):
+async def create_in_vain(base, limit, application):
     """A creation that cannot succeed, in a full table. Gives who is left."""
     server = recording(base)(reader, max_applications=limit)
     for scope_id in "ab":
         server.get_or_create_application_instance(scope_id, {})
     await passes(2)
-    server.application = unfit
+    server.application = application
     with pytest.raises(TypeError):
         server.get_or_create_application_instance("c", {})
     return list(server.application_instances)
@@ -175,7 +175,7 @@ def test_creation_that_fails_reference(reference, run):
     """Reference: a creation that fails has evicted an innocent instance before."""
 
     async def main():
-        assert await create_in_vain(reference, limit=1) == ["b"]
+        assert await create_in_vain(reference, 1, unfit) == ["b"]
 
     run(main())
 
@@ -184,7 +184,7 @@ def test_creation_that_fails(cy, run):
     """A creation that fails costs nobody a place."""
 
     async def main():
-        assert await create_in_vain(cy.StatelessServer, limit=2) == ["a", "b"]
+        assert await create_in_vain(cy.StatelessServer, 2, "no application") == ["a", "b"]
 
     run(main())
 

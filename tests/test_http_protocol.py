@@ -142,6 +142,8 @@ def test_a_refused_request_ends_the_connection(cy, run):
         assert await connection.ask(GET * 1000) == b""
         assert connection.server.stats()["requests"] == 1 == connection.server.stats()["bad_requests"]
         await connection.later(3)
+        assert not connection.transport.aborted
+        await connection.later(3)
         assert connection.transport.aborted
 
     case(cy, run, hello, test)

@@ -4,6 +4,7 @@ interrupts whoever runs the code: KeyboardInterrupt, SystemExit, and a cancellat
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any
 
 #: Around a plain call nothing else gets through: a cancellation arrives only at an await.
@@ -16,9 +17,11 @@ class Guard:
     __slots__ = ("_cancelled", "_task")
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[Any] | None = _current_task()
+        task = _current_task()
+        # Weak: a frame of the task that ends with an error refers to the guard, and the task to the frame.
+        self._task = None if task is None else weakref.ref(task)
         #: Cancellations that the task had been asked for before.
-        self._cancelled = 0 if self._task is None else self._task.cancelling()
+        self._cancelled = 0 if task is None else task.cancelling()
 
     def interrupted(self, error: BaseException) -> bool:
         """Whether the error has to be raised again.
@@ -26,11 +29,12 @@ class Guard:
         A CancelledError counts only if somebody has cancelled the task: any code can come by one, for example from the
         result of a cancelled future.
         """
+        task = None if self._task is None else self._task()
         if isinstance(error, asyncio.CancelledError):
-            return self._task is not None and self._task.cancelling() > self._cancelled
+            return task is not None and task.cancelling() > self._cancelled
         if isinstance(error, GeneratorExit):
             # A coroutine is closed from outside its task.
-            return _current_task() is not self._task
+            return _current_task() is not task
         return isinstance(error, INTERRUPTS)
 
 

@@ -70,8 +70,6 @@ class Intake:
     def __init__(self, life: Life, loop: asyncio.AbstractEventLoop) -> None:
         self._life = weakref.ref(life)
         self._loop = loop
-        self.by_handle = Origin(self, False)
-        self.by_listeners = Origin(self, True)
         self.listeners: list[Any] = []
         #: The tasks that are to end, as far as they are known.
         self._requests: dict[asyncio.Task[Any], Request] = {}
@@ -84,6 +82,16 @@ class Intake:
         self.pause = PAUSE
         #: The arun() has ended.
         self.over = False
+
+    # Made anew for who asks: kept, they would refer to the intake that refers to them.
+
+    @property
+    def by_handle(self) -> Origin:
+        return Origin(self, False)
+
+    @property
+    def by_listeners(self) -> Origin:
+        return Origin(self, True)
 
     def belongs_to(self, life: Life) -> bool:
         return self._life() is life
