@@ -7,12 +7,13 @@ import contextvars
 import io
 import itertools
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import passes
 from receiving import MESSAGES, SCOPE, Given, end, make, resolved
-from serving import quiet
+from serving import in_time, quiet
 
 # Waiting
 
@@ -283,8 +284,9 @@ def test_getters_of_the_queue_wait_in_the_same_line(impl, run):
 # After the end
 
 
-def test_a_child_that_outlives_its_application_waits_for_ever(cy, run):
-    """Nothing comes for it any more, not what is put for a namesake of its application; it can be cancelled."""
+def test_a_child_that_outlives_its_application_is_cancelled(cy, run):
+    """Whoever waits in receive when the application ends is let go: nothing will come for it, not what is put for a
+    namesake of its application."""
 
     async def main():
         seen, children = [], []
@@ -309,36 +311,90 @@ def test_a_child_that_outlives_its_application_waits_for_ever(cy, run):
         old = make(server)
         await passes(8)
         assert old["future"].done() and len(children) == 2
+        assert all(child.cancelled() for child in children)
         make(server).put_nowait("message")
         old.put_nowait("late")
         await passes(6)
-        assert seen == [("new", "message")]
+        assert seen == [(), (), ("new", "message")]
         assert [message for messages, _ in server.undelivered for message in messages] == ["late"]
-        assert not any(child.done() for child in children)
-        for child in children:
-            child.cancel("why")
-        await passes(3)
-        assert all(child.cancelled() for child in children)
-        assert seen == [("new", "message"), ("why",), ("why",)]
 
     run(main())
 
 
-def test_who_receives_only_after_the_end_waits_for_ever(impl, run):
-    """receive, kept and called when the application has ended, never gives anything; any number may wait so."""
+def test_who_receives_only_after_the_end_is_cancelled(cy, run):
+    """receive, kept and called when the application has ended, ends whoever awaits it; any number may try."""
 
     async def main():
-        _, given = await Given.by(impl)
+        _, given = await Given.by(cy)
         given.gate.set_result(None)
         await passes(3)
         tasks = [asyncio.create_task(given.receive()) for _ in range(3)]
         tasks.append(asyncio.create_task(resolved(given.receive())))
+        await passes(4)
+        assert all(task.cancelled() for task in tasks)
+        for _ in range(2):
+            with pytest.raises(asyncio.CancelledError):
+                await given.receive()
+
+    run(main())
+
+
+def test_who_receives_only_after_the_end_waits_for_ever_reference(reference, run):
+    """Reference: receive is the queue's get, which nobody feeds any more."""
+
+    async def main():
+        _, given = await Given.by(SimpleNamespace(StatelessServer=reference))
+        given.gate.set_result(None)
+        await passes(3)
+        tasks = [asyncio.create_task(given.receive()) for _ in range(3)]
         await passes(3)
         assert not any(task.done() for task in tasks)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(given.receive(), 0.001)
         await end(tasks)
-        assert all(task.cancelled() for task in tasks)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["returns", "fails", "cancelled", "deleted", "evicted"])
+@pytest.mark.parametrize("waits", ["in a task of its own", "as a future", "behind another"])
+def test_however_it_ends_nobody_is_left_waiting(cy, run, how, waits):
+    """Ten child tasks each; and none but those."""
+
+    async def main():
+        children = []
+        gate = asyncio.get_running_loop().create_future()
+
+        async def waiting(receive):
+            await receive()
+
+        async def application(scope, receive, send):
+            if scope["type"] == "other":
+                await gate
+            for _ in range(10 if waits != "as a future" else 1):
+                children.append(asyncio.ensure_future(receive() if waits == "as a future" else waiting(receive)))
+                if waits == "behind another":
+                    await passes(1)
+            await passes(2)
+            if how == "fails":
+                raise ZeroDivisionError
+            if how == "cancelled":
+                raise asyncio.CancelledError
+            if how != "returns":
+                await asyncio.get_running_loop().create_future()
+
+        server = quiet(cy.StatelessServer)(application, 1)
+        instance = make(server)
+        await in_time(lambda: len(children) == (1 if waits == "as a future" else 10))
+        await passes(4)
+        if how == "deleted":
+            await server.delete_application_instance("id")
+        elif how == "evicted":
+            make(server, "other", {"type": "other"})
+        await passes(6)
+        assert instance.ended
+        assert all(child.cancelled() for child in children)
+        gate.cancel()
+        await server.delete_application_instance("id")
+        await passes(3)
 
     run(main())
 
@@ -359,7 +415,8 @@ def test_a_child_that_waits_is_cancelled_with_its_loop(impl, run):
             make(server, number, {"id": number})
         await passes(6)
         children.extend(server.application_instances[number]["future"] for number in range(2))
-        assert [task.done() for task in children] == [False] * 6 + [True, False]
+        # Those of the application that has ended may wait for ever (reference) or are let go.
+        assert [task.done() for task in children][3:] == [False] * 3 + [True, False]
 
     run(main())
     assert [task.cancelled() for task in children] == [True] * 6 + [False, True]
@@ -383,7 +440,7 @@ def test_the_application_ends_in_the_pass_of_a_childs_message(cy, run):
             assert await server.delete_application_instance("id")
             await passes(2)
             got = [message for messages, _ in server.undelivered for message in messages]
-            if child.done():
+            if child.done() and not child.cancelled():
                 got.append(child.result())
             assert got == ["message"]
             await end([child])

@@ -259,9 +259,17 @@ cdef class ApplicationInstance(Entry):
             for putter in _few(self).putters:
                 _resolved(putter)
             _few(self).putters = None
+        # Those in child tasks, whom nobody serves any more.
+        while self._getter is not None or _few(self).getters is not None:
+            self._wake_getter()
         if _few(self).holder is not None:
             _few(self).holder.drop(self)
         self._server._cyasgi.ended(self)
+
+    cdef object _last_message(self):
+        """What `receive()` gives after the end, by the word of the scope's connection; None for nothing."""
+        last_message = getattr(getattr(self.scope, "connection", None), "last_message", None)
+        return None if last_message is None else last_message()
 
     cdef inline _set_idle(self):
         if not self._idle and self._state != C_DONE:

@@ -4,19 +4,25 @@
 cdef class Receive:
     """The `receive` of an application that the server runs, and what calling it gives.
 
-    It owns nothing, so that the garbage collector need not know it: its run owns it, and severs it at the end.
+    It owns nothing that the garbage collector need know of: its run owns it, and severs it at the end.
     """
 
-    #: Borrowed; NULL when severed.
+    #: Borrowed; NULL when severed. When `_over`, what comes last instead, again and again, owned; NULL for nothing.
     cdef PyObject *_run
     #: Called, and not awaited to its end yet.
     cdef bint _out
-    cdef int _waits
+    cdef unsigned char _waits
+    cdef unsigned char _over
+
+    def __dealloc__(self):
+        if self._over and self._run is not NULL:
+            # Taken by _end_receive.
+            Py_DECREF(<object>self._run)
 
     def __call__(self):
         cdef Run run
-        if self._run is NULL:
-            return _never() if self._out else self
+        if self._over or self._run is NULL:
+            return _after_end(_last_of(self))
         run = <Run>self._run
         if self._out or not run._stepping or run.instance._seldom is not None:
             return _call_in(self, run)
@@ -82,7 +88,21 @@ cdef enum:
 
 
 cdef inline ApplicationInstance _instance_of(Receive receive):
-    return None if receive._run is NULL else (<Run>receive._run).instance
+    return None if receive._over or receive._run is NULL else (<Run>receive._run).instance
+
+
+cdef _end_receive(Receive receive, last):
+    """The run has ended, and somebody keeps its `receive`."""
+    receive._over = True
+    if last is not None:
+        # Given back by __dealloc__.
+        Py_INCREF(last)
+        receive._run = <PyObject *>last
+
+
+cdef object _last_of(Receive receive):
+    """What comes after the end; None for nothing."""
+    return <object>receive._run if receive._over and receive._run is not NULL else None
 
 
 cdef object _step_receive(Receive receive, bint *done):
@@ -90,11 +110,11 @@ cdef object _step_receive(Receive receive, bint *done):
     cdef ApplicationInstance instance = _instance_of(receive)
     cdef Run run
     if instance is None:
-        # A child task that outlives its application: nothing will ever come.
+        # A child task that outlives its application.
         receive._waits = FOR_NOTHING
-        future = asyncio.get_running_loop().create_future()
-        setattr(future, _blocking, True)
-        return future
+        receive._out = False
+        done[0] = True
+        return _last_or_cancelled(_last_of(receive))
     if not receive._out:
         raise RuntimeError("cannot reuse already awaited receive()")
     if receive._waits != FOR_NOTHING and not _woken(receive, instance):
@@ -188,5 +208,14 @@ cdef PyObject *_throw_receive(PyObject *self, PyObject *const *args, Py_ssize_t 
     return NULL
 
 
-async def _never():
-    await asyncio.get_running_loop().create_future()
+cdef object _last_or_cancelled(last):
+    if last is None:
+        raise _CancelledError
+    return dict(last)
+
+
+async def _after_end(last):
+    """For a child task that outlives its application: what comes last, or the end of who waits for nothing."""
+    # Who never stops asking must not keep the loop to itself.
+    await Pass()
+    return _last_or_cancelled(last)

@@ -193,7 +193,7 @@ cdef object _start_run(Run run):
 
 
 cdef void _sever(Run run) noexcept:
-    """What is received from now on never comes."""
+    """Nothing is received any more."""
     cdef PyObject *receive = run._receive
     if receive is not NULL:
         run._receive = NULL
@@ -205,12 +205,18 @@ cdef void _sever(Run run) noexcept:
 cdef _end_run(Run run, object error):
     """`error`: None for a run that returned."""
     cdef ApplicationInstance instance = run.instance
+    cdef Receive receive = None
     run.instance = None
+    # Only the run refers to it, if the application has not given it to somebody.
+    if run._receive is not NULL and Py_REFCNT(<object>run._receive) > 1:
+        receive = <Receive>run._receive
     _sever(run)
     if instance is not None:
         if run._holds != C_NEVER or _few(instance).taken is not None:
             instance._interrupt(run, error is None)
         instance._run_ended(error)
+        if receive is not None:
+            _end_receive(receive, instance._last_message())
 
 
 cdef inline _take_in_hand(Run run, message):

@@ -99,6 +99,11 @@ cdef class Get(Waiting):
                 taker, self._taker = self._taker, None
                 instance._taken_by(taker, self.result)
             return True
+        if self._taker is not None and instance._state == C_DONE:
+            self._future = None
+            self._instance = None
+            self.result = _last_or_cancelled(instance._last_message())
+            return True
         if instance.pulls:
             message = instance.scope.connection.next_message()
             if message is not None:

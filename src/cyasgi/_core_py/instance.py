@@ -246,9 +246,17 @@ class ApplicationInstance(Entry):
             for putter in self._putters:
                 resolved(putter)
             self._putters = None
+        # Those in child tasks, whom nobody serves any more.
+        while self._getters:
+            self._wake_getter()
         if self._holder is not None:
             self._holder.drop(self)
         self._server._cyasgi.ended(self)
+
+    def _last_message(self) -> Any:
+        """What `receive()` gives after the end, by the word of the scope's connection; None for nothing."""
+        last_message = getattr(getattr(self.scope, "connection", None), "last_message", None)
+        return None if last_message is None else last_message()
 
     def _set_idle(self) -> None:
         if not self._idle and self._state != DONE:
@@ -467,6 +475,11 @@ class ApplicationInstance(Entry):
         """`taker`: for `receive()`, the run in whose task it was called, or another task; see TakenByTasks."""
         # What the application has left is not for a child task that outlives it.
         while not self._items or (taker is not None and self._state == DONE):
+            if taker is not None and self._state == DONE:
+                last = self._last_message()
+                if last is None:
+                    raise asyncio.CancelledError
+                return last
             if self.pulls:
                 message = self.scope.connection.next_message()
                 if message is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._constants import AUTO, DONE, HOLDS, NEVER, NEW, SETTLED
 from .._context import running
 from .._in_flight import TakenByTasks, calling_task
-from .awaitables import error_of
+from .awaitables import Pass, error_of
 
 if TYPE_CHECKING:
     from .instance import ApplicationInstance
@@ -29,15 +29,17 @@ async def _send_there(server: Any, scope: Any, message: Any) -> None:
 class Receive:
     """The `receive` of an application that the server runs. The run's end severs it from the instance."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_last", "_run")
 
     def __init__(self, run: Run) -> None:
         self._run: Run | None = run
+        #: After the end, what comes last, again and again; None for nothing.
+        self._last: Any = None
 
     def __call__(self) -> Coroutine[Any, Any, Any]:
         run = self._run
         if run is None:
-            return _never()
+            return _after_end(self._last)
         instance = run.instance
         if not run._stepping or instance._taken is not None:  # type: ignore[union-attr]
             return self._call_in(run, calling_task())
@@ -61,9 +63,13 @@ class Receive:
         return instance._get(run if own or instance.pulls else task)  # type: ignore[no-any-return]
 
 
-async def _never() -> None:
-    """For a child task that outlives its application: nothing will ever come."""
-    await asyncio.get_running_loop().create_future()
+async def _after_end(last: Any) -> Any:
+    """For a child task that outlives its application: what comes last, or the end of who waits for nothing."""
+    # Who never stops asking must not keep the loop to itself.
+    await Pass()
+    if last is None:
+        raise asyncio.CancelledError
+    return dict(last)
 
 
 class Run:
@@ -176,12 +182,15 @@ class Run:
 
     def _ended(self, error: BaseException) -> None:
         instance, self.instance = self.instance, None
-        if self._receive is not None:
-            self._receive._run = None
+        receive, self._receive = self._receive, None
+        if receive is not None:
+            receive._run = None
         if instance is not None:
             if self._holds or instance._taken is not None:
                 instance._interrupt(self, isinstance(error, StopIteration))
             instance._run_ended(error)
+            if receive is not None:
+                receive._last = instance._last_message()
 
     # What asyncio's repr of a task and its get_stack() look for.
     @property

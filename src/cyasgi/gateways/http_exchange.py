@@ -156,6 +156,10 @@ class Exchange:
             self._continue_now()
         return None
 
+    def last_message(self) -> Any:
+        """What is received after the application has ended."""
+        return {"type": "http.disconnect"}
+
     def _end_of_messages(self) -> Any:
         if self._disconnects < UNHEARD:
             self._disconnects += 1

@@ -530,6 +530,10 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._put_behind(message)
 
+    def last_message(self) -> Any:
+        """What is received after the application has ended."""
+        return self.websocket.disconnect()
+
     def application_ended(self, instance: Any) -> None:
         """Called by the server, from within the last step of the application."""
         self._instance = None
