@@ -179,10 +179,10 @@ def test_interrupt_of_handle_drains(cy, error, by):
         assert len(server.application_instances) == 0
 
 
-def test_interrupt_of_handle_under_arun(impl, run):
+def test_interrupt_of_handle_under_arun(cy, run):
     """In the caller's loop it is the caller's: arun() raises it, and it leaves the loop."""
     error = KeyboardInterrupt("enough")
-    server = handling(impl.StatelessServer, raising(error, "handle"))(reader)
+    server = handling(cy.StatelessServer, raising(error, "handle"))(reader)
     with pytest.raises(KeyboardInterrupt) as caught:
         run(server.arun())
     assert caught.value is error
