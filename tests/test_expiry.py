@@ -281,3 +281,29 @@ def test_fed_one_is_no_orphan(cy, run):
             assert server.stats()["orphaned"] == 0
 
     run(main())
+
+
+def test_an_expiry_that_fails_is_logged_and_stops_nothing(cy, run, monkeypatch, caplog):
+    """The entry stays, as one that was refused does; the checker goes on and expires the others."""
+
+    async def main():
+        server = fast(cy.StatelessServer)(reader)
+        server.idle_timeout = 0.005
+        for scope_id in "ab":
+            server.get_or_create_application_instance(scope_id, {})
+        life = server._cyasgi
+        expire = life.expire
+
+        def failing(server, entry, reason):
+            if entry.scope_id == "a":
+                raise ZeroDivisionError
+            expire(server, entry, reason)
+
+        monkeypatch.setattr(life, "expire", failing)
+        async with checking(server):
+            await in_time(lambda: "scope_id 'a' could not be expired" in caplog.text and len(caplog.records) > 1)
+            assert list(server.application_instances) == ["a"]
+            monkeypatch.undo()
+            await in_time(lambda: not server.application_instances)
+
+    run(main())

@@ -787,6 +787,7 @@ class Life(Endings):
                 await Pass()
         lost = 0.0 if idle_timeout is None else self.lost.within(time.monotonic(), idle_timeout)
         while (entry := table.pop_expired(lost)) is not None:
+            since = time.time()
             try:
                 self.expire(server, entry, IDLE)
             except INTERRUPTS:
@@ -794,7 +795,7 @@ class Life(Endings):
             except BaseException:
                 logger.exception("scope_id %r could not be expired", entry.scope_id)
                 if entry._table is table:
-                    table.keep(entry)
+                    table.keep(entry, since)
             seen += 1
             if seen % ENTRIES_A_PASS == 0:
                 await Pass()
