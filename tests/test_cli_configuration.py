@@ -225,6 +225,7 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--max-queue-size", "1e3", "a whole number of at least 0"),
         ("--max-datagram-size", "0", "a whole number of at least 1"),
         ("--eviction-policy", "fifo", "'lru' or 'slru'"),
+        ("--undelivered-to", "nobody", "'hook' or 'successor'"),
         ("--idle-timeout", "soon", "a number of seconds, more than 0, and none"),
         ("--max-age", "0", "a number of seconds, more than 0, and none"),
         ("--max-instances-per-client", "0", "a whole number of at least 1, and none"),
@@ -320,7 +321,7 @@ def test_limits_for_each_client(options):
 def test_every_setting_has_an_option():
     """What can be set on the command's servers can be set by an option."""
     elsewhere = {"lifespan", "root_path"}
-    not_for_requests = {"max_queue_size", "idle_timeout", "eviction_policy"}
+    not_for_requests = {"max_queue_size", "idle_timeout", "eviction_policy", "undelivered_to"}
     for kind in limits.SERVERS:
         server = limits.server_class(kind, managed=True)
         names = {

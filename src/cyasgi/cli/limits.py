@@ -18,6 +18,7 @@ from .values import (
     parse_rate,
     parse_seconds,
     parse_timeout,
+    parse_undelivered_to,
 )
 
 #: The server for each kind of listener.
@@ -288,6 +289,15 @@ DATAGRAMS = (
         "POLICY",
         "Who makes room for a new client: lru, the least recently used one, or slru, one of those that have come once "
         "before any other.",
+        UDP,
+    ),
+    Limit(
+        ("--undelivered-to",),
+        "undelivered_to",
+        parse_undelivered_to,
+        "WHERE",
+        "What becomes of datagrams that wait behind one that fails: reported (hook), or given to the client's next "
+        "instance (successor).",
         UDP,
     ),
     Limit(

@@ -6,7 +6,7 @@ import ipaddress
 import math
 from collections.abc import Sequence
 
-from .._settings import check_eviction_policy
+from .._settings import check_eviction_policy, check_undelivered_to
 from ..wire.address import parse_address
 
 #: For each scheme that may stand before an address whether it means TLS.
@@ -58,6 +58,12 @@ def parse_root_path(text: str) -> str:
 def parse_policy(text: str) -> str:
     """The name of an eviction policy."""
     check_eviction_policy("eviction_policy", text)
+    return text
+
+
+def parse_undelivered_to(text: str) -> str:
+    """Where messages go that an instance leaves behind."""
+    check_undelivered_to("undelivered_to", text)
     return text
 
 
