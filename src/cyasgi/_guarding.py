@@ -33,8 +33,8 @@ class Guard:
         if isinstance(error, asyncio.CancelledError):
             return task is not None and task.cancelling() > self._cancelled
         if isinstance(error, GeneratorExit):
-            # A coroutine is closed from outside its task.
-            return _current_task() is not task
+            # A coroutine is closed from outside its task, or when that is gone.
+            return _current_task() is not task or (self._task is not None and task is None)
         return isinstance(error, INTERRUPTS)
 
 
