@@ -414,8 +414,13 @@ def test_workers(cy, run, at_once):
 def test_eager_workers(cy, run):
     """The same where child tasks make their first step within the application's own."""
 
+    def factory(loop, coroutine, **options):
+        # uvloop passes it on where Python's own factory does not take it.
+        options.pop("eager_start", None)
+        return asyncio.eager_task_factory(loop, coroutine, **options)
+
     async def main():
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        asyncio.get_running_loop().set_task_factory(factory)
         server = telling(cy.StatelessServer)(workers(3))
         instance = make(server)
         for message in ("one", "two", "next"):
