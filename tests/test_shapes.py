@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 def _cancelled_connections(run):
     """asyncio up to 3.12.1 asks the task of a connection for its exception though it was cancelled, and complains."""
     yield
-    if (3, 12) <= sys.version_info < (3, 12, 3):
+    if sys.version_info < (3, 12, 3):
         run.complaints[:] = [
             context
             for context in run.complaints
