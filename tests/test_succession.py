@@ -110,10 +110,19 @@ def test_all_of_them_poisonous(cy, run):
     run(main())
 
 
-def test_an_application_that_takes_nothing(cy, run):
-    """An application that fails without having taken a message gets no successor, which would fail as well."""
+@pytest.mark.parametrize("calls", ["nobody", "application", "child"])
+def test_an_application_that_takes_nothing(cy, run, calls):
+    """An application that fails without having taken a message gets no successor, which would fail as well; calling
+    `receive()` is not taking one."""
 
     async def failing(scope, receive, send):
+        async def call():
+            receive().close()
+
+        if calls == "application":
+            await call()
+        elif calls == "child":
+            await asyncio.create_task(call())
         raise LookupError
 
     async def main():

@@ -10,8 +10,6 @@ OUTCOMES = ("", "finished", "failed", "cancelled")
 IDLE, AGE, EVICTED, DELETED, STOPPING, ORPHANED = range(4, 10)
 #: Why an instance ended, as hooks are told: by its application's own outcome, or by the server's hand.
 REASONS = ("", "returned", "failed", "cancelled", "idle", "age", "evicted", "deleted", "stopping", "orphaned")
-#: Of a run, what its application has in flight: it has never taken a message; it has come back from all; it has one.
-NEVER, SETTLED, HOLDS = range(3)
 
 #: The keys that every instance has, each an attribute too.
 KEYS = ("application", "future", "input_queue", "last_used", "scope")

@@ -60,6 +60,7 @@ cdef enum:
     C_DELETED = 7
 
 cdef enum:
+    #: What the application of a run has in flight: it has never taken a message; it has come back from all; it has one.
     C_NEVER = 0
     C_SETTLED = 1
     C_HOLDS = 2

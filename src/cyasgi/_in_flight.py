@@ -16,9 +16,11 @@ class TakenByTasks:
     only one in a task that had taken nothing when that happened: whoever has seen to it, and not one of its like.
     """
 
-    __slots__ = ("_broken", "_ended", "_taken", "_tasks")
+    __slots__ = ("_broken", "_ended", "_taken", "_tasks", "ever")
 
     def __init__(self) -> None:
+        #: Whether any message was taken.
+        self.ever = False
         #: By task, or NO_TASK.
         self._taken: dict[Any, Any] = {}
         #: Those that have taken one and go on; and those that have ended, or failed, and are still to be settled.
@@ -41,6 +43,7 @@ class TakenByTasks:
 
     def took(self, task: Any, message: Any) -> None:
         """What this task called for has come."""
+        self.ever = True
         self._taken[task] = message
         if task is NO_TASK:
             self._ended.append(task)

@@ -204,7 +204,8 @@ cdef class ApplicationInstance(Entry):
 
     cdef _interrupt(self, Run run, bint returned):
         """A run in which messages were taken is about to end."""
-        self._begun = 2
+        if run._holds != C_NEVER or (_few(self).taken is not None and _few(self).taken.ever):
+            self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
         if not (returned or self.pulls):
             messages = self._in_flight(run)

@@ -24,7 +24,7 @@ cdef class Receive:
         if self._over or self._run is NULL:
             return _after_end(_last_of(self))
         run = <Run>self._run
-        if self._out or not run._stepping or run.instance._seldom is not None:
+        if self._out or not run._stepping:
             return _call_in(self, run)
         _settle(run)
         self._out = True
@@ -63,10 +63,12 @@ cdef object _call_in(Receive receive, Run run):
     if instance.pulls:
         own = True
     else:
-        taker = calling_task() if not run._stepping or _few(instance).taken is not None else instance._task
+        taker = instance._task if run._stepping else calling_task()
         own = taker is instance._task
         if not own and _few(instance).taken is None:
             instance._rare().taken = TakenByTasks()
+            # From now on it has to hear of every call.
+            run._trusted = run._stepping = False
         if _few(instance).taken is not None:
             _few(instance).taken.called(taker)
         if own:

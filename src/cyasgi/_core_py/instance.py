@@ -31,7 +31,6 @@ from .._constants import (
     DONE,
     FAILED,
     HELD,
-    HOLDS,
     KEYS,
     NEW,
     REASONS,
@@ -87,7 +86,6 @@ class ApplicationInstance(Entry):
         "_server",
         "_state",
         "_taken",
-        "_taking",
         "_task",
         "_thread",
         "_unfinished",
@@ -111,9 +109,8 @@ class ApplicationInstance(Entry):
         self._joiners: list[asyncio.Future[None]] | None = None
         self._unfinished = 0
         self._state = NEW
-        self._begun = False
-        #: Whether the application took a message from `receive()`; known when it has ended.
-        self._taking = False
+        #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
+        self._begun = 0
         self._breathing = 0
         self._idle = False
         self._task: asyncio.Task[Any] | None = None
@@ -199,20 +196,26 @@ class ApplicationInstance(Entry):
 
     def _interrupt(self, run: Run, returned: bool) -> None:
         """A run in which messages were taken is about to end."""
-        self._taking = True
+        if run._in_flight is not None or (self._taken is not None and self._taken.ever):
+            self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
         if not (returned or self.pulls):
             self._interrupted = self._in_flight(run)
-        run._message = self._taken = None
+        run._in_flight = self._taken = None
 
     def _in_flight(self, run: Run) -> tuple[Any, ...]:
-        own = (run._message,) if run._holds == HOLDS else ()
+        own = run._in_flight or ()
         return own if self._taken is None else (*own, *self._taken.messages())
+
+    @property
+    def _taking(self) -> bool:
+        """Whether the application took a message from `receive()`; known when it has ended."""
+        return self._begun == 2
 
     def _abandoned(self) -> None:
         """The loop is closed: the task will never take another step."""
         run = self._run_of_task()
-        if run is not None and (run._holds or self._taken is not None):
+        if run is not None and (run._in_flight is not None or self._taken is not None):
             self._interrupt(run, False)
         self._finish(asyncio.CancelledError(), None)
 
@@ -472,10 +475,10 @@ class ApplicationInstance(Entry):
             return default
 
     async def _get(self, taker: Any = None) -> Any:
-        """`taker`: for `receive()`, the run in whose task it was called, or another task; see TakenByTasks."""
+        """`taker`: for `receive()`, the run in whose task it was called, or a Child."""
         # What the application has left is not for a child task that outlives it.
-        while not self._items or (taker is not None and self._state == DONE):
-            if taker is not None and self._state == DONE:
+        while not self._items or (taker is not None and taker.instance is None):
+            if taker is not None and taker.instance is None:
                 last = self._last_message()
                 if last is None:
                     raise asyncio.CancelledError
@@ -502,11 +505,7 @@ class ApplicationInstance(Entry):
         if self._putters:
             self._wake_putter()
         if taker is not None:
-            if type(taker) is Run:
-                taker._message = item
-                taker._holds = HOLDS
-            else:
-                self._taken.took(taker, item)  # type: ignore[union-attr]
+            taker._in_flight = (item,)
         return item
 
     def _give_up(self, getter: asyncio.Future[None]) -> None:

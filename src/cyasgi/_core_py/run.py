@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from .._constants import AUTO, DONE, HOLDS, NEVER, NEW, SETTLED
+from .._constants import AUTO, DONE, NEW
 from .._context import running
 from .._in_flight import TakenByTasks, calling_task
 from .awaitables import Pass, error_of
@@ -32,35 +32,61 @@ class Receive:
     __slots__ = ("_last", "_run")
 
     def __init__(self, run: Run) -> None:
-        self._run: Run | None = run
+        self._run = run
         #: After the end, what comes last, again and again; None for nothing.
         self._last: Any = None
 
     def __call__(self) -> Coroutine[Any, Any, Any]:
         run = self._run
-        if run is None:
-            return _after_end(self._last)
-        instance = run.instance
-        if not run._stepping or instance._taken is not None:  # type: ignore[union-attr]
-            return self._call_in(run, calling_task())
-        if run._holds == HOLDS:
-            run._holds = SETTLED
-            run._message = None
-        return instance._get(run)  # type: ignore[union-attr]
+        if not run._stepping:
+            return _call_in(self, run, calling_task())
+        if run._in_flight:
+            run._in_flight = ()
+        return run.instance._get(run)  # type: ignore[union-attr]
 
-    @staticmethod
-    def _call_in(run: Run, task: Any) -> Coroutine[Any, Any, Any]:
-        """A call that a child task may have made."""
-        instance: Any = run.instance
-        own = task is instance._task
-        if not own and instance._taken is None and not instance.pulls:
-            instance._taken = TakenByTasks()
-        if instance._taken is not None:
-            instance._taken.called(task)
-        if own and run._holds == HOLDS:
-            run._holds = SETTLED
-            run._message = None
-        return instance._get(run if own or instance.pulls else task)  # type: ignore[no-any-return]
+
+def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
+    """A call that a child task may have made, perhaps after the end."""
+    instance: Any = run.instance
+    if instance is None:
+        return _after_end(receive._last)
+    own = instance.pulls or task is instance._task
+    if not own and instance._taken is None:
+        instance._taken = TakenByTasks()
+        # From now on it has to hear of every call.
+        run._trusted = run._stepping = False
+    if instance._taken is not None:
+        instance._taken.called(task)
+    if not own:
+        return _get_in(instance, run, task)
+    if run._in_flight:
+        run._in_flight = ()
+    return instance._get(run)  # type: ignore[no-any-return]
+
+
+class Child:
+    """Stands for a run where it is a child task that takes a message."""
+
+    __slots__ = ("_in_flight", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def instance(self) -> ApplicationInstance | None:
+        return self._run.instance
+
+
+async def _get_in(instance: Any, run: Run, task: Any) -> Any:
+    """`receive()` in a child task."""
+    try:
+        message = await instance._get(Child(run))
+        if run.instance is not None:
+            instance._taken.took(task, message)
+        return message
+    finally:
+        # This frame is part of the traceback, which the task keeps.
+        del instance, run, task
 
 
 async def _after_end(last: Any) -> Any:
@@ -78,8 +104,7 @@ class Run:
     __slots__ = (
         "_coroutine",
         "_entered",
-        "_holds",
-        "_message",
+        "_in_flight",
         "_receive",
         "_step",
         "_stepping",
@@ -87,11 +112,11 @@ class Run:
         "instance",
     )
 
-    def __init__(self, instance: ApplicationInstance) -> None:
-        self.instance: ApplicationInstance | None = instance
-        #: What the application has taken from `receive()` in its own task and not come back from, if it `_holds` any.
-        self._message: Any = None
-        self._holds = NEVER
+    def __init__(self, instance: ApplicationInstance | None) -> None:
+        self.instance = instance
+        #: What the application has taken from `receive()` in its own task and not come back from; None if it never took
+        #: a message.
+        self._in_flight: tuple[Any, ...] | None = None
         #: Whether what is called now is called in the run's own task for certain: within its step, where no task
         #: factory can have begun a child's.
         self._stepping = False
@@ -160,7 +185,7 @@ class Run:
             gate = instance._gate = asyncio.get_running_loop().create_future()
             gate._asyncio_future_blocking = True
             return gate
-        instance._begun = True
+        instance._begun = 1
         self._receive = receive = Receive(self)
         scope, application = instance.scope, instance._application
         server = scope.connection if instance.direct else instance._server
@@ -184,9 +209,9 @@ class Run:
         instance, self.instance = self.instance, None
         receive, self._receive = self._receive, None
         if receive is not None:
-            receive._run = None
+            receive._run = ENDED
         if instance is not None:
-            if self._holds or instance._taken is not None:
+            if self._in_flight is not None or instance._taken is not None:
                 instance._interrupt(self, isinstance(error, StopIteration))
             instance._run_ended(error)
             if receive is not None:
@@ -215,3 +240,5 @@ class Run:
 
 
 Coroutine.register(Run)
+#: What a `receive` has when it is severed from its run.
+ENDED = Run(None)
