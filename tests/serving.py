@@ -92,13 +92,13 @@ def recording(cls, kind):
     return Server
 
 
-async def eventually(condition, count=1000):
-    """Lets the loop turn until the condition holds; asserts that it did."""
-    for _ in range(count):
+async def eventually(condition):
+    """Lets the loop turn until the condition holds; asserts that it did. Other threads get a few seconds more."""
+    for _ in range(1000):
         if condition():
             return
         await asyncio.sleep(0)
-    assert condition()
+    await in_time(condition)
 
 
 async def in_time(condition):

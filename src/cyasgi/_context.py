@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Hashable
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,9 @@ def enter(instance: ApplicationInstance) -> tuple[Cell, Token[Any]]:
 
 def leave(cell: Cell, token: Token[Any]) -> None:
     cell.instance = None
-    running.reset(token)
+    # A coroutine that is thrown away after its loop was closed is collected in any context.
+    with contextlib.suppress(ValueError):
+        running.reset(token)
 
 
 def outside() -> Context:

@@ -28,7 +28,6 @@ import time
 import warnings
 from asyncio import QueueEmpty, QueueFull
 from collections.abc import Coroutine, ItemsView, KeysView, MutableMapping, ValuesView
-from concurrent import futures
 
 from cpython.object cimport PyObject, Py_TYPE, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -38,8 +37,9 @@ from ._calling import HeldApplication, InstanceDeleted
 from ._constants import BREATH, CROWD, FAR, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
 from ._context import haunted, running
 from ._in_flight import TakenByTasks, calling_task
+from ._placeholder import make_placeholder
 from ._stopping import is_stop
-from ._tasks import NAME, has_plain_tasks, name_of, takes_names
+from ._tasks import NAME, has_plain_tasks, name_of, runs_elsewhere, takes_names
 
 include "_core_cy/c.pxi"
 

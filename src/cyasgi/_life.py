@@ -37,6 +37,7 @@ from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
 from ._kinds import as_single_callable
 from ._lost_time import PASS, LostTime, ServedTimer
+from ._placeholder import follow
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
 from ._succession import delete_with_successor, hand_over, heir_of, left_to_successor
@@ -99,8 +100,9 @@ class Life(Endings):
         super().__init__()
         self.reports = Reports()
         self.holding = Holding()
-        #: Tasks in which asynchronous overrides of delete methods run, and overrides that wait for a loop.
-        self.overrides: set[asyncio.Task[None]] = set()
+        #: Tasks in which asynchronous overrides of delete methods run, with what ends each, and overrides that wait for
+        #: a loop.
+        self.overrides: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._deferred: list[Callable[[], Any]] = []
         #: The loop that instances were last made in.
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
@@ -108,6 +110,8 @@ class Life(Endings):
         self._making_room = 0
         self._refusals = 0
         self._warned_of_refusal = False
+        #: Messages from other threads that wait for room, by what tells of them.
+        self._fed: dict[futures.Future[None], tuple[ApplicationInstance, Any]] = {}
         self._sleepers: dict[asyncio.Future[None], None] = {}
         #: What the loop of the checker has lost.
         self.lost = LostTime()
@@ -144,7 +148,7 @@ class Life(Endings):
         if self.closing_ids and scope_id in self.closing_ids:
             self._follow(instance, self.closing_ids[scope_id], server.shutdown_timeout)
         if loop is not None:
-            self._be_at_home(loop)
+            self._be_at_home(server, loop)
             instance._start(loop)
         # Built: only now somebody may lose its place for it.
         left: list[Any] = []
@@ -189,16 +193,15 @@ class Life(Endings):
             table.single, table.application = single, server.application
         return single
 
-    def _be_at_home(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _be_at_home(self, server: StatelessServer, loop: asyncio.AbstractEventLoop) -> None:
         """Instances are made in this loop and this thread from now on."""
         table = self.table
         if self._loop is None or self._loop() is not loop:
             self._loop = weakref.ref(loop)
-            self.end_stale()
+            self.end_stale(server)
         if table.loop is not loop or table.home != threading.get_ident():
             table.loop = None if loop.get_debug() else loop
-        if loop.get_debug():
-            table._thread = threading.get_ident()
+        table._thread, table._guarded_loop = (threading.get_ident(), loop) if loop.get_debug() else (0, None)
 
     def _check_home(self, scope_id: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
         """Refuse to make an instance in another thread than the one that the server's event loop runs in."""
@@ -262,6 +265,8 @@ class Life(Endings):
                     instance._finish(asyncio.CancelledError(), None)
                 else:
                     instance._start(loop)
+                    if placeholder is not None and instance._task is not None:
+                        follow(placeholder, instance._task)
         deferred, self._deferred = self._deferred, []
         for start in deferred:
             start()
@@ -271,13 +276,26 @@ class Life(Endings):
         """An arun() has ended: what it left behind is noticed when it asks for an instance, see `obtain`."""
         self._loop = self.table.loop = None
 
-    def end_stale(self) -> None:
-        """Ends the records that belong to a closed loop, those of runs that were closing too."""
+    def end_stale(self, server: StatelessServer) -> None:
+        """End what belongs to a closed loop: the records, also of runs that were closing, asynchronous overrides, and
+        messages from other threads that waited for room."""
         for entry in (*self.table.entries(), *self.closing):
-            if type(entry) is ApplicationInstance and not entry.ended:
-                loop = entry._loop
-                if loop is not None and loop.is_closed():
-                    self._abandon(entry)
+            if type(entry) is ForeignEntry:
+                if entry.stale and entry in self.closing:
+                    self._closed(server, entry)
+                elif entry.stale:
+                    self.table._add_finished(entry)
+            elif not entry.ended and entry._loop is not None and entry._loop.is_closed():
+                self._abandon(entry)
+        for task, over in list(self.overrides.items()):
+            if task.get_loop().is_closed():
+                del self.overrides[task]
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                over()
+        for accepted, (instance, message) in list(self._fed.items()):
+            if instance._loop is not None and instance._loop.is_closed():
+                self.late(instance, message)
+                accepted.set_result(None)
 
     @staticmethod
     def _abandon(instance: ApplicationInstance) -> None:
@@ -285,6 +303,8 @@ class Life(Endings):
         if instance._task is not None:
             instance._task._log_destroy_pending = False  # type: ignore[attr-defined]
         instance._abandoned()
+        if instance._placeholder is not None:
+            instance._placeholder.cancel()
 
     # Ids whose old run still cleans up
 
@@ -438,7 +458,7 @@ class Life(Endings):
         def start() -> None:
             finishing = self._finish_override(server, awaitable, ghost)
             task = context.run(asyncio.get_running_loop().create_task, finishing)
-            self.overrides.add(task)
+            self.overrides[task] = partial(self._override_over, server, ghost)
             task.add_done_callback(partial(self._override_ended, server, awaitable, ghost))
             started.append(task)
 
@@ -449,7 +469,7 @@ class Life(Endings):
 
         async def wait() -> None:
             for task in started:
-                if task is not asyncio.current_task() and not self._own(entry):
+                if task in self.overrides and task is not asyncio.current_task() and not self._own(entry):
                     await asyncio.wait({task}, timeout=server.shutdown_timeout)
 
         return Deletion(True, wait)
@@ -468,7 +488,7 @@ class Life(Endings):
     def _override_ended(
         self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost, task: asyncio.Task[None]
     ) -> None:
-        self.overrides.discard(task)
+        self.overrides.pop(task, None)
         if task.cancelled():
             close = getattr(awaitable, "close", None)
             if close is not None:
@@ -534,7 +554,7 @@ class Life(Endings):
         future = entry.details.get("future")
         if not asyncio.isfuture(future) or future.get_loop().is_closed():
             cancel = getattr(future, "cancel", None)
-            if callable(cancel):
+            if callable(cancel) and not asyncio.isfuture(future):
                 cancel()
             self.report(server, entry)
             return
@@ -713,10 +733,14 @@ class Life(Endings):
         """For a run that resists: one more cancellation; it stays referenced, and counted, until it ends."""
         if entry in self.stubborn:
             return
+        if type(entry) is ApplicationInstance and entry._loop is not None and entry._loop.is_closed():
+            self._abandon(entry)
+            return
         self.stubborn.add(entry)
         logger.warning("the application of scope_id %r goes on after it was cancelled", entry.scope_id)
         if type(entry) is ForeignEntry:
-            entry._watched.cancel()
+            if not entry.stale:
+                entry._watched.cancel()
         elif entry._call is not None:
             entry._call.cancel_again()
         elif entry._task is not None:
@@ -828,8 +852,7 @@ class Life(Endings):
             loop.call_soon_threadsafe(self._accept, instance, message, accepted)
         return accepted
 
-    @staticmethod
-    def _accept(instance: ApplicationInstance, message: Any, accepted: futures.Future[None]) -> None:
+    def _accept(self, instance: ApplicationInstance, message: Any, accepted: futures.Future[None]) -> None:
         if not accepted.set_running_or_notify_cancel():
             return
         try:
@@ -838,6 +861,8 @@ class Life(Endings):
             if instance._loop is None:
                 accepted.set_exception(error)
                 raise
+            self._fed[accepted] = (instance, message)
+            accepted.add_done_callback(lambda accepted: self._fed.pop(accepted, None))
             task = instance._loop.create_task(instance.put(message))
             task.add_done_callback(lambda task: _pass_on(task, accepted))
         else:

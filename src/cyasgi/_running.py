@@ -87,7 +87,7 @@ class Running:
     async def serve(self) -> None:
         """Runs the server to its end, whatever that is."""
         life, server = self._life, self._server
-        life.end_stale()
+        life.end_stale(server)
         life.adopt(self._loop)
         with watched(self._loop):
             handle = self.intake.create_task(server.handle(), outside())
@@ -101,7 +101,9 @@ class Running:
                 graceful = True
             finally:
                 try:
-                    await self._shut_down(checker, graceful)
+                    # A coroutine that is thrown away after its loop was closed has nothing to wait in.
+                    if not self.stale:
+                        await self._shut_down(checker, graceful)
                 except BaseException:
                     # What is raised now is what has interrupted the end.
                     cause = None
@@ -174,24 +176,30 @@ class Running:
                 await self._within(self._closed(callers), min(bound, 1.0), forced=False)
             await self._within(life.reports.flush(), bound)
         finally:
-            self._dismiss_all()
-            for listener in intake.listeners:
-                listener.close()
-            intake.scan()
-            rest = {checker, follower, *life.overrides, *life.reports.cancel(), *intake.tasks()}
-            for task in rest:
-                task.cancel()
-            rest = {task for task in rest if not task.done()}
-            if rest:
-                await asyncio.wait(rest, timeout=max(bound, POLL))
-            left = intake.close()
-            await self._dismiss_late(bound)
-            await Pass()
-            life.reports.kick()
-            if checker.done() and not checker.cancelled():
-                # Interrupts went through the loop.
-                checker.exception()
-            self._give_up(left)
+            if not self.stale:
+                await self._end_rest(checker, follower, bound)
+
+    async def _end_rest(self, checker: asyncio.Task[None], follower: asyncio.Task[None], bound: float) -> None:
+        """Cancel what still goes on, and leave to itself what goes on after that."""
+        life, intake = self._life, self.intake
+        self._dismiss_all()
+        for listener in intake.listeners:
+            listener.close()
+        intake.scan()
+        rest = {checker, follower, *life.overrides, *life.reports.cancel(), *intake.tasks()}
+        for task in rest:
+            task.cancel()
+        rest = {task for task in rest if not task.done()}
+        if rest:
+            await asyncio.wait(rest, timeout=max(bound, POLL))
+        left = intake.close()
+        await self._dismiss_late(bound)
+        await Pass()
+        life.reports.kick()
+        if checker.done() and not checker.cancelled():
+            # Interrupts went through the loop.
+            checker.exception()
+        self._give_up(left)
 
     async def _dismiss_late(self, bound: float) -> None:
         """See off what an override has kept, or what was created by tasks that were cancelled last."""
@@ -226,7 +234,7 @@ class Running:
         try:
             await asyncio.wait(until, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not task.done():
+            if not task.done() and not self.stale:
                 task.cancel()
                 await asyncio.wait({task})
         if not task.cancelled():
@@ -242,11 +250,12 @@ class Running:
                     continue
                 changed: asyncio.Future[None] = self._loop.create_future()
 
-                table.on_idle = life.on_ended = partial(resolved, changed)
+                table.on_idle = life.on_ended = tell = partial(resolved, changed)
                 try:
                     await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
                 finally:
-                    table.on_idle = life.on_ended = None
+                    if life.on_ended is tell:
+                        table.on_idle = life.on_ended = None
 
     def _dismiss_all(self) -> None:
         for entry in self._life.table.entries():
@@ -263,11 +272,12 @@ class Running:
             if not waiting and not life.closing:
                 break
             changed: asyncio.Future[None] = self._loop.create_future()
-            life.on_ended = partial(resolved, changed)
+            life.on_ended = tell = partial(resolved, changed)
             try:
                 await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                life.on_ended = None
+                if life.on_ended is tell:
+                    life.on_ended = None
         # Who was called off by InstanceDeleted, or has just finished, may see to its client.
         if callers:
             await asyncio.wait(callers, timeout=min(self._server.shutdown_timeout, GRACE))
@@ -306,7 +316,7 @@ class Runnable(Protocol):
 
 def request_stop(life: Life) -> bool:
     """Asks the server of this life to end, as `Running.request_stop`; False if it does not run."""
-    if life.running is None:
+    if life.running is None or life.running.stale:
         return False
     life.running.request_stop()
     return True

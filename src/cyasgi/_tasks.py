@@ -27,6 +27,11 @@ def resolved(future: asyncio.Future[None]) -> bool:
     return True
 
 
+def runs_elsewhere(loop: asyncio.AbstractEventLoop | None) -> bool:
+    """Whether it runs in another thread than this one."""
+    return loop is not None and loop.is_running() and asyncio._get_running_loop() is not loop
+
+
 def name_of(scope_id: Hashable) -> str:
     return scope_id if isinstance(scope_id, str) else NAME
 

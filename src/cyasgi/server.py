@@ -170,8 +170,9 @@ class StatelessServer:
             error = raised
             raise
         finally:
-            life.running = None
-            life.control.end(error)
+            if life.running is running:
+                life.running = None
+                life.control.end(error)
             # The traceback of what is raised refers to this frame.
             del error
 
@@ -218,7 +219,7 @@ class StatelessServer:
             RuntimeError: the server is not running.
         """
         running = self._cyasgi.running
-        if running is None:
+        if running is None or running.stale:
             coroutine.close()
             raise RuntimeError("spawn() needs a running server: call it from handle() or later")
         return running.spawn(coroutine)

@@ -228,6 +228,7 @@ cdef class ApplicationInstance(Entry):
         cdef Run run = self._run_of_task()
         if run is not None and (run._holds != C_NEVER or _few(self).taken is not None):
             self._interrupt(run, False)
+        _few(self).call = None
         self._finish(asyncio.CancelledError(), None)
 
     cpdef _forget(self):
@@ -256,10 +257,10 @@ cdef class ApplicationInstance(Entry):
                 self._rare().error = error
         _few(self).run = None
         self._set_busy()
-        if _few(self).putters:
-            for putter in _few(self).putters:
+        putters, _few(self).putters = _few(self).putters, None
+        if putters is not None:
+            for putter in putters:
                 _resolved(putter)
-            _few(self).putters = None
         # Those in child tasks, whom nobody serves any more.
         while self._getter is not None or _few(self).getters is not None:
             self._wake_getter()
@@ -350,7 +351,7 @@ cdef class ApplicationInstance(Entry):
         return self
 
     cdef _check_thread(self):
-        if _few(self).thread != PyThread_get_thread_ident():
+        if _few(self).thread != PyThread_get_thread_ident() and runs_elsewhere(self._loop):
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -601,7 +602,7 @@ cdef class ApplicationInstance(Entry):
         if self._task is not None:
             return self._task
         if _few(self).placeholder is None:
-            self._rare().placeholder = futures.Future()
+            self._rare().placeholder = make_placeholder()
             if self._state == C_DONE:
                 _few(self).placeholder.cancel()
         return _few(self).placeholder

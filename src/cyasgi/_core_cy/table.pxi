@@ -29,7 +29,9 @@ cdef class InstanceTable:
     #: The most entries since the table was empty.
     cdef Py_ssize_t _crowd
     cdef public Py_ssize_t _ghosts
+    #: In debug mode: the loop's thread, and the loop.
     cdef public unsigned long _thread
+    cdef public object _guarded_loop
     #: The thread that the loop was set in: instances are made there.
     cdef readonly unsigned long home
     cdef public Py_ssize_t idle
@@ -628,7 +630,7 @@ cdef class InstanceTable:
 
     cpdef check_thread(self):
         """Raise RuntimeError if the loop is in debug mode and of another thread than this one."""
-        if self._thread and self._thread != PyThread_get_thread_ident():
+        if self._thread and self._thread != PyThread_get_thread_ident() and runs_elsewhere(self._guarded_loop):
             raise RuntimeError("application_instances was used from another thread than its event loop's")
 
     cdef object _find(self, scope_id):

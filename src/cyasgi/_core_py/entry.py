@@ -113,7 +113,13 @@ class ForeignEntry(Entry):
     @property
     def ended(self) -> bool:
         future = self._watched
-        return future is not None and bool(future.done())
+        return future is not None and bool(future.done() or future.get_loop().is_closed())
+
+    @property
+    def stale(self) -> bool:
+        """Whether it waits in a loop that was closed: its future will never be done."""
+        future = self._watched
+        return future is not None and not future.done() and bool(future.get_loop().is_closed())
 
     def watch(self) -> None:
         future = self.details.get("future")

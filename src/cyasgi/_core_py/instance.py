@@ -37,8 +37,9 @@ from .._constants import (
     RETURNED,
     STATES,
 )
+from .._placeholder import make_placeholder
 from .._stopping import is_stop
-from .._tasks import name_of, resolved, takes_names
+from .._tasks import name_of, resolved, runs_elsewhere, takes_names
 from .awaitables import Pass, error_of
 from .entry import Entry
 from .run import Run
@@ -217,6 +218,7 @@ class ApplicationInstance(Entry):
         run = self._run_of_task()
         if run is not None and (run._in_flight is not None or self._taken is not None):
             self._interrupt(run, False)
+        self._call = None
         self._finish(asyncio.CancelledError(), None)
 
     def _forget(self) -> None:
@@ -245,10 +247,9 @@ class ApplicationInstance(Entry):
                 self._error = error
         self._run = None
         self._set_busy()
-        if self._putters:
-            for putter in self._putters:
-                resolved(putter)
-            self._putters = None
+        putters, self._putters = self._putters, None
+        for putter in putters or ():
+            resolved(putter)
         # Those in child tasks, whom nobody serves any more.
         while self._getters:
             self._wake_getter()
@@ -331,7 +332,7 @@ class ApplicationInstance(Entry):
         return self
 
     def _check_thread(self) -> None:
-        if self._thread != get_ident():
+        if self._thread != get_ident() and runs_elsewhere(self._loop):
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -571,7 +572,7 @@ class ApplicationInstance(Entry):
         if self._task is not None:
             return self._task
         if self._placeholder is None:
-            self._placeholder = futures.Future()
+            self._placeholder = make_placeholder()
             if self._state == DONE:
                 self._placeholder.cancel()
         return self._placeholder

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._constants import ASSIGNED, CROWD, DONE, FAR, LOOK_PAST, POLICIES, PROBATION
 from .._context import Ghost, haunted
-from .._tasks import has_plain_tasks
+from .._tasks import has_plain_tasks, runs_elsewhere
 from .entry import ForeignEntry, Order, unlink
 from .instance import ApplicationInstance
 
@@ -43,6 +43,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_finished",
         "_foreign",
         "_ghosts",
+        "_guarded_loop",
         "_loop",
         "_loop_dict",
         "_most_protected",
@@ -86,7 +87,9 @@ class InstanceTable(MutableMapping[Any, Any]):
         #: The most entries since the table was empty.
         self._crowd = 0
         self._ghosts = 0
+        #: In debug mode: the loop's thread, and the loop.
         self._thread = 0
+        self._guarded_loop: asyncio.AbstractEventLoop | None = None
         #: The thread that the loop was set in: instances are made there.
         self.home = 0
         self.idle = 0
@@ -529,7 +532,7 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def check_thread(self) -> None:
         """Raise RuntimeError if the loop is in debug mode and of another thread than this one."""
-        if self._thread and self._thread != get_ident():
+        if self._thread and self._thread != get_ident() and runs_elsewhere(self._guarded_loop):
             raise RuntimeError("application_instances was used from another thread than its event loop's")
 
     def _find(self, scope_id: Any) -> Any:
