@@ -1,4 +1,7 @@
-"""The instance as an input queue: the same scripts are played on an ``asyncio.Queue`` and on an instance."""
+"""The instance as an input queue: the same scripts are played on an ``asyncio.Queue`` and on an instance.
+
+Where a bounded queue is better than asyncio's, on one in which nobody is overtaken.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import passes
+from fair_queue import FairQueue
 
 SCOPE = {"type": "test"}
 
@@ -92,7 +96,7 @@ async def breathe(cy: Any) -> None:
     raise AssertionError("no put() has let the loop turn")
 
 
-def agree(cy: Any, run: Any, scenario: Scenario, maxsize: int = 0) -> list[Any]:
+def agree(cy: Any, run: Any, scenario: Scenario, maxsize: int = 0, model: type = asyncio.Queue) -> list[Any]:
     """Plays the scenario on both queues, passes counted; gives the events for a look at what they are."""
 
     async def play(queue: Any) -> Log:
@@ -110,7 +114,7 @@ def agree(cy: Any, run: Any, scenario: Scenario, maxsize: int = 0) -> list[Any]:
         instance = server.get_or_create_application_instance("id", SCOPE)
         await breathe(cy)
         await passes(3)
-        expected = await play(asyncio.Queue(maxsize))
+        expected = await play(model(maxsize))
         got = await play(instance)
         assert got == expected
         return expected.events()
@@ -353,21 +357,41 @@ def test_putters_are_served_in_order(cy, run):
     assert agree(cy, run, scenario, 1)[:-1] == [0, ("p1", "done"), 1, ("p2", "done"), 2, ("p3", "done"), 3]
 
 
-def test_a_robbed_putter_waits_again(cy, run):
-    """Room that somebody else fills first is gone: the putter waits again, behind those that wait already."""
-
-    async def scenario(queue, log):
-        queue.put_nowait("old")
-        for number in (1, 2):
-            log.start(putter(queue, log, f"p{number}", number))
+async def robbery(queue, log):
+    """Room is made for who waits, and somebody else tries to put before it can."""
+    queue.put_nowait("old")
+    for number in (1, 2):
+        log.start(putter(queue, log, f"p{number}", number))
+    await passes(2)
+    log.note(queue.get_nowait())
+    try:
+        queue.put_nowait("thief")
+    except asyncio.QueueFull:
+        log.note("full")
+    log.start(putter(queue, log, "p3", 3))
+    for _ in range(3):
         await passes(2)
         log.note(queue.get_nowait())
-        queue.put_nowait("thief")
-        for _ in range(3):
-            await passes(2)
-            log.note(queue.get_nowait())
 
-    assert agree(cy, run, scenario, 1)[:-1] == ["old", "thief", ("p2", "done"), 2, ("p1", "done"), 1]
+
+def test_nobody_robs_a_putter_of_its_room(cy, run):
+    """Room belongs to who was woken for it: whoever comes later waits, or is told that the queue is full."""
+    events = agree(cy, run, robbery, 1, FairQueue)
+    assert events[:-1] == ["old", "full", ("p1", "done"), 1, ("p2", "done"), 2, ("p3", "done"), 3]
+
+
+def test_asyncio_lets_them_be_robbed(run):
+    """What the rule above is for: in asyncio's queue the robbed one waits again, behind those that came later."""
+
+    async def main():
+        log = Log()
+        await robbery(asyncio.Queue(1), log)
+        log.ticker.cancel()
+        for task in log.tasks:
+            task.cancel()
+        assert log.events() == ["old", "thief", ("p2", "done"), 2, ("p1", "done"), 1]
+
+    run(main())
 
 
 def test_a_cancelled_putter_puts_nothing(cy, run):
@@ -504,7 +528,7 @@ def test_random_scripts(cy, run, maxsize):
         return scenario
 
     for seed in range(12):
-        agree(cy, run, script(seed), maxsize)
+        agree(cy, run, script(seed), maxsize, FairQueue)
 
 
 # Where the instance goes further than a queue

@@ -1,4 +1,5 @@
-"""Random programs on an instance's queue and on `asyncio.Queue`: every answer and every order must be the same."""
+"""Random programs on an instance's queue and on `asyncio.Queue`: every answer and every order must be the same, but for
+those who put into a full queue: nobody overtakes them."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conftest import passes
+from fair_queue import FairQueue
 from histories import effort, programs, weighted
 from hypothesis import example, given, strategies as st
 
@@ -82,7 +84,8 @@ async def carry_out(queue: Any, program: list[Step]) -> list[Any]:
 
 
 def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
-    """put, get, task_done and join, waiting or not, cancelled or not, agree with asyncio.Queue step by step."""
+    """put, get, task_done and join, waiting or not, cancelled or not, agree with asyncio.Queue step by step, and where
+    it has a bound with the model of a fair one."""
 
     class Server(cy.StatelessServer):
         max_queue_size = 0
@@ -94,7 +97,7 @@ def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
         await asyncio.get_running_loop().create_future()
 
     async def main(program: list[Step], maxsize: int) -> None:
-        expected = await carry_out(asyncio.Queue(maxsize), program)
+        expected = await carry_out(FairQueue(maxsize) if maxsize else asyncio.Queue(), program)
         server = Server(application)
         server.max_queue_size = maxsize
         instance = server.get_or_create_application_instance("a", {"type": "test"})
@@ -105,11 +108,19 @@ def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
             await server.delete_application_instance("a")
 
     @effort(700)
-    @given(PROGRAMS, st.sampled_from([0, 1, 1, 2]))
+    @given(PROGRAMS, st.sampled_from([0, 1, 2, 3]))
     # A getter that was woken and is cancelled in the same pass hands the wake-up to the next in line.
     @example([("get",), ("get",), ("turn", 1), ("put_nowait",), ("cancel", 0), ("turn", 1)], 0)
     # The same for a putter.
     @example([("put",)] * 3 + [("turn", 2), ("get_nowait",), ("cancel", 0), ("turn", 1)], 1)
+    # Two slots are free, and the one putter that waited owns one: the other is for who comes later, but not before it.
+    @example(
+        [("put_nowait",)] * 2
+        + [("put",), ("turn", 2)]
+        + [("get_nowait",)] * 2
+        + [("put_nowait",), ("put",), ("turn", 3)],
+        2,
+    )
     # A message taken from under a getter that was already woken sends it to the end of the line.
     @example(
         [("get",), ("get",), ("turn", 1), ("put_nowait",), ("get_nowait",), ("turn", 1)] + [("put_nowait",)] * 2, 0

@@ -294,6 +294,7 @@ class Life(Endings):
                 over()
         for accepted, (instance, message) in list(self._fed.items()):
             if instance._loop is not None and instance._loop.is_closed():
+                del self._fed[accepted]
                 self.late(instance, message)
                 accepted.set_result(None)
 
@@ -861,12 +862,22 @@ class Life(Endings):
             if instance._loop is None:
                 accepted.set_exception(error)
                 raise
+            # At once, and not in a task's first step: so those who come later stay behind.
+            place = instance._line_up()
             self._fed[accepted] = (instance, message)
-            accepted.add_done_callback(lambda accepted: self._fed.pop(accepted, None))
-            task = instance._loop.create_task(instance.put(message))
-            task.add_done_callback(lambda task: _pass_on(task, accepted))
+            place.add_done_callback(partial(self._accept_in_line, instance, message, accepted))
         else:
             accepted.set_result(None)
+
+    def _accept_in_line(
+        self, instance: ApplicationInstance, message: Any, accepted: futures.Future[None], place: asyncio.Future[None]
+    ) -> None:
+        if self._fed.pop(accepted, None) is None:
+            return
+        if not instance._fill(place, message):
+            # It has ended meanwhile.
+            instance.put_nowait(message)
+        accepted.set_result(None)
 
     def stats(self) -> dict[str, int]:
         return {
@@ -898,15 +909,6 @@ def _look_at(task: asyncio.Task[Any]) -> None:
     """So that asyncio does not complain that nobody ever looked at its exception."""
     if task.done() and not task.cancelled():
         task.exception()
-
-
-def _pass_on(task: asyncio.Task[None], accepted: futures.Future[None]) -> None:
-    if task.cancelled():
-        accepted.set_exception(futures.CancelledError())
-    elif (error := task.exception()) is not None:
-        accepted.set_exception(error)
-    else:
-        accepted.set_result(None)
 
 
 def _foreign_outcome(entry: ForeignEntry) -> tuple[int, BaseException | None, list[Any]]:

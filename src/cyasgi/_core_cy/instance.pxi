@@ -7,7 +7,7 @@ cdef class Seldom:
     cdef object getters
     #: What the Receive waits for, if that is a future.
     cdef object received
-    cdef object putters
+    cdef Line line
     cdef object joiners
     cdef object gate
     cdef object call
@@ -257,10 +257,11 @@ cdef class ApplicationInstance(Entry):
                 self._rare().error = error
         _few(self).run = None
         self._set_busy()
-        putters, _few(self).putters = _few(self).putters, None
-        if putters is not None:
-            for putter in putters:
-                _resolved(putter)
+        cdef Line line = _few(self).line
+        if line is not None:
+            _few(self).line = None
+            for place in line.places:
+                _resolved(place)
         # Those in child tasks, whom nobody serves any more.
         while self._getter is not None or _few(self).getters is not None:
             self._wake_getter()
@@ -408,9 +409,12 @@ cdef class ApplicationInstance(Entry):
         getters = _few(self).getters
         return (self._getter is not None) + (0 if getters is None else len(getters))
 
-    cpdef bint full(self):
-        """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
-        return 0 < self.maxsize <= self._count
+    cpdef bint full(self) except -1:
+        """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
+        put. Never with a `maxsize` of 0."""
+        return self.maxsize > 0 and (
+            self._count >= self.maxsize or (_few(self).line is not None and self._is_occupied())
+        )
 
     cpdef put_nowait(self, item):
         """Queues a message.
@@ -418,14 +422,14 @@ cdef class ApplicationInstance(Entry):
         On an instance that has ended it goes to `StatelessServer.application_undelivered`.
 
         Raises:
-            asyncio.QueueFull: `maxsize` messages are queued.
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who waited for room has yet to put.
         """
         if self._guarded:
             self._check_thread()
         if self._state == C_DONE:
             self._server._cyasgi.late(self, item)
             return
-        if 0 < self.maxsize <= self._count:
+        if self.maxsize > 0 and self.full():
             raise QueueFull
         self._append(item)
         if self._state <= C_HELD:
@@ -482,7 +486,7 @@ cdef class ApplicationInstance(Entry):
             self._set_busy()
 
     def put(self, item):
-        """Queues a message, waiting for a free slot if `maxsize` are queued. To be awaited.
+        """Queues a message, waiting for room if the queue is full; nobody who puts later overtakes it. To be awaited.
 
         On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
         cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
@@ -492,21 +496,30 @@ cdef class ApplicationInstance(Entry):
         put._item = item
         return put
 
-    cdef object _wait_for_room(self):
-        future = _new_future(self)
-        if _few(self).putters is None:
-            self._rare().putters = _deque()
-        _few(self).putters.append(future)
-        setattr(future, _blocking, True)
-        return future
+    cpdef _line_up(self):
+        """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
+        `_fill` is to be called, or `_leave_line` at any time before."""
+        if self._guarded:
+            self._check_thread()
+        place = _new_future(self)
+        if _few(self).line is None:
+            self._rare().line = Line()
+        _few(self).line.places.append(place)
+        return place
 
-    cdef _putter_gone(self, future):
-        future.cancel()
-        if _few(self).putters is not None:
-            if future in _few(self).putters:
-                _few(self).putters.remove(future)
-            if not self.full() and not future.cancelled():
-                self._wake_putter()
+    cpdef bint _fill(self, place, item) except -1:
+        """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
+        meanwhile: then the queue is to be looked at anew."""
+        cdef Line line = _few(self).line
+        if line is None or not line.leave(place):
+            return False
+        self._append(item)
+        if self._state <= C_HELD:
+            self._fed()
+        self._advance()
+        if self._getter is not None or _few(self).getters is not None:
+            self._wake_getter()
+        return True
 
     cdef _put_anyway(self, item):
         """Queue a message, full or not."""
@@ -516,10 +529,30 @@ cdef class ApplicationInstance(Entry):
         finally:
             self.maxsize = maxsize
 
-    cdef _wake_putter(self):
-        while _few(self).putters:
-            if _resolved(_few(self).putters.popleft()):
-                return
+    cpdef _leave_line(self, place):
+        """The place is given up; a slot that it owned is the next one's."""
+        place.cancel()
+        if _few(self).line is not None:
+            _few(self).line.leave(place)
+            self._advance()
+
+    cdef _advance(self):
+        """Those in line get what room there is."""
+        cdef Line line = _few(self).line
+        if line is not None:
+            line.advance(self.maxsize - self._count)
+            if not line.places:
+                _few(self).line = None
+
+    cdef bint _is_occupied(self) except -1:
+        """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
+        while _few(self).line is not None:
+            place = _few(self).line.places[0]
+            if not place.get_loop().is_closed():
+                return True
+            _few(self).line.leave(place)
+            self._advance()
+        return False
 
     def get_nowait(self):
         """Takes the oldest message.
@@ -535,8 +568,8 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _take(self):
         item = self._pop()
-        if _few(self).putters is not None:
-            self._wake_putter()
+        if _few(self).line is not None:
+            self._advance()
         return item
 
     def get(self, key=_MISSING, default=None):

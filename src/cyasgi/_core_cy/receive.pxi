@@ -181,7 +181,7 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
         and instance._count
         and receive._out
         and receive._waits != FOR_FUTURE
-        and _few(instance).putters is None
+        and _few(instance).line is None
     ):
         # Without the setting up of a handler, where a message is there.
         receive._waits = FOR_NOTHING

@@ -135,6 +135,9 @@ cdef class Put(Waiting):
     def __dealloc__(self):
         if not self._begun and self._instance is not None:
             warnings.warn("coroutine 'ApplicationInstance.put' was never awaited", RuntimeWarning)
+        elif self._future is not None:
+            # Driven by hand and thrown away: its place in line is not to be waited for.
+            self._give_up()
 
     cdef bint _step(self) except -1:
         global _breath
@@ -155,9 +158,17 @@ cdef class Put(Waiting):
         elif self._breathing:
             self._breathing = False
             instance._breathing -= 1
-        self._future = None
-        if 0 < instance.maxsize <= instance._count and instance._state != C_DONE:
-            self.result = self._future = instance._wait_for_room()
+        elif self._future is not None:
+            if not self._future.done():
+                raise RuntimeError("put() is being awaited already")
+            future, self._future = self._future, None
+            if instance._fill(future, self._item):
+                self._instance = None
+                self.result = None
+                return True
+        if instance.maxsize > 0 and instance._state != C_DONE and instance.full():
+            self.result = self._future = instance._line_up()
+            setattr(self._future, _blocking, True)
             return False
         self._instance = None
         instance.put_nowait(self._item)
@@ -165,7 +176,7 @@ cdef class Put(Waiting):
         return True
 
     cdef object _abandoned(self, object future):
-        self._instance._putter_gone(future)
+        self._instance._leave_line(future)
 
     cdef _cut(self, error):
         instance = self._instance

@@ -42,6 +42,7 @@ from .._stopping import is_stop
 from .._tasks import name_of, resolved, runs_elsewhere, takes_names
 from .awaitables import Pass, error_of
 from .entry import Entry
+from .line import Line
 from .run import Run
 
 if TYPE_CHECKING:
@@ -77,11 +78,11 @@ class ApplicationInstance(Entry):
         "_interrupted",
         "_items",
         "_joiners",
+        "_line",
         "_loop",
         "_outcome",
         "_placeholder",
         "_predecessor",
-        "_putters",
         "_reported",
         "_run",
         "_server",
@@ -106,7 +107,7 @@ class ApplicationInstance(Entry):
         self.maxsize = maxsize
         self._items: collections.deque[Any] = collections.deque()
         self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
-        self._putters: collections.deque[asyncio.Future[None]] | None = None
+        self._line: Line | None = None
         self._joiners: list[asyncio.Future[None]] | None = None
         self._unfinished = 0
         self._state = NEW
@@ -247,9 +248,10 @@ class ApplicationInstance(Entry):
                 self._error = error
         self._run = None
         self._set_busy()
-        putters, self._putters = self._putters, None
-        for putter in putters or ():
-            resolved(putter)
+        line, self._line = self._line, None
+        if line is not None:
+            for place in line.places:
+                resolved(place)
         # Those in child tasks, whom nobody serves any more.
         while self._getters:
             self._wake_getter()
@@ -352,8 +354,11 @@ class ApplicationInstance(Entry):
         return len(self._getters)
 
     def full(self) -> bool:
-        """Whether `maxsize` messages are queued; never with a `maxsize` of 0."""
-        return 0 < self.maxsize <= len(self._items)
+        """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
+        put. Never with a `maxsize` of 0."""
+        return self.maxsize > 0 and (
+            len(self._items) >= self.maxsize or (self._line is not None and self._is_occupied())
+        )
 
     def put_nowait(self, item: Any) -> None:
         """Queues a message.
@@ -361,14 +366,14 @@ class ApplicationInstance(Entry):
         On an instance that has ended it goes to `StatelessServer.application_undelivered`.
 
         Raises:
-            asyncio.QueueFull: `maxsize` messages are queued.
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who waited for room has yet to put.
         """
         if self._thread:
             self._check_thread()
         if self._state == DONE:
             self._server._cyasgi.late(self, item)
             return
-        if 0 < self.maxsize <= len(self._items):
+        if self.maxsize > 0 and self.full():
             raise QueueFull
         self._items.append(item)
         self._unfinished += 1
@@ -397,39 +402,37 @@ class ApplicationInstance(Entry):
             pass
 
     async def put(self, item: Any) -> None:
-        """Queues a message, waiting for a free slot if `maxsize` are queued.
+        """Queues a message, waiting for room if the queue is full; nobody who puts later overtakes it.
 
         On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
         cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
         """
-        if self.maxsize <= 0 and (self._breathing or next(_breath) % BREATH == 0):
-            # Whoever puts meanwhile does the same, and so stays behind.
-            self._breathing += 1
-            try:
-                await Pass()
-            except asyncio.CancelledError:
-                # Nobody has to make room for the message: it must not be lost for a turn of the loop.
-                self.put_nowait(item)
-                raise
-            finally:
-                self._breathing -= 1
-        while 0 < self.maxsize <= len(self._items) and self._state != DONE:
-            putter = asyncio.get_running_loop().create_future()
-            if self._putters is None:
-                self._putters = collections.deque()
-            self._putters.append(putter)
-            try:
-                await putter
-            except BaseException as error:
-                putter.cancel()
-                if self._putters is not None:
-                    if putter in self._putters:
-                        self._putters.remove(putter)
-                    if not self.full() and not putter.cancelled():
-                        self._wake_putter()
-                if is_stop(error):
-                    self._put_anyway(item)
-                raise
+        if self.maxsize <= 0:
+            if self._breathing or next(_breath) % BREATH == 0:
+                # Whoever puts meanwhile does the same, and so stays behind.
+                self._breathing += 1
+                try:
+                    await Pass()
+                except asyncio.CancelledError:
+                    # Nobody has to make room for the message: it must not be lost for a turn of the loop.
+                    self.put_nowait(item)
+                    raise
+                finally:
+                    self._breathing -= 1
+        else:
+            while self._state != DONE and self.full():
+                place = self._line_up()
+                try:
+                    await place
+                except BaseException as error:
+                    # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+                    if place.cancelled() or not place.get_loop().is_closed():
+                        self._leave_line(place)
+                    if is_stop(error):
+                        self._put_anyway(item)
+                    raise
+                if self._fill(place, item):
+                    return
         self.put_nowait(item)
 
     def _put_anyway(self, item: Any) -> None:
@@ -440,10 +443,54 @@ class ApplicationInstance(Entry):
         finally:
             self.maxsize = maxsize
 
-    def _wake_putter(self) -> None:
-        putters = self._putters
-        while putters and not resolved(putters.popleft()):
-            pass
+    def _line_up(self) -> asyncio.Future[None]:
+        """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
+        `_fill` is to be called, or `_leave_line` at any time before."""
+        if self._thread:
+            self._check_thread()
+        loop = self._loop
+        place = (asyncio.get_running_loop() if loop is None else loop).create_future()
+        if self._line is None:
+            self._line = Line()
+        self._line.places.append(place)
+        return place
+
+    def _fill(self, place: asyncio.Future[None], item: Any) -> bool:
+        """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
+        meanwhile: then the queue is to be looked at anew."""
+        line = self._line
+        if line is None or not line.leave(place):
+            return False
+        self._items.append(item)
+        self._unfinished += 1
+        if self._state <= HELD:
+            self._fed()
+        self._advance()
+        if self._getters:
+            self._wake_getter()
+        return True
+
+    def _leave_line(self, place: asyncio.Future[None]) -> None:
+        """The place is given up; a slot that it owned is the next one's."""
+        place.cancel()
+        if self._line is not None:
+            self._line.leave(place)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Those in line get what room there is."""
+        line = self._line
+        if line is not None:
+            line.advance(self.maxsize - len(self._items))
+            if not line.places:
+                self._line = None
+
+    def _is_occupied(self) -> bool:
+        """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
+        while self._line is not None and (place := self._line.places[0]).get_loop().is_closed():
+            self._line.leave(place)
+            self._advance()
+        return self._line is not None
 
     def get_nowait(self) -> Any:
         """Takes the oldest message.
@@ -459,8 +506,8 @@ class ApplicationInstance(Entry):
 
     def _take(self) -> Any:
         item = self._items.popleft()
-        if self._putters:
-            self._wake_putter()
+        if self._line is not None:
+            self._advance()
         return item
 
     def get(self, key: Any = _MISSING, default: Any = None) -> Any:
@@ -503,8 +550,8 @@ class ApplicationInstance(Entry):
                 del self, getter, taker
                 raise
         item = self._items.popleft()
-        if self._putters:
-            self._wake_putter()
+        if self._line is not None:
+            self._advance()
         if taker is not None:
             taker._in_flight = (item,)
         return item
