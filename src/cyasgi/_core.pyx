@@ -1,4 +1,5 @@
 # cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: embedsignature=True, embedsignature.format=clinic
 """The Cython twin of the core. The theory of operation stands in `_core_py/__init__.py`; here is what differs.
 
 * The entries of a natural order of the table form a doubly linked list through `_prev` and `_next`. The dict owns the

@@ -55,10 +55,6 @@ cdef class Endings:
         """Cancels the run of an instance that has left the table."""
         self._cancel(server, instance, loop)
 
-    def _closed(self, server, Entry entry):
-        """The run of an entry that has left the table has ended."""
-        self._over(server, entry)
-
     # What is usual
 
     cdef _make_room(self, server, limit):
@@ -157,6 +153,10 @@ cdef class Endings:
             self._over(instance._server, instance)
         if self.on_ended is not None:
             self.on_ended()
+
+    def _closed(self, server, Entry entry):
+        """The run of an entry that has left the table has ended."""
+        self._over(server, entry)
 
     cdef _over(self, server, Entry entry):
         closing = self.closing.pop(entry, None)

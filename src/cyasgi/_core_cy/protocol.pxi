@@ -24,6 +24,7 @@ cdef PyObject *_next_run(PyObject *self) noexcept:
 
 Coroutine.register(Run)
 Coroutine.register(Waiting)
+Coroutine.register(Pass)
 Coroutine.register(Sent)
 Coroutine.register(Receive)
 cyasgi_set_method(Run, "throw", _throw_run)

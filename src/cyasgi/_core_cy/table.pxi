@@ -746,15 +746,15 @@ cdef class InstanceTable:
     def items(self):
         return ItemsView(self)
 
-    def get(self, scope_id, default=None):
-        entry = self._find(scope_id)
+    def get(self, key, default=None):
+        entry = self._find(key)
         return default if entry is None else entry.public
 
-    def pop(self, scope_id, default=_MISSING):
-        entry = self._find(scope_id)
+    def pop(self, key, default=_MISSING):
+        entry = self._find(key)
         if entry is None:
             if default is _MISSING:
-                raise KeyError(scope_id)
+                raise KeyError(key)
             return default
         value = entry.public
         self._vanish(entry)
@@ -774,15 +774,15 @@ cdef class InstanceTable:
         for entry in self.entries():
             self._vanish(entry)
 
-    def setdefault(self, scope_id, default=None):
-        entry = self._find(scope_id)
+    def setdefault(self, key, default=None):
+        entry = self._find(key)
         if entry is not None:
             return entry.public
-        self[scope_id] = default
-        return self[scope_id]
+        self[key] = default
+        return self[key]
 
-    def update(self, other=(), /, **more):
-        for scope_id, value in dict(other, **more).items():
+    def update(self, other=(), /, **kwds):
+        for scope_id, value in dict(other, **kwds).items():
             self[scope_id] = value
 
     def __eq__(self, other):

@@ -9,10 +9,31 @@ from typing import Any
 class Pass:
     """Awaited: lets the loop turn once."""
 
-    __slots__ = ()
+    __slots__ = ("_turned",)
+
+    def __init__(self) -> None:
+        self._turned = False
 
     def __await__(self) -> Generator[None, None, None]:
-        yield
+        return self  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[None]:
+        return self
+
+    def __next__(self) -> None:
+        if self._turned:
+            self._turned = False
+            raise StopIteration
+        self._turned = True
+
+    def send(self, value: None) -> None:
+        self.__next__()
+
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> None:
+        raise error_of(kind, value)
+
+    def close(self) -> None:
+        pass
 
 
 class Sent:
@@ -36,6 +57,7 @@ class Sent:
 #: An iterator that is exhausted: it has no state.
 _NOTHING: Iterator[None] = iter(())
 
+Coroutine.register(Pass)
 Coroutine.register(Sent)
 SENT = Sent()
 

@@ -21,7 +21,7 @@ class Endings:
     """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
 
     #: StatelessServer itself, whose module imports this one.
-    base: ClassVar[Any] = None
+    base: ClassVar[Any]
 
     def __init__(self) -> None:
         self.table = InstanceTable()
@@ -44,25 +44,20 @@ class Endings:
         #: The most closing runs since there were none.
         self._crowd = 0
 
-    # What is unusual
+    if TYPE_CHECKING:
+        # What is unusual is Life's own.
 
-    def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None:
-        raise NotImplementedError
+        def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None: ...
 
-    def _end_otherwise(self, server: StatelessServer, entry: Any) -> None:
-        raise NotImplementedError
+        def _end_otherwise(self, server: StatelessServer, entry: Any) -> None: ...
 
-    def _ended_otherwise(self, instance: ApplicationInstance) -> None:
-        raise NotImplementedError
+        def _ended_otherwise(self, instance: ApplicationInstance) -> None: ...
 
-    def report(self, server: StatelessServer, entry: Any) -> None:
-        raise NotImplementedError
+        def report(self, server: StatelessServer, entry: Any) -> None: ...
 
-    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
-        raise NotImplementedError
+        def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
 
-    def _let_go(self, closing: Any) -> None:
-        raise NotImplementedError
+        def _let_go(self, closing: Any) -> None: ...
 
     # What is usual
 

@@ -83,25 +83,29 @@ class Entry:
 class ForeignEntry(Entry):
     """A plain dict that somebody wrote into the table, with the reference's four keys or some of them."""
 
-    __slots__ = ("_reported", "_watched", "details")
+    __slots__ = ("_details", "_reported", "_watched")
 
     #: A lookup does not give it out.
     _state = DONE
 
     def __init__(self, scope_id: Hashable, details: MutableMapping[str, Any]) -> None:
         super().__init__(scope_id)
-        self.details = details
+        self._details = details
         self._reported = False
         self._watched: Any = None
 
     @property
+    def details(self) -> MutableMapping[str, Any]:
+        return self._details
+
+    @property
     def public(self) -> MutableMapping[str, Any]:
-        return self.details
+        return self._details
 
     @property
     def idle(self) -> bool:
         """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
-        queue = self.details.get("input_queue")
+        queue = self._details.get("input_queue")
         try:
             return bool(queue.empty() and getattr(queue, "_getters", True))  # type: ignore[union-attr]
         except (KeyboardInterrupt, SystemExit):
@@ -122,7 +126,7 @@ class ForeignEntry(Entry):
         return future is not None and not future.done() and bool(future.get_loop().is_closed())
 
     def watch(self) -> None:
-        future = self.details.get("future")
+        future = self._details.get("future")
         if asyncio.isfuture(future):
             self._watched = future
             if future.done():

@@ -69,6 +69,7 @@ class ApplicationInstance(Entry):
         "_begun",
         "_breathing",
         "_call",
+        "_direct",
         "_error",
         "_extra",
         "_gate",
@@ -80,9 +81,11 @@ class ApplicationInstance(Entry):
         "_joiners",
         "_line",
         "_loop",
+        "_maxsize",
         "_outcome",
         "_placeholder",
         "_predecessor",
+        "_pulls",
         "_reported",
         "_run",
         "_server",
@@ -91,9 +94,6 @@ class ApplicationInstance(Entry):
         "_task",
         "_thread",
         "_unfinished",
-        "direct",
-        "maxsize",
-        "pulls",
         "scope",
     )
 
@@ -104,7 +104,7 @@ class ApplicationInstance(Entry):
         self._server = server
         self._application = application
         self.scope = scope
-        self.maxsize = maxsize
+        self._maxsize = maxsize
         self._items: collections.deque[Any] = collections.deque()
         self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
         self._line: Line | None = None
@@ -125,9 +125,9 @@ class ApplicationInstance(Entry):
         self._outcome = 0
         #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or
         #: None for nothing but to wait.
-        self.pulls = False
+        self._pulls = False
         #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
-        self.direct = False
+        self._direct = False
         self._error: BaseException | None = None
         self._reported = False
         self._placeholder: futures.Future[Any] | None = None
@@ -201,7 +201,7 @@ class ApplicationInstance(Entry):
         if run._in_flight is not None or (self._taken is not None and self._taken.ever):
             self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
-        if not (returned or self.pulls):
+        if not (returned or self._pulls):
             self._interrupted = self._in_flight(run)
         run._in_flight = self._taken = None
 
@@ -327,7 +327,7 @@ class ApplicationInstance(Entry):
         if self._state == DONE:
             return self._interrupted
         run = self._run_of_task()
-        return () if run is None or self.pulls else self._in_flight(run)
+        return () if run is None or self._pulls else self._in_flight(run)
 
     @property
     def public(self) -> ApplicationInstance:
@@ -339,6 +339,21 @@ class ApplicationInstance(Entry):
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
             )
+
+    @property
+    def maxsize(self) -> int:
+        """How many messages the queue takes; 0 stands for any number."""
+        return self._maxsize
+
+    @property
+    def pulls(self) -> bool:
+        """Whether `receive` asks the connection of the scope when the queue is empty."""
+        return self._pulls
+
+    @property
+    def direct(self) -> bool:
+        """Whether `send` is the connection's own, and not `application_send`."""
+        return self._direct
 
     # The queue
 
@@ -356,8 +371,8 @@ class ApplicationInstance(Entry):
     def full(self) -> bool:
         """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
         put. Never with a `maxsize` of 0."""
-        return self.maxsize > 0 and (
-            len(self._items) >= self.maxsize or (self._line is not None and self._is_occupied())
+        return self._maxsize > 0 and (
+            len(self._items) >= self._maxsize or (self._line is not None and self._is_occupied())
         )
 
     def put_nowait(self, item: Any) -> None:
@@ -373,7 +388,7 @@ class ApplicationInstance(Entry):
         if self._state == DONE:
             self._server._cyasgi.late(self, item)
             return
-        if self.maxsize > 0 and self.full():
+        if self._maxsize > 0 and self.full():
             raise QueueFull
         self._items.append(item)
         self._unfinished += 1
@@ -384,8 +399,8 @@ class ApplicationInstance(Entry):
 
     def _connect(self, direct: bool) -> None:
         """The server runs the application, for the connection of its scope: see `pulls` and `direct`."""
-        self.pulls = True
-        self.direct = direct
+        self._pulls = True
+        self._direct = direct
         if self._state <= HELD:
             self._fed()
 
@@ -407,7 +422,7 @@ class ApplicationInstance(Entry):
         On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
         cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
         """
-        if self.maxsize <= 0:
+        if self._maxsize <= 0:
             if self._breathing or next(_breath) % BREATH == 0:
                 # Whoever puts meanwhile does the same, and so stays behind.
                 self._breathing += 1
@@ -437,11 +452,11 @@ class ApplicationInstance(Entry):
 
     def _put_anyway(self, item: Any) -> None:
         """Queue a message, full or not."""
-        maxsize, self.maxsize = self.maxsize, 0
+        maxsize, self._maxsize = self._maxsize, 0
         try:
             self.put_nowait(item)
         finally:
-            self.maxsize = maxsize
+            self._maxsize = maxsize
 
     def _line_up(self) -> asyncio.Future[None]:
         """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
@@ -481,7 +496,7 @@ class ApplicationInstance(Entry):
         """Those in line get what room there is."""
         line = self._line
         if line is not None:
-            line.advance(self.maxsize - len(self._items))
+            line.advance(self._maxsize - len(self._items))
             if not line.places:
                 self._line = None
 
@@ -531,7 +546,7 @@ class ApplicationInstance(Entry):
                 if last is None:
                     raise asyncio.CancelledError
                 return last
-            if self.pulls:
+            if self._pulls:
                 message = self.scope.connection.next_message()
                 if message is not None:
                     return message

@@ -53,5 +53,5 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
                 order._prev = instance
         table.reused += 1
         return instance
-    fresh = table.create(self, scope_id, scope)
+    fresh = table._create(self, scope_id, scope)
     return self._cyasgi.obtain(self, scope_id, scope) if fresh is None else fresh

@@ -50,7 +50,7 @@ def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
     instance: Any = run.instance
     if instance is None:
         return _after_end(receive._last)
-    own = instance.pulls or task is instance._task
+    own = instance._pulls or task is instance._task
     if not own and instance._taken is None:
         instance._taken = TakenByTasks()
         # From now on it has to hear of every call.
@@ -188,7 +188,7 @@ class Run:
         instance._begun = 1
         self._receive = receive = Receive(self)
         scope, application = instance.scope, instance._application
-        server = scope.connection if instance.direct else instance._server
+        server = scope.connection if instance._direct else instance._server
         # A callable that raises leaves this frame in its traceback.
         del instance
         thread = get_ident()

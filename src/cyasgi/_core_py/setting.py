@@ -10,33 +10,49 @@ class Setting:
     """A checked attribute with a default, kept in the instance's `__dict__` under its own name. `changed` is called
     with the instance after a change."""
 
-    __slots__ = ("changed", "check", "default", "name")
+    __slots__ = ("_changed", "_check", "_default", "_name")
 
     def __init__(
         self, default: Any, check: Callable[[str, Any], None], changed: Callable[[Any], None] | None = None
     ) -> None:
-        self.default = default
-        self.check = check
-        self.changed = changed
-        self.name = ""
+        self._default = default
+        self._check = check
+        self._changed = changed
+        self._name = ""
+
+    @property
+    def default(self) -> Any:
+        return self._default
+
+    @property
+    def check(self) -> Callable[[str, Any], None]:
+        return self._check
+
+    @property
+    def changed(self) -> Callable[[Any], None] | None:
+        return self._changed
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
+        self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
-            return self.default
-        return instance.__dict__.get(self.name, self.default)
+            return self._default
+        return instance.__dict__.get(self._name, self._default)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        self.check(self.name, value)
-        instance.__dict__[self.name] = value
-        if self.changed is not None:
-            self.changed(instance)
+        self._check(self._name, value)
+        instance.__dict__[self._name] = value
+        if self._changed is not None:
+            self._changed(instance)
 
     def __delete__(self, instance: Any) -> None:
-        if self.name not in instance.__dict__:
-            raise AttributeError(self.name)
-        del instance.__dict__[self.name]
-        if self.changed is not None:
-            self.changed(instance)
+        if self._name not in instance.__dict__:
+            raise AttributeError(self._name)
+        del instance.__dict__[self._name]
+        if self._changed is not None:
+            self._changed(instance)

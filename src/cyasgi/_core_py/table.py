@@ -44,6 +44,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_foreign",
         "_ghosts",
         "_guarded_loop",
+        "_home",
         "_loop",
         "_loop_dict",
         "_most_protected",
@@ -61,7 +62,6 @@ class InstanceTable(MutableMapping[Any, Any]):
         "application",
         "closing_ids",
         "created",
-        "home",
         "idle",
         "on_finished",
         "on_idle",
@@ -91,7 +91,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._thread = 0
         self._guarded_loop: asyncio.AbstractEventLoop | None = None
         #: The thread that the loop was set in: instances are made there.
-        self.home = 0
+        self._home = 0
         self.idle = 0
         self._foreign: dict[ForeignEntry, None] = {}
         self.reused = 0
@@ -122,15 +122,20 @@ class InstanceTable(MutableMapping[Any, Any]):
     @loop.setter
     def loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
-        self.home = get_ident()
+        self._home = get_ident()
         plain = isinstance(loop, asyncio.BaseEventLoop) and type(loop).is_closed is asyncio.BaseEventLoop.is_closed
         self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
         self._plain_tasks = has_plain_tasks(loop)
 
-    def create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
+    @property
+    def home(self) -> int:
+        """The thread of the loop, 0 while there is none."""
+        return self._home
+
+    def _create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         loop = self._loop
-        if loop is None or scope_id in self._entries or self.home != get_ident() or not loop.is_running():
+        if loop is None or scope_id in self._entries or self._home != get_ident() or not loop.is_running():
             return None
         if server.application is not self.application or scope_id in self.closing_ids:
             return None
@@ -301,9 +306,9 @@ class InstanceTable(MutableMapping[Any, Any]):
                 entry._active = time.monotonic()
             else:
                 self.touch(entry)
-            if type(entry) is ForeignEntry and _seconds(entry.details.get("last_used")) is not None:
+            if type(entry) is ForeignEntry and _seconds(entry._details.get("last_used")) is not None:
                 # Else it would be put back to where its dict says.
-                entry.details["last_used"] = entry._used
+                entry._details["last_used"] = entry._used
         self._reschedule(entry)
 
     def set_timeout(self, timeout: float | None, unit: float) -> None:
@@ -477,7 +482,7 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _settled(self, entry: Any) -> bool:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
-            moment = _seconds(entry.details.get("last_used"))
+            moment = _seconds(entry._details.get("last_used"))
             if moment is not None and (entry._assigned is None or entry._assigned[0] != moment):
                 self._assign(entry, moment)
                 return False
