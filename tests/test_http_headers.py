@@ -9,8 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-NAMES = (b"Host", b"host", b"HOST", b"Connection", b"x-a", b"X-Request-ID", b"Content-Length", b"transfer-encoding")
-VALUES = (b"", b"a", b" ", b"a \t ", b"\t", b"a b", b"\xe9", b"keep-alive")
+NAMES = (
+    b"Host",
+    b"host",
+    b"HOST",
+    b"Connection",
+    b"TE",
+    b"x-a",
+    b"X-Request-ID",
+    b"Content-Length",
+    b"transfer-encoding",
+)
+VALUES = (b"", b"a", b" ", b"a \t ", b"\t", b"a b", b"\xe9", b"keep-alive", b"x-hop, Close", b"close\r\n")
 
 
 def load(cy: ModuleType, name: str = "headers") -> Any:
@@ -123,3 +133,41 @@ def test_response(cy):
         assert encode(((b"Content-Length", b"0012"), (b"a", b"b"))) == (b"\r\na: b", 12, 0)
         with pytest.raises(ValueError, match="CR, LF or NUL"):
             encode([(b"x-a", b"b\r\nc: d")])
+
+
+@pytest.mark.parametrize(
+    ("value", "lines", "asked"),
+    [
+        (b"close", b"", 1),
+        (b"Close", b"", 1),
+        (b"keep-alive", b"", 0),
+        (b"keep-alive, Close", b"", 1),
+        (b"close, x-hop", b"\r\nconnection: x-hop", 1),
+        (b"X-Hop\t,\tCLOSE , ", b"\r\nconnection: X-Hop", 1),
+        (b"Keep-Alive,x,y", b"\r\nconnection: x, y", 0),
+        (b"x,y", b"\r\nconnection: x,y", 0),
+        (b"closed", b"\r\nconnection: closed", 0),
+        (b",", b"", 0),
+    ],
+)
+def test_connection_is_a_list(cy, value, lines, asked):
+    """Its options are the server's, whatever their case and place; the others are passed on."""
+    encode = load(cy).encode_lines
+    assert encode([(b"Connection", value)]) == (lines, None, asked)
+    assert encode([(b"connection", value), (b"a", b"b"), (b"connection", b"z")])[2] == asked
+
+
+@pytest.mark.parametrize("value", [b"close\r\n", b"close,\n", b"close\0", b"x, keep-alive\r"])
+def test_connection_breaks_no_lines(cy, value):
+    """What is left out of it is looked at before."""
+    with pytest.raises(ValueError, match="the value of the response header b'connection' contains CR, LF or NUL"):
+        load(cy).encode_lines([(b"connection", value)])
+
+
+@pytest.mark.parametrize("name", [b"content-length", b"transfer-encoding", b"connection", b"date", b"x-a"])
+@pytest.mark.parametrize("value", ["5", 5, None])
+def test_values_are_bytes(cy, name, value):
+    """Whichever header it is."""
+    for headers in ([(name, value)], [(b"content-length", b"5"), (name, value)]):
+        with pytest.raises(TypeError, match=f"the value of the response header {name!r} must be bytes, got {value!r}"):
+            load(cy).encode_lines(headers)

@@ -138,6 +138,9 @@ def test_disconnect_behind_a_body_in_parts(cy, run, end):
             connection.protocol.eof_received()
         gate.set()
         await passes(20)
+        if end == "half-closed":
+            assert received == ["http.request", "http.request"]
+            await connection.later(3)
         assert received == ["http.request", "http.request", "http.disconnect"]
 
     case(cy, run, application, test)
@@ -432,7 +435,7 @@ def test_sending_from_another_thread(cy, run):
 
 
 def test_half_closed(cy, run):
-    """A client that closes its half gets its answer; the application may notice."""
+    """A client that closes its half gets its answer; the application may notice, when it has sent nothing for long."""
     received = []
 
     async def application(scope, receive, send):
@@ -443,9 +446,54 @@ def test_half_closed(cy, run):
     async def test(connection):
         await connection.ask(GET)
         assert connection.protocol.eof_received() is True
-        await passes(20)
+        await connection.later(1.5)
+        assert received == ["http.request"]
+        await connection.later(1.5)
         assert received == ["http.request", "http.disconnect"]
         assert connection.take() == closing(b"hello")
+        assert connection.transport.closed
+
+    case(cy, run, application, test)
+
+
+def test_half_closed_while_the_response_goes_on(cy, run):
+    """It is not taken for gone while parts are sent, or while it is behind; nor is one whose requests are pipelined."""
+    received, more = [], asyncio.Queue()
+
+    async def application(scope, receive, send):
+        await receive()
+        listening = asyncio.create_task(receive())
+        listening.add_done_callback(lambda task: received.append(task.result()["type"]))
+        await send(start())
+        while (data := await more.get()) is not None:
+            await send(part(data, True))
+        await send(part())
+        await passes(5)
+        listening.cancel()
+
+    async def test(connection):
+        await connection.ask(GET + GET)
+        connection.protocol.eof_received()
+        for number in range(4):
+            more.put_nowait(b"%d" % number)
+            await connection.later(1.5)
+        connection.protocol.pause_writing()
+        await connection.later(3)
+        connection.protocol.resume_writing()
+        await connection.later(1.5)
+        assert received == []
+        more.put_nowait(None)
+        await passes(20)
+        assert connection.take().endswith(b"1\r\n0\r\n1\r\n1\r\n1\r\n2\r\n1\r\n3\r\n0\r\n\r\n")
+        # The second request: nothing comes of it for too long.
+        received.clear()
+        await connection.later(1.5)
+        assert received == []
+        await connection.later(1.5)
+        assert received == ["http.disconnect"]
+        more.put_nowait(None)
+        await passes(20)
+        assert connection.take().endswith(b"content-length: 0\r\n\r\n")
         assert connection.transport.closed
 
     case(cy, run, application, test)

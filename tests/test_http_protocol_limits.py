@@ -322,7 +322,7 @@ def test_access_log(cy, run):
         assert first.rpartition(" ")[0] == (
             '127.0.0.1:1234 - - [01/Jan/1970:00:00:00 +0000] "GET /a%22b?c HTTP/1.1" 200 5'
         )
-        assert ' "-" 400 ' in second
+        assert ' "-" 505 ' in second
 
     case(cy, run, hello, test)
 

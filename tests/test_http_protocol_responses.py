@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 
 import pytest
 from http_case import GET, HELLO, case, closing, part, sending, start
 from http_wire import hello
 
 HEAD_200 = b"HTTP/1.1 200 OK\r\n"
+TRAILERS = {"type": "http.response.trailers", "headers": [(b"a", b"b")]}
 RESPONSES = {
     "one part": ([start(), part(b"abc")], HEAD_200 + b"content-length: 3\r\n\r\nabc"),
     "empty": ([start(), part()], HEAD_200 + b"content-length: 0\r\n\r\n"),
@@ -52,7 +54,7 @@ RESPONSES = {
     ),
     "unknown status": ([start(599), part()], b"HTTP/1.1 599 \r\ncontent-length: 0\r\n\r\n"),
     "trailers": (
-        [start(trailers=True), part(b"a"), {"type": "http.response.trailers", "headers": [(b"a", b"b")]}],
+        [start(trailers=True), part(b"a"), TRAILERS],
         HEAD_200 + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\na: b\r\n\r\n",
     ),
     "more trailers": (
@@ -67,6 +69,10 @@ RESPONSES = {
 }
 
 
+#: A request of a client that takes trailers.
+TAKING = GET[:-2] + b"TE: trailers\r\n\r\n"
+
+
 @pytest.mark.parametrize("name", RESPONSES)
 def test_responses(cy, run, name):
     """What an application sends, on the wire; then it is told that there is nothing more."""
@@ -74,15 +80,15 @@ def test_responses(cy, run, name):
     received = []
 
     async def test(connection):
-        assert await connection.ask(GET) == wire
+        assert await connection.ask(TAKING) == wire
         assert [message["type"] for message in received] == ["http.disconnect"]
         # The connection goes on.
-        assert await connection.ask(GET) == wire
+        assert await connection.ask(TAKING) == wire
 
     case(cy, run, sending(*messages, received=received), test)
 
 
-@pytest.mark.parametrize("name", [name for name in RESPONSES if "trailers" not in name])
+@pytest.mark.parametrize("name", RESPONSES)
 def test_responses_to_head(cy, run, name):
     """The same headers, as far as they can be told, and no body."""
     messages, wire = RESPONSES[name]
@@ -90,8 +96,76 @@ def test_responses_to_head(cy, run, name):
     head = head.replace(b"content-length: 0\r\n", b"").replace(b"transfer-encoding: chunked\r\n", b"")
 
     async def test(connection):
-        sent = await connection.ask(GET.replace(b"GET", b"HEAD"))
-        assert sent in (head, wire.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        sent = await connection.ask(TAKING.replace(b"GET", b"HEAD"))
+        length = head[:-2] + b"content-length: 1\r\n\r\n" if "trailers" in name else head
+        assert sent in (head, length, wire.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert not connection.transport.closed
+
+    case(cy, run, sending(*messages), test)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    "request_line", [b"GET / HTTP/1.1", b"GET / HTTP/1.0\r\nTE: trailers", b"HEAD / HTTP/1.1\r\nTE: trailers"]
+)
+def test_trailers_that_nobody_takes(cy, run, request_line, streamed, caplog):
+    """They go nowhere: only clients of HTTP/1.1 that say so take them (ASGI, "HTTP Trailers"), and HEAD has no body."""
+    data = request_line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    parts = [part(b"a", True), part(b"b")] if streamed else [part(b"ab")]
+    more = {**TRAILERS, "more_trailers": True}
+
+    async def test(connection):
+        sent = await connection.ask(data)
+        body = sent.partition(b"\r\n\r\n")[2]
+        if data.startswith(b"HEAD"):
+            assert body == b""
+        elif streamed and data.startswith(b"GET / HTTP/1.1"):
+            assert body == b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
+        else:
+            assert body == b"ab"
+        assert b"a: b" not in sent
+        if streamed and b"HTTP/1.0" in data:
+            assert connection.transport.closed
+        else:
+            assert await connection.ask(data) == sent
+        assert not caplog.records
+
+    case(cy, run, sending(start(trailers=True), *parts, more, TRAILERS), test)
+
+
+def test_trailers_are_announced(cy, run, caplog):
+    """Without that they are no part of the response; with it they have to come."""
+
+    async def test(connection):
+        await connection.ask(TAKING)
+        assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError]
+
+    case(cy, run, sending(start(), part(b"a"), TRAILERS), test)
+
+
+@pytest.mark.parametrize("asks", [b"", b"Connection: close\r\n"])
+@pytest.mark.parametrize(
+    ("value", "rest", "closes"),
+    [
+        (b"close, x-hop", b"connection: x-hop\r\n", True),
+        (b"x-hop, close", b"connection: x-hop\r\n", True),
+        (b"keep-alive, Close", b"", True),
+        (b"Keep-Alive", b"", False),
+        (b"keep-alive, x-hop", b"connection: x-hop\r\n", False),
+        (b"x-hop", b"connection: x-hop\r\n", False),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_connection_header(cy, run, asks, value, rest, closes, streamed):
+    """Whoever asks for the end of the connection gets it, and is told so in one line."""
+    messages = [start(headers=[(b"Connection", value)]), *([part(b"a", True), part()] if streamed else [part(b"a")])]
+
+    async def test(connection):
+        head = (await connection.ask(GET[:-2] + asks + b"\r\n")).partition(b"\r\n\r\n")[0]
+        lines = [line + b"\r\n" for line in head.split(b"\r\n") if line.startswith(b"connection:")]
+        ends = closes or bool(asks)
+        assert sorted(lines) == sorted(filter(None, [rest, b"connection: close\r\n" if ends else b""]))
+        assert connection.transport.closed is ends
 
     case(cy, run, sending(*messages), test)
 
@@ -260,3 +334,78 @@ def test_pathsend(cy, run, tmp_path):
         assert (await connection.ask()) == HEAD_200 + b"content-length: 512000\r\n\r\n"
 
     case(cy, run, sending(start(), {"type": "http.response.pathsend", "path": str(path)}), test)
+
+
+@pytest.mark.parametrize("size", [0, 1, 100_000, 262_144, 262_145, 600_000])
+@pytest.mark.parametrize("announced", [False, True])
+def test_pathsend_of_a_file_that_grows(cy, run, tmp_path, monkeypatch, size, announced):
+    """As many bytes are sent as the response has announced, whether the application has measured the file or the
+    server."""
+    path = tmp_path / "log"
+    content = bytes(range(250)) * 2400
+    path.write_bytes(content[:size])
+    seen = os.fstat
+
+    def grow():
+        with path.open("ab") as file:
+            file.write(b"more" * 100_000)
+
+    def fstat(fd):
+        found = seen(fd)
+        grow()
+        return found
+
+    headers = [(b"content-length", b"%d" % size)] if announced else []
+
+    async def test(connection):
+        if announced:
+            grow()
+        else:
+            monkeypatch.setattr(os, "fstat", fstat)
+        wire = HEAD_200 + b"content-length: %d\r\n\r\n%b" % (size, content[:size])
+        connection.feed(GET)
+        while connection.server.application_instances:
+            await asyncio.sleep(0)
+        monkeypatch.undo()
+        assert await connection.ask() == wire
+        assert not connection.transport.closed
+
+    case(cy, run, sending(start(headers=headers), {"type": "http.response.pathsend", "path": str(path)}), test)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_pathsend_of_a_file_that_became_too_short(cy, run, tmp_path, size, caplog):
+    """An error of the application's: 500 where nothing was written, else the connection is cut."""
+    path = tmp_path / "log"
+    path.write_bytes(bytes(size))
+    headers = [(b"content-length", b"%d" % (size + 1))]
+
+    async def test(connection):
+        connection.feed(GET)
+        while connection.server.application_instances:
+            await asyncio.sleep(0)
+        sent = await connection.ask()
+        assert sent.startswith(b"HTTP/1.1 500 " if size == 10 else HEAD_200)
+        assert connection.transport.aborted or size == 10
+        text = f"{str(path)!r} has {size} bytes, {size + 1} were announced"
+        assert [str(record.exc_info[1]) for record in caplog.records] == [text]
+
+    case(cy, run, sending(start(headers=headers), {"type": "http.response.pathsend", "path": str(path)}), test)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_pathsend_without_a_body(cy, run, tmp_path, status):
+    """A status that has none sends none."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(10))
+
+    async def test(connection):
+        connection.feed(GET)
+        while not connection.transport.sent:
+            await asyncio.sleep(0)
+        head, _, body = (await connection.ask()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status) and body == b""
+        assert (b"content-length: 10" in head) is (status == 304)
+        assert not connection.transport.closed
+
+    case(cy, run, sending(start(status), {"type": "http.response.pathsend", "path": str(path)}), test)

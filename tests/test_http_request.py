@@ -65,7 +65,8 @@ def accepted(data, **options):
         parser, body, rest = result
         assert rest == (NEXT if way[0].endswith(NEXT) else b"")
         fields = ("method", "target", "path", "query", "version", "headers", "keep_alive", "length", "chunked")
-        results.append([*(getattr(parser, field) for field in fields), parser.upgrade, parser.expects_continue, body])
+        fields += ("upgrade", "expects_continue", "takes_trailers")
+        results.append([*(getattr(parser, field) for field in fields), body])
     assert results[0] == results[1] == results[2]
     return parser, body
 
@@ -91,6 +92,12 @@ REFUSED = {
     "TE identity": HEAD + b"Transfer-Encoding: identity\r\n\r\n",
     "TE empty": HEAD + b"Transfer-Encoding:\r\n\r\n",
     "TE gzip, chunked": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "TE gzip and chunked": HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "TE gzip": HEAD + b"Transfer-Encoding: gzip\r\n\r\n",
+    "TE chunked, gzip": HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "TE chunked and empty": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding:\r\n\r\n0\r\n\r\n",
+    "TE empty member": HEAD + b"Transfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
+    "TE no token": HEAD + b"Transfer-Encoding: g\x80zip, chunked\r\n\r\n0\r\n\r\n",
     "TE chunked, chunked": HEAD + b"Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
     "TE twice": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "TE with VT": HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
@@ -135,6 +142,16 @@ REFUSED = {
     "CONNECT to a path": b"CONNECT /x HTTP/1.1\r\nHost: x\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 }
+#: Those of them that have an answer of their own.
+STATUSES = {
+    "TE gzip, chunked": 501,
+    "TE gzip and chunked": 501,
+    "HTTP/2.0": 505,
+    "HTTP/0.9": 505,
+    "preface of HTTP/2": 505,
+    "CONNECT": 501,
+    "CONNECT to a path": 501,
+}
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 BAD_CHUNKS = {
     "+5": b"+5\r\nhello\r\n0\r\n\r\n",
@@ -164,8 +181,9 @@ BAD_CHUNKS = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(name):
-    """What two recipients could read in two ways, or none should read at all, is answered 400."""
-    assert refused(REFUSED[name]) == 400
+    """What two recipients could read in two ways, or none should read at all, is answered 400; what is well-formed and
+    unknown, 501 (RFC 9110 section 9.1, RFC 9112 section 6.1) or 505 (RFC 9110 section 15.6.6)."""
+    assert refused(REFUSED[name]) == STATUSES.get(name, 400)
 
 
 @pytest.mark.parametrize("name", BAD_CHUNKS)
@@ -182,11 +200,24 @@ def test_bad_chunks(name):
         (b"GET / HTTP/1.1\r\nHost: x\r\nX-A: %s\r\n\r\n" % (b"a" * 65_536), 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % (b"A: b\r\n" * 100), 431),
         (HEAD + b"Expect: 200-ok\r\nContent-Length: 1\r\n\r\nx", 417),
+        (HEAD + b"Expect: 100-continue, 200-ok\r\nContent-Length: 1\r\n\r\nx", 417),
+        (HEAD + b"Expect: 100-continue\r\nExpect: 200-ok\r\nContent-Length: 1\r\n\r\nx", 417),
         (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
         (CHUNKED + b"0\r\n" + b"A: b\r\n" * (MAX_TRAILERS // 4), 431),
         (CHUNKED + b"1;a\r\nx\r\n" * 20_000, 400),
     ],
-    ids=["target", "long target", "header", "headers", "expect", "method", "trailers", "extensions"],
+    ids=[
+        "target",
+        "long target",
+        "header",
+        "headers",
+        "expect",
+        "expect too",
+        "expect twice",
+        "method",
+        "trailers",
+        "extensions",
+    ],
 )
 def test_limits_have_their_own_answers(data, status):
     """What is too much, or unknown, is told apart from what is wrong."""
@@ -270,6 +301,9 @@ def test_odd_but_right():
         (b"1.0", b"keep-alive", True),
         (b"1.0", b"keep-alive, close", False),
         (b"1.1", b"closed", True),
+        (b"1.1", b"x-hop\t,\tCLOSE,", False),
+        (b"1.1", b"x-hop\r\nConnection: close", False),
+        (b"1.0", b"x-hop\r\nConnection: Keep-Alive", True),
     ],
 )
 def test_keep_alive(version, connection, keep_alive):
@@ -322,6 +356,9 @@ def test_expectations():
     """A client that waits is known; one without a body, or of HTTP/1.0, does not wait."""
     assert accepted(HEAD + b"Expect: 100-Continue\r\nContent-Length: 1\r\n\r\nx")[0].expects_continue
     assert not accepted(HEAD + b"Expect: 100-continue\r\nContent-Length: 0\r\n\r\n")[0].expects_continue
+    for value in (b"100-continue, ", b"100-continue\r\nExpect: 100-Continue"):
+        assert accepted(HEAD + b"Expect: %s\r\nContent-Length: 1\r\n\r\nx" % value)[0].expects_continue
+    assert not accepted(HEAD + b"Expect:\r\nContent-Length: 1\r\n\r\nx")[0].expects_continue
     assert not accepted(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx")[0].expects_continue
 
 
@@ -331,9 +368,38 @@ def test_upgrades():
     assert accepted(line % (1, b"Connection: keep-alive, Upgrade\r\n"))[0].upgrade == b"websocket"
     assert accepted(line % (1, b""))[0].upgrade == b""
     assert accepted(line % (0, b"Connection: Upgrade\r\n"))[0].upgrade == b""
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: x\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\n"
+    for value, upgrade in (
+        (b"h2c, WebSocket", b"websocket"),
+        (b"websocket\r\nUpgrade: h2c", b"websocket"),
+        (b"H2C , foo/1", b"h2c, foo/1"),
+        (b"websocket/13", b"websocket/13"),
+        (b"", b""),
+    ):
+        assert accepted(head % value)[0].upgrade == upgrade
 
 
-@pytest.mark.parametrize("name", ["no Host", "Host with a path", "two spaces", "fragment"])
+@pytest.mark.parametrize(
+    ("lines", "takes"),
+    [
+        (b"", False),
+        (b"TE: trailers\r\n", True),
+        (b"te: deflate;q=0.5,\tTrailers\r\n", True),
+        (b"TE: gzip\r\nTE: trailers\r\n", True),
+        (b"TE: gzip\r\n", False),
+        (b"TE: trailersx\r\n", False),
+    ],
+)
+def test_trailers(lines, takes):
+    """Whether a client takes trailers, of the list that TE is."""
+    assert accepted(b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % lines)[0].takes_trailers is takes
+    parser = HeadParser()
+    parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n\r\n")
+    parser.parse(b"GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % lines)
+    assert parser.takes_trailers is takes
+
+
+@pytest.mark.parametrize("name", ["no Host", "Host with a path", "HTTP/1.2", "two spaces", "fragment"])
 def test_lenient(name):
     """Without strictness what is unambiguous is served."""
     data = REFUSED[name]
@@ -343,11 +409,55 @@ def test_lenient(name):
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in REFUSED if name.startswith(("CL", "TE", "obs", "bare", "CR", "HTTP", "NUL", "CONNECT", "name"))],
+    [
+        name
+        for name in REFUSED
+        if name.startswith(("CL", "TE", "obs", "bare", "CR", "HTTP", "NUL", "CONNECT", "name")) and name != "HTTP/1.2"
+    ],
 )
 def test_lenient_is_not_ambiguous(name):
     """What decides where a request ends is checked in any case."""
-    assert refused(REFUSED[name], strict=False) == 400
+    assert refused(REFUSED[name], strict=False) == STATUSES.get(name, 400)
+
+
+@pytest.mark.parametrize("version", [b"1.2", b"1.9"])
+def test_lenient_versions(version):
+    """A higher minor version is read as the highest that there is (RFC 9110 section 2.5)."""
+    parser, body = accepted(b"POST /a HTTP/%s\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi" % version, strict=False)
+    assert (parser.version, parser.keep_alive, parser.path, body) == ("1.1", True, b"/a", b"hi")
+
+
+@pytest.mark.parametrize("method", [b"BREW", b"get", b"M!#$%&'*+-.^_`|~9", b"DESCRIBE", b"A" * 32])
+def test_lenient_methods(method):
+    """Any token is a method then, and changes nothing else: neither the body, nor what the parser reads next."""
+    head = method + b" /a HTTP/1.1\r\nHost: x\r\n"
+    parser, _ = accepted(head + b"\r\n", strict=False)
+    assert (parser.method, parser.target) == (method.decode(), b"/a")
+    parser, body = accepted(head + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", strict=False)
+    assert (parser.method, body) == (method.decode(), b"hi")
+    parser = HeadParser(strict=False)
+    for one in (method, b"POST", method, b"GET"):
+        parser.parse(one + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert parser.method == one.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "strict"),
+    [
+        (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", "the method BREW is not known", True),
+        (b"A" * 33 + b" / HTTP/1.1\r\nHost: x\r\n\r\n", "the method is longer than 32 bytes", False),
+        (REFUSED["CONNECT"], "the method CONNECT is not for this server", True),
+        (REFUSED["TE gzip, chunked"], "the transfer coding gzip is not known: accepted is chunked alone", True),
+        (REFUSED["HTTP/2.0"], "the version of HTTP is neither 1.1 nor 1.0: HTTP/2.0", True),
+        (REFUSED["URL with a user"], "there is user information in the request target", True),
+    ],
+)
+def test_reasons(data, text, strict):
+    """A refusal says what there is to change."""
+    parser = HeadParser(strict=strict)
+    with pytest.raises(HTTPError) as caught:
+        parser.parse(parser.take(bytearray(data)))
+    assert str(caught.value) == text
 
 
 def test_split_list():

@@ -180,7 +180,7 @@ def check_head(head, event):
 
 
 def check_accepted(reader):
-    assert reader.error in (None, 400, 413, 414, 417, 431, 501)
+    assert reader.error in (None, 400, 413, 414, 417, 431, 501, 505)
     assert reader.complaint.isprintable()
     heads = [event for event in reader.events if isinstance(event, dict)]
     assert len(heads) == len(reader.heads)

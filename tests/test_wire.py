@@ -191,7 +191,7 @@ BAD_MESSAGES = [
     (b"x", TypeError, "a message must be a dict, got b'x'"),
     ({}, ValueError, "unknown type of message None"),
     ({"type": "datagram.receive", "data": b"x"}, ValueError, "unknown type of message 'datagram.receive'"),
-    ({"type": "http.response.start"}, ValueError, "accepts 'datagram.send' alone"),
+    ({"type": "http.response.start"}, ValueError, "accepts datagram.send"),
     ({"type": "datagram.send"}, ValueError, "must have 'data'"),
     ({"type": "datagram.send", "data": "x"}, TypeError, "must be bytes, got str"),
     ({"type": "datagram.send", "data": bytearray(b"x")}, TypeError, "must be bytes, got bytearray"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from .._guarding import Guard
+from ..gateways.lifespan import KINDS
+from ..wire.messages import check_type
 from .backend import Backend
 
 logger = logging.getLogger("cyasgi.balancing")
@@ -52,7 +54,9 @@ class Lifespan:
         return message
 
     async def _send(self, message: Any) -> None:
-        kind = message["type"]
+        kind = message.get("type") if isinstance(message, Mapping) else None
+        if not isinstance(kind, str):
+            kind = check_type(message, KINDS, "a lifespan scope")
         if not self._asked or kind not in (f"{self._asked}.complete", f"{self._asked}.failed"):
             raise RuntimeError(f"unexpected message {kind!r}: a lifespan was asked for {self._asked or 'nothing'!r}")
         if self._answer is not None:

@@ -15,6 +15,7 @@ from .._describe import describe
 from ..wire._headers_py import CLOSE, OWN_DATE, OWN_SERVER
 from ..wire.headers import encode_lines
 from ..wire.http_response import CONTINUE, LAST_CHUNK, STATUS_LINES, chunk
+from ..wire.messages import check_type
 
 if TYPE_CHECKING:
     from .http_protocol import HTTPProtocol
@@ -52,6 +53,13 @@ UNHEARD_DELAY = 1.0
 
 #: Where a response stands.
 EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
+
+#: What becomes of an application's trailers: there are none; they go nowhere, as the client cannot take them; they are
+#: sent.
+NO_TRAILERS, SWALLOWED, SENDING = range(3)
+
+#: The messages of an application.
+KINDS = ("http.response.start", "http.response.body", "http.response.trailers", "http.response.pathsend")
 
 
 class ClientDisconnected(OSError):
@@ -283,7 +291,11 @@ class Exchange:
             or (self.phase == STREAMING and not waited and protocol.transport.is_closing())
         ):
             return self._send_later(message)
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            check_type(message, KINDS, "an HTTP scope")
+            raise
         phase = self.phase
         if kind == "http.response.body":
             body = message.get("body", b"")
@@ -303,27 +315,34 @@ class Exchange:
                     self._unbroken = 0
                     return Pass()
             else:
-                raise self._unexpected(kind)
-        elif kind == "http.response.start" and phase <= STARTED:
-            if phase == STARTED:
-                raise self._unexpected(kind)
-            status = message["status"]
-            if status not in STATUS_LINES:
-                raise self._bad_status(status)
+                raise self._unexpected(message)
+        elif kind == "http.response.start" and phase == EXPECTED:
+            try:
+                status = message["status"]
+            except KeyError:
+                status = None
+            if type(status) is not int or status not in STATUS_LINES:
+                status = self._checked_status(status)
             self._fields = encode_lines(message.get("headers", ()))
             self.status = status
-            self._trailers = False
-            if "trailers" in message and message["trailers"] and self.version == "1.1" and not self.bodiless:
-                self._trailers = True
-                self.usual = False
+            self._trailers = NO_TRAILERS
+            if "trailers" in message:
+                self._announce_trailers(protocol, message["trailers"])
             self.phase = STARTED
         elif kind == "http.response.trailers" and phase == TRAILERS:
             self._send_trailers(protocol, message)
         elif kind == "http.response.pathsend" and phase == STARTED:
-            return self._send_path(message["path"])
+            return self._send_path(self._checked_path(message.get("path")))
         else:
-            raise self._unexpected(kind)
+            raise self._unexpected(message)
         return SENT
+
+    def _announce_trailers(self, protocol: HTTPProtocol, announced: Any) -> None:
+        """Only a client that has said so gets them (ASGI, "HTTP Trailers")."""
+        if announced:
+            takes = self.version == "1.1" and not self.bodiless and protocol.parser.takes_trailers
+            self._trailers = SENDING if takes else SWALLOWED
+            self.usual = False
 
     async def _send_later(self, message: Any) -> None:
         if await self._writable() is not None:
@@ -350,7 +369,8 @@ class Exchange:
                 return protocol
             await protocol.writable()
 
-    def _unexpected(self, kind: Any) -> Exception:
+    def _unexpected(self, message: Any) -> Exception:
+        kind = check_type(message, KINDS, "an HTTP scope")
         if self.phase == COMPLETE:
             return RuntimeError(f"{kind!r} was sent after the response was completed")
         expected = (
@@ -362,10 +382,18 @@ class Exchange:
         return RuntimeError(f"a message of type {expected} was expected, got {kind!r}")
 
     @staticmethod
-    def _bad_status(status: Any) -> Exception:
+    def _checked_status(status: Any) -> int:
         if not isinstance(status, int) or isinstance(status, bool):
-            return TypeError(f"the status of a response must be an int, got {status!r}")
-        return ValueError(f"the status of a response must be from 200 to 599, got {status}")
+            raise TypeError(f"'status' of an 'http.response.start' message must be an int, got {status!r}")
+        if status not in STATUS_LINES:
+            raise ValueError(f"'status' of an 'http.response.start' message must be from 200 to 599, got {status!r}")
+        return int(status)
+
+    @staticmethod
+    def _checked_path(path: Any) -> Any:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"'path' of an 'http.response.pathsend' message must be a str, got {path!r}")
+        return path
 
     def _answer(self, protocol: HTTPProtocol, body: bytes) -> None:
         """Writes the whole response, as `_begin` does, where nothing is out of the ordinary."""
@@ -412,7 +440,7 @@ class Exchange:
         else:
             self.sent = size
             if self._chunked:
-                body = (chunk(body) if size else b"") + (b"" if more or self._trailers else LAST_CHUNK)
+                body = (chunk(body) if size else b"") + (b"" if more or self._trailers == SENDING else LAST_CHUNK)
         self.phase = STREAMING
         if len(body) < WRITTEN_APART:
             protocol.transport.write(head + body)
@@ -434,13 +462,18 @@ class Exchange:
         if self.bodiless:
             # What a GET would be answered with, as far as that can be told.
             return b"\r\ncontent-length: %d" % size if size and not more and status not in (204, 304) else b""
-        if not more and not self._trailers:
+        if not more and self._trailers != SENDING:
             return b"\r\ncontent-length: %d" % size
         if self.version == "1.1":
             self._chunked = True
             return b"\r\ntransfer-encoding: chunked"
         self.keep_alive = False
         return b""
+
+    @property
+    def progress(self) -> int:
+        """A number that grows with what is written of the response."""
+        return self.sent if self.phase >= STREAMING else -1
 
     @property
     def ends_by_closing(self) -> bool:
@@ -459,15 +492,17 @@ class Exchange:
             if not self._chunked:
                 if size:
                     write(body)
-            elif not size:
-                if not more and not self._trailers:
-                    write(LAST_CHUNK)
-            elif size < 4096:
-                data = chunk(body)
-                write(data + LAST_CHUNK if not more and not self._trailers else data)
             else:
-                end = b"\r\n" if more or self._trailers else b"\r\n" + LAST_CHUNK
-                _write_parts(protocol.transport, (b"%x\r\n" % size, body, end))
+                last = not more and self._trailers != SENDING
+                if not size:
+                    if last:
+                        write(LAST_CHUNK)
+                elif size < 4096:
+                    data = chunk(body)
+                    write(data + LAST_CHUNK if last else data)
+                else:
+                    end = b"\r\n" + LAST_CHUNK if last else b"\r\n"
+                    _write_parts(protocol.transport, (b"%x\r\n" % size, body, end))
         if not more:
             self._finish(protocol)
 
@@ -482,7 +517,7 @@ class Exchange:
     def _send_trailers(self, protocol: HTTPProtocol, message: Any) -> None:
         lines = encode_lines(message.get("headers", ()))[0]
         more = message.get("more_trailers", False)
-        if self._chunked:
+        if self._trailers == SENDING and self._chunked:
             # The last chunk comes first; each line has its CRLF before it.
             protocol.transport.write((lines if self._trailing else b"0" + lines) + (b"" if more else b"\r\n\r\n"))
             self._trailing = True
@@ -490,25 +525,42 @@ class Exchange:
             self._complete(protocol)
 
     async def _send_path(self, path: Any) -> None:
-        """The file at this path is the body (ASGI extension ``http.response.pathsend``)."""
+        """The file at this path is the body (ASGI extension ``http.response.pathsend``).
+
+        As many bytes of it are sent as its head says, however long it has become meanwhile.
+
+        Raises:
+            ValueError: it is shorter than that.
+        """
         loop = asyncio.get_running_loop()
+        bodiless = self.bodiless or self.status in BODILESS
         with await loop.run_in_executor(None, open, path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
             lines, length, asked = self._fields
             if length is None:
-                self._fields = lines, size, asked
-            data = b"" if self.bodiless else await loop.run_in_executor(None, file.read, FILE_PART)
-            protocol = await self._writable()
-            if protocol is None:
-                return
-            self._begin(protocol, data, not self.bodiless and len(data) < size)
-            while self.phase == STREAMING:
-                data = await loop.run_in_executor(None, file.read, FILE_PART)
+                length = os.fstat(file.fileno()).st_size
+                self._fields = lines, length, asked
+            left = 0 if bodiless else length
+            phase = STARTED
+            while True:
+                # A file gives less than it is asked for at its end alone.
+                wanted = min(left, FILE_PART)
+                data = await loop.run_in_executor(None, file.read, wanted)
+                left -= len(data)
                 protocol = await self._writable()
                 if protocol is None:
                     return
-                # A file that was cut meanwhile is as long as Content-Length says no more: that is an error.
-                self._continue_body(protocol, data, bool(data) and self._left > len(data))
+                if len(data) < wanted:
+                    raise ValueError(f"{path!r} has {length - left} bytes, {length} were announced")
+                if self.phase != phase:
+                    # Another task of the application has sent something meanwhile.
+                    raise self._unexpected({"type": "http.response.pathsend"})
+                if phase == STARTED:
+                    self._begin(protocol, data, left > 0)
+                    phase = STREAMING
+                else:
+                    self._continue_body(protocol, data, left > 0)
+                if not left:
+                    return
 
     def _complete(self, protocol: HTTPProtocol) -> None:
         self.phase = COMPLETE

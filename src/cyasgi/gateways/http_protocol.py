@@ -41,6 +41,8 @@ LINGER = 2.0
 #: Seconds and bytes for which that goes on while a client still sends: one that writes its whole request before it
 #: reads would lose the answer that refuses it.
 LINGER_TIME, LINGER_BYTES = 30.0, 268_435_456
+#: Seconds without a byte of the response after which a client that has closed its half is taken for one that has gone.
+HALF_CLOSED = 2.0
 #: RFC 9110 section 15.5.22.
 UPGRADE_REQUIRED = b"upgrade: websocket\r\nconnection: upgrade\r\n"
 
@@ -55,6 +57,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_discarding",
         "_due_body",
         "_due_request",
+        "_due_silence",
         "_due_write",
         "_eof",
         "_keep_alive",
@@ -62,6 +65,7 @@ class HTTPProtocol(asyncio.Protocol):
         "_linger_until",
         "_lingering",
         "_partial",
+        "_progress",
         "_reading_paused",
         "_received",
         "_request_timeout",
@@ -114,7 +118,9 @@ class HTTPProtocol(asyncio.Protocol):
         self._reading_paused = False
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._limit_body: int | None = None
-        self._due_request = self._due_body = self._due_write = math.inf
+        self._due_request = self._due_body = self._due_write = self._due_silence = math.inf
+        #: How far the response was when that deadline was set.
+        self._progress = -1
         #: What the transport had to write when its client was last seen to fall behind, in bytes.
         self._unwritten = 0.0
         #: When the request at work began, for the access log.
@@ -179,23 +185,38 @@ class HTTPProtocol(asyncio.Protocol):
         exchange = self.exchange
         if self._lingering or (exchange is None and END not in self._buffer):
             return False
-        # RFC 9112 section 9.6: a client may close its half and wait for the answer; most that do so have gone. The
-        # application is told, and what it sends nevertheless is written, as are answers to requests that came before.
         self._eof = True
         if not self._buffer:
             self.last = True
-        if exchange is not None:
-            exchange.disconnect()
-        elif not self.paused:
-            self._next_later()
         # With TLS there are no halves.
-        if self.body is None and self._template["scheme"] == "http":
+        half = self.body is None and self._template["scheme"] == "http"
+        if exchange is None:
+            if not self.paused:
+                self._next_later()
+        elif half:
+            self._expect_progress()
+        else:
+            exchange.disconnect()
+        if half:
             return True
         if exchange is not None:
             # What is sent from now on goes nowhere, whether the connection is lost before that or after.
             exchange.protocol = None
         self._see_off()
         return False
+
+    def _expect_progress(self) -> None:
+        """The client will send nothing more.
+
+        RFC 9112 section 9.6: it may have closed its half and wait for the answer. Most that do so have gone, but that
+        cannot be told before something is sent: then the connection is lost. So the application is told that the
+        client has gone when it has not sent anything for a while, and what it sends nevertheless is written.
+        """
+        exchange = self.exchange
+        if exchange is not None and not exchange.disconnected:
+            self._progress = exchange.progress
+            self._due_silence = self.server.deadlines.now + HALF_CLOSED
+            self._rearm()
 
     def begin_shutdown(self) -> None:
         """No further request is taken; a connection without one is closed."""
@@ -219,7 +240,7 @@ class HTTPProtocol(asyncio.Protocol):
         self._lingering = True
         self._received = self._seen = 0
         self._linger_until = self.loop.time() + LINGER_TIME
-        self._due_write = math.inf
+        self._due_write = self._due_silence = math.inf
         # A client that has more to take than that is given the time for it.
         self._unwritten = math.inf
         self.deadline.move(LINGER)
@@ -327,6 +348,8 @@ class HTTPProtocol(asyncio.Protocol):
         if self._partial:
             self._no_partial_head()
         self._begin(head)
+        if self._eof:
+            self._expect_progress()
 
     def _wait_for_head(self) -> None:
         """There is no whole request: nothing, or a part of one."""
@@ -572,6 +595,7 @@ class HTTPProtocol(asyncio.Protocol):
     def _idle(self) -> None:
         """Request and response are complete."""
         self._discarding = False
+        self._due_silence = math.inf
         if self.paused:
             # Not before the client has taken the response.
             self._rearm()
@@ -594,7 +618,7 @@ class HTTPProtocol(asyncio.Protocol):
     # Deadlines
 
     def _rearm(self) -> None:
-        due = min(self._due_request, self._due_write)
+        due = min(self._due_request, self._due_write, self._due_silence)
         if self.body is not None and not self._reading_paused:
             due = min(due, self._body_due())
         deadline = self.deadline
@@ -634,6 +658,13 @@ class HTTPProtocol(asyncio.Protocol):
             self.answer(503, "the request took too long")
             if exchange.instance is not None:
                 self.server.delete_application_instance(exchange)
+        elif self.exchange is not None and self._due_silence <= now:
+            self._due_silence = math.inf
+            if self.paused or self._progress != self.exchange.progress:
+                self._expect_progress()
+            else:
+                self.exchange.disconnect()
+                self._rearm()
         elif self.body is not None and not self._reading_paused and self._body_due() <= now:
             self.server.timeouts += 1
             if self._discarding:
@@ -660,6 +691,8 @@ class HTTPProtocol(asyncio.Protocol):
         self.paused = False
         self._due_write = math.inf
         self._wake()
+        if self._eof:
+            self._expect_progress()
         if self.exchange is not None or self.body is not None:
             self._rearm()
         elif not self._lingering:

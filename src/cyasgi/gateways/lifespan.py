@@ -9,10 +9,18 @@ from typing import Any
 from .._context import outside
 from .._guarding import Guard
 from .._kinds import as_single_callable
+from ..wire.messages import check_type
 
 logger = logging.getLogger(__name__)
 
 MODES = ("auto", "on", "off")
+#: The messages of an application.
+KINDS = (
+    "lifespan.startup.complete",
+    "lifespan.startup.failed",
+    "lifespan.shutdown.complete",
+    "lifespan.shutdown.failed",
+)
 #: Seconds that an application may take to start, unless a server says otherwise.
 STARTUP_TIMEOUT = 300.0
 
@@ -162,22 +170,22 @@ class Lifespan:
         logger.error("the application's lifespan failed while it is served: %s", what, exc_info=self._error)
 
     async def _send(self, message: Any) -> None:
-        kind = message["type"]
+        kind = check_type(message, KINDS, "a lifespan scope")
+        if kind.endswith(".failed"):
+            reason = message.get("message", "")
+            if not isinstance(reason, str):
+                raise TypeError(f"'message' of a {kind!r} message must be a str, got {reason!r}")
         assert self._started is not None
         assert self._stopped is not None
         if kind.startswith("lifespan.startup.") and not self._started.done():
             if kind == "lifespan.startup.failed":
-                self._failure = message.get("message", "") or "it did not say why"
-            elif kind != "lifespan.startup.complete":
-                raise ValueError(f"unknown type of message {kind!r}")
+                self._failure = reason or "it did not say why"
             self._started.set_result(None)
         elif kind.startswith("lifespan.shutdown.") and self._started.done() and not self._stopped.done():
             if kind == "lifespan.shutdown.failed":
-                self._failure = message.get("message", "") or "it did not say why"
+                self._failure = reason or "it did not say why"
                 if not self._stopping:
                     self._tell(self._failure)
-            elif kind != "lifespan.shutdown.complete":
-                raise ValueError(f"unknown type of message {kind!r}")
             self._stopped.set_result(None)
         else:
             raise ValueError(f"a message of type {kind!r} is not expected now")

@@ -130,8 +130,9 @@ class Protocol(HTTPProtocol):
         # uvicorn's protocols for WebSockets read the request again.
         lines = [
             b"GET %b HTTP/1.1\r\n" % parser.target,
-            *(b"%b: %b\r\n" % header for header in parser.headers),
-            b"\r\n",
+            *(b"%b: %b\r\n" % header for header in parser.headers if header[0] != b"upgrade"),
+            # They take no list here.
+            b"upgrade: websocket\r\n\r\n",
         ]
         data = b"".join((*lines, rest or self._buffer))
         protocol = make(config=server.config, server_state=server.server_state, app_state=server.state)

@@ -23,6 +23,7 @@ TELLING = frozenset(
         b"expect",
         b"host",
         b"proxy-connection",
+        b"te",
         b"transfer-encoding",
         b"upgrade",
     )
@@ -107,8 +108,8 @@ def encode_lines(headers: Iterable[Any]) -> tuple[bytes, int | None, int]:
     """Checks the headers of a response, or its trailers, and writes them out: lines, each with CRLF before it; the
     Content-Length, which is not among them; and what they ask for: CLOSE, OWN_DATE, OWN_SERVER.
 
-    Transfer-Encoding is left out, and what Connection says beside ``close`` and ``keep-alive`` is passed on: where a
-    response ends is the server's business.
+    Transfer-Encoding is left out, and so are ``close`` and ``keep-alive`` among the options of Connection, the others
+    of which are passed on: where a response ends, and what becomes of the connection, is the server's to say.
 
     Raises:
         TypeError: a header is not a pair of bytes.
@@ -120,7 +121,7 @@ def encode_lines(headers: Iterable[Any]) -> tuple[bytes, int | None, int]:
     try:
         for name, value in headers:
             found = known.get(name) or _learn(name)
-            if found[1] == LENGTH and length is None and value.isdigit() and len(value) < 19:
+            if found[1] == LENGTH and length is None and type(value) is bytes and value.isdigit() and len(value) < 19:
                 length = int(value)
             elif found[1]:
                 special = special or []
@@ -157,9 +158,13 @@ def _check(lines: list[bytes]) -> None:
     for start, value in zip(lines[::2], lines[1::2], strict=True):
         name = start[2:-2]
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise TypeError(f"the value of the response header {name!r} must be bytes, got {value!r}")
+            raise _no_bytes(name, value)
         if any(char in bytes(value) for char in b"\r\n\0"):
             raise ValueError(f"the value of the response header {name!r} contains CR, LF or NUL: {bytes(value)!r}")
+
+
+def _no_bytes(name: bytes, value: Any) -> TypeError:
+    return TypeError(f"the value of the response header {name!r} must be bytes, got {value!r}")
 
 
 def _special(
@@ -167,6 +172,8 @@ def _special(
 ) -> tuple[bytes, int | None, int]:
     asked = 0
     for kind, start, value in special:
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise _no_bytes(start[2:-2], value)
         if kind == LENGTH:
             if not bytes(value).isdigit() or len(value) > 18:
                 raise ValueError(f"Content-Length must be a number of bytes, got {value!r}")
@@ -177,12 +184,17 @@ def _special(
         if kind == ENCODING:
             continue
         if kind == CONNECTION:
-            option = bytes(value).lower().strip()
-            if option == b"close":
+            # RFC 9110 section 7.6.1: a list, whose members are not case-sensitive.
+            options = [option.strip(b" \t") for option in bytes(value).split(b",")]
+            others = [option for option in options if option.lower() not in (b"", b"close", b"keep-alive")]
+            if any(option.lower() == b"close" for option in options):
                 asked |= CLOSE
-            if option in (b"close", b"keep-alive"):
+            if not others:
                 continue
-        elif kind == DATE:
+            lines.append(start)
+            lines.append(value if len(others) == len(options) else b", ".join(others))
+            continue
+        if kind == DATE:
             asked |= OWN_DATE
         else:
             asked |= OWN_SERVER

@@ -40,6 +40,7 @@ from __future__ import annotations
 from typing import Any
 
 from .address import check_address
+from .messages import check_type
 
 #: The largest payload of a UDP datagram over IPv4, in bytes: 65,535 less 8 for UDP's header and 20 for IP's (RFC 768).
 MAX_DATA = 65_507
@@ -64,11 +65,7 @@ def parse_send(message: Any) -> tuple[bytes, tuple[str, int] | None, tuple[str, 
         TypeError: the message is not a dict, its data are not bytes, or an address is not (host, port).
         ValueError: another type of message, no data, too many of them, or a port out of range.
     """
-    if not isinstance(message, dict):
-        raise TypeError(f"a message must be a dict, got {message!r}")
-    kind = message.get("type")
-    if kind != "datagram.send":
-        raise ValueError(f"unknown type of message {kind!r}: a datagram scope accepts 'datagram.send' alone")
+    check_type(message, ("datagram.send",), "a datagram scope")
     if "data" not in message:
         raise ValueError("a 'datagram.send' message must have 'data'")
     data = message["data"]

@@ -24,11 +24,15 @@ END = b"\r\n\r\n"
 #: Bytes as numbers: to look for one in bytes by its number is several times faster.
 SLASH, HASH = b"/#"
 
-#: Bytes of a request line beside its target: the longest method that llhttp knows, two spaces and the version.
-LINE_SLACK = 32
+#: Bytes of a method, at most.
+METHOD_SIZE = 32
+#: Bytes of a request line beside its target: the method, two spaces and the version.
+LINE_SLACK = METHOD_SIZE + 10
 
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
 WRONG_VERSION = "the version of HTTP is neither 1.1 nor 1.0"
+#: A version that is well-formed (RFC 9112 section 2.3).
+VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
 
 #: Methods that are usual, so that no request makes a string of its own.
 METHODS = {
@@ -44,8 +48,11 @@ BARE = re.compile(rb"(?<!\r)\n|\r[^\n]")
 #: Empty lines that are ignored before a request.
 EMPTY_LINES = 8
 
-#: Headers that may stand in a request once: with two of them, two recipients may each believe another.
-ONCE = (b"host", b"content-length", b"transfer-encoding", b"upgrade", b"expect")
+USER_INFORMATION = re.compile(rb"https?://[^/?#]*@", re.IGNORECASE)
+
+#: Headers that may stand in a request once: with two of them, two recipients may each believe another. The others that
+#: are acted on are lists, whose lines count as one (RFC 9110 section 5.3).
+ONCE = (b"host", b"content-length")
 
 
 class HeadLimits(NamedTuple):
@@ -69,9 +76,10 @@ class HeadParser:
 
     Args:
         limits: beyond them a request is refused: 414 for its target, 431 for its headers.
-        strict: refuse also what is unambiguous and yet not allowed: a Host header missing, twice or invalid, other
-            versions than 1.1 and 1.0, several spaces, a fragment in the target. What decides where a request ends is
-            always checked.
+        strict: refuse also what is unambiguous and yet not allowed: a Host header missing, twice or invalid, versions
+            above 1.1 (else 1.2 to 1.9 are read as 1.1, RFC 9110 section 2.5), methods that httptools does not know
+            (else any token of up to 32 bytes is one), several spaces, a fragment in the target. What decides where a
+            request ends is always checked.
     """
 
     __slots__ = (
@@ -93,6 +101,7 @@ class HeadParser:
         "method",
         "path",
         "query",
+        "takes_trailers",
         "target",
         "upgrade",
         "version",
@@ -126,8 +135,10 @@ class HeadParser:
         #: Whether the client lets the connection be used again.
         self.keep_alive = False
         self.expects_continue = False
-        #: The value of Upgrade, in lower case, if Connection names it too.
+        #: What Upgrade asks for, in lower case, if Connection names it too: websocket alone if that is among it.
         self.upgrade = b""
+        #: Whether the client takes trailers (RFC 9110 section 6.5.1).
+        self.takes_trailers = False
 
     # Where a head ends
 
@@ -166,7 +177,7 @@ class HeadParser:
         else:
             self._check_sizes(part, line_end)
             if not part.endswith(VERSIONS, 0, line_end):
-                raise HTTPError(400, WRONG_VERSION)
+                self._newer(bytes(part[:line_end]).rpartition(b" ")[2])
         if BARE.search(part, start):
             raise HTTPError(400, "a line ends in LF without CR, or holds CR without LF")
 
@@ -201,18 +212,7 @@ class HeadParser:
             method, target, version = head[:line_end].split(b" ")
         except ValueError:
             method, target, version = self._split_oddly(head[:line_end])
-        came = self._came
-        came.clear()
-        headers = self.headers = came.fields
-        parser = self._parser
-        if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(came)
-        try:
-            parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            self._parser = None
-        except httptools.HttpParserError as error:
-            self._refuse(error, method)
+        fed = head
         if version == b"HTTP/1.1":
             self.version = "1.1"
             self.keep_alive = True
@@ -220,8 +220,26 @@ class HeadParser:
             self.version = "1.0"
             self.keep_alive = False
         else:
-            raise HTTPError(400, WRONG_VERSION)
-        self.method = METHODS.get(method) or self._odd_method(method)
+            self.version = self._newer(version)
+            self.keep_alive = True
+            fed = b"%b HTTP/1.1%b" % (head[:line_end].rpartition(b" ")[0], head[line_end:])
+        known_method = METHODS.get(method)
+        if known_method is None:
+            fed = self._odd_method(method, fed)
+            known_method = method.decode("ascii")
+        self.method = known_method
+        came = self._came
+        came.clear()
+        headers = self.headers = came.fields
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = httptools.HttpRequestParser(came)
+        try:
+            parser.feed_data(fed)
+        except httptools.HttpParserUpgrade:
+            self._parser = None
+        except httptools.HttpParserError as error:
+            self._refuse(error, method)
         self.target = target
         if len(headers) > self._limits.header_count:
             raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
@@ -248,20 +266,36 @@ class HeadParser:
             raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
         return parts
 
-    def _refuse(self, error: Exception, method: bytes) -> NoReturn:
-        self._parser = None
-        if isinstance(error, httptools.HttpParserInvalidMethodError) and TOKEN.fullmatch(method):
-            raise HTTPError(501, f"the method {method[:40].decode('ascii')} is not known") from error
-        raise HTTPError(400, str(error)) from error
+    def _newer(self, version: bytes) -> str:
+        """The version to read a request by that is neither 1.1 nor 1.0: 1.1 where only the minor number is higher."""
+        match = VERSION.fullmatch(version)
+        if match is None:
+            raise HTTPError(400, WRONG_VERSION)
+        if match[1] != b"1":
+            # RFC 9110 section 15.6.6.
+            raise HTTPError(505, f"{WRONG_VERSION}: {version.decode()}")
+        if self._strict:
+            raise HTTPError(400, WRONG_VERSION)
+        return "1.1"
 
-    @staticmethod
-    def _odd_method(method: bytes) -> str:
-        if method in (b"CONNECT", b"PRI"):
-            raise HTTPError(400, f"the method {method.decode()} is not for this server")
+    def _odd_method(self, method: bytes, head: bytes) -> bytes:
+        """The head with a method for httptools in place of one that is not usual."""
         if not TOKEN.fullmatch(method):
             # httptools skips CR and LF before it.
             raise HTTPError(400, "the method is none")
-        return method.decode("ascii")
+        if method in (b"CONNECT", b"PRI"):
+            # RFC 9110 section 9.1.
+            raise HTTPError(501, f"the method {method.decode()} is not for this server")
+        if len(method) > METHOD_SIZE:
+            raise HTTPError(501, f"the method is longer than {METHOD_SIZE} bytes")
+        # The framing does not depend on the method.
+        return head if self._strict else head.replace(method, b"POST", 1)
+
+    def _refuse(self, error: Exception, method: bytes) -> NoReturn:
+        self._parser = None
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            raise HTTPError(501, f"the method {method.decode('ascii')} is not known") from error
+        raise HTTPError(400, str(error)) from error
 
     def _check_repeated(self, headers: list[tuple[bytes, bytes]]) -> None:
         names = [name for name, _ in headers]
@@ -271,7 +305,7 @@ class HeadParser:
 
     def _understand(self, fields: dict[bytes, bytes]) -> None:
         """Host, framing, and what concerns the connection."""
-        self.chunked = self.expects_continue = False
+        self.chunked = self.expects_continue = self.takes_trailers = False
         self.length = 0
         self.upgrade = b""
         host = fields.get(b"host")
@@ -294,13 +328,33 @@ class HeadParser:
                 raise HTTPError(400, "there are both Content-Length and Transfer-Encoding")
             if self.version == "1.0":
                 raise HTTPError(400, "HTTP/1.0 has no Transfer-Encoding")
-            if fields[b"transfer-encoding"].lower() != b"chunked":
-                raise HTTPError(400, "the only Transfer-Encoding accepted is chunked")
+            if self._list(fields, b"transfer-encoding") != [b"chunked"]:
+                self._refuse_coding(self._list(fields, b"transfer-encoding"))
             self.chunked = True
         if b"expect" in fields and self.version == "1.1":
-            if fields[b"expect"].lower() != b"100-continue":
+            expected = {item for item in self._list(fields, b"expect") if item}
+            if expected - {b"100-continue"}:
                 raise HTTPError(417, "the only expectation accepted is 100-continue")
-            self.expects_continue = self.chunked or self.length > 0
+            self.expects_continue = bool(expected) and (self.chunked or self.length > 0)
+        if b"te" in fields:
+            self.takes_trailers = b"trailers" in self._list(fields, b"te")
+
+    def _list(self, fields: dict[bytes, bytes], name: bytes) -> list[bytes]:
+        """The members of a list, in lower case, over all of its lines; empty ones too (RFC 9110 section 5.6.1)."""
+        value = fields[name]
+        if self._came.repeated:
+            value = b",".join(one for key, one in self.headers if key == name)
+        return [member.strip(b" \t") for member in value.lower().split(b",")]
+
+    @staticmethod
+    def _refuse_coding(codings: list[bytes]) -> NoReturn:
+        """Of codings that end with chunked it is known where they end, but what they mean is not."""
+        others = codings[:-1]
+        if codings[-1] == b"chunked" and b"chunked" not in others and all(map(TOKEN.fullmatch, others)):
+            # RFC 9112 section 6.1.
+            raise HTTPError(501, f"the transfer coding {others[0].decode()} is not known: accepted is chunked alone")
+        # Section 6.3, item 4.
+        raise HTTPError(400, "the only Transfer-Encoding accepted is chunked")
 
     def _check_host(self, host: bytes | None) -> None:
         if not self._strict:
@@ -317,15 +371,15 @@ class HeadParser:
         if not self._came.repeated and fields[b"connection"].lower() == b"keep-alive":
             self.keep_alive = True
             return
-        # Of several Connection headers, each counts.
-        values = b",".join(value for name, value in self.headers if name == b"connection").lower()
-        options = {option.strip(b" \t") for option in values.split(b",")}
+        options = self._list(fields, b"connection")
         if b"close" in options:
             self.keep_alive = False
         elif b"keep-alive" in options:
             self.keep_alive = True
-        if b"upgrade" in options and self.version == "1.1":
-            self.upgrade = fields.get(b"upgrade", b"").lower()
+        if b"upgrade" in options and self.version == "1.1" and b"upgrade" in fields:
+            wanted = self._list(fields, b"upgrade")
+            # A client may offer several protocols; this is the only one that there is a choice of.
+            self.upgrade = b"websocket" if b"websocket" in wanted else b", ".join(filter(None, wanted))
 
     def _understand_target(self, target: bytes) -> None:
         """Targets in another form than /path?query (RFC 9112 section 3.2)."""
@@ -341,6 +395,9 @@ class HeadParser:
             # Section 3.2.2: the authority in the target counts, and a Host header that differs is ignored.
             self.path, self.query = match[2] or b"/", (match[3] or b"?")[1:]
             self.headers = [(name, match[1] if name == b"host" else value) for name, value in self.headers]
+        elif USER_INFORMATION.match(target):
+            # RFC 9110 section 4.2.4.
+            raise HTTPError(400, "there is user information in the request target")
         else:
             raise HTTPError(400, "the request target is neither a path nor a URL of http or https")
 

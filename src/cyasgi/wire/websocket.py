@@ -20,6 +20,7 @@ from typing import Any
 from websockets.frames import Close
 
 from .http_response import STATUS_LINES, Fields, encode_fields
+from .messages import check_type
 from .websocket_frames import CLOSED as FRAMES_CLOSED, Frames
 from .websocket_handshake import Handshake, common_fields, error_status
 
@@ -175,15 +176,15 @@ class WebSocket:
             data = self._frames.encode(_payload(message))
             self.sent += len(data)
             return data
-        if not isinstance(message, dict):
-            raise TypeError(f"a message must be a dict, got {message!r}")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise ValueError(f"unknown type of message {kind!r}: a WebSocket scope accepts {', '.join(KINDS)}")
+        kind = check_type(message, KINDS, "a WebSocket scope")
         if self.phase >= CLOSING:
             raise WebSocketClosed(f"{kind!r} was sent when the WebSocket was {PHASES[self.phase]}")
         accepted = KINDS[kind]
         if self.phase not in accepted:
             raise RuntimeError(f"{kind!r} was sent when the WebSocket was {PHASES[self.phase]}")
+        if kind == "websocket.send":
+            # A mapping that is no dict.
+            return self.send(dict(message))
         if kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.close":
@@ -198,16 +199,21 @@ class WebSocket:
         subprotocol = message.get("subprotocol")
         if subprotocol is not None and not isinstance(subprotocol, str):
             raise TypeError(f"'subprotocol' of a 'websocket.accept' message must be a str or None, got {subprotocol!r}")
-        self._out.append(self._handshake.accept(subprotocol, message.get("headers") or ()))
+        self._out.append(self._handshake.accept(subprotocol, _headers(message)))
         self.status = 101
         self.phase = OPEN
 
     def _close(self, message: Message) -> None:
+        code, reason = message.get("code"), message.get("reason")
+        if code is None:
+            code = 1000
+        if reason is None:
+            reason = ""
+        _check_close(code, reason)
         if self.phase == CONNECTING:
             self._refuse(error_status(403, "the WebSocket was refused", self._fields))
-            return
-        code, reason = message.get("code"), message.get("reason")
-        self.close(1000 if code is None else code, "" if reason is None else reason)
+        else:
+            self.close(code, reason)
 
     def _refuse(self, response: bytes) -> None:
         self._answer(response)
@@ -227,7 +233,7 @@ class WebSocket:
             raise TypeError(f"'status' of a {kind!r} message must be an int, got {status!r}")
         if status not in STATUS_LINES or status < 200:
             raise ValueError(f"'status' of a {kind!r} message must be from 200 to 599, got {status}")
-        self._response = status, encode_fields(message.get("headers") or ())
+        self._response = status, encode_fields(_headers(message))
         self.phase = RESPONDING
 
     def _continue_response(self, message: Message) -> None:
@@ -274,10 +280,7 @@ class WebSocket:
             TypeError, ValueError: the code is none that may be sent (RFC 6455 section 7.4), or the reason is longer
                 than 123 bytes.
         """
-        if not isinstance(code, int) or isinstance(code, bool):
-            raise TypeError(f"a close code must be an int, got {code!r}")
-        if not isinstance(reason, str):
-            raise TypeError(f"the reason of a close must be a str, got {reason!r}")
+        _check_close(code, reason)
         reason = str.__str__(reason)
         try:
             Close(code, "").check()
@@ -344,6 +347,18 @@ KINDS: dict[str, tuple[int, ...]] = {
     "websocket.http.response.start": (CONNECTING,),
     "websocket.http.response.body": (RESPONDING,),
 }
+
+
+def _headers(message: Message) -> Any:
+    headers = message.get("headers")
+    return () if headers is None else headers
+
+
+def _check_close(code: Any, reason: Any) -> None:
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"a close code must be an int, got {code!r}")
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close must be a str, got {reason!r}")
 
 
 def _payload(message: Message) -> str | bytes:

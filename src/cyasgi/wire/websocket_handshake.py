@@ -56,6 +56,10 @@ def _invalid(status: int, error: Exception | None, fields: bytes) -> bytes:
     return error_status(status, f"this is no valid WebSocket handshake: {str(error)[:200]}", fields)
 
 
+def _members(value: str) -> list[str]:
+    return [member.strip(" \t").lower() for member in value.split(",")]
+
+
 class Handshake:
     """A request that asks for a WebSocket, and what accepts or refuses it.
 
@@ -71,6 +75,10 @@ class Handshake:
         self, headers: Iterable[tuple[bytes, bytes]], *, compression: bool = True, fields: bytes = b""
     ) -> None:
         request = RequestHeaders((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
+        if "websocket" in _members(", ".join(request.get_all("Upgrade"))):
+            # Of what the client offers (RFC 9110 section 7.8); the library takes no other beside it.
+            del request["Upgrade"]
+            request["Upgrade"] = "websocket"
         #: The response to a request that is no valid handshake; None if it is one.
         self.refusal: bytes | None = None
         #: What the client offers, in its order.
@@ -103,7 +111,8 @@ class Handshake:
             TypeError, ValueError: the headers are none (see `cyasgi.wire.http_response.encode_fields`) or are the
                 handshake's own, or the client did not offer this subprotocol (RFC 6455 section 4.2.2, item 5).
         """
-        headers = [(name, value) for name, value in headers]
+        if isinstance(headers, Iterable):
+            headers = tuple(headers)
         given = encode_fields(headers)
         for name, _ in headers:
             if name.lower() in RESERVED:
