@@ -75,3 +75,33 @@ def test_a_client_that_fell_behind_goes_away(cy, run, chunks, how):
             assert len(ended) == STREAMS
 
     run(main())
+
+
+def test_a_client_that_has_closed_its_half_gets_all_of_a_stream(cy, run):
+    """The framework, which listens for the end of the client, does not stop while parts go out."""
+    ended, gate = [], asyncio.Queue()
+
+    async def chunks():
+        while (chunk := await gate.get()) is not None:
+            yield chunk
+
+    async def main():
+        async with serving(cy, streaming(chunks, ended)) as server:
+            reader, writer = await asyncio.open_connection(*server.addresses[0])
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write_eof()
+            for number in range(3):
+                gate.put_nowait(b"%d" % number)
+                if not number:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 200 ")
+                assert await reader.readexactly(6) == b"1\r\n%d\r\n" % number
+                # Longer than it takes the server to see the end of the client's half.
+                await asyncio.sleep(0.05)
+                assert ended == []
+            gate.put_nowait(None)
+            assert await reader.read() == b"0\r\n\r\n"
+            writer.close()
+            assert ended == ["closed"]
+
+    run(main())

@@ -93,6 +93,57 @@ def test_drain_is_bounded(cy, run):
     run(main())
 
 
+@pytest.mark.parametrize("how", ["late", "at once", "second request", "cancelled", "in time"])
+def test_work_that_is_cut_is_told_of(cy, run, how, caplog):
+    """One warning has the number of applications that had work in hand when their time was over, for whatever reason,
+    and names one; those that wait for messages, or end in time, are not among them."""
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        if scope["type"] == "http":
+            await gate.wait()
+        while True:
+            await receive()
+
+    async def handle(server):
+        for number in range(3):
+            server.get_or_create_application_instance(number, {"type": "idle"}).put_nowait(1)
+            scope = {"type": "http", "method": "PUT", "path": f"/{number}"}
+            server.get_or_create_application_instance(f"busy {number}", scope)
+        await passes(5)
+        if how == "in time":
+            asyncio.get_running_loop().call_soon(gate.set)
+        begun.set()
+
+    begun = asyncio.Event()
+
+    async def main():
+        bound = {"late": 0.05, "at once": 0}.get(how, 1000.0)
+        server = handling(cy.StatelessServer, handle, shutdown_timeout=bound)(application)
+        running = asyncio.create_task(server.arun())
+        await begun.wait()
+        if how == "second request":
+            await passes(10)
+            assert not running.done()
+            server.stop()
+            server.stop()
+        elif how == "cancelled":
+            await passes(10)
+            running.cancel()
+        await asyncio.wait([running])
+        assert running.cancelled() is (how == "cancelled")
+        assert len(server.application_instances) == 0
+
+    run(main())
+    bound = {"late": "0.05", "at once": "0", "second request": "1000"}.get(how)
+    text = (
+        f"3 applications were cut with work in hand when the server stopped (shutdown_timeout is {bound} s); one of "
+        "them: PUT '/0'"
+    )
+    told = [(record.levelname, record.getMessage()) for record in caplog.records if "cut" in record.getMessage()]
+    assert told == ([] if bound is None else [("WARNING", text)])
+
+
 def test_no_drain_with_a_time_out_of_zero(cy, run):
     """A `shutdown_timeout` of zero is allowed: nothing is waited for, everything is cancelled."""
 

@@ -133,6 +133,22 @@ def test_trailers_that_nobody_takes(cy, run, request_line, streamed, caplog):
     case(cy, run, sending(start(trailers=True), *parts, more, TRAILERS), test)
 
 
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"0")]])
+def test_trailers_without_a_chunked_body(cy, run, status, headers, caplog):
+    """They have nowhere to go behind a body that has a length, or is none."""
+
+    async def test(connection):
+        for _ in range(2):
+            sent = await connection.ask(TAKING)
+            assert sent.startswith(b"HTTP/1.1 %d " % status) and sent.endswith(b"\r\n\r\n")
+            assert b"a: b" not in sent and b"chunked" not in sent
+        assert not connection.transport.closed
+        assert not caplog.records
+
+    case(cy, run, sending(start(status, headers, trailers=True), part(), TRAILERS), test)
+
+
 def test_trailers_are_announced(cy, run, caplog):
     """Without that they are no part of the response; with it they have to come."""
 

@@ -4,7 +4,9 @@ whichever gateway and however busy the connection. Nothing of them is sent, and 
 from __future__ import annotations
 
 import asyncio
+import collections
 import importlib
+import types
 
 import pytest
 from conftest import passes
@@ -90,6 +92,10 @@ HTTP = {
         [{"type": "http.response.trailers"}],
     ),
 }
+
+
+def balancing(cy):
+    return importlib.import_module(f"{cy.__name__}.balancing")
 
 
 def trying(before, wrong, after, told, ready=None):
@@ -235,6 +241,43 @@ def test_websocket(cy, run, when, busy):
     run(main())
 
 
+@pytest.mark.parametrize("when", HTTP)
+def test_http_behind_a_balancer(cy, run, when):
+    """The balancer passes it on, and what is said of it back; a response that is right in the end is a success."""
+    told = []
+    before, wrong, after = HTTP[when]
+    balancer = balancing(cy).LoadBalancer([trying(before, wrong, after, told)])
+
+    async def test(connection):
+        await connection.ask(GET[:-2] + b"TE: trailers\r\n\r\n")
+        await passes(100)
+        compare(told, wrong)
+        [tally] = balancer.stats()["applications"].values()
+        assert (tally["succeeded"], tally["failed"]) == (1, 0)
+
+    case(cy, run, balancer, test)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("mapping", [types.MappingProxyType, collections.UserDict])
+def test_any_mapping_is_a_message(cy, run, mapping, status):
+    """For the gateway and for a balancer before it."""
+
+    async def application(scope, receive, send):
+        await send(mapping(start(status)))
+        await send(mapping(part(b"o", True)))
+        await send(mapping(part(b"k")))
+
+    balancer = balancing(cy).LoadBalancer([application])
+
+    async def test(connection):
+        assert (await connection.ask(GET)).endswith(b"1\r\no\r\n1\r\nk\r\n0\r\n\r\n")
+        [tally] = balancer.stats()["applications"].values()
+        assert (tally["succeeded"], tally["failed"]) == ((1, 0) if status == 200 else (0, 1))
+
+    case(cy, run, balancer, test)
+
+
 LIFESPAN = [
     *ANYWHERE,
     ({"type": "lifespan.startup"}, ValueError, "unknown type of message 'lifespan.startup'"),
@@ -269,12 +312,11 @@ def test_lifespan_behind_a_balancer(cy, run):
         else (message, error, text)
         for message, error, text in LIFESPAN[:-1]
     ]
-    balancing = importlib.import_module(f"{cy.__name__}.balancing")
     lifespan = importlib.import_module(f"{cy.__name__}.gateways.lifespan")
 
     async def main():
         application = trying([], wrong, [{"type": "lifespan.startup.complete"}], told)
-        life = lifespan.Lifespan(balancing.LoadBalancer([application]), "on")
+        life = lifespan.Lifespan(balancing(cy).LoadBalancer([application]), "on")
         await life.startup()
         compare(told, wrong)
         await life.shutdown(1)

@@ -16,6 +16,7 @@ from ._backend import ApplicationInstance, ForeignEntry, Pass
 from ._collector import rare_collections
 from ._constants import STOPPING
 from ._context import outside
+from ._describe import describe
 from ._guarding import Guard, error_of
 from ._holding import is_held
 from ._intake import PAUSE, POLL, Intake
@@ -167,6 +168,7 @@ class Running:
             if graceful:
                 await self._within(intake.ended(), bound)
                 await self._within(self._drained(), bound)
+                self._tell_of_cut(bound)
             callers = intake.spare_callers()
             self._dismiss_all()
             await self._within(self._closed(callers), bound, forced=False)
@@ -215,6 +217,18 @@ class Running:
         life.is_over()
         if tasks:
             await asyncio.wait(tasks, timeout=min(bound, 1.0))
+
+    def _tell_of_cut(self, bound: float) -> None:
+        """What has not drained is about to be cancelled."""
+        cut = [entry for entry in self._life.table.entries() if not _settled(entry)]
+        if cut:
+            logger.warning(
+                "%d applications were cut with work in hand when the server stopped (shutdown_timeout is %g s); one of "
+                "them: %s",
+                len(cut),
+                bound,
+                describe(cut[0].public),
+            )
 
     def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
         """What still goes on is left to itself."""

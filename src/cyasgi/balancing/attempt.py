@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .backend import Backend
@@ -153,7 +153,7 @@ class Attempt:
         if self.over:
             raise RuntimeError("this run is over: another application serves the scope")
         exchange = self.exchange
-        kind = message.get("type") if isinstance(message, dict) else None
+        kind = message.get("type") if isinstance(message, Mapping) else None
         if not exchange.sent:
             exchange.sent = True
             exchange.replay.forget()

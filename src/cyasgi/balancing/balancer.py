@@ -166,7 +166,7 @@ class LoadBalancer:
         """
         if isinstance(outcome, BaseException):
             return True
-        if isinstance(outcome, dict) and outcome.get("type") in (
+        if isinstance(outcome, Mapping) and outcome.get("type") in (
             "http.response.start",
             "websocket.http.response.start",
         ):
