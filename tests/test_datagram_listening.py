@@ -230,6 +230,47 @@ def test_stopping_is_bounded(cy, run):
     run(main())
 
 
+def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
+    """What waits for them is lost, and told of."""
+
+    async def main():
+        never = asyncio.get_running_loop().create_future()
+
+        class Server(gateway(cy).DatagramServer):
+            shutdown_timeout = 0.05
+
+            async def get_or_create_application_instance(self, scope_id, scope):
+                await never
+
+        server = Server(echo, binds="127.0.0.1:0")
+        server.bind()
+        async with serving_datagrams(server) as (address,):
+            with clients(address) as (client,):
+                client.send(b"1", b"2")
+                await in_time(lambda: len(server._feeding) == 2)
+        assert server.stats()["dropped_refused"] == 2
+
+    run(main())
+    [text] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert text.startswith("a datagram of 1 bytes from ") and " was dropped: CancelledError(" in text
+
+
+def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog):
+    """Their time is bounded too, and a warning tells of them."""
+
+    async def main():
+        server = server_of(cy, echo, shutdown_timeout=0.05)
+        async with serving_datagrams(server) as (address,):
+            with clients(address) as (client,):
+                await client.ask(b"")
+                # As if the system had taken none of them, of which only asyncio's transports give a view.
+                server.endpoints[0].transport._buffer.append((b"x", address))
+
+    asyncio.run(main())
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert texts == ["1 sockets were closed with datagrams that the system had not taken yet"]
+
+
 def test_a_sender_that_waits_at_the_end(cy, run):
     """An application that waits in send, since the transport takes no more, does not keep the server from ending."""
 

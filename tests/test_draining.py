@@ -144,6 +144,27 @@ def test_work_that_is_cut_is_told_of(cy, run, how, caplog):
     assert told == ([] if bound is None else [("WARNING", text)])
 
 
+def test_a_clean_up_that_is_cut_is_told_of(cy, run, caplog):
+    """That of handle() too, which has as long as the applications."""
+
+    async def handle(server):
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.get_running_loop().create_future()
+
+    async def main():
+        server = handling(cy.StatelessServer, handle, shutdown_timeout=0.02)(reader)
+        running = asyncio.create_task(server.arun())
+        await passes(5)
+        server.stop()
+        await running
+
+    run(main())
+    text = "1 tasks that handle() has started were cut when the server stopped (shutdown_timeout is 0.02 s)"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", text)]
+
+
 def test_no_drain_with_a_time_out_of_zero(cy, run):
     """A `shutdown_timeout` of zero is allowed: nothing is waited for, everything is cancelled."""
 

@@ -188,7 +188,14 @@ class Running:
         for listener in intake.listeners:
             listener.close()
         intake.scan()
-        rest = {checker, follower, *life.overrides, *life.reports.cancel(), *intake.tasks()}
+        cut = intake.tasks()
+        if cut:
+            logger.warning(
+                "%d tasks that handle() has started were cut when the server stopped (shutdown_timeout is %g s)",
+                len(cut),
+                bound,
+            )
+        rest = {checker, follower, *life.overrides, *life.reports.cancel(), *cut}
         for task in rest:
             task.cancel()
         rest = {task for task in rest if not task.done()}

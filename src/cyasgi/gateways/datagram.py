@@ -242,6 +242,9 @@ class DatagramServer(StatelessServer):
             if waiting:
                 # What the system has not taken yet is sent, within the bound that all of stopping has.
                 await asyncio.wait(waiting, timeout=self.shutdown_timeout)
+                left = sum(endpoint.open for endpoint in endpoints)
+                if left:
+                    logger.warning("%d sockets were closed with datagrams that the system had not taken yet", left)
         finally:
             self.close()
 
@@ -625,10 +628,11 @@ class AnyEndpoint(Endpoint):
                 self.limited += 1
                 self.server._losses.notice()
             except BaseException as error:
+                self.refused += 1
+                # It is also lost where the server stops and waits for the instance no longer.
+                self.server._complain(error, data, client)
                 if guard.interrupted(error):
                     raise
-                self.refused += 1
-                self.server._complain(error, data, client)
 
         if self.server.max_queue_size and len(tasks) >= self.server.max_queue_size:
             creation.close()
