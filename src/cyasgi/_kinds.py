@@ -23,10 +23,13 @@ _ABOUT_ARGUMENTS = re.compile(r"\b(takes|missing) .*arguments?\b|\bvalues to unp
 _NAMES = ("scope", "receive", "send")
 
 
-def as_single_callable(application: Any) -> Application:
+def as_single_callable(application: Any, tells_version: bool = False) -> Application:
     """Any kind of ASGI application as one that is called with (scope, receive, send) by position.
 
     A call that fails, also because the application takes other arguments, fails as a run of it does.
+
+    Args:
+        tells_version: an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``.
 
     Raises:
         TypeError: it is not callable.
@@ -38,17 +41,17 @@ def as_single_callable(application: Any) -> Application:
         by_name = signature is not None and not _fits(signature, 3) and _fits_by_name(signature)
         return _called_by_name(application) if by_name else cast(Application, application)
     if getattr(application, "_asgi_double_callable", False):
-        return cast(Application, double_to_single_callable(application))
+        return _called_twice(application, tells_version)
     if signature is None:
         if inspect.isclass(application):
-            return cast(Application, double_to_single_callable(application))
-        return _Undecided(application)
+            return _called_twice(application, tells_version)
+        return _Undecided(application, tells_version)
     three, one = _fits(signature, 3), _fits(signature, 1)
     if three and (not one or tuple(signature.parameters)[1:3] == _NAMES[1:]):
         return cast(Application, application)
     if not three:
-        return cast(Application, double_to_single_callable(application))
-    return _Undecided(application, optional=True)
+        return _called_twice(application, tells_version)
+    return _Undecided(application, tells_version, optional=True)
 
 
 def takes(application: Any, count: int) -> bool | None:
@@ -85,6 +88,26 @@ def _called_by_name(application: Any) -> Application:
         return await application(scope=scope, receive=receive, send=send)
 
     return by_name
+
+
+def _called_twice(application: Any, tells_version: bool) -> Application:
+    if not tells_version:
+        return cast(Application, double_to_single_callable(application))
+
+    async def told(scope: Any, receive: Any, send: Any) -> Any:
+        _tell_version_2(scope)
+        return await application(scope)(receive, send)
+
+    return told
+
+
+def _tell_version_2(scope: Any) -> Any:
+    """Have the scope say ASGI 2; gives what ``scope["asgi"]`` was."""
+    asgi = scope.get("asgi") if isinstance(scope, dict) else None
+    if isinstance(asgi, dict) and "version" in asgi:
+        # The scope that this one is a copy of may be for another application too.
+        scope["asgi"] = {**asgi, "version": "2.0"}
+    return asgi
 
 
 def _own_signature(application: Any) -> Signature | None:
@@ -145,27 +168,34 @@ class _Undecided:
     """A plain callable that may be a single or a double one, as its first call tells.
 
     Args:
+        tells_version: as `as_single_callable` has it.
         optional: it takes the scope alone as well as all three, and so, as long as it gives no awaitable then, as the
             double callable that the reference takes it for: what else it takes is its own affair.
     """
 
-    __slots__ = ("_application", "_optional", "_single")
+    __slots__ = ("_application", "_optional", "_single", "_tells_version")
     _asgi_single_callable = True
 
-    def __init__(self, application: Any, optional: bool = False) -> None:
+    def __init__(self, application: Any, tells_version: bool, optional: bool = False) -> None:
         self._application = application
+        self._tells_version = tells_version
         self._optional = optional
         self._single: bool | None = None
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
         application = self._application
         if self._single is None and self._optional:
+            before = _tell_version_2(scope) if self._tells_version else None
             result = application(scope)
             self._single = inspect.isawaitable(result) and not callable(result)
             if not self._single:
                 return result(receive, send)
             _discard(result)
+            if before is not None:
+                scope["asgi"] = before
         if self._single is False:
+            if self._tells_version:
+                _tell_version_2(scope)
             return application(scope)(receive, send)
         try:
             result = application(scope, receive, send)
@@ -173,6 +203,8 @@ class _Undecided:
             if self._single or not _refused(error):
                 raise
             try:
+                if self._tells_version:
+                    _tell_version_2(scope)
                 instance = application(scope)
             except (TypeError, ValueError) as another:
                 # The first one says what most people have meant.
@@ -181,6 +213,8 @@ class _Undecided:
             return instance(receive, send)
         if not inspect.isawaitable(result) and callable(result):
             # A double callable behind something that passes on whatever it gets.
+            if self._tells_version:
+                _tell_version_2(scope)
             return result(receive, send)
         self._single = True
         return result

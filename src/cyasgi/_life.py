@@ -187,7 +187,7 @@ class Life(Endings):
         table = self.table
         single: Application | None = table.single
         if single is None or server.application is not table.application:
-            single = as_single_callable(server.application)
+            single = as_single_callable(server.application, server.tells_asgi_version)
             if self.observer is not None:
                 single = self.observer.counted(single)
             table.single, table.application = single, server.application

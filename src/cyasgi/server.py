@@ -92,6 +92,8 @@ class StatelessServer:
     undelivered_to: str = Setting("hook", check_undelivered_to)  # type: ignore[assignment]
     #: Whether `handle` says by `announce_started` when it serves; else it serves when `handle` has begun.
     announces_start: ClassVar[bool] = False
+    #: Whether an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``, whatever was there.
+    tells_asgi_version: ClassVar[bool] = False
 
     _cyasgi: Life = _NewLife()  # type: ignore[assignment]
     _cyasgi_table: InstanceTable = _NewTable()  # type: ignore[assignment]

@@ -143,7 +143,7 @@ class LoadBalancer:
 
         #: The applications, in their order.
         self.backends: tuple[Backend, ...] = tuple(
-            Backend(index, name, as_single_callable(application), weighed[name], breaker(name))
+            Backend(index, name, as_single_callable(application, True), weighed[name], breaker(name))
             for index, (name, application) in enumerate(named.items())
         )
 

@@ -127,6 +127,7 @@ class DatagramServer(StatelessServer):
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
 
     announces_start: ClassVar[bool] = True
+    tells_asgi_version: ClassVar[bool] = True
 
     def __init__(
         self,

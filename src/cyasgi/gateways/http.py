@@ -17,7 +17,7 @@ from .._backend import Setting
 from .._context import outside
 from .._life import Life
 from ..server import StatelessServer
-from ..wire.http import HTTPError, Scope
+from ..wire.http import ASGI, HTTPError, Scope
 from ..wire.http_request import HeadLimits
 from .accepting import Accepting, PlainListening
 from .access_log import AccessLog
@@ -228,10 +228,13 @@ class HTTPServer(StatelessServer):
     #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
     #: `cyasgi.gateways.websocket_protocol.WebSocketProtocol` where the library `websockets` is installed.
     websocket_protocol_class: Any = _WebSocketProtocolClass()
+    #: What is copied into every scope as ``scope["asgi"]``.
+    asgi: dict[str, str] = ASGI
     #: Whether requests that ask for no WebSocket are answered 426.
     websockets_only: ClassVar[bool] = False
 
     announces_start: ClassVar[bool] = True
+    tells_asgi_version: ClassVar[bool] = True
 
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)

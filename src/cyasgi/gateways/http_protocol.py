@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._guarding import INTERRUPTS
 from .._limits import LimitExceeded
 from ..wire.address import format_address, from_socket_address
-from ..wire.http import ASGI, HTTPError, Scope, error_response, websocket_scope
+from ..wire.http import HTTPError, Scope, error_response, websocket_scope
 from ..wire.http_body import ChunkedBody, LengthBody
 from ..wire.http_request import END, HeadParser, decode_path, split_list
 from .access_log import CLIENT_GONE
@@ -401,7 +401,7 @@ class HTTPProtocol(asyncio.Protocol):
         scope = Scope(template)
         scope["headers"] = parser.headers
         # What an application writes into these is no other's business.
-        scope["asgi"] = ASGI.copy()
+        scope["asgi"] = server.asgi.copy()
         extensions: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
         scope["extensions"] = extensions
         if self._tls is not None:

@@ -146,7 +146,7 @@ class Lifespan:
         }
         guard = Guard()
         try:
-            await as_single_callable(self._application)(scope, self._receive, self._send)
+            await as_single_callable(self._application, True)(scope, self._receive, self._send)
         except SystemExit as error:
             if self._started is None or self._started.done():
                 # While it is served, this ends the server as one from a request does.

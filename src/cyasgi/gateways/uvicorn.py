@@ -2,10 +2,10 @@
 
 uvicorn has the sockets, the lifespan, the signals, the workers and the WebSockets; the protocol here has the requests:
 cyasgi's parsing and strictness, its limits and deadlines, its backpressure, and an instance for each request. Of
-uvicorn's options it heeds ``root_path``, ``limit_concurrency`` (requests at a time), ``timeout_keep_alive``,
-``access_log``, ``date_header``, ``server_header``, ``headers``, and, for it counts connections, tasks and requests as
-uvicorn's own does, ``limit_max_requests`` and ``timeout_graceful_shutdown``. cyasgi's own limits are class attributes
-of `Server`: to change one, subclass both and name the protocol's subclass to uvicorn.
+uvicorn's options it heeds ``interface``, ``root_path``, ``limit_concurrency`` (requests at a time),
+``timeout_keep_alive``, ``access_log``, ``date_header``, ``server_header``, ``headers``, and, for it counts connections,
+tasks and requests as uvicorn's own does, ``limit_max_requests`` and ``timeout_graceful_shutdown``. cyasgi's own limits
+are class attributes of `Server`: to change one, subclass both and name the protocol's subclass to uvicorn.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import logging
 from typing import Any, ClassVar
 
-from ..wire.http import HTTPError, Scope
+from ..wire.http import ASGI, HTTPError, Scope
 from .http import HTTPServer
 from .http_exchange import Exchange
 from .http_protocol import HTTPProtocol
@@ -48,6 +48,7 @@ class Server(HTTPServer):
         self.config = config
         self.server_state = server_state
         self.state = app_state
+        self.asgi = {**ASGI, "version": config.asgi_version}
         self.connections = server_state.connections
         self.keep_alive_timeout = max(config.timeout_keep_alive, 0.001)
         # uvicorn takes any text for it.

@@ -9,7 +9,8 @@ end, the server forgets idle conversations when it needs the room or when they h
 application is then cancelled. It may also return, when it has nothing more to say; the next datagram begins anew.
 
 * ``type`` (*Unicode string*) - ``"datagram"``.
-* ``asgi["version"]`` (*Unicode string*) - version of the ASGI specification, ``"3.0"``.
+* ``asgi["version"]`` (*Unicode string*) - version of the ASGI specification, ``"3.0"``, or
+  ``"2.0"`` for an application that is called as that has it.
 * ``asgi["spec_version"]`` (*Unicode string*) - version of this text, ``"1.0"``.
 * ``server`` (*two-item iterable*) - host (a numeric address) and port that the first datagram was sent to, as the
   socket is bound: ``0.0.0.0`` or ``::`` if it is bound to every interface.

@@ -48,7 +48,7 @@ def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
     """The ``websocket`` scope of a request whose ``http`` scope this is (ASGI, "WebSocket Connection Scope")."""
     found = Scope(scope)
     found["type"] = "websocket"
-    found["asgi"] = {**ASGI, "spec_version": WEBSOCKET_SPEC_VERSION}
+    found["asgi"] = {**scope["asgi"], "spec_version": WEBSOCKET_SPEC_VERSION}
     found["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
     found["subprotocols"] = subprotocols
     found["extensions"] = {"websocket.http.response": {}}
