@@ -336,3 +336,57 @@ def test_access_log(cy, run):
         assert [line.rpartition(" ")[0].partition('" ')[2] for line in lines] == ["200 1"]
 
     case(cy, run, sending(start(), part(b"a", True), received=[]), cut, request_timeout=1)
+
+
+LENIENT = {
+    "method": (b"BREW / HTTP/1.1", ("BREW", "1.1"), 501),
+    "method in lower case": (b"head / HTTP/1.1", ("head", "1.1"), 501),
+    "newer version": (b"POST / HTTP/1.2", ("POST", "1.1"), 400),
+    "both": (b"BREW / HTTP/1.9", ("BREW", "1.1"), 400),
+}
+REFUSED = {
+    "CONNECT": (b"CONNECT x:443 HTTP/1.1", 501),
+    "HTTP/2.0": (b"POST / HTTP/2.0", 505),
+    "transfer coding": (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked", 501),
+    "user information": (b"POST http://user@x/ HTTP/1.1", 400),
+}
+
+
+@pytest.mark.parametrize("name", LENIENT)
+def test_without_strictness(cy, run, name):
+    """A request of any method, or of a newer version, is served with its body, and the connection goes on."""
+    line, expected, status = LENIENT[name]
+    data = line + b"\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
+    seen = []
+
+    async def application(scope, receive, send):
+        seen.append((scope["method"], scope["http_version"], (await receive())["body"]))
+        await hello(scope, receive, send)
+
+    async def lenient(connection):
+        assert await connection.ask(data + GET + data) == HELLO * 3
+        assert seen == [(*expected, b"hi"), ("GET", "1.1", b""), (*expected, b"hi")]
+        assert not connection.transport.closed
+
+    async def strict(connection):
+        assert (await connection.ask(data + GET)).startswith(b"HTTP/1.1 %d " % status)
+        assert connection.transport.eof
+
+    case(cy, run, application, lenient, strict=False)
+    seen.clear()
+    case(cy, run, application, strict)
+    assert seen == []
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_that_tell_more(cy, run, name, strict):
+    """However strict the server is."""
+    line, status = REFUSED[name]
+
+    async def test(connection):
+        sent = await connection.ask(line + b"\r\nHost: x\r\n\r\n")
+        assert sent.startswith(b"HTTP/1.1 %d " % status)
+        assert connection.transport.eof
+
+    case(cy, run, hello, test, strict=strict)
