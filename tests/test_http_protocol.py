@@ -83,6 +83,27 @@ def test_root_path(cy, run):
     case(cy, run, application, test, root_path="/api")
 
 
+@pytest.mark.parametrize(
+    ("root_path", "raw"),
+    [
+        ("/über uns", b"/%C3%BCber%20uns"),
+        ("/100%/a?b#c", b"/100%25/a%3Fb%23c"),
+        ("/-._~!$&'()*+,;=:@/aZ09", b"/-._~!$&'()*+,;=:@/aZ09"),
+    ],
+)
+def test_root_path_of_any_characters(cy, run, root_path, raw):
+    """It is text in `root_path` and `path`; `raw_path` has it as a request would, percent-encoded."""
+    application = Recording()
+
+    async def test(connection):
+        await connection.ask(b"GET /%C3%BC/ HTTP/1.1\r\nHost: x\r\n\r\n")
+        (scope,) = application.scopes
+        assert (scope["root_path"], scope["path"]) == (root_path, f"{root_path}/ü/")
+        assert scope["raw_path"] == raw + b"/%C3%BC/"
+
+    case(cy, run, application, test, root_path=root_path)
+
+
 def test_pipelined_requests_are_answered_in_order(cy, run):
     """However long each takes, and without one seeing what another has set in its context."""
     gates = {}

@@ -18,7 +18,7 @@ from .._context import outside
 from .._life import Life
 from ..server import StatelessServer
 from ..wire.http import ASGI, HTTPError, Scope
-from ..wire.http_request import HeadLimits
+from ..wire.http_request import HeadLimits, encode_path
 from .accepting import Accepting, PlainListening
 from .access_log import AccessLog
 from .deadlines import Deadlines
@@ -502,8 +502,10 @@ class HTTPServer(StatelessServer):
         return scope.connection.application_send(scope, message)
 
     def add_root_path(self, scope: dict[str, Any]) -> None:
-        scope["path"] = self.root_path + scope["path"]
-        scope["raw_path"] = self.root_path.encode() + scope["raw_path"]
+        # That of the connection, as the scope has it.
+        root_path = scope["root_path"]
+        scope["path"] = root_path + scope["path"]
+        scope["raw_path"] = encode_path(root_path) + scope["raw_path"]
 
     def common_fields_without(self, date: int, server: int) -> bytes:
         """`common_fields` for a response that has a Date, or a Server, of its own."""

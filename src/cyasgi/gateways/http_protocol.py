@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._guarding import INTERRUPTS
 from .._limits import LimitExceeded
 from ..wire.address import format_address, from_socket_address
+from ..wire.distinguished_name import subject_name
 from ..wire.http import HTTPError, Scope, error_response, websocket_scope
 from ..wire.http_body import ChunkedBody, LengthBody
 from ..wire.http_request import END, HeadParser, decode_path, split_list
@@ -758,7 +759,7 @@ def tls_extension(tls: Any) -> dict[str, Any]:
     return {
         "server_cert": None,
         "client_cert_chain": [] if certificate is None else [DER_cert_to_PEM_cert(certificate)],
-        "client_cert_name": None,
+        "client_cert_name": None if certificate is None else subject_name(certificate),
         "client_cert_error": None,
         "tls_version": version,
         "cipher_suite": number,

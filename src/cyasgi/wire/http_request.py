@@ -6,9 +6,10 @@ that it lets through, such as other versions, several spaces, or no Host header,
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, NamedTuple, NoReturn
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 try:
     import httptools
@@ -408,6 +409,12 @@ class HeadParser:
 def decode_path(path: bytes) -> str:
     """The path as ASGI has it: percent-decoded, then UTF-8; what is none is replaced."""
     return unquote_to_bytes(path).decode("utf-8", "replace")
+
+
+@functools.lru_cache(maxsize=64)
+def encode_path(path: str) -> bytes:
+    """A path as it stands in a request: in UTF-8, percent-encoded but for what RFC 3986 section 3.3 allows."""
+    return quote(path, safe="/!$&'()*+,;=:@", errors="surrogatepass").encode("ascii")
 
 
 def split_list(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
