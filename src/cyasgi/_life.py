@@ -37,11 +37,13 @@ from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
 from ._kinds import as_single_callable
 from ._lost_time import PASS, LostTime, ServedTimer
+from ._pacing import Pace, share_of
 from ._placeholder import follow
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
 from ._succession import delete_with_successor, hand_over, heir_of, left_to_successor
 from ._tasks import resolved
+from ._untold import LoopEnd
 
 if TYPE_CHECKING:
     from ._calling import Application
@@ -75,8 +77,8 @@ class Observer(Protocol):
 REFUSALS = 16
 #: Seconds between two rounds of a checker that nothing but the end of a run concerns: it costs what an idle loop costs.
 UNEVENTFUL = 1.0
-#: Entries that one pass of the loop sees off.
-ENTRIES_A_PASS = 100
+#: Entries that the checker sees off between two looks at the time.
+ENTRIES_AT_ONCE = 16
 
 
 class Closing:
@@ -98,7 +100,8 @@ class Life(Endings):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reports = Reports()
+        self.loop_end = LoopEnd(self)
+        self.reports = Reports(self.loop_end)
         self.holding = Holding()
         #: Tasks in which asynchronous overrides of delete methods run, with what ends each, and overrides that wait for
         #: a loop.
@@ -573,11 +576,11 @@ class Life(Endings):
         self.counts[OUTCOMES[instance._outcome]] += 1
         if self.observer is not None:
             self.observer.ended(instance)
-        if instance._outcome == FAILED and instance._begun and instance._error is None:
-            # KeyboardInterrupt or SystemExit: they go their own way, and no hook hears of them.
-            task = instance._task
-            if task is not None:
-                task.get_loop().call_soon(_look_at, task)
+        if instance._outcome == FAILED and instance._begun and instance._task is not None:
+            # A hook is told of it, if it is no KeyboardInterrupt or SystemExit: these go their own way.
+            loop = instance._task.get_loop()
+            loop.call_soon(_look_at, instance._task)
+            self.loop_end.expect(loop)
         if instance._table is not None:
             instance._table._add_finished(instance)
         else:
@@ -747,6 +750,33 @@ class Life(Endings):
         elif entry._task is not None:
             entry._task.cancel()
 
+    # The end of a loop
+
+    async def tell_rest(self) -> None:
+        """The loop is about to end: tells the hooks what is still to be told, within `shutdown_timeout`."""
+        for instance, error in self._take_failures():
+            self.reports.exception(instance._server, error, instance)
+        await self.reports.finish()
+
+    def log_rest(self) -> None:
+        """There is no loop to come: logs what is still to be told."""
+        for instance, error in self._take_failures():
+            self.reports.add(instance._server, error, instance)
+        self.reports.log_rest()
+
+    def _take_failures(self) -> list[tuple[Any, BaseException]]:
+        """Instances in the table that have failed, with the errors that no hook has heard of: one has from now on."""
+        failures = []
+        if self.counts["failed"]:
+            for entry in self.table.entries():
+                if type(entry) is ApplicationInstance and entry._error is not None:
+                    failures.append((entry, entry._error))
+                    entry._error = None
+        return failures
+
+    def __del__(self) -> None:
+        self.log_rest()
+
     # The checker
 
     def wake(self) -> None:
@@ -791,10 +821,13 @@ class Life(Endings):
         unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
         table.set_timeout(idle_timeout, unit)
         # Nobody has overridden what an entry that is deleted passes through: then there is nothing to pass through.
-        delete: Callable[[Any, Any], object] = self.end_entry if self._is_plain(server) else self.dismiss
+        plain = self._is_plain(server)
+        delete: Callable[[Any, Any], object] = self.end_entry if plain else self.dismiss
         if server.undelivered_to == SUCCESSOR:
+            plain = False
             delete = partial(delete_with_successor, self, delete)
-        seen = 0
+        seen = rounds = 0
+        pace = self._pace(plain)
         # Only what has ended by now: what the hooks below bring about is the next round's.
         for _ in range(table.finished_count()):
             entry = table.pop_finished()
@@ -808,8 +841,9 @@ class Life(Endings):
                 # A dict of somebody else's, whose future and queue do what they like.
                 logger.exception("the end of scope_id %r could not be seen to", entry.scope_id)
             seen += 1
-            if seen % ENTRIES_A_PASS == 0:
+            if seen % ENTRIES_AT_ONCE == 0 and pace.over(ENTRIES_AT_ONCE):
                 await Pass()
+                pace = self._pace(plain)
         lost = 0.0 if idle_timeout is None else self.lost.within(time.monotonic(), idle_timeout)
         while (entry := table.pop_expired(lost)) is not None:
             since = time.time()
@@ -822,12 +856,24 @@ class Life(Endings):
                 if entry._table is table:
                     table.keep(entry, since)
             seen += 1
-            if seen % ENTRIES_A_PASS == 0:
+            if seen % ENTRIES_AT_ONCE == 0 and pace.over(ENTRIES_AT_ONCE):
                 await Pass()
+                # How many there are is not known: the longer it takes, the more of them are seen off at a time.
+                rounds += 1
+                pace = Pace(1 + rounds / 8)
         now = time.monotonic()
         while (orphan := self.holding.pop_orphan(now - interval)) is not None:
             self.dismiss(server, orphan, ORPHANED)
             self.counts["orphaned"] += orphan._table is None
+            if pace.over(1):
+                await Pass()
+                pace = Pace(share_of(len(self.holding.orphans)))
+
+    def _pace(self, plain: bool) -> Pace:
+        """For those that have ended. To see one off that no override takes its time with costs less than it did to make
+        it: a quarter of those that wait, in each pass, is no burden, and keeps up with as many as are made."""
+        waiting = self.table.finished_count()
+        return Pace(share_of(waiting), waiting // 4 if plain else 0)
 
     def expire(self, server: StatelessServer, entry: Any, reason: int) -> None:
         """Dismisses an entry that was in the table for too long: IDLE or AGE."""

@@ -11,9 +11,8 @@ from ._backend import InstanceTable, Setting, get_or_create_application_instance
 from ._calling import Details, Message, Scope
 from ._control import Control
 from ._deletion import Deletion
-from ._describe import describe
 from ._life import Life
-from ._reports import logger
+from ._reports import ENDED, EXCEPTION, UNDELIVERED, Reports, logger
 from ._running import Running, request_stop, run_in_own_loop
 from ._settings import (
     adopt_class_settings,
@@ -25,6 +24,7 @@ from ._settings import (
     check_undelivered_to,
     segments_changed,
 )
+from ._summary import log_exception
 
 
 class _NewLife:
@@ -264,8 +264,7 @@ class StatelessServer:
 
         Overrides may be `def` or `async def`.
         """
-        what = describe(application_details)
-        logger.error("Exception inside application (%s): %s", what, exception, exc_info=exception)
+        log_exception(exception, application_details)
 
     def application_undelivered(self, messages: list[Message], application_details: Details) -> None:
         """Called with the messages left in the queue of an instance that has ended, oldest first: its application has
@@ -311,3 +310,4 @@ class StatelessServer:
 
 
 Life.base = StatelessServer
+Reports.defaults = {name: getattr(StatelessServer, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
