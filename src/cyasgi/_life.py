@@ -37,7 +37,7 @@ from ._guarding import INTERRUPTS, Guard
 from ._holding import Holding
 from ._kinds import as_single_callable
 from ._lost_time import PASS, LostTime, ServedTimer
-from ._pacing import Pace, share_of
+from ._pacing import Pace, pace_of_round, share_of
 from ._placeholder import follow
 from ._reports import Reports, logger
 from ._settings import INTERVAL_LEAST, clamped_interval
@@ -858,9 +858,8 @@ class Life(Endings):
             seen += 1
             if seen % ENTRIES_AT_ONCE == 0 and pace.over(ENTRIES_AT_ONCE):
                 await Pass()
-                # How many there are is not known: the longer it takes, the more of them are seen off at a time.
                 rounds += 1
-                pace = Pace(1 + rounds / 8)
+                pace = pace_of_round(rounds)
         now = time.monotonic()
         while (orphan := self.holding.pop_orphan(now - interval)) is not None:
             self.dismiss(server, orphan, ORPHANED)

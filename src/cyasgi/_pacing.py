@@ -34,3 +34,8 @@ class Pace:
         """Whether the loop should turn, `done` more having been done."""
         self._least -= done
         return self._least <= 0 and monotonic() >= self._until
+
+
+def pace_of_round(number: int) -> Pace:
+    """For work of which it is not known how much waits: the longer it takes, the more is done in a pass."""
+    return Pace(1 + number / 8)

@@ -7,17 +7,18 @@ import collections
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ._backend import ApplicationInstance, Setting
+from ._backend import ApplicationInstance, Pass, Setting
 from ._calling import Application, Message, Receive, Scope, Send
 from ._constants import AGE, IDLE, REASONS
 from ._context import current_instance
 from ._guarding import INTERRUPTS
 from ._life import UNEVENTFUL
 from ._limits import Key, Keys, LimitExceeded as LimitExceeded, network_of
+from ._pacing import pace_of_round
 from ._settings import as_float, check_idle_timeout, check_max_applications, clamped_interval, number, refuse
 from .server import StatelessServer
 
@@ -482,18 +483,29 @@ class ManagedServer(StatelessServer):
             # max_age may be set at any time.
             await asyncio.sleep(interval if self.max_age is not None else max(interval, UNEVENTFUL))
             try:
-                self.expire_aged()
+                if type(self).expire_aged is not ManagedServer.expire_aged:
+                    self.expire_aged()
+                    continue
+                rounds, pace = 0, pace_of_round(0)
+                for _ in self._aged():
+                    if pace.over(1):
+                        await Pass()
+                        rounds += 1
+                        pace = pace_of_round(rounds)
             except INTERRUPTS:
                 raise
             except BaseException:
                 logger.exception("instances could not be looked through for their age")
 
     def expire_aged(self) -> int:
-        """Deletes the instances that have been there for longer than `max_age`; the checker calls this. Returns how
-        many there were."""
+        """Deletes the instances that have been there for longer than `max_age`, all at once; the checker does it in
+        portions, between which the loop turns. Returns how many there were."""
+        return sum(1 for _ in self._aged())
+
+    def _aged(self) -> Iterator[ApplicationInstance]:
+        """Those that have just been deleted, one by one."""
         manager = self._manager()
         life = self._cyasgi
-        aged = 0
         # As many as there are now: those that an override refuses to delete are at the end again.
         for _ in range(len(manager.aging)):
             max_age = self.max_age
@@ -508,5 +520,4 @@ class ManagedServer(StatelessServer):
                 del manager.aging[instance]
                 continue
             life.expire(self, instance, AGE)
-            aged += 1
-        return aged
+            yield instance
