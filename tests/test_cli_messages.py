@@ -174,7 +174,10 @@ def test_what_has_no_effect_is_logged(tmp_path):
     [
         (["--weight", "2", ECHO, ECHO], "--weight is given 1 times for 2 applications: give it once for each"),
         (["--root-path", "api", ECHO], "'api': accepted is a path as in /api"),
-        (["--udp", "127.0.0.1:0", "--max-datagram-size", "70000", ECHO], "--max-datagram-size 70000: accepted is"),
+        (
+            ["--udp", "127.0.0.1:0", "--max-datagram-size", "70000", ECHO],
+            "'--max-datagram-size': '70000': accepted is a whole number from 1 to 65535",
+        ),
     ],
 )
 def test_messages_name_options(arguments, says, capsys, monkeypatch):

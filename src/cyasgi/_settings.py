@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ._backend import Setting
+from ._bounds import Choice, Integer, Number, RootPath, as_float, number
 from ._constants import HOOK, POLICIES, SUCCESSOR
 
 #: Bounds and default of `application_checker_interval`, in seconds.
@@ -14,72 +15,17 @@ INTERVAL_LEAST = 0.001
 INTERVAL_MOST = 3600.0
 
 
-def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def as_float(value: float) -> float:
-    """As a float, infinite where an int is too large for one."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
-    return kind(f"{name}={value!r}: accepted is {accepted}")
-
-
-def check_max_applications(name: str, value: Any) -> None:
-    accepted = "an int of at least 1, or None for no limit"
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise refuse(TypeError, name, value, accepted)
-    if value < 1:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def check_max_queue_size(name: str, value: Any) -> None:
-    accepted = "an int of at least 0, 0 for no bound"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise refuse(TypeError, name, value, accepted)
-    if value < 0:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def check_idle_timeout(name: str, value: Any) -> None:
-    accepted = "a finite number of seconds above 0, or None for never"
-    if value is None:
-        return
-    if not number(value):
-        raise refuse(TypeError, name, value, accepted)
-    if not 0 < as_float(value) < math.inf:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def check_shutdown_timeout(name: str, value: Any) -> None:
-    accepted = "a finite number of seconds, at least 0"
-    if not number(value):
-        raise refuse(TypeError, name, value, accepted)
-    if not 0 <= as_float(value) < math.inf:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    accepted = " or ".join(map(repr, choices))
-    if not isinstance(value, str):
-        raise refuse(TypeError, name, value, accepted)
-    if value not in choices:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def check_eviction_policy(name: str, value: Any) -> None:
-    _check_choice(name, value, POLICIES)
-
-
-def check_undelivered_to(name: str, value: Any) -> None:
-    _check_choice(name, value, (HOOK, SUCCESSOR))
+MAX_APPLICATIONS = Integer(1, none="no limit")
+MAX_QUEUE_SIZE = Integer(0, zero="no bound")
+IDLE_TIMEOUT = Number("number of seconds", none="never")
+SHUTDOWN_TIMEOUT = Number("number of seconds", least=0)
+EVICTION_POLICY = Choice(POLICIES)
+UNDELIVERED_TO = Choice((HOOK, SUCCESSOR))
+STARTUP_TIMEOUT = Number("number of seconds", none="no limit")
+ROOT_PATH = RootPath()
+#: What a command accepts for `application_checker_interval`. The attribute takes anything, as the reference's does, and
+#: is clamped to this where it is used.
+CHECKER_INTERVAL = Number("number of seconds", least=INTERVAL_LEAST, most=INTERVAL_MOST)
 
 
 def clamped_interval(value: Any) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._backend import ApplicationInstance, Pass, Setting
+from ._bounds import Integer, Number
 from ._calling import Application, Message, Receive, Scope, Send
 from ._constants import AGE, IDLE, REASONS
 from ._context import current_instance
@@ -19,7 +20,7 @@ from ._guarding import INTERRUPTS
 from ._life import UNEVENTFUL
 from ._limits import Key, Keys, LimitExceeded as LimitExceeded, network_of
 from ._pacing import pace_of_round
-from ._settings import as_float, check_idle_timeout, check_max_applications, clamped_interval, number, refuse
+from ._settings import IDLE_TIMEOUT, MAX_APPLICATIONS, clamped_interval
 from .server import StatelessServer
 
 logger = logging.getLogger(__name__)
@@ -240,24 +241,6 @@ def _now(server: ManagedServer, otherwise: float) -> float:
         return otherwise
 
 
-def _check_rate(name: str, value: Any) -> None:
-    accepted = "a finite number above 0, or None for no limit"
-    if value is None:
-        return
-    if not number(value):
-        raise refuse(TypeError, name, value, accepted)
-    if not 0 < as_float(value) < math.inf:
-        raise refuse(ValueError, name, value, accepted)
-
-
-def _check_keys(name: str, value: Any) -> None:
-    accepted = "an int of at least 1"
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise refuse(TypeError, name, value, accepted)
-    if value < 1:
-        raise refuse(ValueError, name, value, accepted)
-
-
 class ManagedServer(StatelessServer):
     """A server that knows what each instance has done, and what each client may do. On its own, or put before any other
     server class:
@@ -279,15 +262,15 @@ class ManagedServer(StatelessServer):
     """
 
     #: Seconds after which an instance is deleted, busy or not; None for never.
-    max_age: float | None = Setting(None, check_idle_timeout)  # type: ignore[assignment]
+    max_age: float | None = Setting(None, IDLE_TIMEOUT)  # type: ignore[assignment]
     #: Instances that one key may have at a time; None for no limit.
-    max_instances_per_key: int | None = Setting(None, check_max_applications)  # type: ignore[assignment]
+    max_instances_per_key: int | None = Setting(None, MAX_APPLICATIONS)  # type: ignore[assignment]
     #: Messages a second that one key may send, on average; None for no limit.
-    max_messages_per_second: float | None = Setting(None, _check_rate)  # type: ignore[assignment]
+    max_messages_per_second: float | None = Setting(None, Number(none="no limit"))  # type: ignore[assignment]
     #: Messages that one key may send at once, after a silence; None for those of one second, and at least 1.
-    message_burst: int | None = Setting(None, check_max_applications)  # type: ignore[assignment]
+    message_burst: int | None = Setting(None, MAX_APPLICATIONS)  # type: ignore[assignment]
     #: Keys without instances that are remembered. When there are more, the longest silent one may begin anew.
-    max_limit_keys: int = Setting(10_000, _check_keys)  # type: ignore[assignment]
+    max_limit_keys: int = Setting(10_000, Integer(1))  # type: ignore[assignment]
     # What subclasses override.
 
     @staticmethod

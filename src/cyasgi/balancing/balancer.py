@@ -117,8 +117,7 @@ class LoadBalancer:
         weighed = _weighed(named, weights)
         self.strategy = _strategy(strategy, weights is not None)
         check_breaker_settings(failure_threshold, failure_window, open_time, probes)
-        if slow_after is not None:
-            check_seconds("slow_after", slow_after, ", or None for never")
+        check_seconds("slow_after", slow_after, none="never")
         check_count("max_attempts", max_attempts)
         check_count("max_replay", max_replay, 0)
         check_count("max_replay_total", max_replay_total, 0)

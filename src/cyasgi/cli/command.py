@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from .. import __version__
 from . import configuration, hints, reloading, serving
-from .limits import SERVERS, SETTINGS, Switch
+from .limits import OWN, SERVERS, SETTINGS, Switch
 from .options import ServeCommand, parameters
 from .servers import Options
 
@@ -80,7 +80,10 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         value = values.pop(name)
         # What nobody has said stays the server's own.
         if name in given:
-            limits[setting.attribute] = setting.values[not value] if isinstance(setting, Switch) else value
+            if isinstance(setting, Switch):
+                value = setting.values[not value]
+            if value is not OWN:
+                limits[setting.attribute] = value
     tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
     if tls["certfile"] is None and any(tls[name] for name in ("keyfile", "keyfile_password", "ca_certs", "ciphers")):
         raise click.UsageError("options for TLS need a certificate: give --ssl-certfile")

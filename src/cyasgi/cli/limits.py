@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from .._backend import Setting
+from .._bounds import Bound
+from .._settings import CHECKER_INTERVAL, STARTUP_TIMEOUT
 from ..lifecycle import ManagedServer
 from .errors import CommandError
-from .values import (
-    parse_count,
-    parse_interval,
-    parse_limit,
-    parse_number,
-    parse_policy,
-    parse_rate,
-    parse_seconds,
-    parse_timeout,
-    parse_undelivered_to,
-)
 
 #: The server for each kind of listener.
 SERVERS = {
@@ -32,16 +23,21 @@ STREAMS = ("http", "websocket")
 UDP = ("udp",)
 
 
+#: The value of an attribute that is left as the server has it.
+OWN = object()
+
+
 class Limit(NamedTuple):
     """An option that sets an attribute of the servers of some kinds, and has its default from there."""
 
     #: The first one is the one that is documented; others are uvicorn's.
     names: tuple[str, ...]
     attribute: str
-    parse: Callable[[str], Any]
     metavar: str
     text: str
     kinds: tuple[str, ...] = STREAMS
+    #: What is accepted, where that is not to be had from the servers' attribute.
+    bound: Bound | None = None
 
 
 class Switch(NamedTuple):
@@ -60,7 +56,6 @@ COMMON = (
     Limit(
         ("--max-applications", "--limit-concurrency"),
         "max_applications",
-        parse_limit,
         "NUMBER",
         "Most instances at a time, of each kind of listener, or none. Further requests are answered 503, further "
         "clients of UDP push out others.",
@@ -69,7 +64,6 @@ COMMON = (
     Limit(
         ("--shutdown-timeout", "--timeout-graceful-shutdown"),
         "shutdown_timeout",
-        parse_seconds,
         "SECONDS",
         "How long instances may take to finish their work at the end.",
         ALL,
@@ -77,10 +71,10 @@ COMMON = (
     Limit(
         ("--checker-interval",),
         "application_checker_interval",
-        parse_interval,
         "SECONDS",
         "How often to look for instances that have been idle for too long.",
         ALL,
+        CHECKER_INTERVAL,
     ),
 )
 
@@ -88,112 +82,98 @@ HTTP = (
     Limit(
         ("--startup-timeout",),
         "startup_timeout",
-        parse_timeout,
         "SECONDS",
         "How long the application may take to start, or none.",
+        # It holds for servers of any kind.
+        bound=STARTUP_TIMEOUT,
     ),
     Limit(
         ("--max-connections",),
         "max_connections",
-        parse_number,
         "NUMBER",
         "Most connections at a time; further ones are answered 503.",
     ),
     Limit(
         ("--max-target-size",),
         "max_target_size",
-        parse_number,
         "BYTES",
         "The longest request target; beyond: 414.",
     ),
     Limit(
         ("--max-header-size",),
         "max_header_size",
-        parse_number,
         "BYTES",
         "Most bytes of all headers of a request; beyond: 431.",
     ),
     Limit(
         ("--max-header-count",),
         "max_header_count",
-        parse_number,
         "NUMBER",
         "Most headers of a request; beyond: 431.",
     ),
     Limit(
         ("--max-partial-heads",),
         "max_partial_heads",
-        parse_number,
         "BYTES",
         "Most bytes of headers that have come in part, on all connections together; beyond: 503.",
     ),
     Limit(
         ("--max-body-size",),
         "max_body_size",
-        parse_limit,
         "BYTES",
         "The longest request body, or none; beyond: 413.",
     ),
     Limit(
         ("--first-byte-timeout",),
         "first_byte_timeout",
-        parse_interval,
         "SECONDS",
         "From the beginning of a connection to its first byte.",
     ),
     Limit(
         ("--tls-handshake-timeout",),
         "tls_handshake_timeout",
-        parse_interval,
         "SECONDS",
         "How long a TLS handshake may take, from the client's first byte.",
     ),
     Limit(
         ("--header-timeout",),
         "header_timeout",
-        parse_interval,
         "SECONDS",
         "From the first byte of a request to the end of its headers.",
     ),
     Limit(
         ("--body-timeout",),
         "body_timeout",
-        parse_interval,
         "SECONDS",
         "From the end of the headers to the end of the body, and one more for each --min-rate bytes of it.",
     ),
     Limit(
         ("--request-timeout",),
         "request_timeout",
-        parse_timeout,
         "SECONDS",
         "From the end of the headers to the end of the response, or none; beyond: 503.",
     ),
     Limit(
         ("--keep-alive-timeout", "--timeout-keep-alive"),
         "keep_alive_timeout",
-        parse_interval,
         "SECONDS",
         "How long a connection is kept open for another request.",
     ),
     Limit(
         ("--write-timeout",),
         "write_timeout",
-        parse_interval,
         "SECONDS",
         "How long a client that falls behind may take.",
     ),
     Limit(
         ("--min-rate",),
         "min_rate",
-        parse_number,
         "BYTES",
         "Bytes a second; who sends or takes less, over all, is given up.",
     ),
     Limit(
         ("--backlog",),
         "backlog",
-        parse_number,
         "NUMBER",
         "Connections that the system keeps until they are accepted.",
     ),
@@ -211,7 +191,7 @@ HTTP = (
         ("--server-header", "--no-server-header"),
         "server_header",
         "Send a Server header.",
-        ("cyasgi", None),
+        (OWN, None),
     ),
 )
 
@@ -219,42 +199,36 @@ WEBSOCKETS = (
     Limit(
         ("--max-websocket-message-size", "--ws-max-size"),
         "max_websocket_message_size",
-        parse_limit,
         "BYTES",
         "The longest message from a client, or none; beyond: closed with 1009.",
     ),
     Limit(
         ("--max-websocket-queue", "--ws-max-queue"),
         "max_websocket_queue",
-        parse_number,
         "NUMBER",
         "Messages of one client that wait before no more are read.",
     ),
     Limit(
         ("--websocket-handshake-timeout",),
         "websocket_handshake_timeout",
-        parse_interval,
         "SECONDS",
         "For the application to accept or refuse; beyond: 504.",
     ),
     Limit(
         ("--websocket-close-timeout",),
         "websocket_close_timeout",
-        parse_interval,
         "SECONDS",
         "For the client to answer a close frame.",
     ),
     Limit(
         ("--websocket-ping-interval", "--ws-ping-interval"),
         "websocket_ping_interval",
-        parse_timeout,
         "SECONDS",
         "Between pings, or none.",
     ),
     Limit(
         ("--websocket-ping-timeout", "--ws-ping-timeout"),
         "websocket_ping_timeout",
-        parse_timeout,
         "SECONDS",
         "How long a client may say nothing after a ping, or none.",
     ),
@@ -269,7 +243,6 @@ DATAGRAMS = (
     Limit(
         ("--max-queue-size",),
         "max_queue_size",
-        parse_count,
         "NUMBER",
         "Most datagrams waiting for one instance; further ones are dropped and counted. 0: no limit.",
         UDP,
@@ -277,7 +250,6 @@ DATAGRAMS = (
     Limit(
         ("--max-datagram-size",),
         "max_datagram_size",
-        parse_number,
         "BYTES",
         "The longest datagram; longer ones are dropped and counted.",
         UDP,
@@ -285,7 +257,6 @@ DATAGRAMS = (
     Limit(
         ("--eviction-policy",),
         "eviction_policy",
-        parse_policy,
         "POLICY",
         "Who makes room for a new client: lru, the least recently used one, or slru, one of those that have come once "
         "before any other.",
@@ -294,7 +265,6 @@ DATAGRAMS = (
     Limit(
         ("--undelivered-to",),
         "undelivered_to",
-        parse_undelivered_to,
         "WHERE",
         "What becomes of datagrams that wait behind one that fails: reported (hook), or given to the client's next "
         "instance (successor).",
@@ -303,7 +273,6 @@ DATAGRAMS = (
     Limit(
         ("--idle-timeout",),
         "idle_timeout",
-        parse_timeout,
         "SECONDS",
         "Remove instances of clients that have been idle for so long, or none.",
         UDP,
@@ -315,7 +284,6 @@ MANAGED = (
     Limit(
         ("--max-age",),
         "max_age",
-        parse_timeout,
         "SECONDS",
         "End instances after so long, busy or not, or none.",
         ALL,
@@ -323,7 +291,6 @@ MANAGED = (
     Limit(
         ("--max-instances-per-client",),
         "max_instances_per_key",
-        parse_limit,
         "NUMBER",
         "Most instances at a time of one client host, or of one IPv6 /64 network, or none. Further requests are "
         "answered 429, further datagrams are dropped.",
@@ -332,7 +299,6 @@ MANAGED = (
     Limit(
         ("--max-messages-per-second",),
         "max_messages_per_second",
-        parse_rate,
         "NUMBER",
         "Most requests, WebSockets or datagrams a second of one client host, on average, or none.",
         ALL,
@@ -340,7 +306,6 @@ MANAGED = (
     Limit(
         ("--message-burst",),
         "message_burst",
-        parse_limit,
         "NUMBER",
         "Most of these at once, after a silence; none for those of one second.",
         ALL,
@@ -348,7 +313,6 @@ MANAGED = (
     Limit(
         ("--max-limit-keys",),
         "max_limit_keys",
-        parse_number,
         "NUMBER",
         "Clients without instances that are remembered.",
         ALL,
@@ -383,6 +347,29 @@ def server_class(kind: str, managed: bool = False) -> Any:
     return type(f"Managed{name}", (ManagedServer, found), {}) if managed else found
 
 
+def parse(setting: Limit, text: str) -> Any:
+    """The value of the attribute that the text stands for.
+
+    Raises:
+        ValueError: the attribute does not accept it.
+    """
+    bound = setting.bound or _bound(setting)
+    # Without a server that has the attribute it goes nowhere.
+    return text if bound is None else bound.parse(text)
+
+
+def _bound(setting: Limit) -> Bound | None:
+    """What the servers accept; None where the libraries of all of them are missing."""
+    for kind in setting.kinds:
+        with contextlib.suppress(CommandError):
+            for cls in (ManagedServer if setting in MANAGED else server_class(kind)).__mro__:
+                found = vars(cls).get(setting.attribute)
+                if isinstance(found, Setting):
+                    assert isinstance(found.check, Bound)
+                    return found.check
+    return None
+
+
 def default(setting: Limit | Switch) -> dict[str, Any]:
     """The default that the servers have, as click shows it."""
     defaults: dict[str, str | bool] = {}
@@ -391,7 +378,7 @@ def default(setting: Limit | Switch) -> dict[str, Any]:
         with contextlib.suppress(CommandError):
             value = getattr(ManagedServer if setting in MANAGED else server_class(kind), setting.attribute)
             if isinstance(setting, Switch):
-                defaults[kind] = value == setting.values[0]
+                defaults[kind] = value != setting.values[1]
             else:
                 defaults[kind] = "none" if value is None else str(value)
     if len(set(defaults.values())) == 1:

@@ -8,16 +8,17 @@ from typing import Any
 
 import click
 
+from .._settings import ROOT_PATH
 from ..balancing.balancer import STRATEGIES
+from ..balancing.checks import check_weight
+from ..gateways.lifespan import MODES
 from ..wire.address import parse_address
 from . import configuration
 from .hints import about_address
-from .limits import SECTIONS, Switch, default
+from .limits import SECTIONS, Switch, default, parse
 from .logs import LEVELS
 from .tls import CERT_REQS
-from .values import parse_host, parse_path, parse_port, parse_root_path, parse_stream_address, parse_weight
-
-LIFESPANS = ("auto", "on", "off")
+from .values import parse_host, parse_path, parse_port, parse_stream_address
 
 
 class Option(click.Option):
@@ -168,13 +169,13 @@ def _applications() -> Iterator[click.Option]:
         section=section,
         multiple=True,
         metavar="NUMBER",
-        callback=parsed(parse_weight),
+        callback=parsed(check_weight.parse),
         help="The share of each of several applications; given once for each, in their order.",
     )
     yield Option(
         "--lifespan",
         section=section,
-        type=click.Choice(LIFESPANS),
+        type=click.Choice(MODES),
         default="auto",
         show_default=True,
         help="Tell the application when it starts and stops; auto: if it takes part, and not if UDP is all there is.",
@@ -184,7 +185,7 @@ def _applications() -> Iterator[click.Option]:
         section=section,
         metavar="PATH",
         default="",
-        callback=parsed(parse_root_path),
+        callback=parsed(ROOT_PATH.parse),
         help="The path that the application is mounted at, as in /api.",
     )
 
@@ -224,7 +225,7 @@ def _limits() -> Iterator[click.Option]:
             yield Option(
                 *setting.names,
                 section=section,
-                callback=parsed(setting.parse),
+                callback=parsed(partial(parse, setting)),
                 metavar=setting.metavar,
                 help=setting.text,
                 **default(setting),

@@ -67,16 +67,8 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
                 # The application has one lifespan, and several servers may serve it.
                 server.lifespan = "off"
         except (TypeError, ValueError) as error:
-            raise CommandError(_in_options(str(error)), MISUSED) from None
+            raise CommandError(str(error), MISUSED) from None
     return servers
-
-
-def _in_options(message: str) -> str:
-    """What a server says of an attribute, said of the option that sets it."""
-    for setting in SETTINGS:
-        if message.startswith(f"{setting.attribute}="):
-            return f"{setting.names[0]} {message.removeprefix(f'{setting.attribute}=')}"
-    return message
 
 
 def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Iterator[Any]:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
-from .._backend import SENT
+from .._backend import SENT, Setting
+from .._bounds import Integer
 from .._guarding import INTERRUPTS, Guard
 from .._limits import LimitExceeded
 from ..server import StatelessServer
@@ -54,28 +55,10 @@ LOST = {
 }
 
 
-def _check_size(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: accepted is an int from 1 to 65535")
-    if not 1 <= value <= 65_535:
-        raise ValueError(f"{name}={value!r}: accepted is an int from 1 to 65535")
-
-
-class SizeLimit:
-    """`max_datagram_size`: checked when set, and known to the open sockets at once."""
-
-    def __init__(self, default: Any) -> None:
-        _check_size("max_datagram_size", default)
-        self.default = default
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self.default if instance is None else instance.__dict__.get("max_datagram_size", self.default)
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        _check_size("max_datagram_size", value)
-        instance.__dict__["max_datagram_size"] = value
-        for endpoint in instance.__dict__.get("endpoints", ()):
-            endpoint.set_limit(value)
+def _size_changed(server: Any) -> None:
+    """For the sockets that are open already."""
+    for endpoint in server.__dict__.get("endpoints", ()):
+        endpoint.set_limit(server.max_datagram_size)
 
 
 class DatagramScope(dict[str, Any]):
@@ -121,7 +104,7 @@ class DatagramServer(StatelessServer):
     max_queue_size = 1024
 
     #: The longest payload passed on, in bytes (1 to 65,535); longer datagrams are dropped and counted.
-    max_datagram_size: Any = SizeLimit(65_535)
+    max_datagram_size: int = Setting(65_535, Integer(1, 65_535), _size_changed)  # type: ignore[assignment]
 
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
@@ -149,12 +132,6 @@ class DatagramServer(StatelessServer):
         #: What was counted when losses were last logged, and what the system has refused last.
         self._logged = dict(self._counted)
         self._last_error: Exception | None = None
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        super().__init_subclass__(**keywords)
-        size = vars(cls).get("max_datagram_size", SizeLimit)
-        if not hasattr(size, "__get__") and size is not SizeLimit:
-            cls.max_datagram_size = SizeLimit(size)
 
     # What subclasses override.
 

@@ -9,13 +9,15 @@ import math
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from email.utils import formatdate
 from typing import Any, ClassVar
 
 from .._backend import Setting
+from .._bounds import Boolean, Bound, Choice, Integer, Number
 from .._context import outside
 from .._life import Life
+from .._settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
 from ..server import StatelessServer
 from ..wire.http import ASGI, HTTPError, Scope
 from ..wire.http_request import HeadLimits, encode_path
@@ -34,74 +36,35 @@ logger = logging.getLogger(__name__)
 
 #: Passes of the loop that accepting a connection, and aborting it, takes.
 LAST_PASSES = 5
+#: What the system takes for the backlog of a socket: a C int.
+LARGEST_BACKLOG = 2_147_483_647
 
 #: The servers at work, which share what the system lets this process have open.
 _serving: set[HTTPServer] = set()
 
 
-def _refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
-    return kind(f"{name}={value!r}: accepted is {accepted}")
+SECONDS = Number("number of seconds")
+SECONDS_OR_NONE = Number("number of seconds", none="no limit")
 
 
-def _integer(least: int, *, none: bool = False) -> Callable[[str, Any], None]:
-    accepted = f"an int of at least {least}" + (", or None for no limit" if none else "")
+class _AccessLog(Boolean):
+    """Also an object to write to, which no text stands for."""
 
-    def check(name: str, value: Any) -> None:
-        if value is None and none:
-            return
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise _refuse(TypeError, name, value, accepted)
-        if value < least:
-            raise _refuse(ValueError, name, value, accepted)
+    def __init__(self) -> None:
+        Bound.__init__(self, "True (standard output), False, or an object with write(str)")
 
-    return check
+    def wrong(self, value: Any) -> type[Exception] | None:
+        return None if callable(getattr(value, "write", None)) else super().wrong(value)
 
 
-def _seconds(*, none: bool = False) -> Callable[[str, Any], None]:
-    accepted = "a finite number of seconds above 0" + (", or None for no limit" if none else "")
+class _ServerHeader(Bound):
+    def __init__(self) -> None:
+        super().__init__("a str of printable ASCII characters", none="no such header")
 
-    def check(name: str, value: Any) -> None:
-        if value is None and none:
-            return
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise _refuse(TypeError, name, value, accepted)
-        if not 0 < value < math.inf:
-            raise _refuse(ValueError, name, value, accepted)
-
-    return check
-
-
-def _check_bool(name: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise _refuse(TypeError, name, value, "True or False")
-
-
-def _check_access_log(name: str, value: Any) -> None:
-    if not isinstance(value, bool) and not callable(getattr(value, "write", None)):
-        raise _refuse(TypeError, name, value, "True (standard output), False, or an object with write(str)")
-
-
-def _check_lifespan(name: str, value: Any) -> None:
-    if value not in MODES:
-        raise _refuse(ValueError, name, value, "'auto', 'on' or 'off'")
-
-
-def _check_root_path(name: str, value: Any) -> None:
-    accepted = "a str that is empty or begins with a slash and does not end with one"
-    if not isinstance(value, str):
-        raise _refuse(TypeError, name, value, accepted)
-    if value and (not value.startswith("/") or value.endswith("/")):
-        raise _refuse(ValueError, name, value, accepted)
-
-
-def _check_server_header(name: str, value: Any) -> None:
-    accepted = "a str of printable ASCII characters, or None for no such header"
-    if value is None:
-        return
-    if not isinstance(value, str):
-        raise _refuse(TypeError, name, value, accepted)
-    if not (value and value.isascii() and value.isprintable()):
-        raise _refuse(ValueError, name, value, accepted)
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if value and value.isascii() and value.isprintable() else ValueError
 
 
 class _WebSocketProtocolClass:
@@ -159,71 +122,71 @@ class HTTPServer(StatelessServer):
     """
 
     #: Messages waiting for one instance, at most; what comes beyond waits in the socket, with reading paused.
-    max_queue_size: int = Setting(1, _integer(1))  # type: ignore[assignment]
+    max_queue_size: int = Setting(1, Integer(1))  # type: ignore[assignment]
 
     #: Bytes of the request target; beyond: 414.
-    max_target_size: int = Setting(8190, _integer(1))  # type: ignore[assignment]
+    max_target_size: int = Setting(8190, Integer(1))  # type: ignore[assignment]
     #: Bytes of all header lines of a request; beyond: 431.
-    max_header_size: int = Setting(65_536, _integer(1))  # type: ignore[assignment]
+    max_header_size: int = Setting(65_536, Integer(1))  # type: ignore[assignment]
     #: Headers of a request; beyond: 431.
-    max_header_count: int = Setting(100, _integer(1))  # type: ignore[assignment]
+    max_header_count: int = Setting(100, Integer(1))  # type: ignore[assignment]
     #: Bytes of heads that have come in part, on all connections together; beyond: 503 where it is more than 4 KiB.
-    max_partial_heads: int = Setting(16_777_216, _integer(1))  # type: ignore[assignment]
+    max_partial_heads: int = Setting(16_777_216, Integer(1))  # type: ignore[assignment]
     #: Bytes of the body of a request; beyond: 413. None: no limit.
-    max_body_size: int | None = Setting(None, _integer(0, none=True))  # type: ignore[assignment]
+    max_body_size: int | None = Setting(None, Integer(0, none="no limit"))  # type: ignore[assignment]
     #: Connections at a time; further ones are answered 503 and closed. Fewer where the limit of open files is lower.
-    max_connections: int = Setting(10_000, _integer(1))  # type: ignore[assignment]
+    max_connections: int = Setting(10_000, Integer(1))  # type: ignore[assignment]
 
     #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
-    first_byte_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    first_byte_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
     #: Seconds for the TLS handshake, from the client's first byte.
-    tls_handshake_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    tls_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
     #: Seconds from the first byte of a request to the end of its headers.
-    header_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    header_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
     #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
     #: the application does not take what has come, the time does not count.
-    body_timeout: float = Setting(60.0, _seconds())  # type: ignore[assignment]
+    body_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
     #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
-    request_timeout: float | None = Setting(None, _seconds(none=True))  # type: ignore[assignment]
+    request_timeout: float | None = Setting(None, SECONDS_OR_NONE)  # type: ignore[assignment]
     #: Seconds for which a connection is kept open for another request.
-    keep_alive_timeout: float = Setting(5.0, _seconds())  # type: ignore[assignment]
+    keep_alive_timeout: float = Setting(5.0, SECONDS)  # type: ignore[assignment]
     #: Seconds in which a client that falls behind must have taken what makes its transport writable again, or else
     #: that many times `min_rate` bytes.
-    write_timeout: float = Setting(60.0, _seconds())  # type: ignore[assignment]
+    write_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
     #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
-    min_rate: int = Setting(1024, _integer(1))  # type: ignore[assignment]
+    min_rate: int = Setting(1024, Integer(1))  # type: ignore[assignment]
 
     #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
     #: object with ``write(str)``.
-    access_log: Any = Setting(False, _check_access_log)
+    access_log: Any = Setting(False, _AccessLog())
     #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http_request.HeadParser`.
-    strict: bool = Setting(True, _check_bool)  # type: ignore[assignment]
+    strict: bool = Setting(True, Boolean())  # type: ignore[assignment]
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
-    lifespan: str = Setting("auto", _check_lifespan)  # type: ignore[assignment]
+    lifespan: str = Setting("auto", Choice(MODES))  # type: ignore[assignment]
     #: Seconds that the application may take to start; None for no limit.
-    startup_timeout: float | None = Setting(STARTUP_TIMEOUT, _seconds(none=True))  # type: ignore[assignment]
+    startup_timeout: float | None = Setting(STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)  # type: ignore[assignment]
     #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
-    root_path: str = Setting("", _check_root_path)  # type: ignore[assignment]
+    root_path: str = Setting("", ROOT_PATH)  # type: ignore[assignment]
     #: The value of the Server header; None for none.
-    server_header: str | None = Setting("cyasgi", _check_server_header)  # type: ignore[assignment]
+    server_header: str | None = Setting("cyasgi", _ServerHeader())  # type: ignore[assignment]
     #: Connections that the system keeps for a listener until they are accepted.
-    backlog: int = Setting(2048, _integer(1))  # type: ignore[assignment]
+    backlog: int = Setting(2048, Integer(1, LARGEST_BACKLOG))  # type: ignore[assignment]
 
     #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
-    max_websocket_message_size: int | None = Setting(1_048_576, _integer(1, none=True))  # type: ignore[assignment]
+    max_websocket_message_size: int | None = Setting(1_048_576, Integer(1, none="no limit"))  # type: ignore[assignment]
     #: Messages that wait for the application of one WebSocket before no more are read; 64 KiB of them do that too.
-    max_websocket_queue: int = Setting(32, _integer(1))  # type: ignore[assignment]
+    max_websocket_queue: int = Setting(32, Integer(1))  # type: ignore[assignment]
     #: Seconds for the application to accept or refuse a WebSocket; beyond: 504.
-    websocket_handshake_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    websocket_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
     #: Seconds for the client to answer a close frame before the connection is cut.
-    websocket_close_timeout: float = Setting(10.0, _seconds())  # type: ignore[assignment]
+    websocket_close_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
     #: Seconds between pings; None for none.
-    websocket_ping_interval: float | None = Setting(20.0, _seconds(none=True))  # type: ignore[assignment]
+    websocket_ping_interval: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
     #: Seconds after a ping in which something must come, and for which a client may take nothing of what is sent;
     #: beyond, the connection is given up. None: no limit.
-    websocket_ping_timeout: float | None = Setting(20.0, _seconds(none=True))  # type: ignore[assignment]
+    websocket_ping_timeout: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
     #: Whether messages are compressed (permessage-deflate) for clients that ask for it.
-    websocket_compression: bool = Setting(True, _check_bool)  # type: ignore[assignment]
+    websocket_compression: bool = Setting(True, Boolean())  # type: ignore[assignment]
 
     #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
     #: `cyasgi.gateways.websocket_protocol.WebSocketProtocol` where the library `websockets` is installed.

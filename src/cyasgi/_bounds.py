@@ -1,0 +1,180 @@
+"""What a setting accepts, written once: as an attribute, and as text on the command line or in a configuration file.
+
+A bound is called with the name and the value, as `Setting` calls its check.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def as_float(value: float) -> float:
+    """As a float, infinite where an int is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+    return kind(f"{name}={value!r}: accepted is {accepted}")
+
+
+def _shown(value: float) -> str:
+    """As people write it: 1e6, not 1e+06."""
+    return re.sub(r"e([-+])0*", lambda sign: "e" + sign[1].strip("+"), f"{value:g}")
+
+
+class Bound:
+    """What is accepted.
+
+    Args:
+        accepted: the same in words, as an error says it of an attribute.
+        in_text: as one says it of text; None where no text stands for such a value.
+        none: what None stands for, where it is accepted.
+    """
+
+    def __init__(self, accepted: str, in_text: str | None = None, none: str = "") -> None:
+        self.none = bool(none)
+        self.accepted = f"{accepted}, or None for {none}" if none else accepted
+        self.in_text = f"are {in_text}, and none for {none}" if none else f"is {in_text}"
+
+    def __call__(self, name: str, value: Any) -> None:
+        """Check the value of the setting of this name.
+
+        Raises:
+            TypeError, ValueError: it is not accepted; the message says what is.
+        """
+        if (value is None and self.none) or (wrong := self.wrong(value)) is None:
+            return
+        raise refuse(wrong, name, value, self.accepted)
+
+    def parse(self, text: str) -> Any:
+        """The value that the text stands for.
+
+        Raises:
+            ValueError: it stands for none that is accepted; the message says what is.
+        """
+        if self.none and text == "none":
+            return None
+        try:
+            value = self.read(text)
+        except ValueError:
+            wrong: type[Exception] | None = ValueError
+        else:
+            wrong = self.wrong(value)
+        if wrong is not None:
+            raise ValueError(f"{text!r}: accepted {self.in_text}")
+        return value
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        """The kind of error that the value is; None if it is accepted."""
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        """The value that the text stands for, accepted or not."""
+        raise NotImplementedError
+
+
+class Integer(Bound):
+    """An int within bounds; `zero` is what 0 stands for, where that is no number like any other."""
+
+    def __init__(self, least: int, most: int | None = None, *, zero: str = "", none: str = "") -> None:
+        reach = f"of at least {least}" if most is None else f"from {least} to {most}"
+        accepted, in_text = f"an int {reach}", f"a whole number {reach}"
+        if zero:
+            accepted, in_text = f"{accepted}, 0 for {zero}", f"{in_text}, where 0 stands for {zero}"
+        super().__init__(accepted, in_text, none)
+        self.least, self.most = least, most
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return TypeError
+        return ValueError if value < self.least or (self.most is not None and value > self.most) else None
+
+    def read(self, text: str) -> int:
+        if not (text.isascii() and text.removeprefix("-").isdigit()):
+            raise ValueError
+        return int(text)
+
+
+class Number(Bound):
+    """A finite int or float: above 0, or from `least` to `most`."""
+
+    def __init__(
+        self, what: str = "number", *, least: float | None = None, most: float | None = None, none: str = ""
+    ) -> None:
+        if most is not None:
+            reach = f" above 0, at most {_shown(most)}"
+            if least is not None:
+                reach = f" from {_shown(least)} to {_shown(most)}"
+            accepted, in_text = f"a {what}{reach}", f"a {what}{reach}"
+        elif least is None:
+            accepted, in_text = f"a finite {what} above 0", f"a {what}, more than 0"
+        else:
+            accepted, in_text = f"a finite {what}, at least {least:g}", f"a {what}, {least:g} or more"
+        super().__init__(accepted, in_text, none)
+        self.least, self.most = least, most
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not number(value):
+            return TypeError
+        # Compared as it is used: an int may be too large for a float.
+        value = as_float(value)
+        enough = value > 0 if self.least is None else value >= self.least
+        return None if enough and (value < math.inf if self.most is None else value <= self.most) else ValueError
+
+    def read(self, text: str) -> float:
+        return float(text)
+
+
+class Choice(Bound):
+    """One of a few words."""
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+        words = " or ".join(map(repr, self.choices))
+        super().__init__(words, words)
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if value in self.choices else ValueError
+
+    def read(self, text: str) -> str:
+        return text
+
+
+class Boolean(Bound):
+    """True or False; an option says it by its name."""
+
+    def __init__(self) -> None:
+        super().__init__("True or False")
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        return None if isinstance(value, bool) else TypeError
+
+
+class RootPath(Bound):
+    """The path that an application is mounted at."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a str that is empty or begins with a slash and does not end with one",
+            "a path as in /api, that begins with a slash and does not end with one",
+        )
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return ValueError if value and (not value.startswith("/") or value.endswith("/")) else None
+
+    def read(self, text: str) -> str:
+        return text
