@@ -46,6 +46,7 @@ BOUNDS = {
     "--write-timeout": SECONDS,
     "--min-rate": INTS,
     "--backlog": (int, 1, 2**31 - 1, False),
+    "--unix-permissions": (int, 0, 0o777, False),
     "--max-websocket-message-size": INTS_OR_NONE,
     "--max-websocket-queue": INTS,
     "--websocket-handshake-timeout": SECONDS,
@@ -86,14 +87,16 @@ def is_accepted(setting, value):
     return (value > 0 if least is None else value >= least) and (most is None or value <= most)
 
 
-def text(value):
+def text(setting, value):
+    if setting.names[0] == "--unix-permissions" and type(value) is int:
+        return f"{value:o}"
     return "none" if value is None else value if isinstance(value, str) else repr(value)
 
 
 def in_toml(value):
     if isinstance(value, bool):
         return repr(value).lower()
-    return repr(value) if isinstance(value, (int, float)) else f'"{text(value)}"'
+    return repr(value) if isinstance(value, (int, float)) else f'"{"none" if value is None else value}"'
 
 
 def as_attribute(setting, value):
@@ -116,7 +119,7 @@ def as_option(options, capsys, tmp_path):
             (tmp_path / "cyasgi.toml").write_text(f"{name.removeprefix('--')} = {in_toml(value)}\n", encoding="utf-8")
             arguments = ["--config", "cyasgi.toml"]
         else:
-            arguments = [f"{name}={text(value)}"]
+            arguments = [f"{name}={text(setting, value)}"]
         arguments = [f"--{kind}", LISTENERS[kind], *arguments, ECHO]
         try:
             return options(*arguments).limits[setting.attribute]

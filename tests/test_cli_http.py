@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import ssl
+import stat
 import sys
 from contextlib import closing
 
@@ -85,6 +86,52 @@ def test_several_listeners(tmp_path):
         http_line, udp_line = command.lines[-2:]
         assert re.search(r"stopped after \d+\.\d s: http: .*requests=3 websockets=0$", http_line)
         assert re.search(r"stopped after \d+\.\d s: udp: .*datagrams_received=1 datagrams_sent=1$", udp_line)
+
+
+#: Begins to start, and does not come to an end.
+STARTING = """
+import asyncio, logging
+
+async def application(scope, receive, send):
+    logging.warning("starting")
+    try:
+        await asyncio.sleep(100)
+    finally:
+        logging.warning("gives up")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_interrupted_while_the_application_starts(tmp_path, number, code):
+    """Nothing was served: exit code 130 for Ctrl-C, once the application has cleaned up; 0 where it was told to end."""
+    application(tmp_path, "starting", STARTING)
+    with Command("serve", "--http", "127.0.0.1:0", "starting:application", cwd=tmp_path) as command:
+        command.until("starting$")
+        assert command.stop(number) == code
+        assert any(line.endswith("gives up") for line in command.lines)
+        assert not any("listening" in line or "Traceback" in line for line in command.lines)
+
+
+def test_interrupted_while_it_serves(tmp_path):
+    with Command("serve", "--http", "127.0.0.1:0", HELLO, cwd=tmp_path) as command:
+        listening(command)
+        assert command.stop(signal.SIGINT) == 0
+
+
+def test_interrupted_while_the_application_starts_again(tmp_path):
+    """So for a process that is started anew when files change."""
+    application(tmp_path, "starting", STARTING)
+    with Command("serve", "--reload", "--http", "127.0.0.1:0", "starting:application", cwd=tmp_path) as command:
+        command.until("starting$")
+        assert command.stop(signal.SIGINT) == 130
+
+
+def test_permissions_of_a_unix_socket(tmp_path):
+    arguments = ["--unix", "app.sock", "--unix-permissions", "600"]
+    with Command("serve", *arguments, HELLO, cwd=tmp_path) as command:
+        command.until(r"listening on unix:app\.sock$")
+        assert stat.S_IMODE((tmp_path / "app.sock").stat().st_mode) == 0o600
+        assert command.stop(signal.SIGTERM) == 0
 
 
 def test_tls(tmp_path):

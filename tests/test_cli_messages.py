@@ -110,6 +110,7 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--http", ":0", "--unix-permissions", "660"], "--unix-permissions: no effect without --unix"),
         (["--unix", "x", "--ssl-certfile", "x.pem"], "--ssl-certfile: no effect, since no listener has TLS"),
         (["--http", "http://:0", "--ssl-certfile", "x.pem"], "--ssl-certfile: no effect, since no listener has TLS"),
         (["--udp", ":0", "--ssl-certfile", "x.pem"], "--ssl-certfile: no effect, since no listener has TLS"),

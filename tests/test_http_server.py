@@ -80,6 +80,22 @@ def test_unix_socket(cy, run, tmp_path):
     run(main())
 
 
+@pytest.mark.parametrize(("said", "permissions"), [({}, 0o666), ({"unix_permissions": 0o620}, 0o620)])
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_permissions_of_a_unix_socket(cy, tmp_path, umask, said, permissions):
+    """Those of the setting, by default so that a proxy of another user can connect, and never those of the umask."""
+    path = tmp_path / "s"
+    server = server_of(cy, hello, binds=f"unix:{path}", **said)
+    before = os.umask(umask)
+    try:
+        server.bind()
+        assert stat.S_IMODE(os.stat(path).st_mode) == permissions
+    finally:
+        os.umask(before)
+        server.close()
+    assert not path.exists()
+
+
 def test_tls(cy, run, certificate):
     """A listener has TLS of its own, or the server's; the scope tells of it."""
     context, trusting = certificate

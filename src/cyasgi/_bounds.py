@@ -74,6 +74,10 @@ class Bound:
             raise ValueError(f"{text!r}: accepted {self.in_text}")
         return value
 
+    def written(self, value: Any) -> str:
+        """The text that stands for the value."""
+        return "none" if value is None else str(value)
+
     def wrong(self, value: Any) -> type[Exception] | None:
         """The kind of error that the value is; None if it is accepted."""
         raise NotImplementedError
@@ -178,3 +182,19 @@ class RootPath(Bound):
 
     def read(self, text: str) -> str:
         return text
+
+
+class Permissions(Integer):
+    """Those of a file, in text as an octal number."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0o777)
+        self.accepted = "an int from 0 to 0o777, as in 0o660"
+        self.in_text = "is an octal number from 0 to 777, as in 660"
+
+    def read(self, text: str) -> int:
+        # int() alone would take "+6", "6_6" and digits of every script.
+        return int(text, 8) if text.isascii() and text.isalnum() else super().read(text)
+
+    def written(self, value: Any) -> str:
+        return f"{value:o}" if isinstance(value, int) else str(value)

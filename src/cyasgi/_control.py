@@ -25,6 +25,8 @@ class Control:
         #: The last run has ended, and no other is about to begin.
         self._over = False
         self._started = _future()
+        #: Whether the last run has served, or the one at work does.
+        self.served = False
 
     def stop(self) -> None:
         """Ask the run at work to stop, or the one that is about to begin."""
@@ -54,12 +56,14 @@ class Control:
         """A run begins, which `request`, called in this loop, asks to stop."""
         with self._lock:
             self._loop, self._request = loop, request
+            self.served = False
             early, self._early = self._early, 0
         for _ in range(early):
             request()
 
     def started(self) -> None:
         """The run serves."""
+        self.served = True
         if not self._started.done():
             self._started.set_result(None)
 

@@ -349,9 +349,12 @@ def run_in_own_loop(
     *,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop,
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
-) -> None:
+) -> signal.Signals | None:
     """Runs the server in a new loop to its end. Each of the signals calls `stop`; if that has nobody to ask and gives
     False, the server's `arun` is cancelled.
+
+    Returns:
+        The first signal that came.
 
     Raises:
         RuntimeError: an event loop runs in this thread already; or as the server's `arun`.
@@ -363,7 +366,7 @@ def run_in_own_loop(
     try:
         asyncio.set_event_loop(loop)
         with rare_collections():
-            _run_to_end(server, stop, loop, signals)
+            return _run_to_end(server, stop, loop, signals)
     finally:
         try:
             close_loop(loop, find_executor, server.shutdown_timeout)
@@ -377,7 +380,7 @@ def _run_to_end(
     request: Callable[[], bool],
     loop: asyncio.AbstractEventLoop,
     signals: Sequence[signal.Signals],
-) -> None:
+) -> signal.Signals | None:
     main = loop.create_task(server.arun())
 
     def stop() -> None:
@@ -412,6 +415,7 @@ def _run_to_end(
         logger.info("Exiting due to KeyboardInterrupt")
     elif signalled:
         logger.info("Exiting due to %s", signal.Signals(signalled[0]).name)
+    return signal.Signals(signalled[0]) if signalled else None
 
 
 @contextlib.contextmanager

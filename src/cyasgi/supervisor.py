@@ -54,7 +54,11 @@ class Supervisor:
         #: The servers have been asked to end.
         self._ending = False
         self._running = False
+        #: The signal that ended the last run before any of the servers served.
+        self.interrupted: signal.Signals | None = None
         self._control = Control()
+        #: Whether one of the servers has served in this run.
+        self._served = False
         #: The task of `arun`, and whether a stop has cancelled it.
         self._main: asyncio.Task[Any] | None = None
         self._cancelled_by_stop = False
@@ -78,7 +82,9 @@ class Supervisor:
             RuntimeError: an event loop runs in this thread already; or as `arun`.
         """
         self._control.expect()
-        run_in_own_loop(self, self._request_stop, loop_factory=loop_factory, signals=signals)
+        self.interrupted = None
+        signalled = run_in_own_loop(self, self._request_stop, loop_factory=loop_factory, signals=signals)
+        self.interrupted = None if self._served else signalled
 
     def stop(self) -> bool:
         """Ask the servers to end, from any thread and at any time: in order, and at once if they were asked already.
@@ -142,6 +148,7 @@ class Supervisor:
         if self._running:
             raise RuntimeError("these servers are running already; a second arun() at the same time is refused")
         self._running = True
+        self._served = False
         self._requests = 0
         main = self._main = asyncio.current_task()
         assert main is not None
@@ -194,6 +201,7 @@ class Supervisor:
         finally:
             self._tasks = {}
             starting.cancel()
+            self._served = any(server.control.served for server in self.servers)
         ended += [task for task in tasks if task not in ended]
         errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
         for error in errors[1:]:

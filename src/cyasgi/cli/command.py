@@ -17,7 +17,7 @@ from .servers import Options
 EPILOG = (
     f"What is given here may stand in the environment too, as {configuration.PREFIX}_MAX_APPLICATIONS for "
     "--max-applications, or in the file that --config names, as max-applications. "
-    "Exit codes: 0 ended by SIGINT or SIGTERM, 1 failed, 2 called wrongly."
+    "Exit codes: 0 ended by SIGINT or SIGTERM, 1 failed, 2 called wrongly, 130 interrupted before it served."
 )
 
 

@@ -84,7 +84,7 @@ def _value(value: Any, parameter: click.Parameter) -> Any:
         return list(map(str, values))
     if not _is_plain(value):
         raise ValueError("accepted are a string and a number")
-    return str(value)
+    return value if isinstance(value, str) else getattr(parameter, "written", str)(value)
 
 
 def _is_plain(value: Any) -> bool:

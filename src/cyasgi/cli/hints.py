@@ -134,6 +134,8 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         name = setting.names[0].removeprefix("--").replace("-", "_")
         if name in given and kinds.isdisjoint(setting.kinds):
             yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
+    if "unix_permissions" in given and streams and not any(isinstance(address, str) for address in streams):
+        yield "--unix-permissions: no effect without --unix"
     if "root_path" in given and not streams:
         yield "--root-path: no effect, since nothing serves HTTP"
     if "message_burst" in given and "max_messages_per_second" not in given:

@@ -177,6 +177,12 @@ HTTP = (
         "NUMBER",
         "Connections that the system keeps until they are accepted.",
     ),
+    Limit(
+        ("--unix-permissions", "--uds-permissions"),
+        "unix_permissions",
+        "MODE",
+        "Permissions of Unix sockets, an octal number as in 660: who may write to one may connect.",
+    ),
     Switch(
         ("--access-log", "--no-access-log"),
         "access_log",
@@ -347,6 +353,12 @@ def server_class(kind: str, managed: bool = False) -> Any:
     return type(f"Managed{name}", (ManagedServer, found), {}) if managed else found
 
 
+def written(setting: Limit, value: Any) -> str:
+    """The text that stands for a value of the attribute."""
+    bound = setting.bound or _bound(setting)
+    return str(value) if bound is None else bound.written(value)
+
+
 def parse(setting: Limit, text: str) -> Any:
     """The value of the attribute that the text stands for.
 
@@ -380,7 +392,7 @@ def default(setting: Limit | Switch) -> dict[str, Any]:
             if isinstance(setting, Switch):
                 defaults[kind] = value != setting.values[1]
             else:
-                defaults[kind] = "none" if value is None else str(value)
+                defaults[kind] = written(setting, value)
     if len(set(defaults.values())) == 1:
         return {"default": next(iter(defaults.values())), "show_default": True}
     return {"show_default": ", ".join(f"{kind} {text}" for kind, text in defaults.items())}

@@ -15,18 +15,21 @@ from ..gateways.lifespan import MODES
 from ..wire.address import parse_address
 from . import configuration
 from .hints import about_address
-from .limits import SECTIONS, Switch, default, parse
+from .limits import SECTIONS, Switch, default, parse, written
 from .logs import LEVELS
 from .tls import CERT_REQS
 from .values import parse_host, parse_path, parse_port, parse_stream_address
 
 
 class Option(click.Option):
-    """An option that knows under which heading of the help it stands."""
+    """An option that knows under which heading of the help it stands, and how a value of it is written."""
 
-    def __init__(self, *declarations: Any, section: str, **attributes: Any) -> None:
+    def __init__(
+        self, *declarations: Any, section: str, written: Callable[[Any], str] = str, **attributes: Any
+    ) -> None:
         super().__init__(declarations, **attributes)
         self.section = section
+        self.written = written
 
 
 class ServeCommand(click.Command):
@@ -226,6 +229,7 @@ def _limits() -> Iterator[click.Option]:
                 *setting.names,
                 section=section,
                 callback=parsed(partial(parse, setting)),
+                written=partial(written, setting),
                 metavar=setting.metavar,
                 help=setting.text,
                 **default(setting),

@@ -17,7 +17,7 @@ from ..gateways.descriptors import raise_descriptor_limit
 from ..gateways.lifespan import STARTUP_TIMEOUT, Lifespan, LifespanError
 from ..supervisor import Supervisor
 from .allocator import keep_freed_memory
-from .errors import MISUSED, CommandError
+from .errors import INTERRUPTED, MISUSED, CommandError
 from .loading import load_application, their_part
 from .logs import configure_logging, enable_loggers, logger
 from .servers import Options, make_servers
@@ -72,7 +72,9 @@ def serve(options: Options) -> int:
     finally:
         for server in servers.values():
             server.close()
-    return 0
+    # Whoever watches a process that is restarted has made a SIGTERM of a SIGINT.
+    interrupted = several.interrupted is signal.SIGINT or (options.reload and several.interrupted is not None)
+    return INTERRUPTED if interrupted else 0
 
 
 def _in_one_line(error: LifespanError) -> CommandError:

@@ -14,7 +14,7 @@ from email.utils import formatdate
 from typing import Any, ClassVar
 
 from .._backend import Setting
-from .._bounds import Boolean, Bound, Choice, Integer, Number
+from .._bounds import Boolean, Bound, Choice, Integer, Number, Permissions
 from .._context import outside
 from .._life import Life
 from .._settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
@@ -171,6 +171,9 @@ class HTTPServer(StatelessServer):
     server_header: str | None = Setting("cyasgi", _ServerHeader())  # type: ignore[assignment]
     #: Connections that the system keeps for a listener until they are accepted.
     backlog: int = Setting(2048, Integer(1, LARGEST_BACKLOG))  # type: ignore[assignment]
+    #: Permissions of Unix sockets, whatever the umask: who may write to one may connect, by default everybody, and so a
+    #: proxy of another user, whom the directory lets through.
+    unix_permissions: int = Setting(0o666, Permissions())  # type: ignore[assignment]
 
     #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
     max_websocket_message_size: int | None = Setting(1_048_576, Integer(1, none="no limit"))  # type: ignore[assignment]
@@ -276,7 +279,7 @@ class HTTPServer(StatelessServer):
             opened: list[Listening] = []
             try:
                 for listener in self.binds:
-                    opened += open_listener(listener)
+                    opened += open_listener(listener, self.unix_permissions)
             except BaseException:
                 for one in opened:
                     one.close()

@@ -208,24 +208,27 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
 
 
-def open_listener(listener: Listener) -> list[Listening]:
-    """A bound socket for each address that the listener's has, or one on the path of ``unix:PATH``.
+def open_listener(listener: Listener, permissions: int) -> list[Listening]:
+    """A bound socket for each address that the listener's has, or one with these permissions on the path of
+    ``unix:PATH``.
 
     Raises:
         ListenError: the host has no address, or one of them cannot be bound.
     """
     if listener.is_unix:
-        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :]))]
+        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
     host, port = listener.address
     return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM)]
 
 
-def _open_unix_socket(path: str) -> socket.socket:
+def _open_unix_socket(path: str, permissions: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         _remove_stale(path)
         sock.bind(path)
+        # Nobody can connect before it listens.
+        os.chmod(path, permissions)
     except OSError as error:
         sock.close()
         raise ListenError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from error
