@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import os
 import subprocess
 import sys
 import tarfile
 from xml.etree import ElementTree
 
 import pytest
+from published import needs_index, source_distribution
 from serving import environment
 
 #: What makes the tests' `from asgiref.server import StatelessServer` give cyasgi's class.
@@ -36,23 +35,12 @@ def downloads(tmp_path_factory):
 
 def published_tests(downloads):
     """The text of tests/test_server.py in the source distribution of the asgiref that is installed."""
-    version = importlib.metadata.version("asgiref")
-    archive = downloads / f"asgiref-{version}.tar.gz"
-    if not archive.exists():
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", f"asgiref=={version}"]
-        options = ["--no-binary", "asgiref", "--no-deps", "--dest", str(downloads)]
-        download = subprocess.run([*pip, *options], capture_output=True, text=True, timeout=300, check=False)
-        if download.returncode or not archive.exists():
-            pytest.fail(
-                f"asgiref {version} has its tests in its source distribution, which pip did not get "
-                f"(set CYASGI_OFFLINE where there is no network):\n{download.stdout}{download.stderr}",
-                pytrace=False,
-            )
+    archive = source_distribution("asgiref", downloads)
     with tarfile.open(archive) as distribution:
-        return distribution.extractfile(f"asgiref-{version}/tests/test_server.py").read()
+        return distribution.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/test_server.py").read()
 
 
-@pytest.mark.skipif(bool(os.environ.get("CYASGI_OFFLINE")), reason="CYASGI_OFFLINE says that there is no network")
+@needs_index
 def test_asgiref_suite(cy, downloads, tmp_path):
     """Every test that asgiref has of its server passes on cyasgi."""
     if importlib.util.find_spec("pytest_asyncio") is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import importlib
 import logging
 
@@ -161,3 +162,58 @@ def test_websockets_are_uvicorn_s(cy, run):
         )
 
     run(main())
+
+
+VARIABLE = contextvars.ContextVar("tests.variable", default="untouched")
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_reset_contextvars(cy, run, reset):
+    """With --reset-contextvars a request begins with an empty context; without, with that of the connection."""
+
+    async def application(scope, receive, send):
+        body = f"{VARIABLE.get()} {cy.current_instance().scope['path']}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async def main():
+        VARIABLE.set("server's")
+        async with under_uvicorn(cy, application, reset_contextvars=reset) as (_, address):
+            answer = await talk(address, GET)
+            assert answer.endswith(b"untouched /a b" if reset else b"server's /a b")
+
+    run(main())
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: %b\r\n\r\n"
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+def test_an_upgrade_that_nothing_serves(cy, run, caplog, protocol):
+    """The request is served as any other; uvicorn's warnings say what is missing."""
+
+    async def main():
+        async with under_uvicorn(cy, hello) as (_, address):
+            assert (await talk(address, UPGRADE % protocol)).endswith(b"hello")
+
+    run(main())
+    first, second = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert first == "Unsupported upgrade request."
+    assert second.startswith("No supported WebSocket library detected.")
+
+
+def test_trace(cy, run, caplog):
+    """`--log-level trace` tells of each connection."""
+    caplog.set_level(5, "uvicorn.error")
+
+    async def main():
+        async with under_uvicorn(cy, hello) as (server, address):
+            assert (await talk(address, GET)).endswith(b"hello")
+            await in_time(lambda: not server.server_state.connections)
+
+    run(main())
+    traced = [record.getMessage() for record in caplog.records if record.levelno == 5]
+    assert [line.partition(" - ")[2] for line in traced if "127.0.0.1:" in line] == [
+        "HTTP connection made",
+        "HTTP connection lost",
+    ]

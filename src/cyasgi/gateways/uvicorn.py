@@ -3,14 +3,16 @@
 uvicorn has the sockets, the lifespan, the signals, the workers and the WebSockets; the protocol here has the requests:
 cyasgi's parsing and strictness, its limits and deadlines, its backpressure, and an instance for each request. Of
 uvicorn's options it heeds ``interface``, ``root_path``, ``limit_concurrency`` (requests at a time),
-``timeout_keep_alive``, ``access_log``, ``date_header``, ``server_header``, ``headers``, and, for it counts connections,
-tasks and requests as uvicorn's own does, ``limit_max_requests`` and ``timeout_graceful_shutdown``. cyasgi's own limits
-are class attributes of `Server`: to change one, subclass both and name the protocol's subclass to uvicorn.
+``timeout_keep_alive``, ``access_log``, ``date_header``, ``server_header``, ``headers``, ``reset_contextvars``, and, for
+it counts connections, tasks and requests as uvicorn's own does, ``limit_max_requests`` and
+``timeout_graceful_shutdown``. cyasgi's own limits are class attributes of `Server`: to change one, subclass both and
+name the protocol's subclass to uvicorn.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from typing import Any, ClassVar
 
@@ -21,6 +23,13 @@ from .http_protocol import HTTPProtocol
 
 logger = logging.getLogger("uvicorn.error")
 access_logger = logging.getLogger("uvicorn.access")
+
+#: uvicorn's level below DEBUG (`--log-level trace`).
+TRACE = 5
+NO_WEBSOCKETS = (
+    "No supported WebSocket library detected. Please use \"pip install 'uvicorn[standard]'\", "
+    "or install 'websockets' or 'wsproto' manually."
+)
 
 
 class AccessLog:
@@ -48,6 +57,8 @@ class Server(HTTPServer):
         self.config = config
         self.server_state = server_state
         self.state = app_state
+        # Older versions of uvicorn have no such option.
+        self.reset_contextvars: bool = getattr(config, "reset_contextvars", False)
         self.asgi = {**ASGI, "version": config.asgi_version}
         self.connections = server_state.connections
         self.keep_alive_timeout = max(config.timeout_keep_alive, 0.001)
@@ -105,12 +116,29 @@ class Protocol(HTTPProtocol):
             server = server_state.cyasgi = self.server_class(config, server_state, app_state)
         super().__init__(server)
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._trace("HTTP connection made")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._trace("HTTP connection lost")
+
+    def _trace(self, what: str) -> None:
+        if logger.isEnabledFor(TRACE):
+            client = self._template["client"]
+            prefix = "{}:{} - ".format(*client) if client else ""
+            logger.log(TRACE, "%s%s", prefix, what)
+
     def shutdown(self) -> None:
         """Called by uvicorn when it stops."""
         self.begin_shutdown()
 
     def _begin(self, head: bytes, rest: bytes = b"") -> None:
-        super()._begin(head, rest)
+        if self.server.reset_contextvars:
+            contextvars.Context().run(super()._begin, head, rest)
+        else:
+            super()._begin(head, rest)
         exchange = self.exchange
         if exchange is not None and exchange.instance is not None:
             # uvicorn waits for its tasks when it stops, and cancels those that are late.
@@ -127,7 +155,11 @@ class Protocol(HTTPProtocol):
         parser, server = self.parser, self.server
         make = server.config.ws_protocol_class
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
+            logger.warning("Unsupported upgrade request.")
+            if make is None:
+                logger.warning(NO_WEBSOCKETS)
             return False
+        self._trace("Upgrading to WebSocket")
         # uvicorn's protocols for WebSockets read the request again.
         lines = [
             b"GET %b HTTP/1.1\r\n" % parser.target,
