@@ -216,6 +216,20 @@ def test_weights(options, capsys, value, accepted):
             LoadBalancer([application, application], weights=[value, 1])
 
 
+@pytest.mark.parametrize("port", ["0", "1", "65535", "65536", "-1", "", "x", "1.5", "+1", "000080", "1:2", "²"])
+def test_ports(options, capsys, port):
+    """Those of --port and of an address."""
+    for arguments in (["--port", port], ["--http", f"127.0.0.1:{port}"], ["--udp", f"127.0.0.1:{port}"]):
+        if port in ("0", "1", "65535"):
+            listeners = options(*arguments, ECHO).listeners
+            assert listeners["udp"] == [("127.0.0.1", int(port))] or listeners["http"] == [
+                (("127.0.0.1", int(port)), None)
+            ]
+        else:
+            assert cli.main(["serve", *arguments, ECHO]) == 2
+            assert "port from 0 to 65535" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("bound", "accepted", "in_text"),
     [

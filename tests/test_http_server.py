@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import socket
@@ -94,6 +95,21 @@ def test_permissions_of_a_unix_socket(cy, tmp_path, umask, said, permissions):
         os.umask(before)
         server.close()
     assert not path.exists()
+
+
+def test_a_unix_socket_that_takes_no_permissions(cy, tmp_path, monkeypatch):
+    """It is told as any other address that cannot be listened on, and nothing is left of it."""
+    path = tmp_path / "s"
+
+    def chmod(*arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    server = server_of(cy, hello, binds=f"unix:{path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chmod", chmod)
+        with pytest.raises(http(cy).ListenError, match=r"cannot listen on unix:.*: Operation not permitted$"):
+            server.bind()
+    assert not path.exists() and server.addresses == []
 
 
 def test_tls(cy, run, certificate):

@@ -34,9 +34,10 @@ def parse_host(text: str) -> str:
 
 def parse_port(text: str) -> int:
     """A port from 0 to 65535."""
-    if text.isascii() and text.isdigit() and int(text) <= 65535:
-        return int(text)
-    raise ValueError(f"{text!r}: accepted is a port from 0 to 65535")
+    try:
+        return parse_address(f":{text}")[1]
+    except ValueError:
+        raise ValueError(f"{text!r}: accepted is a port from 0 to 65535") from None
 
 
 def parse_path(text: str) -> str:

@@ -223,14 +223,19 @@ def open_listener(listener: Listener, permissions: int) -> list[Listening]:
 
 def _open_unix_socket(path: str, permissions: int) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
     try:
         sock.setblocking(False)
         _remove_stale(path)
         sock.bind(path)
+        bound = True
         # Nobody can connect before it listens.
         os.chmod(path, permissions)
     except OSError as error:
         sock.close()
+        if bound:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         raise ListenError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from error
     return sock
 
