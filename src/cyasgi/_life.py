@@ -762,6 +762,14 @@ class Life(Endings):
         """There is no loop to come: logs what is still to be told."""
         for instance, error in self._take_failures():
             self.reports.add(instance._server, error, instance)
+        if self.counts["failed"]:
+            for entry in self.table.entries():
+                # A next loop's checker would have told of these, or handed them to a successor.
+                if type(entry) is ApplicationInstance and entry.ended and entry._outcome == FAILED:
+                    messages = entry._leftover()
+                    if messages:
+                        self.counts["undelivered"] += len(messages)
+                        self.reports.add_undelivered(entry._server, messages, entry)
         self.reports.log_rest()
 
     def _take_failures(self) -> list[tuple[Any, BaseException]]:

@@ -91,13 +91,17 @@ class Reports:
             self._pending.append((server, EXCEPTION, error, details))
 
     def undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+        self.add_undelivered(server, messages, details)
+        self.kick()
+
+    def add_undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+        """As `undelivered`, where nobody is to be called yet."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(len(messages), details)
             self._count_in_flight(details)
         else:
             self._messages += len(messages)
             self._pending.append((server, UNDELIVERED, messages, details))
-        self.kick()
 
     def late(self, server: StatelessServer, message: Any, details: Any) -> None:
         """A message that was put when its instance had already been reported."""

@@ -48,11 +48,13 @@ class LoopEnd:
 
 
 async def _at_the_end(life: weakref.ref[Life]) -> AsyncGenerator[None, None]:
+    loop = weakref.ref(asyncio.get_running_loop())
     try:
         yield
     finally:
         there = life()
-        if there is not None:
+        # One that is dropped, its loop having been closed without a word, may not await.
+        if there is not None and asyncio._get_running_loop() is loop() is not None:
             await there.tell_rest()
 
 
