@@ -24,6 +24,7 @@ MODULES = (
     "bench_million",
     "bench_pauses",
     "bench_latency",
+    "bench_soak",
     "bench_udp",
     "bench_roaming",
     "bench_http",
