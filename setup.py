@@ -5,6 +5,9 @@
 * ``required`` - a failed build fails the installation (CI and releases);
 * ``optional`` - the default: install without it, the pure-Python twin serves;
 * ``none`` - do not try.
+
+``CYASGI_SANITIZE=address`` builds them for AddressSanitizer, which ends the program at the first read or write of memory
+that is not its own.
 """
 
 import os
@@ -12,12 +15,16 @@ import os
 from setuptools import setup
 
 CHOICES = ("required", "optional", "none")
+SANITIZERS = ("address",)
 
 
 def extensions() -> list:
     wanted = os.environ.get("CYASGI_EXTENSION") or "optional"
     if wanted not in CHOICES:
         raise SystemExit(f"CYASGI_EXTENSION={wanted!r}: accepted are {', '.join(CHOICES)}")
+    sanitizer = os.environ.get("CYASGI_SANITIZE") or None
+    if sanitizer not in (None, *SANITIZERS):
+        raise SystemExit(f"CYASGI_SANITIZE={sanitizer!r}: accepted is {', '.join(SANITIZERS)}")
     if wanted == "none":
         return []
     from Cython.Build import cythonize
@@ -26,6 +33,10 @@ def extensions() -> list:
     for module in modules:
         # cythonize() drops the flag when it is given to Extension.
         module.optional = wanted == "optional"
+        if sanitizer:
+            flags = [f"-fsanitize={sanitizer}", "-fno-omit-frame-pointer", "-g", "-O1"]
+            module.extra_compile_args += flags
+            module.extra_link_args += flags
     return modules
 
 

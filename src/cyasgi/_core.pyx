@@ -1,11 +1,18 @@
-# cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, binding=False, wraparound=False, nonecheck=True, auto_pickle=False
 # cython: embedsignature=True, embedsignature.format=clinic
 """The Cython twin of the core. The theory of operation stands in `_core_py/__init__.py`; here is what differs.
 
 * The entries of a natural order of the table form a doubly linked list through `_prev` and `_next`. The dict owns the
   entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place). Where
   the garbage collector takes a whole server apart, in an order of its own, that does not hold: an entry that dies
-  linked unlinks itself, and a table that dies cuts all links, so that no borrowed pointer outlives what it points to.
+  linked unlinks itself, before anything else of it goes, and a table that dies cuts all links, so that no borrowed
+  pointer outlives what it points to.
+* Whatever is not this module's own C may run Python code, and that may do anything: remove the entry at hand, replace
+  the table, end the run. A key's `__hash__` and `__eq__` may, a loop's and a future's methods, a plain dict's queue,
+  `__del__` of what an assignment drops, and up to 3.11 every object made, by way of the collector. So across such a
+  call everything is held by a reference of its own, the receiver of a method included (`self._table.add()` holds
+  nothing), and what was read before is read again; and where several fields have to change together, what allocates
+  comes first.
 * `get`, `put` and `join` are awaitable objects rather than coroutines. They are driven through `am_send` where the
   interpreter asks for it (await up to 3.11, a task's step in every version) and through `tp_iternext` elsewhere; both are
   functions set by hand, since what Cython makes of `__next__` ends with a traceback, which costs more than all the rest.

@@ -6,6 +6,12 @@ cdef extern from *:
     #include <string.h>
     #include <structmember.h>
 
+    /* Before that an assignment to an attribute gave up the old value while the attribute still referred to it, and the
+       old value's __del__ could read it there. */
+    #if CYTHON_HEX_VERSION < 0x030301F0
+    #error "Cython 3.3.1 or newer is needed"
+    #endif
+
     #if !defined(Py_T_OBJECT_EX)
     #define Py_T_OBJECT_EX T_OBJECT_EX
     #endif
@@ -82,6 +88,38 @@ cdef extern from *:
     }
     /* Hands a reference that a result slot owns over to Cython. */
     static PyObject *cyasgi_taken(PyObject *result) { return result; }
+
+    /* What an object's own dict has under a name; None if it has none, or no dict. */
+    static PyObject *cyasgi_own(PyObject *o, PyObject *name) {
+        PyObject *value = NULL;
+        PyObject *dict = PyObject_GenericGetDict(o, NULL);
+        if (dict == NULL) {
+            PyErr_Clear();
+        } else {
+            value = PyDict_GetItemWithError(dict, name);
+            Py_XINCREF(value);
+            Py_DECREF(dict);
+            if (value == NULL && PyErr_Occurred()) {
+                return NULL;
+            }
+        }
+        if (value == NULL) {
+            value = Py_None;
+            Py_INCREF(value);
+        }
+        return value;
+    }
+
+    /* Makes a type one of which there are objects of derived types only. */
+    static PyObject *cyasgi_abstract_new(PyTypeObject *type, PyObject *args, PyObject *named) {
+        PyErr_Format(PyExc_TypeError, "cannot create '%.100s' instances", type->tp_name);
+        return NULL;
+    }
+    static int cyasgi_set_abstract(PyObject *type) {
+        ((PyTypeObject *)type)->tp_new = cyasgi_abstract_new;
+        PyType_Modified((PyTypeObject *)type);
+        return 0;
+    }
 
     /* Gives a type a method of positional arguments that adds no frame to a traceback, which every method of Cython's
        does. It is there for as long as the type. */
@@ -161,6 +199,8 @@ cdef extern from *:
         return 0;
     }
     """
+    object own_attribute "cyasgi_own"(object o, object name)
+    int cyasgi_set_abstract(object type) except -1
     object get_raised "cyasgi_get_raised"()
     void set_raised "cyasgi_set_raised"(object error)
     object _taken "cyasgi_taken"(PyObject *result)
@@ -261,6 +301,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
     Py_ssize_t Py_REFCNT(object o)
     Py_ssize_t PY_SSIZE_T_MAX
+    # A dict, or an error: no object's own dict can be anything else.
     object PyObject_GenericGetDict(object o, void *context)
     object PyContextVar_Set(object var, object value)
     int PyContextVar_Get(object var, PyObject *default, PyObject **value) except -1

@@ -101,7 +101,8 @@ cdef class Endings:
 
     cdef _end(self, server, Entry entry):
         cdef ApplicationInstance instance
-        self.table.remove(entry)
+        cdef InstanceTable table = self.table
+        table.remove(entry)
         if type(entry) is ApplicationInstance and self.observer is None:
             instance = <ApplicationInstance>entry
             if instance._state == C_DONE:
@@ -121,7 +122,8 @@ cdef class Endings:
         self._end_otherwise(server, entry)
 
     cdef bint _is_closed(self, loop) except -1:
-        return self.table._loop_is_closed() if loop is self.table._loop else loop.is_closed()
+        cdef InstanceTable table = self.table
+        return table._loop_is_closed() if loop is table._loop else loop.is_closed()
 
     cdef _cancel(self, server, ApplicationInstance instance, loop):
         cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
@@ -147,8 +149,9 @@ cdef class Endings:
             self._ended_otherwise(instance)
             return
         self.counts[_OUTCOMES[instance._outcome]] += 1
-        if instance._table is not None:
-            instance._table._add_finished(instance)
+        cdef InstanceTable table = instance._table
+        if table is not None:
+            table._add_finished(instance)
         else:
             self._over(instance._server, instance)
         if self.on_ended is not None:

@@ -4,15 +4,15 @@ cdef class Entry:
     """What the table holds: its place in the table's orders."""
 
     cdef readonly object scope_id
-    cdef public InstanceTable _table
+    cdef readonly InstanceTable _table
     #: Neighbours in the natural order, and the table while linked there: borrowed; see the top.
     cdef PyObject *_prev
     cdef PyObject *_next
     cdef PyObject *_owner
-    cdef public double _used
-    cdef public double _active
-    cdef public object _assigned
-    cdef public signed char _place
+    cdef readonly double _used
+    cdef readonly double _active
+    cdef tuple _assigned
+    cdef readonly signed char _place
     #: Why it leaves, if its run had not ended when the server decided that: one of REASONS.
     cdef public signed char _reason
     #: Of an instance; they stand here for the room that is left.
@@ -23,13 +23,18 @@ cdef class Entry:
     cdef readonly signed char _outcome
     cdef public signed char _reported
     cdef signed char _guarded
-    cdef public long long _bucket
+    cdef readonly long long _bucket
     cdef object __weakref__
 
-    def __dealloc__(self):
-        # Still linked only if the collector has emptied the table's dict.
-        if self._owner is not NULL:
-            (<InstanceTable>self._owner)._unlink(self, self._place >> 1)
+
+cyasgi_set_abstract(Entry)
+
+
+cdef inline void _unlink_dying(Entry entry) noexcept:
+    """For `__dealloc__` of what is derived from Entry, which comes before anything of the entry is gone."""
+    # Still linked only if the collector has emptied the table's dict.
+    if entry._owner is not NULL:
+        (<InstanceTable>entry._owner)._unlink(entry, entry._place >> 1)
 
 
 @cython.final
@@ -43,6 +48,9 @@ cdef class ForeignEntry(Entry):
         self.scope_id = scope_id
         self.details = details
         self._bucket = -1
+
+    def __dealloc__(self):
+        _unlink_dying(self)
 
     @property
     def public(self):
@@ -85,5 +93,6 @@ cdef class ForeignEntry(Entry):
             self._watched.remove_done_callback(self._future_done)
 
     def _future_done(self, _):
-        if self._table is not None:
-            self._table._add_finished(self)
+        cdef InstanceTable table = self._table
+        if table is not None:
+            table._add_finished(self)

@@ -79,10 +79,17 @@ cdef class ApplicationInstance(Entry):
         self.scope = scope
         self.maxsize = _size(maxsize)
 
+    def __dealloc__(self):
+        _unlink_dying(self)
+
     cdef Seldom _rare(self):
         """For assigning."""
+        cdef Seldom fresh
         if self._seldom is None:
-            self._seldom = Seldom.__new__(Seldom)
+            fresh = Seldom.__new__(Seldom)
+            # The collector, which may have run, can have had one made.
+            if self._seldom is None:
+                self._seldom = fresh
         return self._seldom
 
     @property
@@ -275,11 +282,13 @@ cdef class ApplicationInstance(Entry):
         return None if last_message is None else last_message()
 
     cdef inline _set_idle(self):
+        cdef InstanceTable table
         if not self._idle and self._state != C_DONE:
             self._idle = True
             self._active = mono()
-            if self._table is not None:
-                self._table._now_idle()
+            table = self._table
+            if table is not None:
+                table._now_idle()
 
     cdef inline _set_busy(self):
         if self._idle:
@@ -361,25 +370,32 @@ cdef class ApplicationInstance(Entry):
     # The queue
 
     cdef int _append(self, item) except -1:
-        cdef Py_ssize_t size
+        if self._count and self._count - 1 == self._room():
+            self._grow()
         if self._count == 0:
             self._first = item
         else:
-            size = 0 if self._ring is None else len(self._ring)
-            if self._count - 1 == size:
-                self._grow(size)
-                size = len(self._ring)
-            self._ring[(<Py_ssize_t>self._head + self._count - 1) & (size - 1)] = item
+            self._ring[(<Py_ssize_t>self._head + self._count - 1) & (len(self._ring) - 1)] = item
         self._count += 1
         self._unfinished += 1
         return 0
 
-    cdef int _grow(self, Py_ssize_t size) except -1:
-        if size == 0:
-            self._ring = [None] * 4
-        else:
-            self._ring = self._ring[self._head:] + self._ring[:self._head] + [None] * size
-        self._head = 0
+    cdef inline Py_ssize_t _room(self) except -1:
+        return 0 if self._ring is None else len(self._ring)
+
+    cdef int _grow(self) except -1:
+        cdef list larger
+        cdef Py_ssize_t size, place
+        while self._count - 1 == self._room():
+            size = self._room()
+            larger = [None] * max(4, 2 * size)
+            if self._count - 1 != size or self._room() != size:
+                # The collector, which may have run, has had something put or taken.
+                continue
+            for place in range(size):
+                larger[place] = self._ring[(<Py_ssize_t>self._head + place) & (size - 1)]
+            self._ring = larger
+            self._head = 0
         return 0
 
     cdef object _pop(self):
@@ -464,13 +480,17 @@ cdef class ApplicationInstance(Entry):
     cdef object _wait(self):
         """A future that the next message resolves."""
         future = _new_future(self)
-        if self._getter is None and _few(self).getters is None:
+        if self._count:
+            # Making the future had something put.
+            _resolved(future)
+        elif self._getter is None and _few(self).getters is None:
             self._getter = future
         else:
             if _few(self).getters is None:
                 self._rare().getters = _deque()
             _few(self).getters.append(future)
-        self._set_idle()
+        if not self._count:
+            self._set_idle()
         setattr(future, _blocking, True)
         return future
 
@@ -501,10 +521,15 @@ cdef class ApplicationInstance(Entry):
         `_fill` is to be called, or `_leave_line` at any time before."""
         if self._guarded:
             self._check_thread()
+        cdef Line line = _few(self).line
         place = _new_future(self)
-        if _few(self).line is None:
-            self._rare().line = Line()
-        _few(self).line.places.append(place)
+        if line is None:
+            line = Line()
+            # Meanwhile there may be one.
+            if _few(self).line is None:
+                self._rare().line = line
+        line = _few(self).line
+        line.places.append(place)
         return place
 
     cpdef bint _fill(self, place, item) except -1:
@@ -531,9 +556,11 @@ cdef class ApplicationInstance(Entry):
 
     cpdef _leave_line(self, place):
         """The place is given up; a slot that it owned is the next one's."""
+        cdef Line line
         place.cancel()
-        if _few(self).line is not None:
-            _few(self).line.leave(place)
+        line = _few(self).line
+        if line is not None:
+            line.leave(place)
             self._advance()
 
     cdef _advance(self):
@@ -546,12 +573,14 @@ cdef class ApplicationInstance(Entry):
 
     cdef bint _is_occupied(self) except -1:
         """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
-        while _few(self).line is not None:
-            place = _few(self).line.places[0]
+        cdef Line line = _few(self).line
+        while line is not None:
+            place = line.places[0]
             if not place.get_loop().is_closed():
                 return True
-            _few(self).line.leave(place)
+            line.leave(place)
             self._advance()
+            line = _few(self).line
         return False
 
     def get_nowait(self):
@@ -652,9 +681,10 @@ cdef class ApplicationInstance(Entry):
 
     @last_used.setter
     def last_used(self, value):
-        moment = _moment(value)
-        if self._table is not None:
-            self._table._assign(self, moment)
+        cdef double moment = _moment(value)
+        cdef InstanceTable table = self._table
+        if table is not None:
+            table._assign(self, moment)
         else:
             self._used = moment
 
@@ -663,11 +693,13 @@ cdef class ApplicationInstance(Entry):
             return self
         if key in _KEYS:
             return getattr(self, key)
-        if _few(self).extra is None:
+        cdef dict extra = _few(self).extra
+        if extra is None:
             raise KeyError(key)
-        return _few(self).extra[key]
+        return extra[key]
 
     def __setitem__(self, key, value):
+        cdef dict extra
         if key in ("application", "future", "input_queue"):
             raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
         if key == "last_used":
@@ -675,25 +707,33 @@ cdef class ApplicationInstance(Entry):
         elif key == "scope":
             self.scope = value
         else:
-            if _few(self).extra is None:
-                self._rare().extra = {}
-            _few(self).extra[key] = value
+            extra = _few(self).extra
+            if extra is None:
+                extra = {}
+                if _few(self).extra is None:
+                    self._rare().extra = extra
+                extra = _few(self).extra
+            extra[key] = value
 
     def __delitem__(self, key):
         if key in _KEYS:
             raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        if _few(self).extra is None:
+        cdef dict extra = _few(self).extra
+        if extra is None:
             raise KeyError(key)
-        del _few(self).extra[key]
+        del extra[key]
 
     def __iter__(self):
-        return iter((*_KEYS, *(_few(self).extra or ())))
+        cdef dict extra = _few(self).extra
+        return iter((*_KEYS, *(extra or ())))
 
     def __len__(self):
-        return len(_KEYS) + (0 if _few(self).extra is None else len(_few(self).extra))
+        cdef dict extra = _few(self).extra
+        return len(_KEYS) + (0 if extra is None else len(extra))
 
     def __contains__(self, key):
-        return key in _KEYS or (_few(self).extra is not None and key in _few(self).extra)
+        cdef dict extra = _few(self).extra
+        return key in _KEYS or (extra is not None and key in extra)
 
     def __bool__(self):
         return True
@@ -708,7 +748,7 @@ cdef class ApplicationInstance(Entry):
         return ItemsView(self)
 
     def pop(self, key, default=_MISSING):
-        if key not in _KEYS and (_few(self).extra is None or key not in _few(self).extra):
+        if key not in self:
             if default is _MISSING:
                 raise KeyError(key)
             return default
@@ -718,9 +758,10 @@ cdef class ApplicationInstance(Entry):
 
     def popitem(self):
         """Removes the key that was added last by a caller; KeyError if there is none."""
-        if not _few(self).extra:
+        cdef dict extra = _few(self).extra
+        if not extra:
             raise KeyError("popitem(): no key was added to this application instance")
-        return _few(self).extra.popitem()
+        return extra.popitem()
 
     def clear(self):
         """Removes the keys that callers added."""

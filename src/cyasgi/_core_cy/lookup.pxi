@@ -1,5 +1,19 @@
 # get_or_create_application_instance: the one call of every message, a method of StatelessServer.
 
+cdef InstanceTable _table_of(server):
+    """Of a server that has not used it yet; TypeError if it is no server."""
+    error = None
+    try:
+        table = server._cyasgi_table
+    except AttributeError as missing:
+        table, error = None, missing
+    if type(table) is not InstanceTable:
+        raise TypeError(
+            f"'get_or_create_application_instance' requires a 'StatelessServer' object but received {server!r}"
+        ) from error
+    return <InstanceTable>table
+
+
 @cython.binding(True)
 def get_or_create_application_instance(self, scope_id, scope):
     """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
@@ -10,9 +24,9 @@ def get_or_create_application_instance(self, scope_id, scope):
     Raises:
         TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
     """
-    table = (<dict>PyObject_GenericGetDict(self, NULL)).get("_cyasgi_table")
-    if table is None:
-        table = self._cyasgi_table
+    table = own_attribute(self, "_cyasgi_table")
+    if type(table) is not InstanceTable:
+        table = _table_of(self)
     instance = (<InstanceTable>table).lookup(scope_id)
     if instance is None:
         instance = (<InstanceTable>table).create(self, scope_id, scope)

@@ -66,7 +66,9 @@ cdef object _call_in(Receive receive, Run run):
         taker = instance._task if run._stepping else calling_task()
         own = taker is instance._task
         if not own and _few(instance).taken is None:
-            instance._rare().taken = TakenByTasks()
+            taken = TakenByTasks()
+            if _few(instance).taken is None:
+                instance._rare().taken = taken
             # From now on it has to hear of every call.
             run._trusted = run._stepping = False
         if _few(instance).taken is not None:
@@ -121,12 +123,13 @@ cdef object _step_receive(Receive receive, bint *done):
         raise RuntimeError("cannot reuse already awaited receive()")
     if receive._waits != FOR_NOTHING and not _woken(receive, instance):
         raise RuntimeError("receive() is being awaited already")
+    run = <Run>receive._run
     _waited(receive, instance)
     if instance._count:
         receive._out = False
         done[0] = True
         message = instance._take()
-        _take_in_hand(<Run>receive._run, message)
+        _take_in_hand(run, message)
         return message
     if instance.pulls:
         message = instance.scope.connection.next_message()
@@ -134,7 +137,11 @@ cdef object _step_receive(Receive receive, bint *done):
             receive._out = False
             done[0] = True
             return message
-    run = <Run>receive._run
+    if receive._over or receive._run is NULL:
+        # The run has ended while its connection was asked.
+        receive._out = False
+        done[0] = True
+        return _last_or_cancelled(_last_of(receive))
     if run._wait < PENDING and instance._getter is None and _few(instance).getters is None:
         receive._waits = FOR_RUN
         run._wait = PENDING
@@ -175,6 +182,7 @@ cdef _give_up_receive(Receive receive):
 cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **result) noexcept:
     cdef Receive receive = <Receive>self
     cdef ApplicationInstance instance = _instance_of(receive)
+    cdef Run run
     cdef bint done = False
     if (
         instance is not None
@@ -186,8 +194,9 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
         # Without the setting up of a handler, where a message is there.
         receive._waits = FOR_NOTHING
         receive._out = False
+        run = <Run>receive._run
         message = instance._pop()
-        _take_in_hand(<Run>receive._run, message)
+        _take_in_hand(run, message)
         result[0] = _given(message)
         return PYGEN_RETURN
     try:

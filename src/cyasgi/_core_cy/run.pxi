@@ -173,6 +173,8 @@ cdef object _start_run(Run run):
         instance._rare().gate = gate = _new_future(instance)
         setattr(gate, _blocking, True)
         return gate
+    if instance._begun:
+        raise RuntimeError(f"the application of scope_id {instance.scope_id!r} is already run by the server")
     instance._begun = True
     cdef Receive receive = Receive.__new__(Receive)
     receive._run = <PyObject *>run
@@ -221,8 +223,9 @@ cdef _end_run(Run run, object error):
 
 cdef inline _take_in_hand(Run run, message):
     if run._wait != PENDING:
-        run._context = message
+        # The message last: what it replaces may do anything as it goes.
         run._holds = C_HOLDS
+        run._context = message
 
 
 cdef inline _settle(Run run):

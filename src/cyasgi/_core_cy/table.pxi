@@ -22,6 +22,7 @@ cdef class InstanceTable:
     cdef object _finished
     cdef dict _due
     cdef object _timeout
+    cdef double _seconds
     cdef bint _expiring
     cdef double _unit
     cdef long long _swept
@@ -102,9 +103,12 @@ cdef class InstanceTable:
         if <PyObject *>entry is not self._tail[0]:
             if entry._place:
                 self._promote(entry)
-            else:
+            elif entry._owner is <PyObject *>self:
                 self._unlink(entry, 0)
                 self._link(entry, 0)
+            else:
+                # Removed while its loop was asked.
+                return None
         self.reused += 1
         return entry
 
@@ -114,14 +118,16 @@ cdef class InstanceTable:
 
     @loop.setter
     def loop(self, loop):
+        # Nothing is known of the new one while it is asked.
+        self._loop_dict = None
+        self._plain_futures = self._plain_tasks = self._plain_calls = False
         self._loop = loop
         self.home = PyThread_get_thread_ident()
-        self._loop_dict = None
         base = asyncio.BaseEventLoop
         if isinstance(loop, base):
             if type(loop).is_closed is base.is_closed and type(loop).is_running is base.is_running:
                 self._loop_dict = loop.__dict__
-        own = {} if self._loop_dict is None else self._loop_dict
+        cdef dict own = {} if self._loop_dict is None else self._loop_dict
         self._plain_futures = (
             isinstance(loop, base) and type(loop).create_future is base.create_future and "create_future" not in own
         )
@@ -137,20 +143,23 @@ cdef class InstanceTable:
 
     cdef inline bint _loop_is_closed(self) except -1:
         # Cheaper by far than asking which loop runs, which is a system call up to 3.11.
-        if self._loop_dict is not None:
-            return self._loop_dict.get("_closed") is not False
+        cdef dict own = self._loop_dict
+        if own is not None:
+            return own.get("_closed") is not False
         return self._loop is None or self._loop.is_closed()
 
     cdef inline bint _loop_runs_here(self) except -1:
         if self.home != PyThread_get_thread_ident():
             return False
-        if self._loop_dict is not None:
-            return self._loop_dict.get("_thread_id") is not None
+        cdef dict own = self._loop_dict
+        if own is not None:
+            return own.get("_thread_id") is not None
         return self._loop is not None and self._loop.is_running()
 
     cdef inline bint _has_no_task_factory(self, loop) except -1:
-        if self._loop_dict is not None and type(loop).get_task_factory is _get_task_factory:
-            return self._loop_dict.get("_task_factory") is None
+        cdef dict own = self._loop_dict
+        if own is not None and type(loop).get_task_factory is _get_task_factory:
+            return own.get("_task_factory") is None
         return loop.get_task_factory() is None
 
     cdef ApplicationInstance create(self, server, scope_id, scope):
@@ -231,6 +240,8 @@ cdef class InstanceTable:
         """Moves an entry that was used again to the young end of the order."""
         entry._used = wall()
         entry._active = mono()
+        if entry._table is not self:
+            return
         if entry._place:
             self._promote(entry)
         else:
@@ -238,10 +249,21 @@ cdef class InstanceTable:
             self._link(entry, 0)
 
     cpdef add(self, Entry entry):
-        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
+        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment.
+
+        Raises:
+            RuntimeError: the id is not free.
+            ValueError: the entry is in a table already.
+        """
+        if entry._table is not None:
+            raise ValueError(f"{entry!r} is in a table already")
         entry._used = wall()
         entry._active = mono()
-        self._entries[entry.scope_id] = entry
+        # An id's own methods may enter something meanwhile.
+        if self._entries.setdefault(entry.scope_id, entry) is not entry:
+            raise RuntimeError(f"scope_id {entry.scope_id!r} belongs to another instance by now")
+        if entry._table is not None:
+            return
         self._crowd = max(self._crowd, len(self._entries))
         entry._table = self
         self._version += 1
@@ -249,21 +271,30 @@ cdef class InstanceTable:
         if type(entry) is ApplicationInstance:
             if (<ApplicationInstance>entry)._state == C_DONE:
                 self._finished[entry] = None
-            if (<ApplicationInstance>entry)._idle:
-                self._now_idle()
         else:
             self._foreign[entry] = None
-            if (<ForeignEntry>entry).ended:
+            if _has_ended(entry) and entry._table is self:
                 self._finished[entry] = None
         if self._expiring:
-            self._schedule(entry, entry._active + <double>self._timeout)
+            self._schedule(entry, entry._active + self._seconds)
+        if entry._idle and entry._table is self:
+            self._now_idle()
 
     cpdef bint remove(self, Entry entry) except -1:
         """Takes out this very entry; False if it was not in the table."""
+        cdef object found
         if entry._table is not self:
             return False
+        # First what may raise, or do anything: an id's own methods.
+        found = self._entries.pop(entry.scope_id, None)
+        if found is not entry:
+            if found is not None:
+                self._entries.setdefault((<Entry>found).scope_id, found)
+            if entry._table is not self:
+                return False
+            raise KeyError(entry.scope_id)
         if entry._assigned is not None:
-            entry._used = entry._assigned[0]
+            entry._used = <double>entry._assigned[0]
         self._take_out(entry)
         entry._table = None
         self._version += 1
@@ -271,59 +302,68 @@ cdef class InstanceTable:
             self._finished.pop(entry, None)
         if entry._bucket != -1:
             self._unschedule(entry)
-        if type(entry) is ApplicationInstance:
-            if (<ApplicationInstance>entry)._idle:
-                self.idle -= 1
-        else:
-            del self._foreign[entry]
-            (<ForeignEntry>entry).unwatch()
-        del self._entries[entry.scope_id]
+        if entry._idle:
+            self.idle -= 1
+        if self._foreign:
+            self._foreign.pop(entry, None)
         if self._crowd > _CROWD and not self._entries:
             self._crowd = 0
             for emptied in (self._entries, self._finished, self._due, self._foreign):
                 _shrink(emptied)
+        if type(entry) is ForeignEntry:
+            (<ForeignEntry>entry).unwatch()
         return True
 
     cpdef victim(self, spared=None):
         """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
         recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
         `spared`, while there is another."""
+        cdef Entry found
         if self._finished:
             for entry in self._finished:
                 if entry is not spared:
                     return entry
         if self._foreign:
             self._settle_few()
-        found = self._victim_in(1, spared) if self._on_probation else None
+        found = self._victim_in(1, spared, True) if self._on_probation else None
         if found is None:
-            found = self._victim_in(0, spared)
-        if found is None and spared is not None and (<Entry?>spared)._table is self:
+            found = self._victim_in(0, spared, True)
+        if found is not None and found._table is not self:
+            # To ask a plain dict's queue has removed it. Now nobody is asked.
+            found = self._victim_in(1, spared, False)
+            if found is None:
+                found = self._victim_in(0, spared, False)
+        if found is None and isinstance(spared, Entry) and (<Entry>spared)._table is self:
             return spared
         return found
 
-    cdef object _victim_in(self, int segment, spared):
-        first = None
+    cdef Entry _victim_in(self, int segment, spared, bint asking):
+        """`asking`: for one that is idle, and where plain dicts are to stand; else for the first one."""
+        cdef Entry first = None
         cdef int busy = 0
         cdef int moved = 0
         cdef Py_ssize_t index = 0
-        cdef PyObject *young = self._head[segment]
+        cdef Entry young = _entry_at(self._head[segment])
         cdef list assigned = self._assigned_in(segment)
         cdef Entry candidate
         while True:
-            if index < len(assigned) and (young is NULL or <double>assigned[index][0] <= (<Entry>young)._used):
-                candidate = <Entry>assigned[index][2]
-                if moved < _LOOK_PAST and not self._settled(candidate):
+            if young is not None and (young._owner is not <PyObject *>self or young._place >> 1 != segment):
+                # Who was asked has moved it: then from the beginning.
+                young = _entry_at(self._head[segment])
+            if index < len(assigned) and (young is None or <double>(<tuple>assigned[index])[0] <= young._used):
+                candidate = <Entry>(<tuple>assigned[index])[2]
+                if asking and moved < _LOOK_PAST and not self._settled(candidate):
                     moved += 1
                     continue
                 index += 1
-            elif young is not NULL:
-                candidate = <Entry>young
-                young = candidate._next
+            elif young is not None:
+                candidate = young
+                young = _entry_at(candidate._next)
             else:
                 break
             if candidate is spared:
                 continue
-            if _is_idle(candidate):
+            if not asking or _is_idle(candidate):
                 return candidate
             if first is None:
                 first = candidate
@@ -355,7 +395,7 @@ cdef class InstanceTable:
         if entry._table is not self:
             return
         self._settled(entry)
-        if entry._assigned is not None and <double>(<tuple>entry._assigned)[0] >= since:
+        if entry._assigned is not None and <double>entry._assigned[0] >= since:
             entry._active = mono()
         else:
             if entry._place & C_PROBATION:
@@ -374,33 +414,39 @@ cdef class InstanceTable:
         """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
         cdef Entry entry
         cdef double now, moment
+        cdef list entries
+        cdef double seconds = 0.0 if timeout is None else timeout
         if timeout == self._timeout and (timeout is None or unit == self._unit):
             return
+        if not unit > 0.0:
+            raise ValueError(f"unit={unit!r}: accepted is a number of seconds above 0")
+        entries = list(self._entries.values())
         self._due.clear()
-        for entry in self._entries.values():
+        for entry in entries:
             entry._bucket = -1
         self._timeout = timeout
+        self._seconds = seconds
         self._expiring = timeout is not None
         self._unit = unit
         moment, now = wall(), mono()
-        self._swept = <long long>(now / unit)
+        self._swept = <long long>min(now / unit, _FAR)
         if timeout is not None:
-            for entry in self._entries.values():
+            for entry in entries:
                 if entry._assigned is None:
                     entry._active = max(entry._active, now - max(0.0, moment - entry._used))
-                self._schedule(entry, entry._active + <double>timeout)
+                self._schedule(entry, entry._active + seconds)
 
     def pop_expired(self, double lost=0.0):
         """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
         seconds do not count."""
         cdef Entry entry
-        cdef double due, timeout, now
+        cdef double due, now
         cdef long long current
+        cdef bint resting
         if not self._expiring:
             return None
-        timeout = self._timeout
         now = mono() - lost
-        current = <long long>(now / self._unit)
+        current = <long long>min(now / self._unit, _FAR)
         if current - self._swept > len(self._due) + 1:
             # After a long pause: look at the buckets that exist rather than at every step of time.
             self._swept = min([number for number in self._due if number <= current], default=current)
@@ -413,7 +459,11 @@ cdef class InstanceTable:
                 if type(entry) is ForeignEntry and not self._settled(entry):
                     # Its dict says otherwise: then it has been scheduled anew.
                     continue
-                due = entry._active + timeout if _is_idle(entry) or entry.ended else now + timeout
+                resting = _is_idle(entry) or entry.ended
+                if entry._table is not self or entry._bucket != -1:
+                    # To ask a plain dict's queue has removed or scheduled it.
+                    continue
+                due = (entry._active if resting else now) + self._seconds
                 if due < now:
                     return entry
                 self._schedule(entry, due)
@@ -428,19 +478,25 @@ cdef class InstanceTable:
         # Strictly after the current step, so that a sweep never meets an entry twice.
         cdef long long number = self._swept + 1
         cdef double steps = due / self._unit
+        cdef dict bucket
         if steps >= number:
             number = <long long>min(steps, _FAR) + 1
         bucket = self._due.get(number)
         if bucket is None:
-            bucket = self._due[number] = {}
-        (<dict>bucket)[entry] = None
-        entry._bucket = number
+            bucket = {}
+            bucket = self._due.setdefault(number, bucket)
+        if entry._table is self and entry._bucket == -1:
+            bucket[entry] = None
+            entry._bucket = number
+        elif not bucket:
+            self._due.pop(number, None)
 
     cdef _unschedule(self, Entry entry):
-        bucket = <dict>self._due[entry._bucket]
-        del bucket[entry]
-        if not bucket:
-            del self._due[entry._bucket]
+        cdef dict bucket = self._due.get(entry._bucket)
+        if bucket is not None:
+            bucket.pop(entry, None)
+            if not bucket:
+                self._due.pop(entry._bucket, None)
         entry._bucket = -1
 
     cdef _reschedule(self, Entry entry):
@@ -448,9 +504,11 @@ cdef class InstanceTable:
         if entry._bucket != -1:
             self._unschedule(entry)
         if self._expiring:
-            self._schedule(entry, entry._active + <double>self._timeout)
+            self._schedule(entry, entry._active + self._seconds)
 
     cpdef _add_finished(self, Entry entry):
+        if entry._table is not self:
+            return
         self._finished[entry] = None
         notify, self.on_finished = self.on_finished, None
         if notify is not None:
@@ -465,6 +523,8 @@ cdef class InstanceTable:
 
     cdef inline void _link(self, Entry entry, int segment) noexcept:
         """Enters what stands nowhere at the young end of a natural order."""
+        if entry._owner is not NULL:
+            (<InstanceTable>entry._owner)._unlink(entry, entry._place >> 1)
         entry._owner = <PyObject *>self
         entry._prev = self._tail[segment]
         entry._next = NULL
@@ -478,6 +538,8 @@ cdef class InstanceTable:
             self._on_probation += 1
 
     cdef inline void _unlink(self, Entry entry, int segment) noexcept:
+        if entry._owner is not <PyObject *>self:
+            return
         if entry._prev is NULL:
             self._head[segment] = entry._next
         else:
@@ -494,25 +556,27 @@ cdef class InstanceTable:
     cdef inline list _assigned_in(self, int segment):
         return self._assigned_on_probation if segment else self._assigned
 
-    cdef _link_assigned(self, Entry entry, tuple assigned, int segment):
-        """The same where its `last_used` was assigned."""
+    cdef _link_assigned(self, Entry entry, tuple assigned, tuple place, int segment):
+        """The same where its `last_used` was assigned. `place` is (*assigned, entry), made before the entry was taken
+        out: nothing from there on makes an object that the collector sees."""
         entry._assigned = assigned
         entry._place = C_ASSIGNED
         if segment:
             entry._place |= C_PROBATION
             self._on_probation += 1
-        bisect.insort(self._assigned_in(segment), (*assigned, entry))
+        bisect.insort(self._assigned_in(segment), place)
 
     cdef _take_out(self, Entry entry):
         """Out of whichever order it stands in."""
-        cdef list assigned
+        cdef list places
+        cdef tuple assigned
         cdef int segment = entry._place >> 1
         if entry._place & C_ASSIGNED:
-            assigned = self._assigned_in(segment)
-            del assigned[bisect.bisect_left(assigned, entry._assigned)]
-            entry._assigned = None
+            places = self._assigned_in(segment)
+            assigned, entry._assigned = entry._assigned, None
             entry._place = 0
             self._on_probation -= segment
+            del places[bisect.bisect_left(places, assigned)]
         else:
             self._unlink(entry, segment)
 
@@ -526,46 +590,65 @@ cdef class InstanceTable:
     cdef _demote(self):
         """Those that the protected segment has no room for go on probation."""
         cdef Entry entry
+        cdef tuple assigned, place
         while self._protected() > self._most_protected:
             entry = self._oldest_in(0)
-            if entry is None or self._protected() <= self._most_protected:
-                # The look at it has put one on probation.
-                continue
+            if entry is None:
+                break
             assigned = entry._assigned
+            place = None if assigned is None else (*assigned, entry)
+            if (
+                entry._table is not self
+                or entry._assigned is not assigned
+                or entry._place & C_PROBATION
+                or self._protected() <= self._most_protected
+            ):
+                # The look at it has put one on probation, or removed it.
+                continue
             self._take_out(entry)
             if assigned is None:
                 self._link(entry, 1)
             else:
-                self._link_assigned(entry, assigned, 1)
+                self._link_assigned(entry, assigned, place, 1)
 
     cdef _unite(self):
         """One segment, ordered by the time of use, which both had in common."""
-        cdef Entry entry
-        cdef int segment
-        cdef list natural = []
-        for segment in (1, 0):
-            while self._head[segment] is not NULL:
-                entry = <Entry>self._head[segment]
-                self._unlink(entry, segment)
-                natural.append(entry)
-        natural.sort(key=_used_of)
-        for entry in natural:
+        cdef Entry entry, other
+        # In place, so that the collector sees nothing: each goes behind all of them, up to the last of those that are
+        # in the first segment now.
+        cdef Entry last = _entry_at(self._tail[0])
+        while True:
+            entry = _entry_at(self._head[1])
+            if last is not None:
+                other = <Entry>self._head[0]
+                if entry is None or other._used < entry._used:
+                    entry = other
+                    if other is last:
+                        last = None
+            if entry is None:
+                break
+            self._unlink(entry, entry._place >> 1)
             self._link(entry, 0)
-        for _, _, entry in self._assigned_on_probation:
-            entry._place = C_ASSIGNED
-        self._assigned = sorted(self._assigned_on_probation + self._assigned)
-        self._assigned_on_probation = []
+        self._assigned.extend(self._assigned_on_probation)
+        self._assigned_on_probation.clear()
+        self._assigned.sort()
+        for place in self._assigned:
+            (<Entry>(<tuple>place)[2])._place = C_ASSIGNED
         self._on_probation = 0
 
     cdef _assign(self, Entry entry, double moment):
-        cdef int segment = entry._place >> 1
-        if self._segmented and moment < (
-            entry._used if entry._assigned is None else <double>(<tuple>entry._assigned)[0]
-        ):
+        cdef int segment
+        cdef tuple assigned = (moment, next(_sequence))
+        cdef tuple place = (*assigned, entry)
+        if entry._table is not self:
+            entry._used = moment
+            return
+        segment = entry._place >> 1
+        if self._segmented and moment < (entry._used if entry._assigned is None else <double>entry._assigned[0]):
             # Whoever sets it back wants it to go before others.
             segment = 1
         self._take_out(entry)
-        self._link_assigned(entry, (moment, next(_sequence)), segment)
+        self._link_assigned(entry, assigned, place, segment)
         entry._active = mono() - max(0.0, wall() - moment)
         self._reschedule(entry)
 
@@ -578,49 +661,56 @@ cdef class InstanceTable:
         """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
         when the entry's turn comes."""
         if 0 < len(self._foreign) <= _LOOK_PAST:
-            for entry in self._foreign:
+            for entry in list(self._foreign):
                 self._settled(<Entry>entry)
 
     cdef bint _settled(self, Entry entry) except -1:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
             moment = _seconds((<ForeignEntry>entry).details.get("last_used"))
-            if moment is not None and (entry._assigned is None or entry._assigned[0] != moment):
+            if (
+                moment is not None
+                and entry._table is self
+                and (entry._assigned is None or <double>entry._assigned[0] != <double>moment)
+            ):
                 self._assign(entry, <double>moment)
                 return False
         return True
 
-    cdef object _oldest_in(self, int segment):
+    cdef Entry _oldest_in(self, int segment):
         cdef int moved = 0
+        cdef Entry entry
+        cdef tuple place
         cdef list assigned = self._assigned_in(segment)
         while assigned:
-            entry = assigned[0][2]
-            if self._head[segment] is not NULL and <double>assigned[0][0] > (<Entry>self._head[segment])._used:
+            place = <tuple>assigned[0]
+            if self._head[segment] is not NULL and <double>place[0] > (<Entry>self._head[segment])._used:
                 break
-            if moved >= _LOOK_PAST or self._settled(<Entry>entry):
+            entry = <Entry>place[2]
+            if moved >= _LOOK_PAST or self._settled(entry):
                 return entry
             moved += 1
-        return None if self._head[segment] is NULL else <object>self._head[segment]
+        return _entry_at(self._head[segment])
 
-    cdef object _oldest(self):
+    cdef Entry _oldest(self):
         """The first entry in order, or None."""
-        entry = self._oldest_in(1)
+        cdef Entry entry = self._oldest_in(1)
         return self._oldest_in(0) if entry is None else entry
 
     cdef list _keys_in_order(self):
-        for foreign in self._foreign:
+        for foreign in list(self._foreign):
             self._settled(<Entry>foreign)
         return self._keys_of(1) + self._keys_of(0)
 
     cdef list _keys_of(self, int segment):
+        # From here on nothing makes an object that the collector sees: what is borrowed stays.
         cdef list merged = []
         cdef PyObject *young = self._head[segment]
-        cdef Entry entry
-        for item in self._assigned_in(segment):
-            while young is not NULL and (<Entry>young)._used < <double>item[0]:
+        for place in self._assigned_in(segment):
+            while young is not NULL and (<Entry>young)._used < <double>(<tuple>place)[0]:
                 merged.append((<Entry>young).scope_id)
                 young = (<Entry>young)._next
-            merged.append((<Entry>item[2]).scope_id)
+            merged.append((<Entry>(<tuple>place)[2]).scope_id)
         while young is not NULL:
             merged.append((<Entry>young).scope_id)
             young = (<Entry>young)._next
@@ -723,12 +813,14 @@ cdef class InstanceTable:
         first = self._oldest()
         if first is None:
             return
+        if version != self._version:
+            raise RuntimeError("application_instances changed while it was iterated over")
         # The oldest one is had for nothing; only who goes on pays for a list.
         yield first.scope_id
         for scope_id in self._keys_in_order() if version == self._version else ():
             if version != self._version:
                 break
-            if self._entries[scope_id] is not first:
+            if self._entries.get(scope_id) is not first:
                 yield scope_id
         if version != self._version:
             raise RuntimeError("application_instances changed while it was iterated over")
@@ -766,7 +858,8 @@ cdef class InstanceTable:
         entry = self._oldest()
         if entry is None:
             raise KeyError("popitem(): the table is empty")
-        self._vanish(entry)
+        if not self._vanish(entry):
+            raise RuntimeError("application_instances changed while its first entry was looked for")
         return entry.scope_id, entry.public
 
     def clear(self):
@@ -812,8 +905,15 @@ cdef _shrink(emptied):
         emptied.clear()
 
 
-def _used_of(Entry entry):
-    return entry._used
+cdef inline Entry _entry_at(PyObject *place):
+    """The entry that a borrowed pointer points to, from now on held; None for NULL."""
+    return None if place is NULL else <Entry>place
+
+
+cdef bint _has_ended(Entry entry) except -1:
+    if type(entry) is ApplicationInstance:
+        return entry._state == C_DONE
+    return bool((<ForeignEntry>entry).ended)
 
 
 cdef bint _is_idle(Entry entry) except -1:

@@ -115,7 +115,8 @@ cdef class Get(Waiting):
         return False
 
     cdef object _abandoned(self, object future):
-        self._instance._getter_gone(future)
+        cdef ApplicationInstance instance = self._instance
+        instance._getter_gone(future)
 
 
 cdef Get _make_get(ApplicationInstance instance):
@@ -176,17 +177,18 @@ cdef class Put(Waiting):
         return True
 
     cdef object _abandoned(self, object future):
-        self._instance._leave_line(future)
+        cdef ApplicationInstance instance = self._instance
+        instance._leave_line(future)
 
     cdef _cut(self, error):
-        instance = self._instance
+        cdef ApplicationInstance instance = self._instance
         # While the loop turns nobody has to make room for the message: it must not be lost for that.
         accepted = isinstance(error, asyncio.CancelledError) if self._breathing else (
             self._future is not None and is_stop(error)
         )
         self._give_up()
         if accepted:
-            (<ApplicationInstance>instance)._put_anyway(self._item)
+            instance._put_anyway(self._item)
 
     cdef _over(self):
         self._begun = True
@@ -212,9 +214,17 @@ cdef class Join(Waiting):
             return True
         self._waited = True
         future = _new_future(instance)
-        if _few(instance).joiners is None:
-            instance._rare().joiners = []
-        _few(instance).joiners.append(future)
+        if instance._unfinished <= 0:
+            # Meanwhile it has come.
+            self._instance = None
+            return True
+        joiners = _few(instance).joiners
+        if joiners is None:
+            joiners = []
+            if _few(instance).joiners is None:
+                instance._rare().joiners = joiners
+            joiners = _few(instance).joiners
+        joiners.append(future)
         setattr(future, _blocking, True)
         self.result = future
         return False

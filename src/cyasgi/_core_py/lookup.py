@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._constants import DONE
 from .entry import ForeignEntry
+from .table import InstanceTable
 
 if TYPE_CHECKING:
     from ..server import StatelessServer
@@ -27,6 +28,10 @@ def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable
         TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
     """
     table = self._cyasgi_table
+    if type(table) is not InstanceTable:
+        raise TypeError(
+            f"'get_or_create_application_instance' requires a 'StatelessServer' object but received {self!r}"
+        )
     instance: ApplicationInstance = table._entries.get(scope_id, _NOBODY)
     if (
         instance._state != DONE

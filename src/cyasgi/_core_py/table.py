@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
+import heapq
 import itertools
 import math
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._constants import ASSIGNED, CROWD, DONE, FAR, LOOK_PAST, POLICIES, PROBATION
 from .._context import Ghost, haunted
 from .._tasks import has_plain_tasks, runs_elsewhere
-from .entry import ForeignEntry, Order, unlink
+from .entry import Entry, ForeignEntry, Order, unlink
 from .instance import ApplicationInstance
 
 if TYPE_CHECKING:
@@ -191,6 +192,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         """Moves an entry that was used again to the young end of the order."""
         entry._used = time.time()
         entry._active = time.monotonic()
+        if entry._table is not self:
+            return
         if entry._place:
             self._promote(entry)
         else:
@@ -198,10 +201,22 @@ class InstanceTable(MutableMapping[Any, Any]):
             self._order.link(entry)
 
     def add(self, entry: Any) -> None:
-        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment."""
+        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment.
+
+        Raises:
+            RuntimeError: the id is not free.
+            ValueError: the entry is in a table already.
+        """
+        table = entry._table
+        if table is not None:
+            raise ValueError(f"{entry!r} is in a table already")
         entry._used = time.time()
         entry._active = time.monotonic()
-        self._entries[entry._scope_id] = entry
+        # An id's own methods may enter something meanwhile.
+        if self._entries.setdefault(entry._scope_id, entry) is not entry:
+            raise RuntimeError(f"scope_id {entry._scope_id!r} belongs to another instance by now")
+        if entry._table is not None:
+            return
         self._crowd = max(self._crowd, len(self._entries))
         entry._table = self
         self._version += 1
@@ -209,21 +224,30 @@ class InstanceTable(MutableMapping[Any, Any]):
             self._link(entry, PROBATION)
         else:
             self._order.link(entry)
-        if entry._state == DONE if type(entry) is ApplicationInstance else entry.ended:
-            self._finished[entry] = None
-        if self._timeout is not None:
-            self._schedule(entry, entry._active + self._timeout)
         if type(entry) is ApplicationInstance:
-            if entry._idle:
-                self._now_idle()
+            if entry._state == DONE:
+                self._finished[entry] = None
         else:
             self._foreign[entry] = None
+            if entry.ended and entry._table is self:
+                self._finished[entry] = None
+        if self._timeout is not None and entry._table is self:
+            self._schedule(entry, entry._active + self._timeout)
+        if type(entry) is ApplicationInstance and entry._idle and entry._table is self:
+            self._now_idle()
 
     def remove(self, entry: Any) -> bool:
         """Takes out this very entry; False if it was not in the table."""
         if entry._table is not self:
             return False
-        del self._entries[entry._scope_id]
+        # First what may raise, or do anything: an id's own methods.
+        found = self._entries.pop(entry._scope_id, None)
+        if found is not entry:
+            if found is not None:
+                self._entries.setdefault(found._scope_id, found)
+            if entry._table is not self:
+                return False
+            raise KeyError(entry._scope_id)
         entry._table = None
         self._version += 1
         if entry._assigned is not None:
@@ -236,7 +260,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             if entry._idle:
                 self.idle -= 1
         else:
-            del self._foreign[entry]
+            self._foreign.pop(entry, None)
             entry.unwatch()
         if self._crowd > CROWD and not self._entries:
             self._crowd = 0
@@ -255,7 +279,12 @@ class InstanceTable(MutableMapping[Any, Any]):
         found = self._victim_in(1, spared) if self._on_probation else None
         if found is None:
             found = self._victim_in(0, spared)
-        return spared if found is None and spared is not None and spared._table is self else found
+        if found is not None and found._table is not self:
+            # To ask a plain dict's queue has removed it. Now nobody is asked.
+            found = self._first(spared)
+        if found is None and isinstance(spared, Entry) and spared._table is self:
+            return spared
+        return found
 
     def _victim_in(self, segment: int, spared: Any) -> Any:
         first = None
@@ -271,6 +300,19 @@ class InstanceTable(MutableMapping[Any, Any]):
                 break
             busy += 1
         return first
+
+    def _first(self, spared: Any) -> Any:
+        """The first one in order, where plain dicts stand now."""
+        for segment in (1, 0):
+            entries = heapq.merge(
+                ((moment, 0, entry) for moment, _, entry in self._assigned[segment]),
+                ((entry._used, 1, entry) for entry in self._orders[segment]),
+                key=lambda place: place[:2],
+            )
+            for _, _, entry in entries:
+                if entry is not spared:
+                    return entry
+        return None
 
     def pop_finished(self) -> Any:
         """An entry whose run has ended, no longer listed as such; None if there is none."""
@@ -347,7 +389,11 @@ class InstanceTable(MutableMapping[Any, Any]):
                 if type(entry) is ForeignEntry and not self._settled(entry):
                     # Its dict says otherwise: then it has been scheduled anew.
                     continue
-                due = entry._active + timeout if entry.idle or entry.ended else now + timeout
+                resting = entry.idle or entry.ended
+                if entry._table is not self or entry._bucket != -1:
+                    # To ask a plain dict's queue has removed or scheduled it.
+                    continue
+                due = (entry._active if resting else now) + timeout
                 if due < now:
                     return entry
                 self._schedule(entry, due)
@@ -368,10 +414,11 @@ class InstanceTable(MutableMapping[Any, Any]):
         entry._bucket = number
 
     def _unschedule(self, entry: Any) -> None:
-        bucket = self._due[entry._bucket]
-        del bucket[entry]
-        if not bucket:
-            del self._due[entry._bucket]
+        bucket = self._due.get(entry._bucket)
+        if bucket is not None:
+            bucket.pop(entry, None)
+            if not bucket:
+                self._due.pop(entry._bucket, None)
         entry._bucket = -1
 
     def _reschedule(self, entry: Any) -> None:
@@ -382,6 +429,8 @@ class InstanceTable(MutableMapping[Any, Any]):
             self._schedule(entry, entry._active + self._timeout)
 
     def _add_finished(self, entry: Any) -> None:
+        if entry._table is not self:
+            return
         self._finished[entry] = None
         notify, self.on_finished = self.on_finished, None
         if notify is not None:
@@ -436,6 +485,9 @@ class InstanceTable(MutableMapping[Any, Any]):
             if entry is None or self.protected <= self._most_protected:
                 # The look at it has put one on probation.
                 continue
+            if entry._table is not self or entry._place & PROBATION:
+                # Or removed it.
+                continue
             assigned = entry._assigned
             self._take_out(entry)
             if assigned is None:
@@ -458,6 +510,9 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._on_probation = 0
 
     def _assign(self, entry: Any, moment: float) -> None:
+        if entry._table is not self:
+            entry._used = moment
+            return
         segment = entry._place & PROBATION
         if self._segmented and moment < (entry._used if entry._assigned is None else entry._assigned[0]):
             # Whoever sets it back wants it to go before others.
@@ -476,14 +531,18 @@ class InstanceTable(MutableMapping[Any, Any]):
         """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
         when the entry's turn comes."""
         if 0 < len(self._foreign) <= LOOK_PAST:
-            for entry in self._foreign:
+            for entry in list(self._foreign):
                 self._settled(entry)
 
     def _settled(self, entry: Any) -> bool:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
             moment = _seconds(entry._details.get("last_used"))
-            if moment is not None and (entry._assigned is None or entry._assigned[0] != moment):
+            if (
+                moment is not None
+                and entry._table is self
+                and (entry._assigned is None or entry._assigned[0] != moment)
+            ):
                 self._assign(entry, moment)
                 return False
         return True
@@ -505,8 +564,12 @@ class InstanceTable(MutableMapping[Any, Any]):
                 index += 1
                 yield entry
             elif young is not order:
+                following = young._next
                 yield young
-                young = young._next
+                if following is not order and (following._next is None or following._place >> 1 != segment):
+                    # Who was asked has moved it: then from the beginning.
+                    following = order._next
+                young = following
             else:
                 return
 
@@ -515,7 +578,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         return next(itertools.chain(self._in_order(1), self._in_order(0)), None)
 
     def _keys_in_order(self) -> list[Any]:
-        for foreign in self._foreign:
+        for foreign in list(self._foreign):
             self._settled(foreign)
         return self._keys_of(1) + self._keys_of(0)
 
