@@ -6,8 +6,8 @@
 * ``optional`` - the default: install without it, the pure-Python twin serves;
 * ``none`` - do not try.
 
-``CYASGI_SANITIZE=address`` builds them for AddressSanitizer, which ends the program at the first read or write of memory
-that is not its own.
+``CYASGI_SANITIZE=address`` builds them for AddressSanitizer, which ends the program at the first use of memory that is
+not its own.
 """
 
 import os
