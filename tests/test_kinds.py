@@ -387,7 +387,9 @@ def test_an_asgi_2_application_that_fails_to_build_fails_in_its_run(impl, run):
 
 
 def eager(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
-    """A home-made eager task factory: the first step is made before the task is handed out."""
+    """A home-made eager task factory: the first step is made before the task is handed out, if the loop runs."""
+    if not loop.is_running():
+        return asyncio.Task(coroutine, loop=loop, **kwargs)
     steps: list[tuple[Any, ...]] = []
     call_soon = loop.call_soon
     loop.call_soon = lambda callback, *args, context=None: steps.append((callback, args, context))
