@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -79,13 +80,16 @@ class Process:
     def send(self, number):
         self._process.send_signal(number)
 
-    def end(self):
-        """Waits for its end; gives all the lines it has said. It must have ended well and without a complaint."""
+    def end(self, complaint="", rest=""):
+        """Waits for its end; gives all the lines it has said. It must have ended well, with no complaint but this line,
+        and with a `rest` that matches."""
         self.lines.extend(self._process.stdout.read().splitlines())
         self._process.wait(60)
         err = self._errors.read_text()
         assert self._process.returncode == 0, (self.lines, err)
-        assert err == "", (self.lines, err)
+        first, _, following = err.partition("\n")
+        assert first == complaint, (self.lines, err)
+        assert re.fullmatch(rest, following, re.DOTALL), (self.lines, err)
         return self.lines
 
     def kill(self):
@@ -186,7 +190,8 @@ def test_second_signal_cancels_at_once(start, number):
     process.send(number)
     process.wait_for("stopping")
     process.send(number)
-    assert process.end() == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
+    said = process.end("1 application was cut with work in hand, at the second stop of the server: scope_id 'a'")
+    assert said == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
 
 
 def test_second_signal_may_be_the_other_one(start):
@@ -208,7 +213,8 @@ def test_second_signal_may_be_the_other_one(start):
     process.send(signal.SIGTERM)
     process.wait_for("stopping")
     process.send(signal.SIGINT)
-    assert process.end()[-1] == "returned"
+    said = process.end("1 application was cut with work in hand, at the second stop of the server: scope_id 'a'")
+    assert said[-1] == "returned"
 
 
 def test_second_signal_while_handle_cleans_up(start):
@@ -261,7 +267,10 @@ def test_drain_is_bounded(start):
     """)
     process.wait_for("ready")
     process.send(signal.SIGTERM)
-    assert process.end() == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
+    said = process.end(
+        "1 application was cut with work in hand when the server stopped (shutdown_timeout is 0.1 s): scope_id 'a'"
+    )
+    assert said == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
 
 
 @pytest.mark.parametrize("who", ["application", "handle", "spawned", "stray", "hook"])
@@ -305,7 +314,11 @@ def test_always_exits(start, who):
     """)
     process.wait_for("ready")
     process.send(signal.SIGTERM)
-    assert process.end() == ["ready", "returned"]
+    complaints = ()
+    if who == "hook":
+        # What it was told of is told to the log.
+        complaints = "the hook application_exception was cancelled; it was called with LookupError()", ".*LookupError\n"
+    assert process.end(*complaints) == ["ready", "returned"]
 
 
 def test_with_a_listener_and_handle_returned(start):

@@ -184,8 +184,12 @@ class Reports:
         """As `flush`, for `shutdown_timeout` seconds at most; hooks that are at work by then are cancelled."""
         bound = max((report[0].shutdown_timeout for report in (*self._pending, *self._hooks.values())), default=0.0)
         flushing = asyncio.get_running_loop().create_task(self.flush())
-        await asyncio.wait({flushing}, timeout=bound)
-        flushing.cancel()
+        # Whoever ends the loop may cut this short.
+        flushing._log_destroy_pending = False  # type: ignore[attr-defined]
+        try:
+            await asyncio.wait({flushing}, timeout=bound)
+        finally:
+            flushing.cancel()
         await asyncio.wait({flushing, *self.cancel()}, timeout=bound)
 
     def cancel(self) -> set[asyncio.Task[None]]:
@@ -282,7 +286,9 @@ class Reports:
             raise
         except BaseException as error:
             if guard.interrupted(error):
-                _log_cancelled(name, subject)
+                if task in self._hooks:
+                    # Else that has been logged, when it was given up.
+                    _log_cancelled(name, subject)
                 raise
             _log_failure(name, subject, error)
         finally:

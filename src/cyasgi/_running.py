@@ -230,11 +230,12 @@ class Running:
         cut = [entry for entry in self._life.table.entries() if not _settled(entry)]
         if cut:
             logger.warning(
-                "%d applications were cut with work in hand when the server stopped (shutdown_timeout is %g s); one of "
-                "them: %s",
-                len(cut),
-                bound,
-                describe(cut[0].public),
+                "%s with work in hand%s: %s",
+                "1 application was cut" if len(cut) == 1 else f"{len(cut)} applications were cut",
+                ", at the second stop of the server"
+                if self._force.done()
+                else f" when the server stopped (shutdown_timeout is {bound:g} s)",
+                f"{'' if len(cut) == 1 else 'one of them is '}{describe(cut[0].public)}",
             )
 
     def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
