@@ -103,10 +103,13 @@ def test_error_response():
 
 def test_websocket_scope():
     """The scope of a WebSocket is made of that of the request."""
-    scope = Scope(type="http", scheme="https", method="GET", path="/", extensions={"tls": 1, "x": 2}, state={})
+    asgi = {"version": "2.0", "spec_version": "2.3"}
+    scope = Scope(
+        type="http", asgi=asgi, scheme="https", method="GET", path="/", extensions={"tls": 1, "x": 2}, state={}
+    )
     assert websocket_scope(scope, ["a"]) == {
         "type": "websocket",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "asgi": {"version": "2.0", "spec_version": "2.4"},
         "scheme": "wss",
         "path": "/",
         "subprotocols": ["a"],
