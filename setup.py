@@ -29,7 +29,7 @@ def extensions() -> list:
         return []
     from Cython.Build import cythonize
 
-    modules = cythonize(["src/cyasgi/_core.pyx", "src/cyasgi/wire/_headers.pyx"])
+    modules = cythonize(["src/cyasgi/core/_core.pyx", "src/cyasgi/wire/_headers.pyx"])
     for module in modules:
         # cythonize() drops the flag when it is given to Extension.
         module.optional = wanted == "optional"

@@ -15,7 +15,7 @@ from benchmarks.probing import collect, population, run
 from benchmarks.question import Figure, Probed
 from benchmarks.workload import MESSAGE
 
-#: What run() sets where the interpreter's own thresholds stand: cyasgi._collector says why.
+#: What run() sets where the interpreter's own thresholds stand: cyasgi.serving.collector says why.
 THRESHOLDS = (5_000, 10, 100)
 #: Instances created between two calls of gc.freeze.
 FREEZE_EVERY = 50_000

@@ -8,35 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import logging
-import os
-import sys
 from collections.abc import Callable, Coroutine, Iterator
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-BACKENDS = ("python", "cython")
-#: uvloop does not exist for Windows; everywhere else a missing one fails the run.
-LOOPS = ("asyncio",) if sys.platform == "win32" else ("asyncio", "uvloop")
-MODULES = (
-    "cyasgi",
-    "cyasgi.server",
-    "cyasgi.balancing",
-    "cyasgi.embedding",
-    "cyasgi.supervisor",
-    "cyasgi.gateways",
-    "cyasgi.gateways.datagram",
-    "cyasgi.gateways.http",
-    "cyasgi.gateways.uvicorn",
-    "cyasgi.gateways.websocket",
-    "cyasgi.install",
-    "cyasgi.lifecycle",
-)
-#: Seconds after which a test that hangs is given up: far above what any test needs.
-PATIENCE = 60.0
+from support.loops import LOOPS, PATIENCE, loop_factory
+from support.twins import BACKENDS, activate
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,51 +49,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("run", LOOPS, indirect=True)
 
 
-def _is_ours(name: str) -> bool:
-    return name == "cyasgi" or name.startswith("cyasgi.")
-
-
-def load(backend: str) -> dict[str, ModuleType]:
-    """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules.
-
-    If that is on this back end it is the set: an extension module is made once in a process, and belongs to the modules
-    that it was first imported with.
-    """
-    if getattr(sys.modules.get("cyasgi"), "backend", None) == backend:
-        for name in MODULES:
-            importlib.import_module(name)
-        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
-    chosen = os.environ.get("CYASGI_BACKEND")
-    os.environ["CYASGI_BACKEND"] = backend
-    try:
-        for name in MODULES:
-            importlib.import_module(name)
-        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
-    finally:
-        for name in [name for name in sys.modules if _is_ours(name)]:
-            del sys.modules[name]
-        sys.modules.update(before)
-        if chosen is None:
-            del os.environ["CYASGI_BACKEND"]
-        else:
-            os.environ["CYASGI_BACKEND"] = chosen
-
-
-_loaded: dict[str, dict[str, ModuleType]] = {}
-
-
-def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Makes `import cyasgi` give the twin on this back end for the length of one test."""
-    if backend not in _loaded:
-        _loaded[backend] = load(backend)
-    for name in [name for name in sys.modules if _is_ours(name)]:
-        monkeypatch.delitem(sys.modules, name)
-    for name, module in _loaded[backend].items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return _loaded[backend]["cyasgi"]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _only_what_is_new_is_collected() -> None:
     """`run` collects after each test; to look at every module and every test each time was most of the suite's time."""
@@ -142,14 +77,6 @@ def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, refere
 def cy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The package cyasgi, on either back end."""
     return activate(request.param, monkeypatch)
-
-
-def loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    if name == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop
-    return asyncio.new_event_loop
 
 
 @pytest.fixture
@@ -191,9 +118,3 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]
     yield expected
     found = [one for one in caplog.get_records("call") if one.name.startswith("cyasgi") and one.levelno > logging.INFO]
     assert [one for one in found if one not in expected] == []
-
-
-async def passes(count: int = 1) -> None:
-    """Lets the loop turn so many times."""
-    for _ in range(count):
-        await asyncio.sleep(0)

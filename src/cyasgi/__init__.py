@@ -1,8 +1,9 @@
 """cyasgi: a faster, fault-free drop-in for asgiref.server.StatelessServer, and gateways built on it."""
 
-from ._backend import ApplicationInstance, InstanceTable, backend
-from ._calling import InstanceDeleted
-from ._context import current_instance
+from .core import ApplicationInstance, InstanceTable
+from .core.backend import backend
+from .core.caller import InstanceDeleted
+from .core.context import current_instance
 from .install import install, uninstall
 from .server import StatelessServer
 

@@ -1,56 +1,200 @@
-"""The attributes that tune a server: checked when set, on instances and in the class bodies of subclasses alike."""
+"""What a setting accepts, written once: as an attribute, and as text on the command line or in a configuration file.
+
+A bound is called with the name and the value, as `Setting` calls its check.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
-from ._backend import Setting
-from ._bounds import Choice, Integer, Number, RootPath, as_float, number
-from ._constants import HOOK, POLICIES, SUCCESSOR
 
-#: Bounds and default of `application_checker_interval`, in seconds.
-INTERVAL_DEFAULT = 0.1
-INTERVAL_LEAST = 0.001
-INTERVAL_MOST = 3600.0
+def number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-MAX_APPLICATIONS = Integer(1, none="no limit")
-MAX_QUEUE_SIZE = Integer(0, zero="no bound")
-IDLE_TIMEOUT = Number("number of seconds", none="never")
-SHUTDOWN_TIMEOUT = Number("number of seconds", least=0)
-EVICTION_POLICY = Choice(POLICIES)
-UNDELIVERED_TO = Choice((HOOK, SUCCESSOR))
-STARTUP_TIMEOUT = Number("number of seconds", none="no limit")
-ROOT_PATH = RootPath()
-#: What a command accepts for `application_checker_interval`. The attribute takes anything, as the reference's does, and
-#: is clamped to this where it is used.
-CHECKER_INTERVAL = Number("number of seconds", least=INTERVAL_LEAST, most=INTERVAL_MOST)
+def as_float(value: float) -> float:
+    """As a float, infinite where an int is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
-def clamped_interval(value: Any) -> float:
-    """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
-    if not number(value) or math.isnan(seconds := as_float(value)):
-        return INTERVAL_DEFAULT
-    return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
+def refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+    return kind(f"{name}={value!r}: accepted is {accepted}")
 
 
-def segments_changed(server: Any) -> None:
-    """The policy, or the bound of the protected segment: for a table that is there already."""
-    life = server.__dict__.get("_cyasgi")
-    if life is not None:
-        life.table.follow(server)
+def _shown(value: float) -> str:
+    """As people write it: 1e6, not 1e+06."""
+    return re.sub(r"e([-+])0*", lambda sign: "e" + sign[1].strip("+"), f"{value:g}")
 
 
-def adopt_class_settings(cls: type) -> None:
-    """Checks what a subclass's body assigns to a setting, and keeps it checked when it is set on instances."""
-    for name, value in list(vars(cls).items()):
-        if hasattr(type(value), "__get__"):
-            continue
-        settings = (vars(base).get(name) for base in cls.__mro__[1:])
-        inherited = next((setting for setting in settings if isinstance(setting, Setting)), None)
-        if inherited is not None:
-            inherited.check(name, value)
-            setting = Setting(value, inherited.check, inherited.changed)
-            setting.__set_name__(cls, name)
-            setattr(cls, name, setting)
+class Bound:
+    """What is accepted.
+
+    Args:
+        accepted: the same in words, as an error says it of an attribute.
+        in_text: as one says it of text; None where no text stands for such a value.
+        none: what None stands for, where it is accepted.
+    """
+
+    def __init__(self, accepted: str, in_text: str | None = None, none: str = "") -> None:
+        self.none = bool(none)
+        self.accepted = f"{accepted}, or None for {none}" if none else accepted
+        self.in_text = f"are {in_text}, and none for {none}" if none else f"is {in_text}"
+
+    def __call__(self, name: str, value: Any) -> None:
+        """Check the value of the setting of this name.
+
+        Raises:
+            TypeError, ValueError: it is not accepted; the message says what is.
+        """
+        if (value is None and self.none) or (wrong := self.wrong(value)) is None:
+            return
+        raise refuse(wrong, name, value, self.accepted)
+
+    def parse(self, text: str) -> Any:
+        """The value that the text stands for.
+
+        Raises:
+            ValueError: it stands for none that is accepted; the message says what is.
+        """
+        if self.none and text == "none":
+            return None
+        try:
+            value = self.read(text)
+        except ValueError:
+            wrong: type[Exception] | None = ValueError
+        else:
+            wrong = self.wrong(value)
+        if wrong is not None:
+            raise ValueError(f"{text!r}: accepted {self.in_text}")
+        return value
+
+    def written(self, value: Any) -> str:
+        """The text that stands for the value."""
+        return "none" if value is None else str(value)
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        """The kind of error that the value is; None if it is accepted."""
+        raise NotImplementedError
+
+    def read(self, text: str) -> Any:
+        """The value that the text stands for, accepted or not."""
+        raise NotImplementedError
+
+
+class Integer(Bound):
+    """An int within bounds; `zero` is what 0 stands for, where that is no number like any other."""
+
+    def __init__(self, least: int, most: int | None = None, *, zero: str = "", none: str = "") -> None:
+        reach = f"of at least {least}" if most is None else f"from {least} to {most}"
+        accepted, in_text = f"an int {reach}", f"a whole number {reach}"
+        if zero:
+            accepted, in_text = f"{accepted}, 0 for {zero}", f"{in_text}, where 0 stands for {zero}"
+        super().__init__(accepted, in_text, none)
+        self.least, self.most = least, most
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return TypeError
+        return ValueError if value < self.least or (self.most is not None and value > self.most) else None
+
+    def read(self, text: str) -> int:
+        if not (text.isascii() and text.removeprefix("-").isdigit()):
+            raise ValueError
+        return int(text)
+
+
+class Number(Bound):
+    """A finite int or float: above 0, or from `least` to `most`."""
+
+    def __init__(
+        self, what: str = "number", *, least: float | None = None, most: float | None = None, none: str = ""
+    ) -> None:
+        if most is not None:
+            reach = f" above 0, at most {_shown(most)}"
+            if least is not None:
+                reach = f" from {_shown(least)} to {_shown(most)}"
+            accepted, in_text = f"a {what}{reach}", f"a {what}{reach}"
+        elif least is None:
+            accepted, in_text = f"a finite {what} above 0", f"a {what}, more than 0"
+        else:
+            accepted, in_text = f"a finite {what}, at least {least:g}", f"a {what}, {least:g} or more"
+        super().__init__(accepted, in_text, none)
+        self.least, self.most = least, most
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not number(value):
+            return TypeError
+        # Compared as it is used: an int may be too large for a float.
+        value = as_float(value)
+        enough = value > 0 if self.least is None else value >= self.least
+        return None if enough and (value < math.inf if self.most is None else value <= self.most) else ValueError
+
+    def read(self, text: str) -> float:
+        return float(text)
+
+
+class Choice(Bound):
+    """One of a few words."""
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+        words = " or ".join(map(repr, self.choices))
+        super().__init__(words, words)
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if value in self.choices else ValueError
+
+    def read(self, text: str) -> str:
+        return text
+
+
+class Boolean(Bound):
+    """True or False; an option says it by its name."""
+
+    def __init__(self) -> None:
+        super().__init__("True or False")
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        return None if isinstance(value, bool) else TypeError
+
+
+class RootPath(Bound):
+    """The path that an application is mounted at."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a str that is empty or begins with a slash and does not end with one",
+            "a path as in /api, that begins with a slash and does not end with one",
+        )
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return ValueError if value and (not value.startswith("/") or value.endswith("/")) else None
+
+    def read(self, text: str) -> str:
+        return text
+
+
+class Permissions(Integer):
+    """Those of a file, in text as an octal number."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0o777)
+        self.accepted = "an int from 0 to 0o777, as in 0o660"
+        self.in_text = "is an octal number from 0 to 777, as in 660"
+
+    def read(self, text: str) -> int:
+        # int() alone would take "+6", "6_6" and digits of every script.
+        return int(text, 8) if text.isascii() and text.isalnum() else super().read(text)
+
+    def written(self, value: Any) -> str:
+        return f"{value:o}" if isinstance(value, int) else str(value)

@@ -29,7 +29,11 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError("cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'", name="dns") from None
 
-from .examples import Receive, Scope, Send
+from .examples import (
+    Receive,
+    Scope,
+    Send,
+)
 
 #: The largest answer over UDP, in bytes: what passes every link unfragmented (DNS flag day 2020).
 LARGEST = 1232

@@ -16,7 +16,7 @@ from concurrent import futures
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
-from ._control import Control
+from .serving.control import Control
 
 
 class Embeddable(Protocol):

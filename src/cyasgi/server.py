@@ -7,14 +7,13 @@ from collections.abc import Coroutine, Hashable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from ._backend import InstanceTable, Setting, get_or_create_application_instance
-from ._calling import Details, Message, Scope
-from ._control import Control
-from ._deletion import Deletion
-from ._life import Life
-from ._reports import ENDED, EXCEPTION, UNDELIVERED, Reports, logger
-from ._running import Running, request_stop, run_in_own_loop
-from ._settings import (
+from .core import InstanceTable, Setting, get_or_create_application_instance
+from .core.caller import (
+    Details,
+    Message,
+    Scope,
+)
+from .core.settings import (
     EVICTION_POLICY,
     IDLE_TIMEOUT,
     MAX_APPLICATIONS,
@@ -24,7 +23,22 @@ from ._settings import (
     adopt_class_settings,
     segments_changed,
 )
-from ._summary import log_exception
+from .instances.deletion import Deletion
+from .instances.hooks import (
+    ENDED,
+    EXCEPTION,
+    UNDELIVERED,
+    Reports,
+    logger,
+)
+from .instances.manager import Life
+from .instances.summary import log_exception
+from .serving.control import Control
+from .serving.running import (
+    Running,
+    request_stop,
+    run_in_own_loop,
+)
 
 
 class _NewLife:

@@ -10,9 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
-from ._control import Control
-from ._running import new_event_loop, request_stop, run_in_own_loop
 from .server import StatelessServer
+from .serving.control import Control
+from .serving.running import (
+    new_event_loop,
+    request_stop,
+    run_in_own_loop,
+)
 
 logger = logging.getLogger(__name__)
 

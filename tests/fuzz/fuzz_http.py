@@ -15,7 +15,8 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "wire")]
 with atheris.instrument_imports(include=["cyasgi.wire"]):
     from test_http_wire_properties import SEEDS, check_accepted, read, same
 

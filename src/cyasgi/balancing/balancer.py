@@ -8,16 +8,39 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
-from .._guarding import INTERRUPTS
-from .._kinds import as_single_callable
-from .._lost_time import Watch
-from .attempt import Attempt, Exchange, Send
+from ..asgi_compat import as_single_callable
+from ..core.guarding import INTERRUPTS
+from ..core.lost_time import Watch
+from .attempt import (
+    Attempt,
+    Exchange,
+    Send,
+)
 from .backend import Backend, BackendStats
-from .breaker import Breaker, BreakerState, check_breaker_settings
-from .checks import check_callable, check_count, check_seconds, check_weight
+from .breaker import (
+    Breaker,
+    BreakerState,
+    check_breaker_settings,
+)
+from .checks import (
+    check_callable,
+    check_count,
+    check_seconds,
+    check_weight,
+)
 from .lifespan import Lifespans
-from .replay import Budget, Receive, Replay
-from .strategy import ConsistentHash, LeastRunning, RoundRobin, Strategy, Weighted
+from .replay import (
+    Budget,
+    Receive,
+    Replay,
+)
+from .strategy import (
+    ConsistentHash,
+    LeastRunning,
+    RoundRobin,
+    Strategy,
+    Weighted,
+)
 
 logger = logging.getLogger("cyasgi.balancing")
 

@@ -29,7 +29,11 @@ from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 
-from .checks import check_callable, check_count, check_seconds
+from .checks import (
+    check_callable,
+    check_count,
+    check_seconds,
+)
 
 
 class BreakerState(StrEnum):

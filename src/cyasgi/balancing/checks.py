@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._bounds import Integer, Number, refuse
+from .._settings import (
+    Integer,
+    Number,
+    refuse,
+)
 
 #: Bounded, so that sums of weights stay finite and small ones are not lost in them.
 check_weight = Number(least=1e-6, most=1e6)

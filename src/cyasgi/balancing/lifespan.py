@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from .._guarding import Guard
+from ..core.guarding import Guard
 from ..gateways.lifespan import KINDS
 from ..wire.messages import check_type
 from .backend import Backend

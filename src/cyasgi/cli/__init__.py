@@ -19,7 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .errors import FAILED, INTERRUPTED, MISUSED, CommandError as CommandError, tell
+from .errors import (
+    FAILED,
+    INTERRUPTED,
+    MISUSED,
+    CommandError as CommandError,
+    tell,
+)
 from .loading import load_application as load_application
 
 

@@ -9,8 +9,18 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
-from . import configuration, hints, reloading, serving
-from .limits import OWN, SERVERS, SETTINGS, Switch
+from . import (
+    configuration,
+    hints,
+    reloading,
+    serving,
+)
+from .limits import (
+    OWN,
+    SERVERS,
+    SETTINGS,
+    Switch,
+)
 from .options import ServeCommand, parameters
 from .servers import Options
 

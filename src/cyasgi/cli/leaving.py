@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from .._loop_end import told
+from ..serving.loop_end import told
 
 logger = logging.getLogger("cyasgi")
 

@@ -6,10 +6,10 @@ import contextlib
 import importlib
 from typing import Any, NamedTuple
 
-from .._backend import Setting
-from .._bounds import Bound
-from .._settings import CHECKER_INTERVAL, STARTUP_TIMEOUT
-from ..lifecycle import ManagedServer
+from .._settings import Bound
+from ..core import Setting
+from ..core.settings import CHECKER_INTERVAL, STARTUP_TIMEOUT
+from ..lifecycle.managed import ManagedServer
 from .errors import CommandError
 
 #: The server for each kind of listener.

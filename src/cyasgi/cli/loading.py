@@ -9,7 +9,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from .._kinds import takes, takes_neither
+from ..asgi_compat import takes, takes_neither
 from .errors import MISUSED, CommandError
 
 #: Where the lines of a traceback are the command's.

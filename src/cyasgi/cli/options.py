@@ -8,17 +8,28 @@ from typing import Any
 
 import click
 
-from .._settings import ROOT_PATH
 from ..balancing.balancer import STRATEGIES
 from ..balancing.checks import check_weight
+from ..core.settings import ROOT_PATH
 from ..gateways.lifespan import MODES
 from ..wire.address import parse_address
 from . import configuration
 from .hints import about_address
-from .limits import SECTIONS, Switch, default, parse, written
+from .limits import (
+    SECTIONS,
+    Switch,
+    default,
+    parse,
+    written,
+)
 from .logs import LEVELS
 from .tls import CERT_REQS
-from .values import parse_host, parse_path, parse_port, parse_stream_address
+from .values import (
+    parse_host,
+    parse_path,
+    parse_port,
+    parse_stream_address,
+)
 
 
 class Option(click.Option):

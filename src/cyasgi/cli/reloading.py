@@ -18,7 +18,11 @@ from fnmatch import fnmatch
 from typing import Any, Self
 
 from ..server import StatelessServer
-from .errors import FAILED, INTERRUPTED, CommandError
+from .errors import (
+    FAILED,
+    INTERRUPTED,
+    CommandError,
+)
 from .logs import configure_logging, logger
 from .servers import Options
 

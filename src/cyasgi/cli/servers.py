@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import MISUSED, CommandError
-from .limits import MANAGED, SETTINGS, server_class
+from .limits import (
+    MANAGED,
+    SETTINGS,
+    server_class,
+)
 from .tls import make_context
 
 
@@ -72,7 +76,7 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
 
 
 def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Iterator[Any]:
-    from ..gateways.sockets import Listener
+    from ..gateways.net.sockets import Listener
 
     for address in addresses:
         if isinstance(address, str):

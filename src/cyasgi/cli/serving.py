@@ -13,13 +13,25 @@ from typing import Any
 
 from .. import __version__, backend
 from ..balancing import LoadBalancer
-from ..gateways.descriptors import raise_descriptor_limit
-from ..gateways.lifespan import STARTUP_TIMEOUT, Lifespan, LifespanError
+from ..gateways.lifespan import (
+    STARTUP_TIMEOUT,
+    Lifespan,
+    LifespanError,
+)
+from ..gateways.net.descriptors import raise_descriptor_limit
 from ..supervisor import Supervisor
 from .allocator import keep_freed_memory
-from .errors import INTERRUPTED, MISUSED, CommandError
+from .errors import (
+    INTERRUPTED,
+    MISUSED,
+    CommandError,
+)
 from .loading import load_application, their_part
-from .logs import configure_logging, enable_loggers, logger
+from .logs import (
+    configure_logging,
+    enable_loggers,
+    logger,
+)
 from .servers import Options, make_servers
 
 #: Counters that are told although nothing was counted.

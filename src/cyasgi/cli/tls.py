@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ssl
 
-from .errors import FAILED, MISUSED, CommandError
+from .errors import (
+    FAILED,
+    MISUSED,
+    CommandError,
+)
 
 #: What is asked of clients, by its name and by uvicorn's number.
 CERT_REQS = {

@@ -16,10 +16,14 @@ import contextvars
 import logging
 from typing import Any, ClassVar
 
-from ..wire.http import ASGI, HTTPError, Scope
-from .http import HTTPServer
-from .http_exchange import Exchange
-from .http_protocol import HTTPProtocol
+from ..wire.http.scope import (
+    ASGI,
+    HTTPError,
+    Scope,
+)
+from .http.exchange import Exchange
+from .http.protocol import HTTPProtocol
+from .http.server import HTTPServer
 
 logger = logging.getLogger("uvicorn.error")
 access_logger = logging.getLogger("uvicorn.access")

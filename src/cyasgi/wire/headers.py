@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._backend import backend
+from ..core.backend import backend
 
 if TYPE_CHECKING or backend == "python":
     from ._headers_py import RequestHeaders as RequestHeaders, encode_lines as encode_lines

@@ -1,0 +1,32 @@
+"""The table, its instances and their queues: compiled where the extension was built, else its pure-Python twin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .backend import backend
+
+if TYPE_CHECKING or backend == "python":
+    from ._py import (
+        SENT as SENT,
+        ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
+        ForeignEntry as ForeignEntry,
+        InstanceTable as InstanceTable,
+        Pass as Pass,
+        Run as Run,
+        Setting as Setting,
+        get_or_create_application_instance as get_or_create_application_instance,
+    )
+else:
+    from ._core import (
+        SENT as SENT,
+        ApplicationInstance as ApplicationInstance,
+        Endings as Endings,
+        ForeignEntry as ForeignEntry,
+        InstanceTable as InstanceTable,
+        Pass as Pass,
+        Run as Run,
+        Setting as Setting,
+        get_or_create_application_instance as get_or_create_application_instance,
+    )

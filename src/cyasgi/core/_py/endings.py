@@ -1,0 +1,189 @@
+"""Endings: what every eviction and every end of a run comes to in the usual case."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..constants import (
+    CROWD,
+    DELETED,
+    DONE,
+    EVICTED,
+    FAILED,
+    OUTCOMES,
+)
+from ..context import current_instance
+from .instance import ApplicationInstance
+from .table import InstanceTable, shrink
+
+if TYPE_CHECKING:
+    from ...instances.manager import Observer
+    from ...server import StatelessServer
+
+
+class Endings:
+    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+
+    #: StatelessServer itself, whose module imports this one.
+    base: ClassVar[Any]
+
+    def __init__(self) -> None:
+        self.table = InstanceTable()
+        self.observer: Observer | None = None
+        self.counts = dict.fromkeys(
+            ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered", "interrupted"), 0
+        )
+        #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
+        #: monotonic clock; or a Closing, where somebody waits for its end.
+        self.closing: dict[Any, Any] = {}
+        #: The youngest closing run of an id.
+        self.closing_ids: dict[Hashable, Any] = self.table.closing_ids
+        #: Runs that were cancelled twice and go on.
+        self.stubborn: set[Any] = set()
+        self.unstarted: dict[ApplicationInstance, None] = {}
+        #: Set while the server stops: called when a run has ended.
+        self.on_ended: Callable[[], object] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._patience_loop: asyncio.AbstractEventLoop | None = None
+        #: The most closing runs since there were none.
+        self._crowd = 0
+
+    if TYPE_CHECKING:
+        # What is unusual is Life's own.
+
+        def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None: ...
+
+        def _end_otherwise(self, server: StatelessServer, entry: Any) -> None: ...
+
+        def _ended_otherwise(self, instance: ApplicationInstance) -> None: ...
+
+        def report(self, server: StatelessServer, entry: Any) -> None: ...
+
+        def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
+
+        def _let_go(self, closing: Any) -> None: ...
+
+    # What is usual
+
+    def make_room(self, server: StatelessServer, limit: int) -> None:
+        """Evicts until there is room for one more."""
+        table = self.table
+        table.follow(server)
+        if not self._is_plain(server):
+            self._make_room_otherwise(server, limit)
+            return
+        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        asking = current_instance()
+        if asking is not None and asking._server is not server:
+            asking = None
+        while len(table._entries) >= limit:
+            victim = table.victim(asking)
+            if victim is None:
+                return
+            live = not victim.ended
+            if live:
+                victim._reason = EVICTED
+            self.end_entry(server, victim)
+            self.counts["evicted"] += live
+
+    def _is_plain(self, server: StatelessServer) -> bool:
+        """Whether nobody has overridden the delete methods."""
+        cls = type(server)
+        base = self.base
+        return (
+            cls.delete_oldest_application_instance is base.delete_oldest_application_instance
+            and cls.delete_application_instance is base.delete_application_instance
+            and "delete_oldest_application_instance" not in server.__dict__
+            and "delete_application_instance" not in server.__dict__
+        )
+
+    def _hears_of_ends(self, server: StatelessServer) -> bool:
+        """Whether the hook for them has been overridden."""
+        return (
+            type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
+        )
+
+    def end_entry(self, server: StatelessServer, entry: Any) -> None:
+        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        self.table.remove(entry)
+        if type(entry) is ApplicationInstance and entry._state == DONE and self.observer is None:
+            self._tell(server, entry)
+            return
+        if not entry._reason and not entry.ended:
+            entry._reason = DELETED
+        if (
+            type(entry) is not ApplicationInstance
+            or self.observer is not None
+            or (loop := entry._loop) is None
+            or loop.is_closed()
+            or entry in self.closing
+        ):
+            self._end_otherwise(server, entry)
+            return
+        self._close(server, entry, loop)
+
+    def _close(self, server: StatelessServer, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancels the run of an instance that has left the table."""
+        self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
+        self._crowd = max(self._crowd, len(self.closing))
+        timer = self._patience
+        if timer is None or loop is not self._patience_loop or timer.cancelled():
+            self._set_patience(loop, deadline)
+        if instance._predecessor is None:
+            self.closing_ids[instance._scope_id] = instance
+        if instance._call is not None:
+            instance._call.cancel()
+        if instance._task is not None:
+            instance._task.cancel()
+
+    def ended(self, instance: ApplicationInstance) -> None:
+        """Called by every run of an own instance at its end, from within its last step."""
+        outcome = instance._outcome
+        if outcome == FAILED or self.observer is not None:
+            self._ended_otherwise(instance)
+            return
+        self.counts[OUTCOMES[outcome]] += 1
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._closed(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _closed(self, server: StatelessServer, entry: Any) -> None:
+        """The run of an entry that has left the table has ended."""
+        closing = self.closing.pop(entry, None)
+        if self.stubborn:
+            self.stubborn.discard(entry)
+        if closing is not None:
+            scope_id = entry._scope_id
+            if self.closing_ids.get(scope_id) is entry:
+                del self.closing_ids[scope_id]
+            if not isinstance(closing, float):
+                self._let_go(closing)
+            if self._crowd > CROWD and not self.closing:
+                self._crowd = 0
+                shrink(self.closing)
+                shrink(self.closing_ids)
+        self._tell(server, entry)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def _tell(self, server: StatelessServer, entry: Any) -> None:
+        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
+        if (
+            type(entry) is ApplicationInstance
+            and not entry._items
+            and entry._error is None
+            and entry._joiners is None
+            and not entry._interrupted
+            and self.observer is None
+            and not self._hears_of_ends(server)
+        ):
+            entry._unfinished = 0
+            entry._reported = True
+        else:
+            self.report(server, entry)

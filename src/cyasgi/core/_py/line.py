@@ -1,0 +1,44 @@
+"""Line: those who wait to put a message into a full queue."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+
+from ..tasks import resolved
+
+
+class Line:
+    """The places of those who wait for room, first come, first served.
+
+    A place is a future. The first `owned` ones are resolved: each owns a free slot until it is filled, or given up.
+    While anybody stands in line, nobody puts who came later.
+    """
+
+    __slots__ = ("owned", "places")
+
+    def __init__(self) -> None:
+        self.places: collections.deque[asyncio.Future[None]] = collections.deque()
+        self.owned = 0
+
+    def advance(self, room: int) -> None:
+        """Gives those of `room` slots that nobody owns to the first who own none."""
+        places = self.places
+        while self.owned < room and self.owned < len(places):
+            if resolved(places[self.owned]):
+                self.owned += 1
+            else:
+                del places[self.owned]
+
+    def leave(self, place: asyncio.Future[None]) -> bool:
+        """Takes a place out of the line; whether it owned a slot."""
+        try:
+            # Usually it is the first one.
+            index = self.places.index(place)
+        except ValueError:
+            return False
+        del self.places[index]
+        if index >= self.owned:
+            return False
+        self.owned -= 1
+        return True

@@ -1,0 +1,153 @@
+"""An application run by its caller: `instance["application"](scope, receive, send)`, and what may end such a call."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import markcoroutinefunction
+
+from .context import enter, leave
+
+if TYPE_CHECKING:
+    from ._py import ApplicationInstance
+
+Scope = Any
+Message = Any
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, Any]]
+Details = MutableMapping[str, Any]
+
+
+class InstanceDeleted(Exception):
+    """Raised to who runs an instance's application itself, when the instance was deleted, evicted or expired."""
+
+
+class HeldApplication:
+    """`instance["application"]`: one ASGI 3 callable, whatever kind of application the server has."""
+
+    __slots__ = ("_instance",)
+    _asgi_single_callable = True
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        self._instance = instance
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
+        """Takes the run over at once and returns a coroutine that runs the application to its end.
+
+        Raises:
+            RuntimeError: the server, or another call, runs it already; or its id has a newer instance by now.
+            InstanceDeleted: (from the coroutine) the instance was deleted meanwhile.
+        """
+        call = Call(self._instance)
+        coroutine = call.run(scope, receive, send)
+        call.watch(coroutine)
+        return coroutine
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HeldApplication) and other._instance is self._instance
+
+    def __hash__(self) -> int:
+        return hash((HeldApplication, id(self._instance)))
+
+    def __repr__(self) -> str:
+        return f"<application of {self._instance!r}>"
+
+
+markcoroutinefunction(HeldApplication)
+
+
+class Call:
+    """One run of an application by its caller, from the call to its end."""
+
+    __slots__ = ("__weakref__", "_coroutine", "_deleted", "_instance", "_task")
+
+    def __init__(self, instance: ApplicationInstance) -> None:
+        instance._take_over(self)
+        self._instance: ApplicationInstance | None = instance
+        self._task: asyncio.Task[Any] | None = None
+        self._deleted = False
+        self._coroutine: weakref.ref[Any] | None = None
+
+    def watch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """A coroutine that is dropped or cancelled before its first step runs no line of `run`: end the call then."""
+        self._coroutine = weakref.ref(coroutine, self._gone)
+
+    def _gone(self, _: object) -> None:
+        if self._instance is not None:
+            self._instance._call_ended(self, asyncio.CancelledError())
+            self._instance = None
+
+    @property
+    def started(self) -> bool:
+        return self._task is not None
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task that the run is part of."""
+        return self._task
+
+    def cancel(self) -> None:
+        """The instance is being deleted: ends the run by cancelling the task it is in."""
+        if self._deleted:
+            return
+        self._deleted = True
+        task = self._task
+        if task is None:
+            return
+        if task is asyncio.current_task():
+            # The application deletes itself. Were it to return before its next await, a request made now would
+            # surface in the caller's code behind the call (uncancel() takes it back from 3.13 on only).
+            task.get_loop().call_soon(self._cancel_running)
+        else:
+            task.cancel()
+
+    def _cancel_running(self) -> None:
+        if self._task is not None and self._instance is not None:
+            self._task.cancel()
+
+    def cancel_again(self) -> None:
+        """For a run that went on after `cancel`; the extra request is taken back with the first."""
+        if self._task is not None and self._instance is not None:
+            self._task.cancel()
+            self._task.uncancel()
+
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        # The mechanism of asyncio.timeout: cancel, convert at the boundary, uncancel. A cancellation from anywhere
+        # else, even at the same moment, leaves the count above where it was and so stays one.
+        instance = self._instance
+        assert instance is not None
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        before = task.cancelling()
+        cell, token = enter(instance)
+        error: BaseException | None = None
+        try:
+            if self._deleted:
+                self._deleted = False
+                raise InstanceDeleted(f"the instance of scope_id {instance.scope_id!r} was deleted before its run")
+            await instance._predecessor_ended()
+            return await instance._application(scope, receive, send)
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
+            if self._deleted and task.uncancel() <= before:
+                self._deleted = False
+                raise InstanceDeleted(
+                    f"the instance of scope_id {instance.scope_id!r} was deleted while its application ran"
+                ) from cancelled
+            raise
+        except BaseException as failure:
+            error = failure
+            raise
+        finally:
+            if self._deleted and task.cancelling() > before:
+                task.uncancel()
+            leave(cell, token)
+            self._instance = None
+            instance._call_ended(self, error)
+            # The traceback of what is raised here refers to this frame.
+            del instance, error, task

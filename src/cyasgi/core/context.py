@@ -1,0 +1,86 @@
+"""What a task knows of the server it works for: the instance at work, and the victim that it is cleaning up after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Hashable
+from contextvars import ContextVar, Token, copy_context
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from ..serving.intake import Origin
+    from ._py import ApplicationInstance
+    from ._py.entry import Entry
+    from ._py.table import InstanceTable
+
+
+class Cell:
+    """What `running` holds: the instance at work. Emptied at the end of the run, so that the context of a task that
+    outlives the run, or of the finished task itself, keeps no instance alive."""
+
+    __slots__ = ("instance",)
+
+    def __init__(self, instance: ApplicationInstance | None) -> None:
+        self.instance = instance
+
+
+class Ghost:
+    """An instance that has left the table while an asynchronous override of a delete method still works on it.
+
+    In the task of that override (and nowhere else) `scope_id` stands for this entry: looking it up gives the entry
+    until it is deleted, and never a namesake that was created meanwhile.
+    """
+
+    __slots__ = ("deleted", "entry", "oldest", "over", "table", "visible")
+
+    def __init__(self, table: InstanceTable, entry: Entry, oldest: bool) -> None:
+        self.table = table
+        self.entry = entry
+        #: The override is delete_oldest_application_instance's, whose base is still to be told which one is meant.
+        self.oldest = oldest
+        self.visible = True
+        self.deleted = False
+        self.over = False
+
+    def haunts(self, table: object, scope_id: Hashable) -> bool:
+        return self.table is table and not self.over and self.entry.scope_id == scope_id
+
+
+#: A Cell, or a twin's Run, which has the same attribute.
+running: ContextVar[Any] = ContextVar("cyasgi.running", default=None)
+haunted: ContextVar[Ghost | None] = ContextVar("cyasgi.haunted", default=None)
+#: Which arun() the code at work was started by, through its handle(); None for all other code.
+origin: ContextVar[Origin | None] = ContextVar("cyasgi.origin", default=None)
+
+
+def current_instance() -> ApplicationInstance | None:
+    """The ApplicationInstance at work, inside an application, its child tasks and `application_send`; else None.
+
+    A child task that outlives the run of its application sees None.
+    """
+    cell = running.get()
+    return None if cell is None else cell.instance
+
+
+def enter(instance: ApplicationInstance) -> tuple[Cell, Token[Any]]:
+    """Makes the instance the current one in this context; `leave` undoes it."""
+    cell = Cell(instance)
+    return cell, running.set(cell)
+
+
+def leave(cell: Cell, token: Token[Any]) -> None:
+    cell.instance = None
+    # A coroutine that is thrown away after its loop was closed is collected in any context.
+    with contextlib.suppress(ValueError):
+        running.reset(token)
+
+
+def outside() -> Context:
+    """A copy of the context that belongs to no instance and no handle(): for the server's own work and its hooks."""
+    context = copy_context()
+    context.run(running.set, None)
+    context.run(haunted.set, None)
+    context.run(origin.set, None)
+    return context

@@ -1,0 +1,530 @@
+"""HTTP: requests in, one application instance for each, responses out, over TCP, TLS and Unix sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from typing import Any, ClassVar
+
+from ..._settings import (
+    Boolean,
+    Bound,
+    Choice,
+    Integer,
+    Number,
+    Permissions,
+)
+from ...core import Setting
+from ...core.context import outside
+from ...core.settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
+from ...instances.manager import Life
+from ...server import StatelessServer
+from ...wire.http.request import HeadLimits, encode_path
+from ...wire.http.scope import (
+    ASGI,
+    HTTPError,
+    Scope,
+)
+from ..access_log import AccessLog
+from ..lifespan import (
+    MODES,
+    STARTUP_TIMEOUT,
+    Lifespan,
+)
+from ..net.accepting import Accepting, PlainListening
+from ..net.deadlines import Deadlines
+from ..net.descriptors import (
+    descriptor_limit,
+    room_for_connections,
+    want_of_descriptors,
+)
+from ..net.rate_limited_log import RateLimitedLog
+from ..net.sockets import (
+    Listener as Listener,
+    ListenError as ListenError,
+    Listening,
+    check_listeners,
+    open_listener,
+)
+from ..net.tls import TLSListening
+from .exchange import RETURNED
+from .protocol import HTTPProtocol
+
+logger = logging.getLogger(__name__)
+
+#: Passes of the loop that accepting a connection, and aborting it, takes.
+LAST_PASSES = 5
+#: What the system takes for the backlog of a socket: a C int.
+LARGEST_BACKLOG = 2_147_483_647
+
+#: The servers at work, which share what the system lets this process have open.
+_serving: set[HTTPServer] = set()
+
+
+SECONDS = Number("number of seconds")
+SECONDS_OR_NONE = Number("number of seconds", none="no limit")
+
+
+class _AccessLog(Boolean):
+    """Also an object to write to, which no text stands for."""
+
+    def __init__(self) -> None:
+        Bound.__init__(self, "True (standard output), False, or an object with write(str)")
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        return None if callable(getattr(value, "write", None)) else super().wrong(value)
+
+
+class _ServerHeader(Bound):
+    def __init__(self) -> None:
+        super().__init__("a str of printable ASCII characters", none="no such header")
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if value and value.isascii() and value.isprintable() else ValueError
+
+
+class _WebSocketProtocolClass:
+    """Imports the protocol where it is asked for first: nobody else needs the library."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        try:
+            from ..websocket.protocol import WebSocketProtocol
+        except ModuleNotFoundError as error:
+            if error.name != "websockets":
+                raise
+            return None
+        return WebSocketProtocol
+
+
+class RequestLife(Life):
+    """As a server's Life, but an instance leaves the table at the very end of its run, without the checker."""
+
+    def ended(self, instance: Any) -> None:
+        scope = instance.scope
+        if type(scope) is Scope:
+            try:
+                scope.connection.application_ended(instance)
+            except Exception:
+                # Whatever is wrong with the connection, the instance must leave the table.
+                logger.exception("the end of a request could not be seen to")
+        table = instance._table
+        if table is not None and instance._server.plain:
+            table.remove(instance)
+            quiet = self.observer is None and self.on_ended is None
+            if quiet and instance._outcome == RETURNED and not instance.qsize() and not instance._server.hears_of_ends:
+                # All that `Life.ended` does for a run of which there is nothing to tell.
+                self.counts["finished"] += 1
+                instance._reported = True
+                return
+        super().ended(instance)
+
+
+class HTTPServer(StatelessServer):
+    """Serves an ASGI application over HTTP/1.1 and HTTP/1.0, on TCP, TLS and Unix sockets.
+
+    Each request is an application instance of its own. At `max_applications` running ones a new request is answered
+    503; override `refuse_request` for any other rule.
+
+    Args:
+        application: the ASGI application, for scopes of the types ``http`` and ``lifespan``.
+        max_applications: most requests at a time. None: no limit.
+        binds: addresses to listen on, each (host, port), a string as ``"127.0.0.1:8000"``, ``"[::1]:8000"``,
+            ``"localhost:8000"`` (every address that the name has), ``":8000"`` (every interface) or
+            ``"unix:/run/app.sock"``, or a `Listener`, which may have TLS and strictness of its own. Port 0: a free one.
+        ssl: an `ssl.SSLContext` for all listeners that have none of their own; None for no TLS.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
+    """
+
+    #: Messages waiting for one instance, at most; what comes beyond waits in the socket, with reading paused.
+    max_queue_size: int = Setting(1, Integer(1))  # type: ignore[assignment]
+
+    #: Bytes of the request target; beyond: 414.
+    max_target_size: int = Setting(8190, Integer(1))  # type: ignore[assignment]
+    #: Bytes of all header lines of a request; beyond: 431.
+    max_header_size: int = Setting(65_536, Integer(1))  # type: ignore[assignment]
+    #: Headers of a request; beyond: 431.
+    max_header_count: int = Setting(100, Integer(1))  # type: ignore[assignment]
+    #: Bytes of heads that have come in part, on all connections together; beyond: 503 where it is more than 4 KiB.
+    max_partial_heads: int = Setting(16_777_216, Integer(1))  # type: ignore[assignment]
+    #: Bytes of the body of a request; beyond: 413. None: no limit.
+    max_body_size: int | None = Setting(None, Integer(0, none="no limit"))  # type: ignore[assignment]
+    #: Connections at a time; further ones are answered 503 and closed. Fewer where the limit of open files is lower.
+    max_connections: int = Setting(10_000, Integer(1))  # type: ignore[assignment]
+
+    #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
+    first_byte_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds for the TLS handshake, from the client's first byte.
+    tls_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds from the first byte of a request to the end of its headers.
+    header_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
+    #: the application does not take what has come, the time does not count.
+    body_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
+    request_timeout: float | None = Setting(None, SECONDS_OR_NONE)  # type: ignore[assignment]
+    #: Seconds for which a connection is kept open for another request.
+    keep_alive_timeout: float = Setting(5.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds in which a client that falls behind must have taken what makes its transport writable again, or else
+    #: that many times `min_rate` bytes.
+    write_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
+    #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
+    min_rate: int = Setting(1024, Integer(1))  # type: ignore[assignment]
+
+    #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
+    #: object with ``write(str)``.
+    access_log: Any = Setting(False, _AccessLog())
+    #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http.request.HeadParser`.
+    strict: bool = Setting(True, Boolean())  # type: ignore[assignment]
+    #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
+    lifespan: str = Setting("auto", Choice(MODES))  # type: ignore[assignment]
+    #: Seconds that the application may take to start; None for no limit.
+    startup_timeout: float | None = Setting(STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)  # type: ignore[assignment]
+    #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
+    root_path: str = Setting("", ROOT_PATH)  # type: ignore[assignment]
+    #: The value of the Server header; None for none.
+    server_header: str | None = Setting("cyasgi", _ServerHeader())  # type: ignore[assignment]
+    #: Connections that the system keeps for a listener until they are accepted.
+    backlog: int = Setting(2048, Integer(1, LARGEST_BACKLOG))  # type: ignore[assignment]
+    #: Permissions of Unix sockets, whatever the umask: who may write to one may connect, by default everybody, and so a
+    #: proxy of another user, whom the directory lets through.
+    unix_permissions: int = Setting(0o666, Permissions())  # type: ignore[assignment]
+
+    #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
+    max_websocket_message_size: int | None = Setting(1_048_576, Integer(1, none="no limit"))  # type: ignore[assignment]
+    #: Messages that wait for the application of one WebSocket before no more are read; 64 KiB of them do that too.
+    max_websocket_queue: int = Setting(32, Integer(1))  # type: ignore[assignment]
+    #: Seconds for the application to accept or refuse a WebSocket; beyond: 504.
+    websocket_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds for the client to answer a close frame before the connection is cut.
+    websocket_close_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    #: Seconds between pings; None for none.
+    websocket_ping_interval: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
+    #: Seconds after a ping in which something must come, and for which a client may take nothing of what is sent;
+    #: beyond, the connection is given up. None: no limit.
+    websocket_ping_timeout: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
+    #: Whether messages are compressed (permessage-deflate) for clients that ask for it.
+    websocket_compression: bool = Setting(True, Boolean())  # type: ignore[assignment]
+
+    #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
+    #: `cyasgi.gateways.websocket.protocol.WebSocketProtocol` where the library `websockets` is installed.
+    websocket_protocol_class: Any = _WebSocketProtocolClass()
+    #: What is copied into every scope as ``scope["asgi"]``.
+    asgi: dict[str, str] = ASGI
+    #: Whether requests that ask for no WebSocket are answered 426.
+    websockets_only: ClassVar[bool] = False
+
+    announces_start: ClassVar[bool] = True
+    tells_asgi_version: ClassVar[bool] = True
+
+    #: Addresses listened on when `binds` is not given.
+    default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)
+
+    #: Header lines of an answer that says to come back later.
+    retry_after: ClassVar[bytes] = b"retry-after: 1\r\n"
+
+    def __init__(
+        self,
+        application: Any,
+        max_applications: int | None = 1000,
+        *,
+        binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
+        ssl: Any = None,
+    ) -> None:
+        self.__dict__["_cyasgi"] = life = RequestLife()
+        self.__dict__["_cyasgi_table"] = life.table
+        super().__init__(application, max_applications)
+        self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
+        #: All open connections.
+        self.connections: set[Any] = set()
+        self.deadlines = Deadlines(self._tick)
+        #: The access log at work, if there is one.
+        self.log: AccessLog | None = None
+        #: What every scope gets a shallow copy of: what the application's lifespan wrote into its state. None, where
+        #: the server runs no lifespan, for no such key; who runs it in the server's stead sets this.
+        self.state: dict[str, Any] | None = None
+        #: Whether all listeners are open.
+        self.serving = False
+        #: Whether no new connection is served.
+        self.stopping = False
+        #: Nobody has overridden what an instance that is deleted passes through.
+        self.plain = True
+        #: Nor what the messages of applications pass through.
+        self.direct = True
+        #: Somebody has overridden the hook for their end.
+        self.hears_of_ends = False
+        self._look_for_overrides()
+        #: A context that belongs to no application, for what is begun in the name of none.
+        self.outside = outside()
+        #: Header lines of every response, as of now: each with CRLF before it.
+        self.common_fields = b""
+        self.head_limits = HeadLimits()
+        self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
+        #: Bytes of heads that have come in part.
+        self.partial_heads = 0
+        self._sockets: list[Listening] = []
+        self._second = 0
+        #: Connections that all servers of this process may have together, as the system has it.
+        self._most_connections = math.inf
+        #: Whether the event loop accepts connections in our stead.
+        self._loop_accepts = False
+        self._want: OSError | None = None
+        self._wants = RateLimitedLog(self._log_want)
+        self._all_closed: asyncio.Future[None] | None = None
+
+    # What subclasses override.
+
+    def refuse_request(self, scope: Scope) -> bool:
+        """Called for a request when `max_applications` run: True answers it 503, False lets it push out another one,
+        by the rules of `StatelessServer`."""
+        return True
+
+    # Starting and stopping.
+
+    def bind(self) -> list[tuple[str, int | None]]:
+        """Binds the sockets, if they are not bound yet, and returns their addresses.
+
+        `handle` does this too; call it before `run` to see the errors early or to learn which port was free. Clients
+        can connect once the application has started.
+
+        Raises:
+            ListenError: an address cannot be listened on.
+        """
+        if not self._sockets:
+            opened: list[Listening] = []
+            try:
+                for listener in self.binds:
+                    opened += open_listener(listener, self.unix_permissions)
+            except BaseException:
+                for one in opened:
+                    one.close()
+                raise
+            self._sockets = opened
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[tuple[str, int | None]]:
+        """The addresses that sockets are open on: (host, port), or (path, None) for a Unix socket."""
+        return [one.address for one in self._sockets]
+
+    def close(self) -> None:
+        """Closes sockets that `bind` opened and no run has closed."""
+        sockets, self._sockets = self._sockets, []
+        for one in sockets:
+            one.close()
+
+    async def handle(self) -> None:
+        """Starts the application, listens until it is cancelled, and sees the connections off."""
+        self.bind()
+        self.stopping = False
+        self._look_for_overrides()
+        self.outside = outside()
+        if self.websocket_protocol_class is None:
+            logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
+        self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
+        stream = sys.stdout if self.access_log is True else self.access_log
+        self.log = AccessLog(stream) if stream else None
+        await self._lifespan.startup(self.startup_timeout)
+        loop = asyncio.get_running_loop()
+        servers: list[asyncio.AbstractServer | Accepting] = []
+        try:
+            self._look_at_descriptors()
+            for listening in self._sockets:
+                listening.listen(self.backlog)
+                servers.append(await self._listen(loop, listening.sock, listening.listener))
+                logger.info("listening on %s", listening)
+            self.serving = True
+            self.announce_started()
+            await loop.create_future()
+        finally:
+            self.serving = False
+            self.stopping = True
+            _serving.discard(self)
+            for server in servers:
+                server.close()
+            self._wants.close()
+            await self._see_off()
+
+    async def _listen(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
+    ) -> asyncio.AbstractServer | Accepting:
+        strict = self.strict if listener.strict is None else listener.strict
+
+        def protocol() -> HTTPProtocol:
+            return HTTPProtocol(self, strict)
+
+        if listener.ssl is not None:
+            with contextlib.suppress(NotImplementedError):
+                return TLSListening(self, sock, listener, protocol)
+        elif isinstance(loop, asyncio.SelectorEventLoop):
+            return PlainListening(self, sock, protocol)
+        self._loop_accepts = True
+        # The event loop closes the socket that it is given, and asyncio's takes no duplicate of a Unix socket's path.
+        if listener.is_unix:
+            return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+        return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+
+    def _look_at_descriptors(self) -> None:
+        """Find out how many connections the system allows, and say so if they are fewer than we do."""
+        room = room_for_connections()
+        self._loop_accepts = False
+        self._most_connections = math.inf
+        if room is not None:
+            self._most_connections = room + sum(len(server.connections) for server in tuple(_serving))
+            if self._most_connections < self.max_connections:
+                logger.warning(
+                    "at most %d connections are served at a time, and not max_connections=%d: the limit of open files "
+                    "is %d (ulimit -n)",
+                    self._most_connections,
+                    self.max_connections,
+                    descriptor_limit(),
+                )
+        _serving.add(self)
+
+    async def _see_off(self) -> None:
+        """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
+        running = self._cyasgi.running
+        graceful = running is not None and running._stop.done() and not running._force.done()
+        for connection in list(self.connections):
+            connection.begin_shutdown()
+        try:
+            if graceful and self.connections:
+                self._all_closed = asyncio.get_running_loop().create_future()
+                await asyncio.wait({self._all_closed}, timeout=self.shutdown_timeout)
+        finally:
+            self._all_closed = None
+            late = list(self.connections)
+            if graceful and late:
+                logger.warning("%d connections were cut with work in hand when the server stopped", len(late))
+            for connection in late:
+                connection.abort()
+            if late:
+                # They have had their time.
+                for entry in self._cyasgi.table.entries():
+                    self._cyasgi.dismiss(self, entry)
+
+    async def arun(self) -> None:
+        """As `StatelessServer.arun`, between the start and the stop of the application's lifespan.
+
+        Raises:
+            LifespanError: the application failed to start or to stop.
+        """
+        if self._cyasgi.running is not None:
+            await super().arun()
+            return
+        self._lifespan = Lifespan(self.application, self.lifespan)
+        if self.lifespan != "off":
+            self.state = self._lifespan.state
+        try:
+            await super().arun()
+        finally:
+            try:
+                await self._lifespan.shutdown(self.shutdown_timeout)
+            finally:
+                self.close()
+                for _ in range(LAST_PASSES):
+                    # Those that were being accepted when the listeners were closed.
+                    for connection in list(self.connections):
+                        connection.abort()
+                    await asyncio.sleep(0)
+                self.deadlines.close()
+                if self.log is not None:
+                    self.log.flush()
+
+    def _look_for_overrides(self) -> None:
+        self.plain = self._cyasgi._is_plain(self)
+        self.hears_of_ends = self._cyasgi._hears_of_ends(self)
+        self.direct = (
+            type(self).application_send is HTTPServer.application_send and "application_send" not in self.__dict__
+        )
+
+    # For the connections.
+
+    def connection_opened(self, connection: Any) -> None:
+        """A connection begins."""
+        self.connections.add(connection)
+        self.connections_total += 1
+
+    def connection_closed(self, connection: Any) -> None:
+        """A connection has ended, or is another protocol's from now on."""
+        self.connections.discard(connection)
+        if self._all_closed is not None and not self.connections and not self._all_closed.done():
+            self._all_closed.set_result(None)
+
+    def connections_left(self) -> float:
+        """How many more connections may be open; below 0 where there are too many."""
+        left = self.max_connections - len(self.connections)
+        return min(left, self._most_connections - sum(len(server.connections) for server in tuple(_serving)))
+
+    def cannot_accept(self, error: OSError) -> None:
+        """The system has nothing left for another connection: told, but in one line a second."""
+        self._want = error
+        self._wants.notice()
+
+    def _log_want(self) -> bool:
+        error, self._want = self._want, None
+        if error is None:
+            return False
+        reason, count = error.strerror or error, len(self.connections)
+        logger.error("no further connection can be accepted for now: %s; %d are open", reason, count)
+        return True
+
+    def refused_request(self, error: HTTPError) -> None:
+        self.bad_requests += 1
+
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Sends what the application of this scope sends; waits while the client takes no more.
+
+        Raises:
+            TypeError, ValueError: the message is none that a server takes.
+            RuntimeError: it is not its turn.
+            OSError: the client has gone.
+        """
+        return scope.connection.application_send(scope, message)
+
+    def add_root_path(self, scope: dict[str, Any]) -> None:
+        # That of the connection, as the scope has it.
+        root_path = scope["root_path"]
+        scope["path"] = root_path + scope["path"]
+        scope["raw_path"] = encode_path(root_path) + scope["raw_path"]
+
+    def common_fields_without(self, date: int, server: int) -> bytes:
+        """`common_fields` for a response that has a Date, or a Server, of its own."""
+        return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
+
+    def _tick(self) -> None:
+        if self._loop_accepts and (error := want_of_descriptors()) is not None:
+            self.cannot_accept(error)
+        second = int(time.time())
+        if self.log is not None:
+            self.log.tick(second)
+        if second != self._second:
+            self._second = second
+            self._date_field = b"\r\ndate: " + formatdate(second, usegmt=True).encode()
+            self._server_field = b"" if self.server_header is None else b"\r\nserver: " + self.server_header.encode()
+            self.common_fields = self._date_field + self._server_field
+
+    def stats(self) -> dict[str, int]:
+        """The snapshot of `StatelessServer.stats`, and since the server was made: `connections_total`, `requests`
+        and `websockets` begun, requests and connections `refused` for want of room, `bad_requests` and `timeouts`;
+        `connections` now."""
+        return {
+            **super().stats(),
+            "connections": len(self.connections),
+            "connections_total": self.connections_total,
+            "requests": self.requests,
+            "websockets": self.websockets,
+            "refused": self.refused,
+            "bad_requests": self.bad_requests,
+            "timeouts": self.timeouts,
+        }

@@ -1,0 +1,1 @@
+"""What the gateways share: sockets, deadlines, TLS, accepting."""

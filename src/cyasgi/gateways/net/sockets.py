@@ -1,0 +1,297 @@
+"""Sockets to listen on, opened before any event loop runs: errors come early, and one at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl as ssl_module
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...wire.address import (
+    check_address,
+    format_address,
+    from_socket_address,
+    parse_address,
+)
+
+#: Of the addresses that one name stands for, those that this machine does not have are passed over.
+NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
+
+
+#: Linux's struct tcp_info, as far as it is read: packets not acknowledged, bytes acknowledged, bytes not sent.
+TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+UNACKNOWLEDGED, ACKNOWLEDGED, NOT_SENT = slice(24, 28), slice(120, 128), slice(144, 148)
+
+
+class ListenError(OSError):
+    """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
+
+
+def check_binds(binds: Any) -> list[tuple[str, int]]:
+    """The addresses that a server's `binds` names, one of them or an iterable of several.
+
+    Raises:
+        TypeError, ValueError: they are none; the message says what was given and what is accepted.
+    """
+    if isinstance(binds, str) or (isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)):
+        binds = [binds]
+    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
+        raise TypeError(f"binds must be addresses, each (host, port) or 'host:port', got {binds!r}")
+    checked = [parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in binds]
+    if not checked:
+        raise ValueError("binds must name at least one address, got none")
+    return checked
+
+
+def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
+    """A bound UDP socket for each address that the host has, for every interface if it is empty.
+
+    Raises:
+        ListenError: the host has no address, or one of them cannot be bound.
+    """
+    return _open_sockets(host, port, socket.SOCK_DGRAM)
+
+
+def _open_sockets(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    where = f"{'udp' if kind == socket.SOCK_DGRAM else 'tcp'} {format_address((host, port))}"
+    try:
+        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}") from error
+    sockets: list[socket.socket] = []
+    problem: OSError | None = None
+    for family, _, protocol, _, address in dict.fromkeys(found):
+        sock: socket.socket | None = None
+        try:
+            sock = socket.socket(family, kind, protocol)
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            _bind(sock, address)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            problem = problem or error
+            if error.errno in NOT_HERE:
+                continue
+            break
+        sockets.append(sock)
+    else:
+        if sockets:
+            return sockets
+    for sock in sockets:
+        sock.close()
+    assert problem is not None
+    raise ListenError(problem.errno, f"cannot listen on {where}: {problem.strerror}") from problem
+
+
+def _bind(sock: socket.socket, address: Any) -> None:
+    """Bind so that another server that is bound to the address, and does not listen yet, is noticed too."""
+    try:
+        sock.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or sock.type != socket.SOCK_STREAM or os.name != "posix":
+            raise
+        _reuse_address(sock)
+        sock.bind(address)
+
+
+def _reuse_address(sock: socket.socket) -> None:
+    """Let the address be bound again although connections of an earlier server wait for their end there."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One address to listen on for connections, with what holds for it alone.
+
+    Args:
+        address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``.
+        ssl: its `ssl.SSLContext`; None for the server's, if that has one.
+        strict: how strictly requests are checked; None for as the server has it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong type or value.
+    """
+
+    address: Any
+    ssl: ssl_module.SSLContext | None = None
+    strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        address = self.address
+        if isinstance(address, str) and address.startswith("unix:"):
+            if len(address) == len("unix:") or "\0" in address:
+                raise ValueError(f"{address!r} is not an address: accepted is unix:PATH")
+        elif isinstance(address, str):
+            object.__setattr__(self, "address", parse_address(address))
+        else:
+            object.__setattr__(self, "address", check_address(address, "each of binds"))
+        if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
+            raise TypeError(f"ssl={self.ssl!r}: accepted is an ssl.SSLContext, or None")
+        if self.strict is not None and not isinstance(self.strict, bool):
+            raise TypeError(f"strict={self.strict!r}: accepted is True, False or None")
+
+    @property
+    def is_unix(self) -> bool:
+        return isinstance(self.address, str)
+
+
+class Listening:
+    """A socket bound to an address of a listener's, open until `close`. Nobody can connect before `listen`."""
+
+    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+        self.listener = listener
+        self.sock = sock
+        #: The address, as ASGI has it: (host, port), or (path, None) for a Unix socket.
+        self.address: tuple[str, int | None]
+        self._file: tuple[int, int] | None = None
+        if listener.is_unix:
+            self.address = listener.address[len("unix:") :], None
+            self._file = _identity(self.address[0])
+        else:
+            self.address = from_socket_address(sock.getsockname())
+
+    def __str__(self) -> str:
+        if self.listener.is_unix:
+            return str(self.listener.address)
+        scheme = "http" if self.listener.ssl is None else "https"
+        return f"{scheme}://{format_address(self.address)}"
+
+    def listen(self, backlog: int) -> None:
+        """Let clients connect.
+
+        Raises:
+            ListenError: another socket was faster to listen on the same address.
+        """
+        try:
+            if not self.listener.is_unix and os.name == "posix":
+                # Connections inherit it, and so do not keep the next server from the address.
+                _reuse_address(self.sock)
+            self.sock.listen(backlog)
+        except OSError as error:
+            raise ListenError(error.errno, f"cannot listen on {self}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Closes the socket; a Unix socket's path is removed, unless it is another's by now."""
+        self.sock.close()
+        if self._file is not None and self._file == _identity(self.address[0]):
+            with contextlib.suppress(OSError):
+                os.unlink(self.address[0])
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
+    """The listeners that a server's `binds` names, one or an iterable of several; `ssl` for those that have none.
+
+    Raises:
+        TypeError, ValueError: they are none; the message says what was given and what is accepted.
+    """
+    if isinstance(binds, (str, Listener)) or (
+        isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
+    ):
+        binds = [binds]
+    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
+        raise TypeError(f"binds must be addresses, each (host, port), 'host:port' or 'unix:path', got {binds!r}")
+    listeners = [one if isinstance(one, Listener) else Listener(one) for one in binds]
+    if not listeners:
+        raise ValueError("binds must name at least one address, got none")
+    return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
+
+
+def open_listener(listener: Listener, permissions: int) -> list[Listening]:
+    """A bound socket for each address that the listener's has, or one with these permissions on the path of
+    ``unix:PATH``.
+
+    Raises:
+        ListenError: the host has no address, or one of them cannot be bound.
+    """
+    if listener.is_unix:
+        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
+    host, port = listener.address
+    return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM)]
+
+
+def _open_unix_socket(path: str, permissions: int) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
+    try:
+        sock.setblocking(False)
+        _remove_stale(path)
+        sock.bind(path)
+        bound = True
+        # Nobody can connect before it listens.
+        os.chmod(path, permissions)
+    except OSError as error:
+        sock.close()
+        if bound:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise ListenError(error.errno, f"cannot listen on unix:{path}: {error.strerror or error}") from error
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Removes the socket of a server that has gone without doing so; one that answers is left alone."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except OSError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.settimeout(1.0)
+            probe.connect(path)
+        except ConnectionRefusedError:
+            if not _is_bound(path):
+                os.unlink(path)
+        except OSError:
+            return
+
+
+def _is_bound(path: str) -> bool:
+    """Whether a process has a socket bound to this path, listening or, while its application starts, not yet.
+
+    Only Linux tells; elsewhere one that does not listen yet is taken for one that has gone.
+    """
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            names = {fields[7] for line in table if len(fields := line.rstrip("\n").split(maxsplit=7)) == 8}
+    except OSError:
+        return False
+    return bool(names & {path, os.path.abspath(path)})
+
+
+def unsent(transport: Any) -> int:
+    """A number that falls by one with each byte that a client takes of what was written; 0 if it has taken all.
+
+    It is what the system knows of the connection, where that tells: a transport does not see what is in the system's
+    buffers, nor one with TLS what is in those of the transport below.
+    """
+    size: int = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if TCP_INFO is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return size
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, NOT_SENT.stop)
+    except OSError:
+        return size
+    if len(info) < NOT_SENT.stop:
+        return size
+    if not size and not any(info[UNACKNOWLEDGED]) and not any(info[NOT_SENT]):
+        return 0
+    return -1 - int.from_bytes(info[ACKNOWLEDGED], sys.byteorder)

@@ -1,0 +1,1 @@
+"""The slow paths of an instance's life: creation, eviction, closing, reports."""

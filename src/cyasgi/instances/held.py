@@ -1,0 +1,87 @@
+"""Instances held by a task that has awaited them, and orphans: those whose holder has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import time
+from typing import Any
+
+from ..core import ApplicationInstance
+from ..core.constants import CALLER, HELD
+
+
+class Holding:
+    """Who holds what, and what nobody holds any more."""
+
+    __slots__ = ("holders", "orphans")
+
+    def __init__(self) -> None:
+        self.holders: dict[asyncio.Task[Any], Holder] = {}
+        #: Since when, in seconds of the monotonic clock; oldest first. No dict, whose first one is found only behind
+        #: the places of all that were removed before it.
+        self.orphans: collections.OrderedDict[ApplicationInstance, float] = collections.OrderedDict()
+
+    def hold(self, instance: ApplicationInstance) -> None:
+        """The current task has awaited the instance."""
+        task = asyncio.current_task()
+        if instance._holder is not None:
+            instance._holder.drop(instance)
+        if task is None:
+            return
+        holder = self.holders.get(task)
+        if holder is None:
+            holder = self.holders[task] = Holder(self, task)
+        holder.hold(instance)
+
+    def pop_orphan(self, before: float) -> ApplicationInstance | None:
+        """An instance that has been an orphan since before that moment, and still is; None if there is none."""
+        while self.orphans:
+            instance, since = next(iter(self.orphans.items()))
+            if since > before:
+                return None
+            del self.orphans[instance]
+            if instance._table is not None and is_held(instance):
+                return instance
+        return None
+
+
+class Holder:
+    """A task that holds instances by having awaited them: when it ends, those that nobody runs are orphans."""
+
+    __slots__ = ("_holding", "_instances", "_task")
+
+    def __init__(self, holding: Holding, task: asyncio.Task[Any]) -> None:
+        self._holding = holding
+        self._task = task
+        self._instances: dict[ApplicationInstance, None] = {}
+        task.add_done_callback(self._ended)
+
+    def hold(self, instance: ApplicationInstance) -> None:
+        self._instances[instance] = None
+        instance._holder = self
+
+    def drop(self, instance: ApplicationInstance) -> None:
+        """The instance has ended, or somebody else holds it."""
+        instance._holder = None
+        self._instances.pop(instance, None)
+        self._holding.orphans.pop(instance, None)
+        if not self._instances:
+            self._task.remove_done_callback(self._ended)
+            self._holding.holders.pop(self._task, None)
+
+    def serves(self) -> bool:
+        """Return whether one of the instances is run by a caller, or waits for the caller to run it."""
+        return any(instance._state in (HELD, CALLER) for instance in self._instances)
+
+    def _ended(self, _: object) -> None:
+        self._holding.holders.pop(self._task, None)
+        for instance in list(self._instances):
+            if is_held(instance):
+                self._holding.orphans[instance] = time.monotonic()
+
+
+def is_held(instance: ApplicationInstance) -> bool:
+    """Whether it waits for a caller that has not begun to run it."""
+    call = instance._call
+    return instance._state == HELD or (instance._state == CALLER and call is not None and not call.started)

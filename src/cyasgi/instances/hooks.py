@@ -1,0 +1,373 @@
+"""Calls the hooks of a server: in the background, whatever they do, and however many calls there are to make.
+
+What waits is bounded. The time that is given to it grows with it; and reports that only a default hook would hear of
+are put together in a `Summary` while there is a crowd. Hooks that are overridden are called for each one: a plain one
+takes the time that it needs from the loop, and as many asynchronous ones are at work at a time as keep up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import inspect
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..core import Pass
+from ..core.context import outside
+from ..core.guarding import INTERRUPTS, Guard
+from .pacing import (
+    CROWD,
+    Pace,
+    share_of,
+)
+from .summary import Summary, log_exception
+
+if TYPE_CHECKING:
+    from ..server import StatelessServer
+    from .untold import LoopEnd
+
+logger = logging.getLogger("cyasgi.server")
+
+#: Asynchronous hooks at work at the same time, while no more than a crowd waits; with twice as much twice as many.
+HOOKS_AT_ONCE = 100
+#: Messages in what waits that make a crowd of it, however few the reports are.
+MESSAGES = 10_000
+
+EXCEPTION = "application_exception"
+UNDELIVERED = "application_undelivered"
+ENDED = "application_ended"
+
+#: A call that is to be made: the server, the name of the hook, an exception or messages, and details; of an event all
+#: its arguments are in a tuple.
+Report = tuple["StatelessServer", str, Any, Any]
+
+
+class Line:
+    """What is told of one instance while asynchronous hooks are at work for it."""
+
+    __slots__ = ("at_work", "events")
+
+    def __init__(self) -> None:
+        self.at_work = 0
+        #: These are told when all that are at work have returned.
+        self.events: list[Report] = []
+
+
+class Reports:
+    """What is still to be told to a server's hooks."""
+
+    __slots__ = ("_hooks", "_late", "_lines", "_messages", "_pending", "_reporter", "_room", "_summary", "loop_end")
+
+    #: The hooks of StatelessServer itself, whose module imports this one.
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, loop_end: LoopEnd) -> None:
+        self.loop_end = loop_end
+        #: Oldest first.
+        self._pending: collections.deque[Report] = collections.deque()
+        #: Undelivered messages in these.
+        self._messages = 0
+        self._summary = Summary()
+        #: By the id() of the instance, or of the plain dict, that asynchronous hooks are at work for.
+        self._lines: dict[int, Line] = {}
+        #: Lists in `_pending` that further messages of the same instance may join.
+        self._late: dict[Any, list[Any]] = {}
+        self._reporter: asyncio.Task[None] | None = None
+        #: Asynchronous hooks at work, and what each was called for.
+        self._hooks: dict[asyncio.Task[None], Report] = {}
+        #: Resolved when another one may be called.
+        self._room: asyncio.Future[None] | None = None
+
+    # What there is to tell
+
+    def exception(self, server: StatelessServer, error: BaseException, details: Any) -> None:
+        self.add(server, error, details)
+        self.kick()
+
+    def add(self, server: StatelessServer, error: BaseException, details: Any) -> None:
+        """As `exception`, where nobody is to be called yet."""
+        if self._crowded and self._is_default(server, EXCEPTION):
+            self._summary.failed(error, details)
+        else:
+            self._pending.append((server, EXCEPTION, error, details))
+
+    def undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+        self.add_undelivered(server, messages, details)
+        self.kick()
+
+    def add_undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+        """As `undelivered`, where nobody is to be called yet."""
+        if self._crowded and self._is_default(server, UNDELIVERED):
+            self._summary.undelivered(len(messages), details)
+            self._count_in_flight(details)
+        else:
+            self._messages += len(messages)
+            self._pending.append((server, UNDELIVERED, messages, details))
+
+    def late(self, server: StatelessServer, message: Any, details: Any) -> None:
+        """A message that was put when its instance had already been reported."""
+        if self._crowded and self._is_default(server, UNDELIVERED):
+            self._summary.undelivered(1, details)
+            self.kick()
+            return
+        messages = self._late.get(details)
+        if messages is None:
+            messages = self._late[details] = []
+            self._pending.append((server, UNDELIVERED, messages, details))
+            self.kick()
+        messages.append(message)
+        self._messages += 1
+
+    def ended(self, server: StatelessServer, details: Any, reason: str) -> None:
+        """The last that is told of a run."""
+        if self._crowded and self._is_default(server, ENDED):
+            self._count_in_flight(details)
+        else:
+            self._pending.append((server, ENDED, (details, reason), details))
+        self.kick()
+
+    def event(self, server: StatelessServer, name: str, arguments: tuple[Any, ...], details: Any) -> None:
+        """Something for a hook that hears of several things about one instance: one after the other."""
+        self._pending.append((server, name, arguments, details))
+        self.kick()
+
+    @property
+    def pending(self) -> int:
+        """How many reports are still to be made."""
+        return len(self._pending) + len(self._hooks) + bool(self._summary)
+
+    @property
+    def _crowded(self) -> bool:
+        return len(self._pending) >= CROWD or self._messages >= MESSAGES
+
+    def _is_default(self, server: StatelessServer, name: str) -> bool:
+        return getattr(type(server), name) is self.defaults[name] and name not in server.__dict__
+
+    def _count_in_flight(self, details: Any) -> None:
+        in_flight = getattr(details, "in_flight", ())
+        if in_flight:
+            self._summary.interrupted(len(in_flight))
+
+    # Telling it
+
+    def kick(self) -> None:
+        """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop does."""
+        reporter = self._reporter
+        if reporter is not None and not reporter.get_loop().is_closed():
+            if self._room is not None and len(self._pending) > CROWD:
+                self._make_room()
+            return
+        loop = asyncio._get_running_loop()
+        if loop is None:
+            return
+        self._reporter = self._room = None
+        self._give_up_hooks([task for task in self._hooks if task.get_loop().is_closed()])
+        if not self._pending and not self._summary:
+            return
+        self._reporter = reporter = outside().run(loop.create_task, self._report())
+        # A loop that is closed over it leaves everything for the next one.
+        reporter._log_destroy_pending = False  # type: ignore[attr-defined]
+        reporter.add_done_callback(self._reporter_ended)
+        self.loop_end.expect(loop)
+
+    async def flush(self) -> None:
+        """Waits until every report has been made and every hook has returned."""
+        while True:
+            self.kick()
+            waiting = set(self._hooks)
+            if self._reporter is not None:
+                waiting.add(self._reporter)
+            if not waiting:
+                return
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+
+    async def finish(self) -> None:
+        """As `flush`, for `shutdown_timeout` seconds at most; hooks that are at work by then are cancelled."""
+        bound = max((report[0].shutdown_timeout for report in (*self._pending, *self._hooks.values())), default=0.0)
+        flushing = asyncio.get_running_loop().create_task(self.flush())
+        # Whoever ends the loop may cut this short.
+        flushing._log_destroy_pending = False  # type: ignore[attr-defined]
+        try:
+            await asyncio.wait({flushing}, timeout=bound)
+        finally:
+            flushing.cancel()
+        await asyncio.wait({flushing, *self.cancel()}, timeout=bound)
+
+    def cancel(self) -> set[asyncio.Task[None]]:
+        """Cancels what is at work, and gives it; what was not begun stays to be told."""
+        tasks = {task for task in (self._reporter, *self._hooks) if task is not None and not task.done()}
+        self._reporter = self._room = None
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    async def _report(self) -> None:
+        while self._pending or self._summary:
+            pace = Pace(share := self._share)
+            told = 0
+            while self._pending and len(self._hooks) < HOOKS_AT_ONCE * share:
+                self._tell(self._pending.popleft())
+                told += 1
+                if pace.over(1):
+                    break
+            if self._summary.due or not self._pending:
+                self._summary.log()
+            if not self._pending:
+                return
+            if told:
+                # Hooks that wait for nothing have returned by then.
+                await Pass()
+            else:
+                self._room = asyncio.get_running_loop().create_future()
+                await self._room
+
+    @property
+    def _share(self) -> float:
+        return max(share_of(len(self._pending)), self._messages / MESSAGES)
+
+    def _make_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    def _reporter_ended(self, reporter: asyncio.Task[None]) -> None:
+        if reporter is not self._reporter:
+            # The server has stopped it.
+            return
+        self._reporter = self._room = None
+        if not reporter.cancelled():
+            # KeyboardInterrupt and SystemExit went through the loop: nobody else is going to look at them.
+            reporter.exception()
+            self.kick()
+            return
+        # Somebody cancels all tasks, and would cancel another reporter too: the loop is about to end.
+        for _ in range(len(self._pending)):
+            self._tell(self._pending.popleft())
+        self._summary.log()
+
+    def _tell(self, report: Report) -> None:
+        server, name, subject, details = report
+        if name == UNDELIVERED:
+            self._messages -= len(subject)
+            if self._late:
+                self._late.pop(details, None)
+        if type(subject) is tuple and id(details) in self._lines:
+            self._lines[id(details)].events.append(report)
+            return
+        try:
+            if name == EXCEPTION and self._is_default(server, name):
+                # Which waits for nothing, and needs no task.
+                log_exception(subject, details)
+                return
+            hook = getattr(server, name)
+            result = hook(*subject) if type(subject) is tuple else hook(subject, details)
+            if not inspect.isawaitable(result):
+                return
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            _log_failure(name, subject, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._await(result, name, subject))
+        if task.done():
+            # An eager one that waited for nothing.
+            self._returned(result, task)
+            return
+        self._hooks[task] = report
+        self._lines.setdefault(id(details), Line()).at_work += 1
+        task.add_done_callback(partial(self._returned, result))
+
+    async def _await(self, awaitable: Any, name: str, subject: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        guard = Guard()
+        try:
+            await awaitable
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            if guard.interrupted(error):
+                if task in self._hooks:
+                    # Else that has been logged, when it was given up.
+                    _log_cancelled(name, subject)
+                raise
+            _log_failure(name, subject, error)
+        finally:
+            self._over(task)
+
+    def _over(self, task: asyncio.Task[None]) -> bool:
+        """A hook has returned, or will never do so; False if that is known."""
+        report = self._hooks.pop(task, None)
+        if report is None:
+            return False
+        details = report[3]
+        line = self._lines[id(details)]
+        line.at_work -= 1
+        if not line.at_work:
+            del self._lines[id(details)]
+            self._pending.extendleft(reversed(line.events))
+        self._make_room()
+        return True
+
+    def _returned(self, awaitable: Any, task: asyncio.Task[None]) -> None:
+        report = self._hooks.get(task)
+        if self._over(task) and report is not None:
+            # Cancelled before its first step, with the server: not a line of it was run.
+            close = getattr(awaitable, "close", None)
+            if close is not None:
+                close()
+            _log_cancelled(*report[1:3])
+        elif not task.cancelled():
+            # KeyboardInterrupt and SystemExit went through the loop: nobody else is going to look at them.
+            task.exception()
+        self.kick()
+
+    # What nobody is going to tell
+
+    def _give_up_hooks(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        """These will never take another step."""
+        for task in tasks:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _log_cancelled(*self._hooks[task][1:3])
+            self._over(task)
+
+    def log_rest(self) -> None:
+        """Logs all that is still to be told, as the default hooks would: there is no loop to come."""
+        self._reporter = self._room = None
+        self._give_up_hooks(list(self._hooks))
+        pending, self._pending = self._pending, collections.deque()
+        self._late.clear()
+        self._messages = 0
+        for number, (server, name, subject, details) in enumerate(pending):
+            task = getattr(details, "_task", None)
+            if name == EXCEPTION and task is not None and task.done() and not task.cancelled():
+                # So that asyncio does not complain that nobody ever looked at it.
+                task.exception()
+            if name == EXCEPTION and number < CROWD:
+                log_exception(subject, details)
+            elif name == EXCEPTION:
+                self._summary.failed(subject, details)
+            elif name == UNDELIVERED and number >= CROWD:
+                self._summary.undelivered(len(subject), details)
+                self._count_in_flight(details)
+            elif name == UNDELIVERED:
+                self.defaults[name](server, subject, details)
+            elif name == ENDED:
+                self.defaults[name](server, *subject)
+            else:
+                logger.error("the hook %s was not called before its event loop ended, with %r", name, subject)
+        self._summary.log()
+
+
+def _log_failure(name: str, subject: Any, error: BaseException) -> None:
+    logger.error("the hook %s raised %r", name, error, exc_info=error)
+    if name == EXCEPTION:
+        logger.error("the exception it was called with: %r", subject, exc_info=subject)
+
+
+def _log_cancelled(name: str, subject: Any) -> None:
+    error = subject if name == EXCEPTION else None
+    logger.error("the hook %s was cancelled; it was called with %r", name, subject, exc_info=error)

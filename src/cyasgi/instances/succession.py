@@ -1,0 +1,85 @@
+"""What waits behind an application that ends by itself goes to the next instance of its id, if the server says so."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..core import ApplicationInstance
+from ..core.constants import CANCELLED, SUCCESSOR
+from ..core.guarding import INTERRUPTS
+from .hooks import logger
+
+if TYPE_CHECKING:
+    from ..server import StatelessServer
+    from .manager import Life
+
+
+def left_to_successor(server: StatelessServer, entry: Any) -> list[Any]:
+    """Take out of an entry that has ended what a successor is to have; nothing where the hook is to have it.
+
+    An application that has failed without having taken a message would fail again and again.
+    """
+    if (
+        server.undelivered_to != SUCCESSOR
+        or type(entry) is not ApplicationInstance
+        or entry._reason
+        or entry._outcome == CANCELLED
+        or not entry._taking
+    ):
+        return []
+    return entry._leftover() or []
+
+
+def delete_with_successor(
+    life: Life, delete: Callable[[Any, Any], object], server: StatelessServer, entry: Any
+) -> None:
+    """Delete an entry that has ended, and hand what it has left to its successor, whatever overrides do meanwhile."""
+    messages = left_to_successor(server, entry)
+    try:
+        delete(server, entry)
+    finally:
+        if messages:
+            _succeed(life, server, entry, messages)
+
+
+def _succeed(life: Life, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+    """Hand them to a successor, which is made if there is none and room for one; else to the hook."""
+    try:
+        # Still in the table: an override has refused to delete it.
+        if life.table.entry(entry.scope_id) is None and _may_be_succeeded(life, server):
+            made: Any = server.get_or_create_application_instance(entry.scope_id, entry.scope)
+            if inspect.iscoroutine(made):
+                made.close()
+                raise TypeError("get_or_create_application_instance is an async def, which nobody can await here")
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        logger.error("scope_id %r gets no successor: %s", entry.scope_id, error, exc_info=error)
+    finally:
+        hand_over(life, server, entry, messages)
+
+
+def hand_over(life: Life, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+    """Put them before all that waits in the instance that has the id by now; if there is none they go to the hook."""
+    if not messages:
+        return
+    heir = life.table.entry(entry.scope_id)
+    if type(heir) is ApplicationInstance:
+        heir._inherit(messages, first=True)
+    else:
+        life.undelivered(server, messages, entry)
+
+
+def heir_of(life: Life, instance: ApplicationInstance) -> ApplicationInstance | None:
+    """Who gets what is put into an instance that has ended: a putter that waited when it did may come only now."""
+    if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
+        return None
+    heir = life.table.entry(instance.scope_id)
+    return heir if type(heir) is ApplicationInstance else None
+
+
+def _may_be_succeeded(life: Life, server: StatelessServer) -> bool:
+    limit = server.max_applications
+    return (limit is None or life.table.size() < limit) and (life.running is None or not life.running.stopping)

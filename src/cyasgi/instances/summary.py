@@ -1,0 +1,107 @@
+"""What the default hooks log in place of a line for each instance, while more is to be told than anybody could read."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import weakref
+from time import monotonic
+from typing import Any
+
+from ..core.describe import describe
+
+logger = logging.getLogger("cyasgi.server")
+
+#: Seconds between two summaries.
+EVERY = 1.0
+#: Types of exceptions that a summary names.
+TYPES = 10
+
+
+def log_exception(error: BaseException, details: Any) -> None:
+    """The default of `application_exception`."""
+    logger.error("Exception inside application (%s): %s", describe(details), error, exc_info=error)
+
+
+class Summary:
+    """Failures, and messages that were lost, since the last line about them."""
+
+    __slots__ = ("_begun", "_example", "_failed", "_in_flight", "_instances", "_interrupted", "_left", "_undelivered")
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        #: When the first of them came, in seconds of the monotonic clock; None if there is none.
+        self._begun: float | None = None
+        #: Failures by type, and the first one: the application in words, and the error.
+        self._failed: collections.Counter[str] = collections.Counter()
+        self._example: tuple[str, BaseException] | None = None
+        #: Messages that were left in the queues of so many instances: these, as far as they live.
+        self._undelivered = self._instances = 0
+        self._left: weakref.WeakSet[Any] = weakref.WeakSet()
+        #: Messages that so many applications had begun and not finished.
+        self._in_flight = self._interrupted = 0
+
+    def __bool__(self) -> bool:
+        return self._begun is not None
+
+    @property
+    def due(self) -> bool:
+        return self._begun is not None and monotonic() >= self._begun + EVERY
+
+    def failed(self, error: BaseException, details: Any) -> None:
+        self._begin()
+        kind = type(error).__qualname__
+        self._failed[kind if kind in self._failed or len(self._failed) < TYPES else "other"] += 1
+        if self._example is None:
+            self._example = describe(details), error
+
+    def undelivered(self, count: int, details: Any) -> None:
+        self._begin()
+        self._undelivered += count
+        # Messages that come late are told in a second batch. A plain dict gets none.
+        if isinstance(details, collections.abc.Hashable):
+            if details in self._left:
+                return
+            self._left.add(details)
+        self._instances += 1
+
+    def interrupted(self, count: int) -> None:
+        self._begin()
+        self._in_flight += count
+        self._interrupted += 1
+
+    def _begin(self) -> None:
+        if self._begun is None:
+            self._begun = monotonic()
+
+    def log(self) -> None:
+        failed, example = self._failed, self._example
+        undelivered, instances = self._undelivered, self._instances
+        in_flight, interrupted = self._in_flight, self._interrupted
+        self._clear()
+        if example is not None:
+            what, error = example
+            logger.error(
+                "%d more applications failed, too many at once for an entry each (%s). The first of them (%s): %s",
+                failed.total(),
+                ", ".join(f"{count} {kind}" for kind, count in failed.most_common()),
+                what,
+                error,
+                exc_info=error,
+            )
+        if undelivered:
+            logger.warning(
+                "%d more undelivered messages were left in the queues of %d instances,"
+                " too many at once for a line each",
+                undelivered,
+                instances,
+            )
+        if in_flight:
+            logger.warning(
+                "%d more messages in flight, begun and not finished, when %d applications ended,"
+                " too many at once for a line each",
+                in_flight,
+                interrupted,
+            )

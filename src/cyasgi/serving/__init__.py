@@ -1,0 +1,1 @@
+"""Running a server: its loop, its listeners, and its end."""

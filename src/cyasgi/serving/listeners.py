@@ -1,0 +1,86 @@
+"""Finds the listeners that a server's handle() opens: the server goes on until they are closed, and closes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from ..core.context import origin, running
+from .intake import Origin
+
+METHODS = ("create_server", "create_unix_server", "create_datagram_endpoint")
+
+
+def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def create(*args: Any, **kwargs: Any) -> Any:
+        source = origin.get()
+        # What an application opens is its own.
+        if source is None or running.get() is not None:
+            return await method(*args, **kwargs)
+        intake = source.intake
+        if kwargs.get("start_serving") is False:
+            args, kwargs = _marked(intake.by_listeners, args, kwargs)
+        # The listener calls its protocols in copies of the context that it is opened in.
+        token = origin.set(intake.by_listeners)
+        try:
+            result = await method(*args, **kwargs)
+        finally:
+            origin.reset(token)
+        intake.listeners.append(result[0] if isinstance(result, tuple) else result)
+        return result
+
+    return create
+
+
+def _marked(source: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Wrap the protocol factory of a listener that begins to serve later, in a context that is not known yet."""
+    factory: Callable[[], Any] = args[0] if args else kwargs["protocol_factory"]
+
+    def make() -> Any:
+        origin.set(source)
+        return factory()
+
+    return ((make, *args[1:]), kwargs) if args else (args, {**kwargs, "protocol_factory": make})
+
+
+@contextlib.contextmanager
+def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """While inside, what the loop opens for a handle() is entered into that handle()'s `Intake`.
+
+    The loop object's own methods are wrapped, since no event loop tells of its listeners. A loop that lets nobody set
+    its attributes goes unwatched.
+    """
+    wrapped = {}
+    # Another server on the same loop may have wrapped them already.
+    if not isinstance(vars(loop).get("_cyasgi_watchers"), int) if hasattr(loop, "__dict__") else False:
+        for name in METHODS:
+            wrapped[name] = _listening(getattr(loop, name))
+            setattr(loop, name, wrapped[name])
+    count = getattr(loop, "_cyasgi_watchers", 0) + 1
+    with contextlib.suppress(AttributeError):
+        loop._cyasgi_watchers = count  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        left = getattr(loop, "_cyasgi_watchers", 1) - 1
+        if hasattr(loop, "__dict__"):
+            if left > 0:
+                loop._cyasgi_watchers = left  # type: ignore[attr-defined]
+            else:
+                vars(loop).pop("_cyasgi_watchers", None)
+                for name in METHODS:
+                    vars(loop).pop(name, None)
+
+
+def is_serving(listener: Any) -> bool:
+    """Whether an asyncio server still accepts connections, or a transport is still open."""
+    if hasattr(listener, "is_serving"):
+        return bool(listener.is_serving())
+    return not listener.is_closing()
+
+
+def is_server(listener: Any) -> bool:
+    """An asyncio server, whose closing ends the intake alone; a datagram transport carries the answers too."""
+    return hasattr(listener, "is_serving")

@@ -1,0 +1,466 @@
+"""Running a server and stopping it: handle(), the checker, listeners, draining, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core import ApplicationInstance, ForeignEntry, Pass
+from ..core.constants import STOPPING
+from ..core.context import outside
+from ..core.describe import describe
+from ..core.guarding import Guard, error_of
+from ..core.tasks import resolved
+from ..instances.held import is_held
+from ..instances.hooks import logger
+from ..instances.manager import Life
+from .collector import rare_collections
+from .intake import (
+    PAUSE,
+    POLL,
+    Intake,
+)
+from .listeners import (
+    is_server,
+    is_serving,
+    watched,
+)
+from .loop_end import close_loop, with_executor
+
+if TYPE_CHECKING:
+    from ..server import StatelessServer
+
+#: Seconds that who has called an application has to end by itself when the application was cancelled.
+GRACE = 1.0
+
+
+class Running:
+    """One arun() of a server, from its start to its end."""
+
+    def __init__(self, server: StatelessServer, life: Life, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._life = life
+        self._loop = loop
+        self.intake = Intake(life, loop)
+        self._spawned: set[asyncio.Task[Any]] = set()
+        self._requests = 0
+        #: Resolved by the first request to stop, or by a spawned task's failure.
+        self._stop: asyncio.Future[None] = loop.create_future()
+        #: Whether the intake is over.
+        self.stopping = False
+        #: Resolved by the second request: what is still running is cancelled at once.
+        self._force: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    @property
+    def stale(self) -> bool:
+        """Its loop was closed over it."""
+        return self._loop.is_closed()
+
+    def request_stop(self) -> None:
+        """The first request drains, the second cancels at once."""
+        self._requests += 1
+        if self._requests == 1:
+            resolved(self._stop)
+        elif not self._force.done():
+            self._force.set_result(None)
+            # What cleans up after the first request has had its time.
+            self.intake.hurry()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self.intake.create_task(coroutine, outside())
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned_ended)
+        return task
+
+    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
+        self._spawned.discard(task)
+        if task.cancelled() and task.cancelling():
+            return
+        error = error_of(task)
+        if error is not None and not self._stop.done():
+            self._stop.set_exception(error)
+        elif error is not None:
+            logger.error("a spawned task failed while the server stopped", exc_info=error)
+
+    async def serve(self) -> None:
+        """Runs the server to its end, whatever that is."""
+        life, server = self._life, self._server
+        life.end_stale(server)
+        life.adopt(self._loop)
+        with watched(self._loop):
+            handle = self.intake.create_task(server.handle(), outside())
+            checker = outside().run(self._loop.create_task, self._check())
+            # Behind the first step of handle().
+            self._loop.call_soon(self._begun, handle)
+            cause: BaseException | None = None
+            graceful = False
+            try:
+                cause = await self._ended(handle)
+                graceful = True
+            finally:
+                try:
+                    # A coroutine that is thrown away after its loop was closed has nothing to wait in.
+                    if not self.stale:
+                        await self._shut_down(checker, graceful)
+                except BaseException:
+                    # What is raised now is what has interrupted the end.
+                    cause = None
+                    raise
+                finally:
+                    self._tell_of(handle, cause)
+            if cause is not None:
+                raise cause
+
+    def _begun(self, handle: asyncio.Task[None]) -> None:
+        """The first step of handle() has been taken."""
+        failed = handle.done() and (handle.cancelled() or handle.exception() is not None)
+        if not self._server.announces_start and not failed:
+            self._life.control.started()
+
+    @staticmethod
+    def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:
+        """An error of handle() that serve() does not raise."""
+        error = handle.exception() if handle.done() and not handle.cancelled() else None
+        # Interrupts went through the loop.
+        if isinstance(error, Exception) and error is not raised:
+            logger.error("handle() failed while the server stopped", exc_info=error)
+
+    async def _check(self) -> None:
+        guard = Guard()
+        try:
+            await self._server.application_checker()
+        except BaseException as error:
+            if guard.interrupted(error):
+                raise
+            logger.exception("application_checker raised; the server goes on without it")
+
+    async def _ended(self, handle: asyncio.Task[None]) -> BaseException | None:
+        """Until handle() has returned and its listeners are closed, or a stop was asked for; gives the error that ends
+        the server. A CancelledError that is raised is one of arun() itself."""
+        await asyncio.wait({handle, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        if handle.done() and not handle.cancelled() and handle.exception() is None:
+            while not self._stop.done() and any(map(is_serving, self.intake.listeners)):
+                await asyncio.wait({self._stop}, timeout=POLL)
+        for future in (self._stop, handle):
+            try:
+                if future.done():
+                    future.result()
+            except BaseException as error:
+                return error
+        return None
+
+    async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
+        """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
+        self.stopping = True
+        server, life, intake = self._server, self._life, self.intake
+        bound = server.shutdown_timeout
+        for listener in intake.listeners:
+            if is_server(listener):
+                listener.close()
+        intake.pause = min(PAUSE, bound / 4)
+        intake.scan()
+        intake.press()
+        follower = outside().run(self._loop.create_task, intake.follow())
+        try:
+            if graceful:
+                await self._within(intake.ended(), bound)
+                await self._within(self._drained(), bound)
+                self._tell_of_cut(bound)
+            callers = intake.spare_callers()
+            self._dismiss_all()
+            await self._within(self._closed(callers), bound, forced=False)
+            for entry in list(life.closing):
+                life.cancel_again(entry)
+            if life.closing:
+                await self._within(self._closed(callers), min(bound, 1.0), forced=False)
+            await self._within(life.reports.flush(), bound)
+        finally:
+            if not self.stale:
+                await self._end_rest(checker, follower, bound)
+
+    async def _end_rest(self, checker: asyncio.Task[None], follower: asyncio.Task[None], bound: float) -> None:
+        """Cancel what still goes on, and leave to itself what goes on after that."""
+        life, intake = self._life, self.intake
+        self._dismiss_all()
+        for listener in intake.listeners:
+            listener.close()
+        intake.scan()
+        cut = intake.tasks()
+        if cut:
+            logger.warning(
+                "%d tasks that handle() has started were cut when the server stopped (shutdown_timeout is %g s)",
+                len(cut),
+                bound,
+            )
+        rest = {checker, follower, *life.overrides, *life.reports.cancel(), *cut}
+        for task in rest:
+            task.cancel()
+        rest = {task for task in rest if not task.done()}
+        if rest:
+            await asyncio.wait(rest, timeout=max(bound, POLL))
+        left = intake.close()
+        await self._dismiss_late(bound)
+        await Pass()
+        life.reports.kick()
+        if checker.done() and not checker.cancelled():
+            # Interrupts went through the loop.
+            checker.exception()
+        self._give_up(left)
+
+    async def _dismiss_late(self, bound: float) -> None:
+        """See off what an override has kept, or what was created by tasks that were cancelled last."""
+        life = self._life
+        tasks = set()
+        for entry in life.table.entries():
+            if not entry.ended:
+                entry._reason = STOPPING
+            life.delete_entry(self._server, entry)
+            task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
+            if task is not None and not task.done():
+                tasks.add(task)
+        life.is_over()
+        if tasks:
+            await asyncio.wait(tasks, timeout=min(bound, 1.0))
+
+    def _tell_of_cut(self, bound: float) -> None:
+        """What has not drained is about to be cancelled."""
+        cut = [entry for entry in self._life.table.entries() if not _settled(entry)]
+        if cut:
+            logger.warning(
+                "%s with work in hand%s: %s",
+                "1 application was cut" if len(cut) == 1 else f"{len(cut)} applications were cut",
+                ", at the second stop of the server"
+                if self._force.done()
+                else f" when the server stopped (shutdown_timeout is {bound:g} s)",
+                f"{'' if len(cut) == 1 else 'one of them is '}{describe(cut[0].public)}",
+            )
+
+    def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
+        """What still goes on is left to itself."""
+        if self._life.closing:
+            logger.warning("%d applications go on after they were cancelled", len(self._life.closing))
+        if intake:
+            logger.warning("%d tasks that handle() has started go on after they were cancelled", len(intake))
+        for entry in self._life.closing:
+            task: Any = getattr(entry, "_task", None)
+            if task is not None:
+                task._log_destroy_pending = False
+
+    async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
+        """Awaits it for so long, or (`forced`) until a second request to stop."""
+        task = self._loop.create_task(coroutine)
+        until = {task, self._force} if forced else {task}
+        try:
+            await asyncio.wait(until, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done() and not self.stale:
+                task.cancel()
+                await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    async def _drained(self) -> None:
+        """Until every instance is settled: its queue empty and its application waiting in receive()."""
+        life, table = self._life, self._life.table
+        while busy := [entry for entry in table.entries() if not _settled(entry)]:
+            while busy:
+                if _settled(busy[-1]):
+                    busy.pop()
+                    continue
+                changed: asyncio.Future[None] = self._loop.create_future()
+
+                table.on_idle = life.on_ended = tell = partial(resolved, changed)
+                try:
+                    await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
+                finally:
+                    if life.on_ended is tell:
+                        table.on_idle = life.on_ended = None
+
+    def _dismiss_all(self) -> None:
+        for entry in self._life.table.entries():
+            if entry._table is not None:
+                self._life.dismiss(self._server, entry, STOPPING)
+
+    async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
+        """Until every run has ended, and every override that deletes, and then all that handle() has started."""
+        life, intake = self._life, self.intake
+        while True:
+            while (entry := life.table.pop_finished()) is not None:
+                life.delete_entry(self._server, entry)
+            waiting: set[asyncio.Future[Any]] = {task for task in life.overrides if not task.done()}
+            if not waiting and not life.closing:
+                break
+            changed: asyncio.Future[None] = self._loop.create_future()
+            life.on_ended = tell = partial(resolved, changed)
+            try:
+                await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if life.on_ended is tell:
+                    life.on_ended = None
+        # Who was called off by InstanceDeleted, or has just finished, may see to its client.
+        if callers:
+            await asyncio.wait(callers, timeout=min(self._server.shutdown_timeout, GRACE))
+        intake.end_all()
+        await intake.ended()
+
+
+def _settled(entry: ApplicationInstance | ForeignEntry) -> bool:
+    if entry.idle or entry.ended:
+        return True
+    return type(entry) is ApplicationInstance and is_held(entry)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _factories() -> tuple[Any, ...]:
+    """Those whose loops have no default executor yet."""
+    return new_event_loop, getattr(sys.modules.get("uvloop"), "new_event_loop", None)
+
+
+class Runnable(Protocol):
+    """What runs in a loop of its own: a server, or several."""
+
+    @property
+    def shutdown_timeout(self) -> float: ...
+
+    def arun(self) -> Coroutine[Any, Any, None]: ...
+
+
+def request_stop(life: Life) -> bool:
+    """Asks the server of this life to end, as `Running.request_stop`; False if it does not run."""
+    if life.running is None or life.running.stale:
+        return False
+    life.running.request_stop()
+    return True
+
+
+def run_in_own_loop(
+    server: Runnable,
+    stop: Callable[[], bool],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop,
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> signal.Signals | None:
+    """Runs the server in a new loop to its end. Each of the signals calls `stop`; if that has nobody to ask and gives
+    False, the server's `arun` is cancelled.
+
+    Returns:
+        The first signal that came.
+
+    Raises:
+        RuntimeError: an event loop runs in this thread already; or as the server's `arun`.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() cannot be called where an event loop runs already; await arun() there")
+    loop = loop_factory()
+    find_executor = with_executor(loop, replaceable=loop_factory in _factories())
+    try:
+        asyncio.set_event_loop(loop)
+        with rare_collections():
+            return _run_to_end(server, stop, loop, signals)
+    finally:
+        try:
+            close_loop(loop, find_executor, server.shutdown_timeout)
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _run_to_end(
+    server: Runnable,
+    request: Callable[[], bool],
+    loop: asyncio.AbstractEventLoop,
+    signals: Sequence[signal.Signals],
+) -> signal.Signals | None:
+    main = loop.create_task(server.arun())
+
+    def stop() -> None:
+        # An overridden arun() may not run ours.
+        if main.done() or not request():
+            main.cancel()
+
+    interrupted: BaseException | None = None
+    signalled: list[int] = []
+    with _signals(loop, stop, signalled, signals):
+        while not main.done():
+            try:
+                loop.run_until_complete(main)
+            except (KeyboardInterrupt, SystemExit) as error:
+                # Raised in some task: the loop was left with everything as it was.
+                # The same one comes again where a task has waited for the one that raised it: that asks for nothing.
+                again = error is interrupted
+                if interrupted is None:
+                    interrupted = error
+                if main.done():
+                    break
+                if not again:
+                    stop()
+            except asyncio.CancelledError:
+                if not signalled:
+                    raise
+    if interrupted is not None:
+        raised = None if main.cancelled() else main.exception()
+        # Raised by handle(), as by Ctrl-C there, it is a way to end; by an application or a hook it is an error.
+        if raised is not interrupted or not isinstance(raised, KeyboardInterrupt):
+            raise interrupted
+        logger.info("Exiting due to KeyboardInterrupt")
+    elif signalled:
+        logger.info("Exiting due to %s", signal.Signals(signalled[0]).name)
+    return signal.Signals(signalled[0]) if signalled else None
+
+
+@contextlib.contextmanager
+def _signals(
+    loop: asyncio.AbstractEventLoop, stop: Callable[[], None], seen: list[int], numbers: Sequence[signal.Signals]
+) -> Iterator[None]:
+    """In the main thread: these signals call `stop` in the loop; what handled them before does so after."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def received(number: int) -> None:
+        seen.append(number)
+        stop()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(received, number)
+
+    wakeup = None
+    for number in numbers:
+        try:
+            loop.add_signal_handler(number, received, number)
+        except NotImplementedError:
+            signal.signal(number, handler)
+            wakeup = wakeup or loop.call_soon(_keep_awake, loop)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+            if previous is not None:
+                signal.signal(number, previous)
+
+
+def _keep_awake(loop: asyncio.AbstractEventLoop) -> None:
+    # Where a loop has no signal handlers of its own, Python's run only when the loop wakes up.
+    loop.call_later(0.2, _keep_awake, loop)

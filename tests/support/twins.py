@@ -1,0 +1,71 @@
+"""The package cyasgi on either back end, side by side in one process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+import pytest
+
+BACKENDS = ("python", "cython")
+MODULES = (
+    "cyasgi",
+    "cyasgi.server",
+    "cyasgi.balancing",
+    "cyasgi.embedding",
+    "cyasgi.supervisor",
+    "cyasgi.gateways",
+    "cyasgi.gateways.datagram",
+    "cyasgi.gateways.http",
+    "cyasgi.gateways.uvicorn",
+    "cyasgi.gateways.websocket",
+    "cyasgi.install",
+    "cyasgi.lifecycle",
+)
+
+
+def _is_ours(name: str) -> bool:
+    return name == "cyasgi" or name.startswith("cyasgi.")
+
+
+def load(backend: str) -> dict[str, ModuleType]:
+    """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules.
+
+    If that is on this back end it is the set: an extension module is made once in a process, and belongs to the modules
+    that it was first imported with.
+    """
+    if getattr(sys.modules.get("cyasgi"), "backend", None) == backend:
+        for name in MODULES:
+            importlib.import_module(name)
+        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+    chosen = os.environ.get("CYASGI_BACKEND")
+    os.environ["CYASGI_BACKEND"] = backend
+    try:
+        for name in MODULES:
+            importlib.import_module(name)
+        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
+    finally:
+        for name in [name for name in sys.modules if _is_ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+        if chosen is None:
+            del os.environ["CYASGI_BACKEND"]
+        else:
+            os.environ["CYASGI_BACKEND"] = chosen
+
+
+_loaded: dict[str, dict[str, ModuleType]] = {}
+
+
+def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Makes `import cyasgi` give the twin on this back end for the length of one test."""
+    if backend not in _loaded:
+        _loaded[backend] = load(backend)
+    for name in [name for name in sys.modules if _is_ours(name)]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, module in _loaded[backend].items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return _loaded[backend]["cyasgi"]

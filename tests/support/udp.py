@@ -1,0 +1,153 @@
+"""What the tests of the datagram gateway share: clients, a running server, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+from support.loops import PATIENCE
+from support.serving import environment, eventually
+
+
+def gateway(cy):
+    """The module of the datagram gateway that belongs to this twin."""
+    return importlib.import_module(f"{cy.__name__}.gateways.datagram")
+
+
+class Client:
+    """A UDP client within the loop, connected to one address; received datagrams from others are none of its."""
+
+    def __init__(self, address):
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.connect(address)
+        self.address = self.socket.getsockname()[:2]
+
+    def send(self, *data):
+        for one in data:
+            self.socket.send(one)
+
+    async def receive(self, count=1):
+        """The next datagrams, in a list if `count` is given."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE / 2):
+            received = [await loop.sock_recv(self.socket, 70_000) for _ in range(count)]
+        return received if count > 1 else received[0]
+
+    async def ask(self, data):
+        self.send(data)
+        return await self.receive()
+
+    def close(self):
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def clients(*addresses):
+    """A client for each address."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(Client(address))) for address in addresses]
+
+
+async def start(server):
+    """Starts the server in this loop, and gives its task once it listens."""
+    addresses = server.bind()
+    running = asyncio.create_task(server.arun())
+    await eventually(lambda: [endpoint.open for endpoint in server.endpoints] == [True] * len(addresses))
+    return running
+
+
+@contextlib.asynccontextmanager
+async def serving_datagrams(server):
+    """The server at work in this loop; gives its addresses. It must go on until it is stopped, in order."""
+    running = await start(server)
+    try:
+        yield server.addresses
+        assert not running.done(), f"the server ended: {running!r}"
+    finally:
+        server.stop()
+        await running
+    assert not server.application_instances
+    assert server.addresses == [] and server.endpoints == []
+
+
+class Command:
+    """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
+    command that runs it."""
+
+    def __init__(self, *arguments, cwd, backend=None, prefix=(), **changes):
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
+            cwd=cwd,
+            env=environment(CYASGI_BACKEND=backend, **changes),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines = []
+        self._coming = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self._coming.put(line.rstrip("\n"))
+        self._coming.put(None)
+
+    def _next(self, deadline):
+        line = self._coming.get(timeout=max(0.001, deadline - time.monotonic()))
+        if line is not None:
+            self.lines.append(line)
+        return line
+
+    def until(self, pattern):
+        """Reads on until a line of the standard error matches; gives the match."""
+        deadline = time.monotonic() + PATIENCE
+        while (line := self._next(deadline)) is not None:
+            match = re.search(pattern, line)
+            if match:
+                return match
+        raise AssertionError(f"no line matches {pattern!r}: {self.lines}")
+
+    def listening(self):
+        """The address that it says it listens on."""
+        match = self.until(r"listening on udp \[?(.+?)\]?:(\d+)$")
+        return match[1], int(match[2])
+
+    def stop(self, number):
+        """Sends the signal, and gives the exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self):
+        deadline = time.monotonic() + PATIENCE
+        while self._next(deadline) is not None:
+            pass
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            # With what it has started itself.
+            with contextlib.suppress(AttributeError, ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.kill()
+            self.process.wait()
+        self._reader.join(PATIENCE)
+        self.process.stdout.close()
+        self.process.stderr.close()

@@ -1,0 +1,717 @@
+"""WebSockets without any network: handshake, messages in and out, what is refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from cyasgi.wire.websocket import CLOSED, CONNECTING, OPEN, WebSocket, WebSocketClosed
+from cyasgi.wire.websocket.frames import FRAMES_A_CALL, MAX_FRAGMENTS
+from support.websockets_raw import (
+    ACCEPT,
+    BINARY,
+    CLOSE,
+    CONT,
+    DEFLATE,
+    HEADERS,
+    PING,
+    PONG,
+    TEXT,
+    Deflater,
+    binary,
+    close,
+    closed,
+    frame,
+    parse,
+    text,
+)
+
+LIMIT = 1000
+
+
+def receive(string):
+    return {"type": "websocket.receive", "text" if isinstance(string, str) else "bytes": string}
+
+
+def opened(*headers, limit=LIMIT, compression=True):
+    """A WebSocket whose application has accepted it."""
+    socket = WebSocket((*HEADERS, *headers), max_message_size=limit, compression=compression)
+    socket.send({"type": "websocket.accept"})
+    return socket
+
+
+def messages(socket):
+    """All that it gives now."""
+    found = []
+    while True:
+        message = socket.next_message()
+        if message is not None:
+            found.append(message)
+        elif not socket.unfinished:
+            return found
+
+
+def feed(socket, *data):
+    """The messages that these chunks make, and the frames that are answered."""
+    found, answers = [], []
+    for chunk in data:
+        socket.receive_data(chunk)
+        found += messages(socket)
+        answers += parse(socket.data_to_send())
+    return found, answers
+
+
+def three_ways(data):
+    """Whole, byte by byte, and with more behind it: the chunks, and whether there is more."""
+    return [data], [data[i : i + 1] for i in range(len(data))], [data + frame(PING, b"trailing")]
+
+
+def both_ends(*headers, **options):
+    return [opened(*headers, **options) for _ in range(3)]
+
+
+def check(data, found, answers, *headers, ended=None, **options):
+    """The frames give these messages and answers in each of the three ways."""
+    for index, (socket, chunks) in enumerate(zip(both_ends(*headers, **options), three_ways(data), strict=True)):
+        expected = answers if index < 2 or socket_ends(answers) else [*answers, (0x80 | PONG, b"trailing")]
+        assert feed(socket, *chunks) == (found, expected), index
+        assert socket.ended == socket_ends(answers)
+        if ended is not None:
+            assert socket.disconnect() == {"type": "websocket.disconnect", "code": ended[0], "reason": ended[1]}
+
+
+def socket_ends(answers):
+    return any(not isinstance(answer, tuple) or answer[0] == 0x80 | CLOSE for answer in answers)
+
+
+# ---- the handshake -------------------------------------------------------------------------------------------------
+
+
+def test_accept():
+    """The answer to a handshake is RFC 6455's, with the application's headers and the chosen subprotocol."""
+    socket = WebSocket((*HEADERS, (b"sec-websocket-protocol", b"chat, superchat"), (b"sec-websocket-protocol", b"x")))
+    assert socket.phase == CONNECTING
+    assert socket.subprotocols == ["chat", "superchat", "x"]
+    answer = socket.send(
+        {"type": "websocket.accept", "subprotocol": "superchat", "headers": [(b"x-a", b"1"), [b"x-a", b"\xe9"]]}
+    )
+    head, *lines = answer.split(b"\r\n")
+    assert head == b"HTTP/1.1 101 Switching Protocols"
+    assert lines[-2:] == [b"", b""]
+    assert sorted(lines[:-2]) == [
+        b"connection: Upgrade",
+        b"sec-websocket-accept: " + ACCEPT,
+        b"sec-websocket-protocol: superchat",
+        b"upgrade: websocket",
+        b"x-a: 1",
+        b"x-a: \xe9",
+    ]
+    assert socket.phase == OPEN and not socket.ended
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "more"),
+    [
+        ([(b"sec-websocket-key", None)], 400, b""),
+        ([(b"sec-websocket-key", b"short")], 400, b""),
+        ([(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=!")], 400, b""),
+        ([(b"sec-websocket-key", b"dGhlIHNhbXBsZQ==")], 400, b""),
+        (
+            [(b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="), (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")],
+            400,
+            b"",
+        ),
+        ([(b"sec-websocket-version", None)], 426, b"sec-websocket-version: 13\r\n"),
+        ([(b"sec-websocket-version", b"8")], 426, b"sec-websocket-version: 13\r\n"),
+        ([(b"sec-websocket-version", b"13"), (b"sec-websocket-version", b"13")], 426, b"sec-websocket-version: 13\r\n"),
+        ([(b"upgrade", b"h2c")], 426, b""),
+        ([(b"connection", b"keep-alive")], 426, b""),
+        ([(b"sec-websocket-protocol", b"a b")], 400, b""),
+        ([(b"sec-websocket-extensions", b";")], 400, b""),
+    ],
+)
+def test_bad_handshakes(headers, status, more):
+    """A request that is no handshake is answered at once, and nothing after it is read."""
+    names = {name for name, _ in headers}
+    request = [header for header in HEADERS if header[0] not in names]
+    socket = WebSocket([*request, *(header for header in headers if header[1] is not None)])
+    answer = socket.data_to_send()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert more in answer and b"\r\nconnection: close\r\n" in answer
+    assert socket.ended and socket.phase == CLOSED
+    socket.receive_data(text("x"))
+    assert socket.next_message() is None
+    with pytest.raises(WebSocketClosed):
+        socket.send({"type": "websocket.accept"})
+
+
+@pytest.mark.parametrize(
+    ("offer", "compression", "answer"),
+    [
+        (b"permessage-deflate", True, b"permessage-deflate; server_max_window_bits=12"),
+        (
+            b"permessage-deflate; client_max_window_bits",
+            True,
+            b"permessage-deflate; server_max_window_bits=12; client_max_window_bits=12",
+        ),
+        (
+            b"permessage-deflate; server_no_context_takeover",
+            True,
+            b"permessage-deflate; server_no_context_takeover; server_max_window_bits=12",
+        ),
+        (b"permessage-deflate; unknown=1", True, None),
+        (b"x-webkit-deflate-frame, permessage-deflate", True, b"permessage-deflate; server_max_window_bits=12"),
+        (b"x-unknown", True, None),
+        (b"permessage-deflate", False, None),
+    ],
+)
+def test_negotiation_of_compression(offer, compression, answer):
+    """permessage-deflate is accepted from who offers it, unless it is switched off; other extensions never."""
+    socket = WebSocket((*HEADERS, (b"sec-websocket-extensions", offer)), compression=compression)
+    head = socket.send({"type": "websocket.accept"})
+    expected = [] if answer is None else [b"sec-websocket-extensions: " + answer]
+    assert [line for line in head.split(b"\r\n") if line.startswith(b"sec-websocket-ext")] == expected
+
+
+BAD_ACCEPTS = [
+    ({"subprotocol": 7}, TypeError, "'subprotocol' of a 'websocket.accept' message must be a str or None, got 7"),
+    ({"subprotocol": "chat"}, ValueError, "subprotocol='chat': accepted is None or what the client offered, []"),
+    ({"headers": [("x", "y")]}, TypeError, "the name of a response header must be bytes, got 'x'"),
+    ({"headers": [(b"x", "y")]}, TypeError, "the value of the response header b'x' must be bytes, got 'y'"),
+    ({"headers": [(b"x", b"y", b"z")]}, ValueError, "too many values"),
+    ({"headers": [(b"x y", b"")]}, ValueError, "b'x y' is not the name of a header"),
+    ({"headers": [(b"", b"")]}, ValueError, "b'' is not the name of a header"),
+    ({"headers": [(b"x\r\ny", b"")]}, ValueError, "is not the name of a header"),
+    ({"headers": [(b"x", b"a\r\nset-cookie: b")]}, ValueError, "contains CR, LF or NUL"),
+    ({"headers": [(b"x", b"a\n")]}, ValueError, "contains CR, LF or NUL"),
+    ({"headers": [(b"x", b"a\0")]}, ValueError, "contains CR, LF or NUL"),
+    (
+        {"headers": [(b"Upgrade", b"h2c")]},
+        ValueError,
+        "the header b'Upgrade' of a 'websocket.accept' message is the server's",
+    ),
+    ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "is the server's to set"),
+    ({"headers": [(b"transfer-encoding", b"chunked")]}, ValueError, "is the server's to set"),
+    ({"headers": [(b"content-length", b"5")]}, ValueError, "is the server's to set"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "says"), BAD_ACCEPTS)
+def test_bad_accepts(fields, error, says):
+    """An accept that cannot be written as it is raises, writes nothing, and may be mended."""
+    socket = WebSocket(HEADERS)
+    with pytest.raises(error) as raised:
+        socket.send({"type": "websocket.accept", **fields})
+    assert says in str(raised.value)
+    assert socket.data_to_send() == b"" and socket.phase == CONNECTING
+    assert socket.send({"type": "websocket.accept"}).startswith(b"HTTP/1.1 101 ")
+
+
+def test_the_servers_own_header_lines():
+    """They are part of every response, unless the application gives its own."""
+    fields = b"\r\ndate: today\r\nserver: cyasgi"
+    for headers, lines in (
+        ([], [b"date: today", b"server: cyasgi"]),
+        ([(b"Date", b"now")], [b"server: cyasgi", b"date: now"]),
+        ([(b"server", b"mine"), (b"x-date", b"x")], [b"date: today", b"x-date: x", b"server: mine"]),
+    ):
+        socket = WebSocket(HEADERS, fields=fields)
+        answer = socket.send({"type": "websocket.accept", "headers": headers}).split(b"\r\n")
+        assert [line for line in answer if line.split(b":")[0] in (b"date", b"server", b"x-date")] == lines
+        socket = WebSocket(HEADERS, fields=fields)
+        socket.send({**START, "headers": headers})
+        assert socket.send(BODY).split(b"\r\n")[1:-4] == [*lines[: len(lines)]]
+    for socket in (
+        WebSocket((), fields=fields),
+        WebSocket(HEADERS[:-2], fields=fields),
+        WebSocket(HEADERS, fields=fields),
+    ):
+        socket.stop(1011)
+        assert socket.data_to_send().split(b"\r\n")[1:3] == [b"date: today", b"server: cyasgi"]
+
+
+def test_close_before_accept():
+    """It refuses with 403."""
+    socket = WebSocket(HEADERS)
+    answer = socket.send({"type": "websocket.close", "code": 4000, "reason": "no"})
+    assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n") and answer.endswith(b"\r\n\r\nthe WebSocket was refused\n")
+    assert socket.ended
+    assert socket.disconnect() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+
+START = {"type": "websocket.http.response.start", "status": 401, "headers": [(b"x-a", b"b")]}
+BODY = {"type": "websocket.http.response.body"}
+
+
+@pytest.mark.parametrize(
+    ("bodies", "length", "body"),
+    [
+        ([{"body": b"go away"}], [b"content-length: 7"], b"go away"),
+        ([{}], [b"content-length: 0"], b""),
+        ([{"body": b"go ", "more_body": True}, {"body": b"away"}], [], b"go away"),
+        ([{"more_body": True}, {"body": b"x", "more_body": True}, {}], [], b"x"),
+    ],
+)
+def test_response_instead_of_accept(bodies, length, body):
+    """The extension: any response may refuse; the connection is closed after it."""
+    socket = WebSocket(HEADERS)
+    assert socket.send(START) == b""
+    written = b""
+    for index, fields in enumerate(bodies):
+        assert not socket.ended
+        written += socket.send({**BODY, **fields})
+        assert socket.ended == (index == len(bodies) - 1)
+    head, _, rest = written.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [b"HTTP/1.1 401 Unauthorized", b"x-a: b", *length, b"connection: close"]
+    assert rest == body
+    with pytest.raises(WebSocketClosed):
+        socket.send(BODY)
+
+
+@pytest.mark.parametrize(
+    ("start", "body", "error"),
+    [
+        ({"status": "401"}, None, TypeError),
+        ({"status": True}, None, TypeError),
+        ({"status": None}, None, TypeError),
+        ({"status": 101}, None, ValueError),
+        ({"status": 600}, None, ValueError),
+        ({"headers": [(b"x", b"\r\n")]}, None, ValueError),
+        ({"headers": [(b"content-length", b"3")]}, {"body": b"four"}, ValueError),
+        ({"headers": [(b"content-length", b"+3")]}, {"body": b"abc"}, ValueError),
+        ({"headers": [(b"content-length", b"3"), (b"content-length", b"4")]}, {"body": b"abc"}, ValueError),
+        ({"status": 204, "headers": []}, {"body": b"x"}, ValueError),
+        ({}, {"body": "text"}, TypeError),
+    ],
+)
+def test_bad_responses(start, body, error):
+    """A response that cannot be written as it is raises and writes nothing."""
+    socket = WebSocket(HEADERS)
+
+    def respond():
+        socket.send({**START, **start})
+        socket.send({**BODY, **body})
+
+    with pytest.raises(error):
+        respond()
+    assert socket.data_to_send() == b""
+    assert socket.stop(1011) and socket.data_to_send().startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_response_without_body_and_one_of_given_length():
+    socket = WebSocket(HEADERS)
+    socket.send({**START, "status": 204, "headers": []})
+    assert socket.send(BODY) == b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
+    socket = WebSocket(HEADERS)
+    socket.send({**START, "status": 599, "headers": [(b"content-length", b"5")]})
+    first = socket.send({**BODY, "body": b"abc", "more_body": True})
+    assert first == b"HTTP/1.1 599 \r\ncontent-length: 5\r\nconnection: close\r\n\r\nabc"
+    with pytest.raises(ValueError, match="longer than its content-length, by 1"):
+        socket.send({**BODY, "body": b"def"})
+    assert socket.send({**BODY, "body": b"de"}) == b"de"
+
+
+# ---- messages out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 65_535, 65_536])
+def test_send(length):
+    """Text and bytes of each form of length come out as one frame."""
+    socket = opened(limit=None)
+    assert parse(socket.send({"type": "websocket.send", "text": "é" * length})) == [(0x81, "é".encode() * length)]
+    assert parse(socket.send({"type": "websocket.send", "bytes": bytes(length)})) == [(0x82, bytes(length))]
+    both = {"type": "websocket.send", "bytes": None, "text": "x"}
+    assert parse(socket.send(both)) == [(0x81, b"x")]
+    assert parse(socket.send({"type": "websocket.send", "bytes": bytearray(b"x"), "text": None})) == [(0x82, b"x")]
+
+
+def test_send_compressed():
+    """Where compression was negotiated, messages go out compressed."""
+    socket = opened(DEFLATE)
+    inflate = zlib.decompressobj(-12)
+    for string in ("hello" * 50, "", "hello" * 50):
+        [(first, payload)] = parse(socket.send({"type": "websocket.send", "text": string}))
+        assert first == 0xC1
+        assert inflate.decompress(payload + b"\0\0\xff\xff") == string.encode()
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "says"),
+    [
+        (None, TypeError, "a message must be a dict, got None"),
+        ({}, ValueError, "unknown type of message None: a WebSocket scope accepts websocket.accept, websocket.send"),
+        ({"type": "http.response.start"}, ValueError, "unknown type of message 'http.response.start'"),
+        ({"type": ["x"]}, ValueError, "unknown type of message ['x']"),
+        ({"type": "websocket.accept"}, RuntimeError, "'websocket.accept' was sent when the WebSocket was open"),
+        (START, RuntimeError, "was sent when the WebSocket was open"),
+        (
+            {"type": "websocket.send"},
+            TypeError,
+            "must have either 'text', a str, or 'bytes', got NoneType and NoneType",
+        ),
+        ({"type": "websocket.send", "text": "x", "bytes": b"x"}, TypeError, "got str and bytes"),
+        ({"type": "websocket.send", "text": b"x"}, TypeError, "got bytes and NoneType"),
+        ({"type": "websocket.send", "bytes": "x"}, TypeError, "got NoneType and str"),
+        ({"type": "websocket.send", "text": "\ud800"}, ValueError, "surrogates not allowed"),
+        ({"type": "websocket.close", "code": "1000"}, TypeError, "a close code must be an int, got '1000'"),
+        (
+            {"type": "websocket.close", "code": 1006},
+            ValueError,
+            "the close code 1006 may not be sent: accepted are 1000 to",
+        ),
+        ({"type": "websocket.close", "code": 999}, ValueError, "the close code 999 may not be sent"),
+        ({"type": "websocket.close", "code": 5000}, ValueError, "the close code 5000 may not be sent"),
+        ({"type": "websocket.close", "reason": b"x"}, TypeError, "the reason of a close must be a str, got b'x'"),
+        ({"type": "websocket.close", "reason": "é" * 62}, ValueError, "may have 123 bytes, got 124"),
+    ],
+)
+@pytest.mark.parametrize("compression", [False, True])
+def test_bad_messages(message, error, says, compression):
+    """A message that is malformed or out of order raises, writes nothing, and changes nothing."""
+    socket = opened(DEFLATE, compression=compression)
+    with pytest.raises(error) as raised:
+        socket.send(message)
+    assert says in str(raised.value)
+    assert socket.data_to_send() == b"" and socket.phase == OPEN
+    assert parse(socket.send({"type": "websocket.close"})) == [closed(1000, "")]
+
+
+@pytest.mark.parametrize("kind", ["websocket.send", "websocket.http.response.body"])
+def test_messages_before_accept(kind):
+    with pytest.raises(RuntimeError, match="not accepted yet"):
+        WebSocket(HEADERS).send({"type": kind, "text": "x"})
+
+
+# ---- messages in ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("headers", [(), (DEFLATE,)])
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (text("hello"), ["hello"]),
+        (text(""), [""]),
+        (binary(b""), [b""]),
+        (binary(b"\x00\xff") + text("é"), [b"\x00\xff", "é"]),
+        (text("a" * 125) + text("a" * 126) + text("a" * LIMIT), ["a" * 125, "a" * 126, "a" * LIMIT]),
+        (text("hel", fin=False) + frame(CONT, b"lo"), ["hello"]),
+        (text("", fin=False) + frame(CONT, b"", fin=False) + frame(CONT, b""), [""]),
+        (binary(b"a", fin=False) + frame(CONT, b"b", fin=False) + frame(CONT, b"c") + binary(b"d"), [b"abc", b"d"]),
+        # A character across fragments.
+        (frame(TEXT, b"\xf0\x9f", fin=False) + frame(CONT, b"\x98", fin=False) + frame(CONT, b"\x80"), ["😀"]),
+        (frame(PONG, b"unsolicited") + text("x"), ["x"]),
+        (text("x", mask=bytes(4)), ["x"]),
+    ],
+)
+def test_receive(headers, data, found):
+    """Messages whole and in fragments, three ways."""
+    check(data, list(map(receive, found)), [], *headers)
+
+
+def test_large_messages():
+    """A message of each length form, and of exactly the limit, in chunks of the size that a socket gives."""
+    data = b"".join(binary(bytes(length)) for length in (65_535, 65_536, 200_000))
+    socket = opened(limit=200_000)
+    chunks = [data[start : start + 65_536] for start in range(0, len(data), 65_536)]
+    found, _ = feed(socket, *chunks)
+    assert [len(message["bytes"]) for message in found] == [65_535, 65_536, 200_000]
+    assert socket.buffered == 0
+
+
+def test_pings():
+    """Each ping is answered by its payload, also between fragments, also in the closing handshake."""
+    data = text("a", fin=False) + frame(PING, b"1") + frame(CONT, b"b") + frame(PING) + frame(PING, bytes(125))
+    answers = [(0x8A, b"1"), (0x8A, b""), (0x8A, bytes(125))]
+    check(data, [receive("ab")], answers)
+    socket = opened()
+    socket.send({"type": "websocket.close"})
+    assert feed(socket, frame(PING, b"1") + close()) == ([], [(0x8A, b"1")])
+    assert socket.ended
+
+
+def test_held_pongs():
+    """Of the pings that come while the client takes nothing, the latest is answered."""
+    socket = opened()
+    socket.hold_pongs()
+    assert feed(socket, *(frame(PING, b"%d" % i) for i in range(1000))) == ([], [])
+    socket.release_pongs()
+    assert parse(socket.data_to_send()) == [(0x8A, b"999")]
+    socket.release_pongs()
+    assert socket.data_to_send() == b""
+    assert feed(socket, frame(PING, b"x")) == ([], [(0x8A, b"x")])
+
+
+def test_compressed():
+    """Compressed messages, whole and in fragments, share one context; plain ones may come between."""
+    deflate = Deflater()
+    data = deflate(TEXT, b"hello" * 50) + text("plain") + deflate(TEXT, b"hel", fin=False) + deflate(CONT, b"lo")
+    data += deflate(BINARY, b"hello" * 50) + deflate(TEXT, b"")
+    found = ["hello" * 50, "plain", "hello", b"hello" * 50, ""]
+    check(data, list(map(receive, found)), [], DEFLATE)
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "answer", "code", "reason"),
+    [
+        (close(1000), closed(1000, ""), 1000, ""),
+        (close(1001, "bye é"), closed(1001, "bye é"), 1001, "bye é"),
+        (close(4999, "x" * 123), closed(4999, "x" * 123), 4999, "x" * 123),
+        (frame(CLOSE), (0x88, b""), 1005, ""),
+    ],
+)
+def test_closed_by_the_client(data, answer, code, reason):
+    """The close frame is echoed; the application hears code and reason; nothing after it is looked at."""
+    check(text("x") + data, [receive("x")], [answer], ended=(code, reason))
+    socket = opened()
+    feed(socket, data)
+    for kind in ("websocket.send", "websocket.close", "websocket.accept"):
+        with pytest.raises(WebSocketClosed, match="was closed"):
+            socket.send({"type": kind, "text": "x"})
+    assert feed(socket, text("late"), b"\xff" * 50) == ([], [])
+
+
+def test_closed_by_the_application():
+    """Our close frame goes out; what still comes is dropped, until the client's answer."""
+    socket = opened()
+    sent = socket.send({"type": "websocket.close", "code": 3000, "reason": "done"})
+    assert parse(sent) == [closed(3000, "done")]
+    with pytest.raises(WebSocketClosed, match="closing"):
+        socket.send({"type": "websocket.send", "text": "x"})
+    assert feed(socket, text("late"), text("la", fin=False) + frame(CONT, b"te")) == ([], [])
+    assert not socket.ended
+    assert feed(socket, close(3001, "ok")) == ([], [])
+    assert socket.ended
+    assert socket.disconnect() == {"type": "websocket.disconnect", "code": 3001, "reason": "ok"}
+
+
+def test_closed_within_a_fragmented_message():
+    """The rest of it is dropped, compressed or not, and the client's close frame still counts."""
+    deflate = Deflater()
+    socket = opened(DEFLATE)
+    feed(socket, deflate(TEXT, b"hel", fin=False))
+    socket.send({"type": "websocket.close"})
+    deflate(TEXT, b"lost")
+    rest = frame(CONT, b"\xff", fin=False) + frame(CONT, b"\xff") + deflate(TEXT, b"hel", fin=False) + close(1000)
+    assert feed(socket, rest) == ([], [])
+    assert socket.disconnect()["code"] == 1000
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+@pytest.mark.parametrize("payload", [b"", b"\x03\xe8bye"])
+def test_closed_by_the_client_within_a_fragmented_message(opcode, payload):
+    """Control frames may stand between fragments (RFC 6455 section 5.4); the message is dropped."""
+    data = frame(opcode, b"hel", fin=False) + frame(PING, b"?") + frame(CLOSE, payload) + frame(CONT, b"lo")
+    end = (1000, "bye") if payload else (1005, "")
+    deflated = Deflater()(opcode, b"hel", fin=False) + data[9:]
+    for form in (data, deflated):
+        check(form, [], [(0x80 | PONG, b"?"), (0x80 | CLOSE, payload)], DEFLATE, ended=end)
+
+
+@pytest.mark.parametrize("prefix", [b"", text("x", fin=False), text("whole frame")[:7]])
+def test_lost(prefix):
+    """The end of the stream without a close frame is 1006."""
+    socket = opened()
+    feed(socket, prefix)
+    socket.receive_eof()
+    assert socket.ended and socket.data_to_send() == b""
+    assert socket.disconnect() == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    with pytest.raises(WebSocketClosed):
+        socket.send({"type": "websocket.send", "text": "x"})
+
+
+@pytest.mark.parametrize(
+    ("before", "answer"),
+    [([{"type": "websocket.accept"}], [closed(1012, "restart")]), ([], b"HTTP/1.1 503 "), ([START], b"HTTP/1.1 503 ")],
+)
+def test_stopped_by_the_server(before, answer):
+    """The server ends an open WebSocket by a close frame, and refuses one that waits."""
+    socket = WebSocket(HEADERS)
+    for message in before:
+        socket.send(message)
+    assert socket.stop(1012, "restart", status=503)
+    data = socket.data_to_send()
+    assert data.startswith(answer) if isinstance(answer, bytes) else parse(data) == answer
+    assert not socket.stop(1012) and socket.data_to_send() == b""
+    with pytest.raises(WebSocketClosed):
+        socket.send({"type": "websocket.send", "text": "x"})
+    socket.ping()
+    assert socket.data_to_send() == b""
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+VIOLATIONS = {
+    "not masked": (text("x", mask=b""), 1002),
+    "not masked, not even whole": (text("x", mask=b"")[:2], 1002),
+    "reserved bit 1": (text("x", rsv=4), 1002),
+    "reserved bit 2": (text("x", rsv=2), 1002),
+    "reserved bit 3": (text("x", rsv=1), 1002),
+    "reserved bit of a ping": (frame(PING, rsv=4), 1002),
+    **{f"opcode {opcode}": (frame(opcode, b"x"), 1002) for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "ping of 126 bytes": (frame(PING, bytes(126))[:4], 1002),
+    "ping of 2**40 bytes": (frame(PING, length=2**40), 1002),
+    "close of 126 bytes": (frame(CLOSE, bytes(126)), 1002),
+    "fragmented ping": (frame(PING, b"x", fin=False)[:2], 1002),
+    "fragmented close": (frame(CLOSE, b"", fin=False), 1002),
+    "length 125 in two bytes": (binary(bytes(125), size=2), 1002),
+    "length 125 in eight bytes": (binary(bytes(125), size=8), 1002),
+    "length 65,535 in eight bytes": (binary(b"", length=65_535, size=8), 1002),
+    "length over 2**63": (binary(b"", length=2**63 + 5), 1002),
+    "continuation of nothing": (frame(CONT, b"x"), 1002),
+    "continuation of nothing, not final": (frame(CONT, b"x", fin=False), 1002),
+    "message within a message": (text("x", fin=False) + text("y"), 1002),
+    "fragment within a message": (text("x", fin=False) + binary(b"y", fin=False), 1002),
+    "close frame of one byte": (frame(CLOSE, b"\x03"), 1002),
+    **{
+        f"close code {code}": (frame(CLOSE, struct.pack("!H", code)), 1002)
+        for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2000, 2999, 5000, 65_535)
+    },
+    "close reason not UTF-8": (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+    "text not UTF-8": (frame(TEXT, b"abc\xff"), 1007),
+    "text cut within a character": (frame(TEXT, b"abc\xc3"), 1007),
+    "surrogate": (frame(TEXT, b"\xed\xa0\x80"), 1007),
+    "overlong form": (frame(TEXT, b"\xc0\x80"), 1007),
+    "not UTF-8 in the first fragment": (frame(TEXT, b"\xc0\xaf", fin=False), 1007),
+    "not UTF-8 across fragments": (frame(TEXT, b"\xce\xba\xe1\xbd", fin=False) + frame(CONT, b"\xed", fin=False), 1007),
+    "cut within a character after fragments": (frame(TEXT, b"x", fin=False) + frame(CONT, b"\xf0\x9f\x98"), 1007),
+    "too long": (binary(b"", length=LIMIT + 1), 1009),
+    "2**62 bytes": (binary(b"", length=2**62), 1009),
+    "too long in fragments": (binary(bytes(600), fin=False) + frame(CONT, length=401)[:4], 1009),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_violations(name):
+    """Each is answered with a close frame and the end of the connection, as soon as it can be told."""
+    data, code = VIOLATIONS[name]
+    check(text("before") + data, [receive("before")], [closed(code)])
+    if name != "reserved bit 1":  # which says compressed, where compression was negotiated
+        check(text("before") + data, [receive("before")], [closed(code)], DEFLATE)
+    socket = opened()
+    feed(socket, data, text("after"))
+    message = socket.disconnect()
+    assert message["code"] == code and isinstance(message["reason"], str)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(TEXT, b"\xff\xff\xff\xff", rsv=4), 1002),
+        (Deflater()(TEXT, b"a" * (LIMIT + 1)), 1009),
+        (Deflater()(TEXT, bytes(10_000_000)), 1009),
+        (Deflater()(TEXT, b"\xff" * 500), 1007),
+        (frame(CONT, b"x", rsv=4), 1002),
+    ],
+)
+def test_compressed_violations(data, code):
+    check(data, [], [closed(code)], DEFLATE)
+
+
+def test_compression_bomb_in_fragments():
+    """The limit is that of the message, whatever its fragments inflate to."""
+    deflate = Deflater()
+    socket = opened(DEFLATE)
+    found, answers = feed(socket, deflate(TEXT, bytes(LIMIT), fin=False), deflate(CONT, bytes(LIMIT)))
+    assert (found, answers) == ([], [closed(1009)])
+
+
+@pytest.mark.parametrize("data", [text("x", mask=b""), frame(CLOSE, b"\3"), frame(CLOSE, b"\3\xe8\xff"), close(1005)])
+def test_violation_in_the_closing_handshake(data):
+    """It ends the wait for the client's close frame; no second one is sent."""
+    socket = opened()
+    socket.send({"type": "websocket.close"})
+    assert feed(socket, data) == ([], [])
+    assert socket.ended
+    assert socket.disconnect()["code"] == 1006
+
+
+def test_fragments_are_counted():
+    """A message may come in so many fragments, whatever is in them, and no more."""
+    fragment = frame(CONT, b"", fin=False)
+    socket = opened()
+    assert feed(socket, text("a", fin=False) + fragment * (MAX_FRAGMENTS - 2) + frame(CONT, b"b")) == (
+        [receive("ab")],
+        [],
+    )
+    found, answers = feed(socket, text("a", fin=False) + fragment * MAX_FRAGMENTS)
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
+
+
+@pytest.mark.parametrize("limit", [None, 4_194_304])
+@pytest.mark.parametrize("first", [0, 64 * MAX_FRAGMENTS])
+def test_fragments_that_are_not_small_are_not_counted(first, limit):
+    """A long message may come in as many as have 64 bytes each, and then in so many that are empty."""
+    beginning = text("a" * first, fin=False) + frame(CONT, b"a" * 64, fin=False) * (2 * MAX_FRAGMENTS)
+    empty = frame(CONT, b"", fin=False) * (MAX_FRAGMENTS + first // 64 - 1)
+    socket = opened(limit=limit)
+    [found], answers = feed(socket, beginning + empty + frame(CONT, b"b" * 64))
+    assert (found["text"], answers) == ("a" * (first + 128 * MAX_FRAGMENTS) + "b" * 64, [])
+    found, answers = feed(socket, beginning + empty + frame(CONT, b"", fin=False))
+    assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
+
+
+def test_a_call_is_bounded():
+    """However many frames came, one call looks at a few and says that there is more."""
+    socket = opened()
+    socket.receive_data(frame(PING) * (FRAMES_A_CALL + 1) + text("x"))
+    assert socket.next_message() is None and socket.unfinished
+    assert len(parse(socket.data_to_send())) == FRAMES_A_CALL
+    assert socket.next_message() == receive("x")
+    assert len(parse(socket.data_to_send())) == 1
+    assert socket.next_message() is None and not socket.unfinished
+
+
+def test_messages_are_made_when_they_are_asked_for():
+    """A chunk that holds a hundred compressed messages is inflated one message at a time."""
+    deflate = Deflater()
+    socket = opened(DEFLATE, limit=1_000_000)
+    chunk = b"".join(deflate(BINARY, bytes(1_000_000)) for _ in range(100))
+    socket.receive_data(chunk)
+    assert socket.next_message() == receive(bytes(1_000_000))
+    assert len(chunk) - 2000 < socket.buffered < len(chunk)
+
+
+# ---- anything at all -----------------------------------------------------------------------------------------------
+
+opcodes = st.sampled_from((CONT, TEXT, BINARY, CLOSE, PING, PONG))
+frames = st.builds(
+    frame,
+    st.one_of(opcodes, opcodes, st.integers(0, 15)),
+    st.binary(max_size=130),
+    fin=st.booleans(),
+    rsv=st.sampled_from((0, 0, 0, 0, 4, 4, 2, 1)),
+    mask=st.sampled_from((b"\1\2\3\4", b"\0\0\0\0", b"\1\2\3\4", b"")),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.lists(st.one_of(frames, frames, st.binary(max_size=20))).map(b"".join),
+    cuts=st.data(),
+    deflate=st.booleans(),
+)
+def test_anything(data, cuts, deflate):
+    """Any bytes make messages or end the connection with a documented code, the same however they are cut."""
+    headers = [DEFLATE] * deflate
+    whole, cut = opened(*headers, limit=200), opened(*headers, limit=200)
+    places = sorted(cuts.draw(st.sets(st.integers(0, len(data)), max_size=8)))
+    chunks = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+    found = feed(whole, data)
+    assert feed(cut, *chunks) == found
+    assert whole.ended == cut.ended
+    assert (whole.disconnect(), whole.buffered) == (cut.disconnect(), cut.buffered)
+    if whole.ended:
+        code = whole.disconnect()["code"]
+        assert code in (1005, 1002, 1007, 1009) or 1000 <= code <= 1014 or 3000 <= code <= 4999
+        assert found[1][-1][0] == 0x88
+    else:
+        assert whole.buffered <= 14 + 200
+    for message in found[0]:
+        assert message["type"] == "websocket.receive" and len(message) == 2
+        assert len(message.get("text", "").encode() or message.get("bytes", b"")) <= 200
