@@ -84,26 +84,26 @@ class StatelessServer:
     #: at least 1 while there is no `idle_timeout` and nobody holds an instance.
     application_checker_interval: float = 0.1
     #: Seconds after which an idle instance is deleted; None for never.
-    idle_timeout: float | None = Setting(None, IDLE_TIMEOUT)  # type: ignore[assignment]
+    idle_timeout = Setting[float | None](None, IDLE_TIMEOUT)
     #: Seconds that stopping waits for instances to drain, and again for cancelled ones to clean up.
-    shutdown_timeout: float = Setting(10.0, SHUTDOWN_TIMEOUT)  # type: ignore[assignment]
+    shutdown_timeout = Setting[float](10.0, SHUTDOWN_TIMEOUT)
     #: Messages that the queue of an instance made from now on holds at most; 0 for no bound.
-    max_queue_size: int = Setting(0, MAX_QUEUE_SIZE)  # type: ignore[assignment]
+    max_queue_size = Setting[int](0, MAX_QUEUE_SIZE)
     #: Instances that the table keeps at most; None for no limit.
-    max_applications: int | None = Setting(1000, MAX_APPLICATIONS, segments_changed)  # type: ignore[assignment]
+    max_applications = Setting[int | None](1000, MAX_APPLICATIONS, segments_changed)
     #: Who makes room first: "lru", the least recently used; or "slru", which resists floods of ids that never come
     #: again: a new instance is on probation and is promoted when it is looked up again. Those on probation make room
     #: for each other, the least recently used first, and for nobody else does a protected one go. At most four fifths
     #: of `max_applications` are protected; those beyond, least recently used first, go on probation again. May be
     #: changed at any time: under "slru" those that are there begin as protected ones.
-    eviction_policy: str = Setting("lru", EVICTION_POLICY, segments_changed)  # type: ignore[assignment]
+    eviction_policy = Setting[str]("lru", EVICTION_POLICY, segments_changed)
 
     #: Where messages go that wait behind an application which fails or returns: to "hook", `application_undelivered`;
     #: or to "successor", the next instance of the id, which is made for them with the same scope. They come before
     #: whatever is newer, even if they are more than `max_queue_size`; the message that made the application fail is not
     #: among them. The hook gets them all the same if the application has taken no message, at the limit of
     #: `max_applications`, if the server stops, and from instances that are deleted, evicted, expired or cancelled.
-    undelivered_to: str = Setting("hook", UNDELIVERED_TO)  # type: ignore[assignment]
+    undelivered_to = Setting[str]("hook", UNDELIVERED_TO)
     #: Whether `handle` says by `announce_started` when it serves; else it serves when `handle` has begun.
     announces_start: ClassVar[bool] = False
     #: Whether an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``, whatever was there.

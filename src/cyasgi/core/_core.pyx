@@ -36,6 +36,7 @@ import time
 import warnings
 from asyncio import QueueEmpty, QueueFull
 from collections.abc import Coroutine, ItemsView, KeysView, MutableMapping, ValuesView
+from types import GenericAlias
 
 from cpython.object cimport PyObject, Py_TYPE, PyTypeObject
 from cpython.ref cimport Py_DECREF, Py_INCREF

@@ -281,15 +281,15 @@ class ManagedServer(StatelessServer):
     """
 
     #: Seconds after which an instance is deleted, busy or not; None for never.
-    max_age: float | None = Setting(None, IDLE_TIMEOUT)  # type: ignore[assignment]
+    max_age = Setting[float | None](None, IDLE_TIMEOUT)
     #: Instances that one key may have at a time; None for no limit.
-    max_instances_per_key: int | None = Setting(None, MAX_APPLICATIONS)  # type: ignore[assignment]
+    max_instances_per_key = Setting[int | None](None, MAX_APPLICATIONS)
     #: Messages a second that one key may send, on average; None for no limit.
-    max_messages_per_second: float | None = Setting(None, Number(none="no limit"))  # type: ignore[assignment]
+    max_messages_per_second = Setting[float | None](None, Number(none="no limit"))
     #: Messages that one key may send at once, after a silence; None for those of one second, and at least 1.
-    message_burst: int | None = Setting(None, MAX_APPLICATIONS)  # type: ignore[assignment]
+    message_burst = Setting[int | None](None, MAX_APPLICATIONS)
     #: Keys without instances that are remembered. When there are more, the longest silent one may begin anew.
-    max_limit_keys: int = Setting(10_000, Integer(1))  # type: ignore[assignment]
+    max_limit_keys = Setting[int](10_000, Integer(1))
     # What subclasses override.
 
     @staticmethod

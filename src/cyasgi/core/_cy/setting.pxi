@@ -2,8 +2,15 @@
 
 @cython.final
 cdef class Setting:
-    """A checked attribute with a default, kept in the instance's `__dict__` under its own name. `changed` is called
-    with the instance after a change."""
+    """A checked attribute with a default, kept in the instance's `__dict__` under its own name.
+
+    On the class it is its default, so that a subclass may assign another one, as ``max_queue_size = 100``.
+
+    Args:
+        default: the value of an instance that has none of its own.
+        check: called with the name and a new value; raises an error if that is not accepted.
+        changed: called with the instance after a change.
+    """
 
     cdef readonly object default
     cdef readonly object check
@@ -15,6 +22,10 @@ cdef class Setting:
         self.check = check
         self.changed = changed
         self.name = ""
+
+    @classmethod
+    def __class_getitem__(cls, value_type):
+        return GenericAlias(cls, value_type)
 
     def __set_name__(self, owner, name):
         self.name = name

@@ -122,7 +122,7 @@ class DatagramServer(StatelessServer):
     max_queue_size = 1024
 
     #: The longest payload passed on, in bytes (1 to 65,535); longer datagrams are dropped and counted.
-    max_datagram_size: int = Setting(65_535, Integer(1, 65_535), _size_changed)  # type: ignore[assignment]
+    max_datagram_size = Setting[int](65_535, Integer(1, 65_535), _size_changed)
 
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)

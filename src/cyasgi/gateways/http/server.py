@@ -147,74 +147,74 @@ class HTTPServer(StatelessServer):
     """
 
     #: Messages waiting for one instance, at most; what comes beyond waits in the socket, with reading paused.
-    max_queue_size: int = Setting(1, Integer(1))  # type: ignore[assignment]
+    max_queue_size = Setting[int](1, Integer(1))
 
     #: Bytes of the request target; beyond: 414.
-    max_target_size: int = Setting(8190, Integer(1))  # type: ignore[assignment]
+    max_target_size = Setting[int](8190, Integer(1))
     #: Bytes of all header lines of a request; beyond: 431.
-    max_header_size: int = Setting(65_536, Integer(1))  # type: ignore[assignment]
+    max_header_size = Setting[int](65_536, Integer(1))
     #: Headers of a request; beyond: 431.
-    max_header_count: int = Setting(100, Integer(1))  # type: ignore[assignment]
+    max_header_count = Setting[int](100, Integer(1))
     #: Bytes of heads that have come in part, on all connections together; beyond: 503 where it is more than 4 KiB.
-    max_partial_heads: int = Setting(16_777_216, Integer(1))  # type: ignore[assignment]
+    max_partial_heads = Setting[int](16_777_216, Integer(1))
     #: Bytes of the body of a request; beyond: 413. None: no limit.
-    max_body_size: int | None = Setting(None, Integer(0, none="no limit"))  # type: ignore[assignment]
+    max_body_size = Setting[int | None](None, Integer(0, none="no limit"))
     #: Connections at a time; further ones are answered 503 and closed. Fewer where the limit of open files is lower.
-    max_connections: int = Setting(10_000, Integer(1))  # type: ignore[assignment]
+    max_connections = Setting[int](10_000, Integer(1))
 
     #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
-    first_byte_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    first_byte_timeout = Setting[float](10.0, SECONDS)
     #: Seconds for the TLS handshake, from the client's first byte.
-    tls_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    tls_handshake_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the first byte of a request to the end of its headers.
-    header_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    header_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
     #: the application does not take what has come, the time does not count.
-    body_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
+    body_timeout = Setting[float](60.0, SECONDS)
     #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
-    request_timeout: float | None = Setting(None, SECONDS_OR_NONE)  # type: ignore[assignment]
+    request_timeout = Setting[float | None](None, SECONDS_OR_NONE)
     #: Seconds for which a connection is kept open for another request.
-    keep_alive_timeout: float = Setting(5.0, SECONDS)  # type: ignore[assignment]
+    keep_alive_timeout = Setting[float](5.0, SECONDS)
     #: Seconds in which a client that falls behind must have taken what makes its transport writable again, or else
     #: that many times `min_rate` bytes.
-    write_timeout: float = Setting(60.0, SECONDS)  # type: ignore[assignment]
+    write_timeout = Setting[float](60.0, SECONDS)
     #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
-    min_rate: int = Setting(1024, Integer(1))  # type: ignore[assignment]
+    min_rate = Setting[int](1024, Integer(1))
 
     #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
     #: object with ``write(str)``.
-    access_log: Any = Setting(False, _AccessLog())
+    access_log = Setting[Any](False, _AccessLog())
     #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http.request.HeadParser`.
-    strict: bool = Setting(True, Boolean())  # type: ignore[assignment]
+    strict = Setting[bool](True, Boolean())
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
-    lifespan: str = Setting("auto", Choice(MODES))  # type: ignore[assignment]
+    lifespan = Setting[str]("auto", Choice(MODES))
     #: Seconds that the application may take to start; None for no limit.
-    startup_timeout: float | None = Setting(STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)  # type: ignore[assignment]
+    startup_timeout = Setting[float | None](STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)
     #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
-    root_path: str = Setting("", ROOT_PATH)  # type: ignore[assignment]
+    root_path = Setting[str]("", ROOT_PATH)
     #: The value of the Server header; None for none.
-    server_header: str | None = Setting("cyasgi", _ServerHeader())  # type: ignore[assignment]
+    server_header = Setting[str | None]("cyasgi", _ServerHeader())
     #: Connections that the system keeps for a listener until they are accepted.
-    backlog: int = Setting(2048, Integer(1, LARGEST_BACKLOG))  # type: ignore[assignment]
+    backlog = Setting[int](2048, Integer(1, LARGEST_BACKLOG))
     #: Permissions of Unix sockets, whatever the umask: who may write to one may connect, by default everybody, and so a
     #: proxy of another user, whom the directory lets through.
-    unix_permissions: int = Setting(0o666, Permissions())  # type: ignore[assignment]
+    unix_permissions = Setting[int](0o666, Permissions())
 
     #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
-    max_websocket_message_size: int | None = Setting(1_048_576, Integer(1, none="no limit"))  # type: ignore[assignment]
+    max_websocket_message_size = Setting[int | None](1_048_576, Integer(1, none="no limit"))
     #: Messages that wait for the application of one WebSocket before no more are read; 64 KiB of them do that too.
-    max_websocket_queue: int = Setting(32, Integer(1))  # type: ignore[assignment]
+    max_websocket_queue = Setting[int](32, Integer(1))
     #: Seconds for the application to accept or refuse a WebSocket; beyond: 504.
-    websocket_handshake_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    websocket_handshake_timeout = Setting[float](10.0, SECONDS)
     #: Seconds for the client to answer a close frame before the connection is cut.
-    websocket_close_timeout: float = Setting(10.0, SECONDS)  # type: ignore[assignment]
+    websocket_close_timeout = Setting[float](10.0, SECONDS)
     #: Seconds between pings; None for none.
-    websocket_ping_interval: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
+    websocket_ping_interval = Setting[float | None](20.0, SECONDS_OR_NONE)
     #: Seconds after a ping in which something must come, and for which a client may take nothing of what is sent;
     #: beyond, the connection is given up. None: no limit.
-    websocket_ping_timeout: float | None = Setting(20.0, SECONDS_OR_NONE)  # type: ignore[assignment]
+    websocket_ping_timeout = Setting[float | None](20.0, SECONDS_OR_NONE)
     #: Whether messages are compressed (permessage-deflate) for clients that ask for it.
-    websocket_compression: bool = Setting(True, Boolean())  # type: ignore[assignment]
+    websocket_compression = Setting[bool](True, Boolean())
 
     #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
     #: `cyasgi.gateways.websocket.protocol.WebSocketProtocol` where the library `websockets` is installed.
