@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from asgiref.compatibility import double_to_single_callable, is_double_callable
 
-from .core.caller import Application
+from ._types import Application
 
 #: What CPython says of arguments that do not fit.
 _ABOUT_ARGUMENTS = re.compile(r"\b(takes|missing) .*arguments?\b|\bvalues to unpack\b")

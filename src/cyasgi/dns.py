@@ -29,11 +29,7 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError("cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'", name="dns") from None
 
-from .examples import (
-    Receive,
-    Scope,
-    Send,
-)
+from ._types import Receive, Scope, Send
 
 #: The largest answer over UDP, in bytes: what passes every link unfragmented (DNS flag day 2020).
 LARGEST = 1232

@@ -7,12 +7,8 @@ from collections.abc import Coroutine, Hashable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from ._types import Details, Message, Scope
 from .core import InstanceTable, Setting, get_or_create_application_instance
-from .core.caller import (
-    Details,
-    Message,
-    Scope,
-)
 from .core.settings import (
     EVICTION_POLICY,
     IDLE_TIMEOUT,

@@ -18,7 +18,7 @@ SHORT, BLOCK = 0.3, 1.2
 
 
 def lost_time(cy):
-    return importlib.import_module(f"{cy.__name__}._lost_time").LostTime()
+    return importlib.import_module(f"{cy.__name__}._common.lost_time").LostTime()
 
 
 async def stand_still(seconds=BLOCK):

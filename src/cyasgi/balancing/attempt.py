@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._types import Send
 from .backend import Backend
 from .replay import Replay
 
 if TYPE_CHECKING:
     from .balancer import LoadBalancer
-
-Send = Callable[[Any], Awaitable[None]]
 
 
 class Exchange:

@@ -8,14 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypedDict
 
+from .._common.guarding import INTERRUPTS
+from .._common.lost_time import Watch
+from .._types import Receive, Send
 from ..asgi_compat import as_single_callable
-from ..core.guarding import INTERRUPTS
-from ..core.lost_time import Watch
-from .attempt import (
-    Attempt,
-    Exchange,
-    Send,
-)
+from .attempt import Attempt, Exchange
 from .backend import Backend, BackendStats
 from .breaker import (
     Breaker,
@@ -29,11 +26,7 @@ from .checks import (
     check_weight,
 )
 from .lifespan import Lifespans
-from .replay import (
-    Budget,
-    Receive,
-    Replay,
-)
+from .replay import Budget, Replay
 from .strategy import (
     ConsistentHash,
     LeastRunning,

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.guarding import Guard
+from .._common.guarding import Guard
+from .._types import Receive, Send
 from ..gateways.lifespan import KINDS
 from ..wire.messages import check_type
 from .backend import Backend
@@ -129,8 +130,8 @@ class Lifespans:
         self,
         backends: Sequence[Backend],
         scope: Any,
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
+        receive: Receive,
+        send: Send,
     ) -> None:
         """One lifespan, from startup to shutdown.
 

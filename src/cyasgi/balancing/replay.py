@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
+
+from .._types import Receive
 
 #: What a message counts for beside its bytes: about what a small dict takes.
 OVERHEAD = 256
-
-Receive = Callable[[], Awaitable[Any]]
 
 
 def size_of(message: dict[Any, Any]) -> int:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import markcoroutinefunction
 
+from .._types import Receive, Scope, Send
 from .context import enter, leave
 
 if TYPE_CHECKING:
     from ._py import ApplicationInstance
-
-Scope = Any
-Message = Any
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Coroutine[Any, Any, Any]]
-Details = MutableMapping[str, Any]
 
 
 class InstanceDeleted(Exception):

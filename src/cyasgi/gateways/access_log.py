@@ -8,7 +8,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from ..core.guarding import INTERRUPTS
+from .._common.guarding import INTERRUPTS
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
+from .._common.guarding import Guard
 from ..asgi_compat import as_single_callable
 from ..core.context import outside
-from ..core.guarding import Guard
 from ..wire.messages import check_type
 
 logger = logging.getLogger(__name__)

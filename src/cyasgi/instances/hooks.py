@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .._common.guarding import INTERRUPTS, Guard
 from ..core import Pass
 from ..core.context import outside
-from ..core.guarding import INTERRUPTS, Guard
 from .pacing import (
     CROWD,
     Pace,

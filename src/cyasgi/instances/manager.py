@@ -13,6 +13,12 @@ from concurrent import futures
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._common.guarding import INTERRUPTS, Guard
+from .._common.lost_time import (
+    PASS,
+    LostTime,
+    ServedTimer,
+)
 from ..asgi_compat import as_single_callable
 from ..core import ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
 from ..core.constants import (
@@ -38,12 +44,6 @@ from ..core.context import (
     origin,
     outside,
 )
-from ..core.guarding import INTERRUPTS, Guard
-from ..core.lost_time import (
-    PASS,
-    LostTime,
-    ServedTimer,
-)
 from ..core.placeholder import follow
 from ..core.settings import INTERVAL_LEAST, clamped_interval
 from ..core.tasks import resolved
@@ -65,7 +65,7 @@ from .succession import (
 from .untold import LoopEnd
 
 if TYPE_CHECKING:
-    from ..core.caller import Application
+    from .._types import Application
     from ..server import StatelessServer
     from ..serving.running import Running
 

@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._common.guarding import INTERRUPTS
 from ..core import ApplicationInstance
 from ..core.constants import CANCELLED, SUCCESSOR
-from ..core.guarding import INTERRUPTS
 from .hooks import logger
 
 if TYPE_CHECKING:

@@ -11,22 +11,16 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .._common.guarding import INTERRUPTS
 from .._settings import Integer, Number
+from .._types import Application, Message, Receive, Scope, Send
 from ..core import ApplicationInstance, Pass, Setting
-from ..core.caller import (
-    Application,
-    Message,
-    Receive,
-    Scope,
-    Send,
-)
 from ..core.constants import (
     AGE,
     IDLE,
     REASONS,
 )
 from ..core.context import current_instance
-from ..core.guarding import INTERRUPTS
 from ..core.settings import (
     IDLE_TIMEOUT,
     MAX_APPLICATIONS,

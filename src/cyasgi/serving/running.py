@@ -12,11 +12,11 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .._common.guarding import Guard, error_of
 from ..core import ApplicationInstance, ForeignEntry, Pass
 from ..core.constants import STOPPING
 from ..core.context import outside
 from ..core.describe import describe
-from ..core.guarding import Guard, error_of
 from ..core.tasks import resolved
 from ..instances.held import is_held
 from ..instances.hooks import logger

@@ -22,8 +22,8 @@ from concurrent import futures
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ..._types import Application
 from ..caller import (
-    Application,
     Call,
     HeldApplication,
     InstanceDeleted,

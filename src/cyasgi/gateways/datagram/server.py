@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar
 
+from ..._common.guarding import INTERRUPTS, Guard
 from ..._settings import Integer
 from ...core import SENT, Setting
-from ...core.guarding import INTERRUPTS, Guard
 from ...instances.limits import LimitExceeded
 from ...server import StatelessServer
 from ...wire.address import (

@@ -14,7 +14,7 @@ from collections import deque
 from ssl import DER_cert_to_PEM_cert
 from typing import TYPE_CHECKING, Any
 
-from ...core.guarding import INTERRUPTS
+from ..._common.guarding import INTERRUPTS
 from ...instances.limits import LimitExceeded
 from ...wire.address import format_address, from_socket_address
 from ...wire.distinguished_name import subject_name

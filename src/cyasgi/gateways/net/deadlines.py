@@ -16,8 +16,8 @@ import logging
 import math
 from collections.abc import Callable
 
+from ..._common.guarding import INTERRUPTS
 from ...core.context import outside
-from ...core.guarding import INTERRUPTS
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._common.guarding import INTERRUPTS
 from ...core import SENT, Pass
 from ...core.describe import describe
-from ...core.guarding import INTERRUPTS
 from ...instances.limits import LimitExceeded
 from ...wire.address import format_address
 from ...wire.websocket.connection import (

@@ -10,8 +10,7 @@ import asyncio
 import collections
 import time
 from collections.abc import Callable
-
-from .context import outside
+from contextvars import Context
 
 #: Seconds by which a timer of a loop that is merely busy may be late.
 SLACK = 0.125
@@ -128,7 +127,7 @@ class Watch:
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         due = time.monotonic() + INTERVAL
         self.lost.expect(due)
-        self._timer = loop.call_later(INTERVAL, self._look, loop, due, context=outside())
+        self._timer = loop.call_later(INTERVAL, self._look, loop, due, context=Context())
 
     def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         if loop is not self._loop:
