@@ -1,4 +1,4 @@
-"""Several ASGI applications behind one: `LoadBalancer`, its strategies, and the circuit breakers that it keeps."""
+"""Several ASGI applications behind one: `LoadBalancer`, its strategies and its circuit breakers."""
 
 from .backend import Backend
 from .balancer import LoadBalancer, NoApplicationAvailable

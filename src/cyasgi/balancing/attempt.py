@@ -1,28 +1,43 @@
-"""One run of one application for one scope: what it reads and sends is looked at on its way, to judge it."""
+"""One run of one application for one scope, judged by what it reads and sends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from .._common.lost_time import Watch
 from .._types import Send
 from .backend import Backend
 from .replay import Replay
 
-if TYPE_CHECKING:
-    from .balancer import LoadBalancer
+
+class Judge(Protocol):
+    """Whoever says what a failure is, and which answer comes too late."""
+
+    #: Seconds after which an answer that is owed is a failure; None for never.
+    slow_after: float | None
+    #: Watches the event loop while answers are owed.
+    watch: Watch
+
+    def served_time(self) -> float:
+        """Return the time in seconds, less what the event loop has lost."""
+        ...
+
+    def is_failure(self, scope: Any, outcome: Any) -> bool:
+        """Whether the outcome, an exception or the message that begins the answer, is a failure of the application."""
+        ...
 
 
 class Exchange:
-    """A scope on its way through the balancer, whichever application runs for it."""
+    """One scope that the balancer handles, whichever application runs for it."""
 
     __slots__ = ("kind", "owes_answer", "replay", "scope", "send", "sent", "tried")
 
     def __init__(self, scope: Any, kind: Any, replay: Replay, send: Send) -> None:
         self.scope = scope
         self.kind = kind
-        #: ASGI has a request answered, and a handshake; of other scopes nobody knows whether they want one.
+        #: Requests and WebSocket handshakes must be answered; of other scopes that is not known.
         self.owes_answer = kind in ("http", "websocket")
         self.replay = replay
         self.send = send
@@ -34,40 +49,40 @@ class Exchange:
 class Attempt:
     """One run of one application.
 
-    It reports to the breaker as soon as its verdict stands, and once more if the application fails after that; to the
-    counters when it has ended.
+    The circuit breaker is told the verdict as soon as it stands, and again if the application fails later. Counters are
+    updated when the run has ended.
     """
 
     __slots__ = (
         "again",
         "answered",
         "backend",
-        "balancer",
         "complete",
         "exchange",
         "gone",
         "input_complete",
+        "judge",
         "over",
         "permit",
         "repeatable",
         "verdict",
     )
 
-    def __init__(self, balancer: LoadBalancer, exchange: Exchange, backend: Backend) -> None:
-        self.balancer = balancer
+    def __init__(self, judge: Judge, exchange: Exchange, backend: Backend) -> None:
+        self.judge = judge
         self.exchange = exchange
         self.backend = backend
-        #: What an earlier attempt has read.
+        #: What an earlier attempt has read, to be read again.
         self.again: list[dict[Any, Any]] = exchange.replay.again()
-        #: Whether it has begun to answer, and whether it has said all of it.
+        #: Whether it has begun to answer, and whether the answer is complete.
         self.answered = self.complete = False
-        #: Whether the client's part of what leads to the answer was read.
+        #: Whether it has read all that the client sends before the answer.
         self.input_complete = False
         #: Whether the client has gone away.
         self.gone = False
-        #: Whether the application did well (True) or failed (False); None: not known yet, or nothing to be learnt.
+        #: Whether the application did well (True) or failed (False); None if that is not known, or never will be.
         self.verdict: bool | None = None
-        #: Whether it has ended by a failure of the application, so that another one may be asked if nothing was sent.
+        #: Whether the application has failed, so that another one may be asked if nothing was sent.
         self.repeatable = False
         #: Whether another application has been asked.
         self.over = False
@@ -77,7 +92,7 @@ class Attempt:
         backend.started += 1
 
     async def run(self) -> None:
-        """Runs the application to its end and raises what it raises. Whatever the end, it is accounted for."""
+        """Run the application to its end, and raise what it raises; account for the run however it ends."""
         task = asyncio.current_task()
         before = task.cancelling() if task is not None else 0
         self._expect_answer()
@@ -86,8 +101,7 @@ class Attempt:
             if not self._cancelled(task, before):
                 self._returned()
         except Exception as error:
-            # An application that fails while it is being cancelled was asked to stop: that is no failure, and nobody
-            # waits for another one's answer.
+            # An application that raises while it is being cancelled has not failed, and nobody waits for an answer.
             if not self._cancelled(task, before):
                 self._raised(error)
             raise
@@ -99,8 +113,10 @@ class Attempt:
         return task is not None and task.cancelling() > before
 
     def _scope(self) -> Any:
-        """A copy, as the specification asks of middleware: what an application writes into it is not seen by the next
-        one. (ASGI specification, "Middleware".)"""
+        """Return a copy of the scope, so that what one application writes into it is not seen by the next one.
+
+        The ASGI specification asks this of middleware (section "Middleware").
+        """
         scope = self.exchange.scope
         if not isinstance(scope, dict):
             return scope
@@ -112,7 +128,7 @@ class Attempt:
             copy["state"] = dict(scope["state"])
         return copy
 
-    # What the application reads and sends.
+    # What the application reads and sends
 
     async def receive(self) -> Any:
         if self.over:
@@ -129,7 +145,7 @@ class Attempt:
         try:
             message = await replay.source()
         except Exception:
-            # The server's failure, or its way to say that the client has gone.
+            # The server has failed, or tells in this way that the client has gone.
             self._client_gone()
             raise
         finally:
@@ -157,34 +173,34 @@ class Attempt:
             exchange.sent = True
             exchange.replay.forget()
         if not self.answered and (exchange.kind != "http" or kind == "http.response.start"):
-            self._answers(message)
+            self._answering(message)
         try:
             await exchange.send(message)
         except OSError:
-            # How a server says that the client has gone (ASGI specification, HTTP 2.4 and WebSocket 2.4).
+            # Servers tell in this way that the client has gone (ASGI specification, HTTP 2.4 and WebSocket 2.4).
             self._client_gone()
             raise
         if exchange.kind == "http" and self.answered and not self.complete and _ends_answer(kind, message):
             self.complete = True
-            self._judge(True)
+            self._set_verdict(True)
 
-    # Judging it.
+    # The verdict
 
-    def _answers(self, message: Any) -> None:
+    def _answering(self, message: Any) -> None:
         self.answered = True
         due = self.backend.owing.pop(self, None)
-        if due is not None and due <= self.balancer.served_time():
+        if due is not None and due <= self.judge.served_time():
             self._slow()
-        elif self.balancer.is_failure(self.exchange.scope, message):
-            self._judge(False)
+        elif self.judge.is_failure(self.exchange.scope, message):
+            self._set_verdict(False)
         else:
             self.backend.breaker.mark_well(self.permit)
             if self.exchange.kind != "http":
-                self._judge(True)
+                self._set_verdict(True)
 
     def _expect_answer(self) -> None:
-        """From here on the application owes the next step."""
-        slow_after = self.balancer.slow_after
+        """Start the time that the application has for its answer."""
+        slow_after = self.judge.slow_after
         if (
             slow_after is None
             or self.answered
@@ -193,18 +209,19 @@ class Attempt:
             or not self.exchange.owes_answer
         ):
             return
-        # Taken out before, so that it comes last: the first of them is always the next to be due.
+        # Removed first, so that it is added at the end: they stay ordered by when they are due.
         self.backend.owing.pop(self, None)
-        self.backend.owing[self] = self.balancer.served_time() + slow_after
-        self.balancer.watch.begin()
+        self.backend.owing[self] = self.judge.served_time() + slow_after
+        self.judge.watch.begin()
 
     def too_slow(self) -> None:
+        """Count the run as slow, and so as failed."""
         self.backend.owing.pop(self, None)
         self._slow()
 
     def _slow(self) -> None:
         self.backend.slow += 1
-        self._judge(False)
+        self._set_verdict(False)
 
     def _client_gone(self) -> None:
         self.gone = True
@@ -215,19 +232,19 @@ class Attempt:
             return
         exchange = self.exchange
         if (exchange.owes_answer and not self.answered) or (exchange.kind == "http" and not self.complete):
-            # The server will have to answer in its place.
-            self._judge(False)
+            # The server has to answer in its place.
+            self._set_verdict(False)
             self.repeatable = True
         else:
-            self._judge(True)
+            self._set_verdict(True)
 
     def _raised(self, error: Exception) -> None:
-        if self.gone or not self.balancer.is_failure(self.exchange.scope, error):
+        if self.gone or not self.judge.is_failure(self.exchange.scope, error):
             return
-        self._judge(False)
+        self._set_verdict(False)
         self.repeatable = True
 
-    def _judge(self, well: bool) -> None:
+    def _set_verdict(self, well: bool) -> None:
         if self.verdict is None or (self.verdict and not well):
             self.verdict = well
             if well:
@@ -238,8 +255,8 @@ class Attempt:
     def _account(self) -> None:
         backend = self.backend
         due = backend.owing.pop(self, None)
-        if due is not None and due <= self.balancer.served_time():
-            # It was cancelled, but had been slow before.
+        if due is not None and due <= self.judge.served_time():
+            # It was cancelled, but was already overdue.
             self._slow()
         backend.running -= 1
         if self.verdict is None:

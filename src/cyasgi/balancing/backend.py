@@ -1,14 +1,19 @@
-"""One of a balancer's applications: its name and weight, its circuit breaker, its runs and what became of them."""
+"""One of a balancer's applications: its name and weight, its circuit breaker, its runs and their results."""
 
 from __future__ import annotations
 
 import collections
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from .breaker import Breaker
 
-if TYPE_CHECKING:
-    from .attempt import Attempt
+
+class Debtor(Protocol):
+    """A run that owes an answer."""
+
+    def too_slow(self) -> None:
+        """Count the answer as overdue; from now on the run owes none."""
+        ...
 
 
 class BackendStats(TypedDict):
@@ -17,21 +22,21 @@ class BackendStats(TypedDict):
     #: ``"closed"``, ``"open"`` or ``"half-open"``.
     state: str
     weight: float
-    #: Runs going on now, and all that were begun.
+    #: Runs in progress, and all that were started.
     running: int
     started: int
-    #: Runs that ended well, and those that did not, `slow` ones among them.
+    #: Runs that succeeded, and those that failed, `slow` ones included.
     succeeded: int
     failed: int
     slow: int
-    #: Runs that say nothing of the application: cancelled, or the client went away, before it had answered.
+    #: Runs without a verdict: cancelled, or left by the client, before the application had answered.
     abandoned: int
     #: How often the circuit breaker has opened.
     opened: int
 
 
 class Backend:
-    """An application of a balancer, as strategies see it. To be read, not to be written."""
+    """One application of a balancer, as strategies see it. Read-only for them."""
 
     __slots__ = (
         "abandoned",
@@ -50,30 +55,31 @@ class Backend:
     )
 
     def __init__(self, index: int, name: str, application: Any, weight: float, breaker: Breaker) -> None:
-        #: Its place among the balancer's applications, from 0.
+        #: Its position among the balancer's applications, from 0.
         self.index = index
         self.name = name
         self.application = application
         self.weight = weight
         self.breaker = breaker
-        #: Runs going on.
+        #: Runs in progress.
         self.running = 0
         self.started = self.succeeded = self.failed = self.slow = self.abandoned = 0
-        #: Runs that owe an answer, with the time from which on that is slow, soonest first. No dict, whose first one is
-        #: found only behind the places of all that were removed before it.
-        self.owing: collections.OrderedDict[Attempt, float] = collections.OrderedDict()
-        #: What its lifespan has put into its state; None while it has none.
+        #: Runs that owe an answer, each with the time at which it becomes overdue, the next first. To find its first
+        #: entry, a plain dict would pass over the places of all that were removed.
+        self.owing: collections.OrderedDict[Debtor, float] = collections.OrderedDict()
+        #: The state that its lifespan has filled; None without a running lifespan.
         self.lifespan_state: dict[str, Any] | None = None
 
     def find_slow(self, now: float) -> None:
-        """Counts the runs that are slow by now."""
+        """Count the runs that are overdue at `now`."""
         while self.owing:
-            attempt, due = next(iter(self.owing.items()))
+            debtor, due = next(iter(self.owing.items()))
             if due > now:
                 return
-            attempt.too_slow()
+            debtor.too_slow()
 
     def stats(self) -> BackendStats:
+        """Return a snapshot of the counters and the circuit breaker."""
         return {
             "state": str(self.breaker.state),
             "weight": self.weight,

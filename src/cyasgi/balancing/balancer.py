@@ -52,16 +52,19 @@ TRY_AGAIN_LATER = 1013
 
 
 class NoApplicationAvailable(RuntimeError):
-    """Raised for a scope that has no answer of its own for "not now", when no application is available for it."""
+    """No application is available, and the scope's protocol has no answer that says so.
+
+    Raised for scopes other than ``http``, ``websocket`` and ``lifespan``.
+    """
 
 
 class BalancerStats(TypedDict):
     """A snapshot of a balancer."""
 
-    #: Runs repeated on another application, and scopes that no application was available for.
+    #: Runs repeated on another application, and scopes for which no application was available.
     retried: int
     refused: int
-    #: By name, in the order of the balancer.
+    #: By name, in the balancer's order.
     applications: dict[str, BackendStats]
 
 
@@ -70,43 +73,42 @@ class LoadBalancer:
 
         balancer = LoadBalancer({"blue": blue, "green": green}, weights={"blue": 3})
 
-    It is for scopes of any type. Each application has a circuit breaker (see `cyasgi.balancing.breaker`): failures
-    take it out for a while, a probe brings it back. A failure is an exception, an HTTP status of 500 or more, an HTTP
-    request or WebSocket handshake that is left unanswered, and an answer that is slower than `slow_after`; what happens
-    after the client has gone, or the run was cancelled, is none.
+    It handles scopes of any type. Each application has a circuit breaker (see `cyasgi.balancing.breaker`): failures
+    take the application out of use for a while, and a successful probe brings it back. Failures are an exception, an
+    HTTP status of 500 or more, an HTTP request or WebSocket handshake that is left unanswered, and an answer slower
+    than `slow_after`. What happens after the client has gone, or after the run was cancelled, is no failure.
 
     A run that fails before it has sent anything is repeated on another application, if `may_retry` allows it and all
-    that it has read could be kept. When no application is available an HTTP request is answered by 503 with
-    Retry-After, a WebSocket handshake by the same where the server can (extension ``websocket.http.response``), else by
-    close code 1013 (RFC 6455 section 7.4; a server makes it a 403 before the handshake is over).
+    that it has read could be kept. When no application is available, an HTTP request is answered 503 with Retry-After.
+    So is a WebSocket handshake if the server has the extension ``websocket.http.response``; otherwise it is closed with
+    code 1013 (RFC 6455 section 7.4), which servers turn into a 403 before the handshake is complete.
 
-    The scope ``lifespan`` goes to all applications: they start in their order and shut down in the reverse order. Each
-    has a ``state`` of its own, whatever the server supports, that its scopes hold merged over the server's: two
-    applications may use one key.
+    A ``lifespan`` scope goes to all applications: they start in their order and shut down in the reverse order. Each
+    has a ``state`` of its own, even if the server supports none. Its scopes have that state merged over the server's,
+    so two applications may use the same key.
 
-    One event loop runs it at a time.
+    One event loop may run it at a time.
 
     Args:
-        applications: by name, or in an iterable: their names are then "0", "1" and so on. With consistent hashing
-            names decide: give names, so that those that stay keep theirs when another goes.
-        strategy: "round-robin", "least-running", "weighted", "consistent-hash", or an object with the method of
-            `Strategy`.
-        weights: by name (1 where missing) or one for each; from 1e-6 to 1e6. The default strategy becomes
-            "weighted" with them.
-        failure_threshold: failures that open a circuit breaker,
-        failure_window: among so many last verdicts.
-        open_time: seconds until an application that was taken out is probed.
-        probes: runs at a time that probe it, and successes that bring it back.
-        slow_after: seconds from the call, or from the last part of the request that it has read, after which an HTTP
-            response or WebSocket handshake that has not begun is a failure; None for never. Looked at when something
-            happens in the balancer: a hanging application is found by the next scope. Time in which the event loop
-            stood still does not count.
+        applications: a mapping of names to applications, or an iterable, which names them "0", "1" and so on. Give
+            names for consistent hashing, which depends on them: then removing one does not rename the others.
+        strategy: "round-robin", "least-running", "weighted", "consistent-hash", or a `Strategy`. The default is
+            "weighted" if there are `weights`, else "round-robin".
+        weights: a mapping by name (default 1), or an iterable with one for each; from 1e-6 to 1e6.
+        failure_threshold: failures among the last `failure_window` verdicts that open a circuit breaker.
+        failure_window: how many verdicts a circuit breaker looks back on.
+        open_time: seconds after which an application that was taken out of use is probed.
+        probes: runs that may probe it at a time, and successes that bring it back.
+        slow_after: seconds from the call, or from the last part of the request that the application has read, after
+            which an HTTP response or WebSocket handshake that has not begun is a failure; None for never. It is checked
+            whenever the balancer is used, so the next scope finds an application that hangs. Time in which the event
+            loop was blocked does not count.
         max_attempts: runs for one scope, the first included.
-        max_replay: bytes of what one run has read that are kept for the next one, 256 for each message included. A run
-            that has read more is not repeated. Kept until the application has sent something.
-        max_replay_total: bytes that are kept for all runs together; beyond that, as beyond `max_replay`.
+        max_replay: bytes of what a run has read that are kept for another run, counting 256 for each message. A run
+            that has read more is not repeated. They are kept until the application sends something.
+        max_replay_total: the same for all runs together.
         retry_methods: HTTP methods that may be repeated.
-        clock: gives the time in seconds; for tests.
+        clock: returns the time in seconds; for tests.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
@@ -137,7 +139,7 @@ class LoadBalancer:
         check_count("max_attempts", max_attempts)
         check_count("max_replay", max_replay, 0)
         check_count("max_replay_total", max_replay_total, 0)
-        check_callable("clock", clock, "a function without arguments that gives the time in seconds")
+        check_callable("clock", clock, "a function without arguments that returns the time in seconds")
         self.slow_after = slow_after
         self.max_attempts = max_attempts
         self.retry_methods = _methods(retry_methods)
@@ -153,7 +155,7 @@ class LoadBalancer:
                 open_time=open_time,
                 probes=probes,
                 clock=clock,
-                on_change=lambda old, new: self._tell_change(name, old, new),
+                on_change=lambda old, new: self._announce_change(name, old, new),
             )
 
         #: The applications, in their order.
@@ -162,22 +164,22 @@ class LoadBalancer:
             for index, (name, application) in enumerate(named.items())
         )
 
-        #: Looks at the event loop while answers are owed.
+        #: Watches the event loop while answers are owed.
         self.watch = Watch(lambda: any(backend.owing for backend in self.backends))
 
     def served_time(self) -> float:
-        """The clock's time, less what the event loop has lost: no application could answer meanwhile."""
+        """Return the clock's time, less what the event loop has lost: no application could answer meanwhile."""
         return self.clock() - self.watch.lost.total(time.monotonic())
 
-    # What subclasses override.
+    # What subclasses override
 
     def is_failure(self, scope: Any, outcome: Any) -> bool:
-        """Whether this outcome is a failure of the application.
+        """Return whether this outcome is a failure of the application.
 
-        Exclude here what a client can bring about at will, lest a client take applications out for everybody.
+        Exclude what a client can cause at will; otherwise one client can take applications out of use for everybody.
 
         Args:
-            outcome: the exception that it raised, or the message that its answer begins with.
+            outcome: the exception that the application raised, or the message that begins its answer.
         """
         if isinstance(outcome, BaseException):
             return True
@@ -190,15 +192,15 @@ class LoadBalancer:
         return False
 
     def may_retry(self, scope: Any, has_read: bool) -> bool:
-        """Whether a run that failed before it sent anything may be repeated on another application.
+        """Return whether a run that failed before it sent anything may be repeated on another application.
 
-        By default an HTTP request may be if its method is one of `retry_methods` (a proxy must not repeat others: RFC
-        9110 section 9.2.2), a WebSocket handshake and a datagram conversation always, and any other scope if the
-        application has read nothing: what reading a message means is not known.
+        By default an HTTP request may be repeated if its method is in `retry_methods` (RFC 9110 section 9.2.2 forbids
+        proxies to repeat others), a WebSocket handshake and a datagram conversation always, and any other scope only if
+        the application has read nothing, since the meaning of its messages is not known.
 
         Args:
-            has_read: whether the application has read a message. Asked with True before the run too, to learn whether
-                what it reads has to be kept.
+            has_read: whether the application has read a message. Called with True before the run as well, to decide
+                whether to keep what it reads.
         """
         kind = _kind(scope)
         if kind == "http":
@@ -206,27 +208,27 @@ class LoadBalancer:
         return kind in ("websocket", "datagram") or not has_read
 
     def on_state_change(self, name: str, old: BreakerState, new: BreakerState) -> None:
-        """Called when the circuit breaker of this application has changed its state; logs it."""
+        """Log a change in the state of this application's circuit breaker."""
         level = logging.WARNING if new is BreakerState.OPEN else logging.INFO
         logger.log(level, "application %r: its circuit breaker was %s and is %s", name, old, new)
 
-    def _tell_change(self, name: str, old: BreakerState, new: BreakerState) -> None:
+    def _announce_change(self, name: str, old: BreakerState, new: BreakerState) -> None:
         try:
             self.on_state_change(name, old, new)
         except INTERRUPTS:
             raise
         except BaseException as error:
-            # A change is found in the middle of a run, which has nothing to do with this.
+            # The run in which the change shows has nothing to do with it.
             logger.error("on_state_change raised %r", error, exc_info=error)
 
-    # The application.
+    # The application
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Runs one of the applications for this scope (all of them for ``lifespan``).
+        """Run one of the applications for this scope (all of them for ``lifespan``).
 
         Raises:
-            NoApplicationAvailable: none is available, and the scope is of another type than http and websocket.
-            Exception: what the application raised, the last one if several were asked.
+            NoApplicationAvailable: none is available, and the scope is neither ``http`` nor ``websocket``.
+            Exception: what the application raised; if several were asked, the last one.
         """
         kind = _kind(scope)
         if kind == "lifespan":
@@ -256,11 +258,11 @@ class LoadBalancer:
                 backend = self._another(attempt)
                 if backend is None:
                     raise
-                self._tell(attempt, backend, repr(error), error)
+                self._log_retry(attempt, backend, repr(error), error)
             else:
                 backend = self._another(attempt)
                 if backend is not None:
-                    self._tell(attempt, backend, "no answer")
+                    self._log_retry(attempt, backend, "no answer")
 
     def _choose(self, exchange: Exchange) -> Backend | None:
         if self.slow_after is not None:
@@ -278,18 +280,18 @@ class LoadBalancer:
         return chosen
 
     def _another(self, attempt: Attempt) -> Backend | None:
-        """Who repeats a run that has ended; None if nobody does."""
+        """Return the application that repeats this run, which has ended; None if none does."""
         exchange, replay = attempt.exchange, attempt.exchange.replay
         if not attempt.repeatable or exchange.sent or len(exchange.tried) >= self.max_attempts:
             return None
-        # A call that still waits would take the next message away from whoever is asked next.
+        # A call that still waits would take the next message away from the next application.
         if replay.pending or (replay.read and not replay.kept):
             return None
         if not self.may_retry(exchange.scope, replay.read > 0):
             return None
         return self._choose(exchange)
 
-    def _tell(self, attempt: Attempt, backend: Backend, what: str, error: BaseException | None = None) -> None:
+    def _log_retry(self, attempt: Attempt, backend: Backend, what: str, error: BaseException | None = None) -> None:
         attempt.over = True
         self._retried += 1
         logger.warning(
@@ -325,8 +327,8 @@ class LoadBalancer:
         await send({"type": f"{prefix}.body", "body": body})
 
     def stats(self) -> BalancerStats:
-        """A snapshot: what has been retried and refused since the balancer was made, and of each application what
-        `BackendStats` has."""
+        """Return a snapshot: what was retried and refused since the balancer was made, and the statistics of each
+        application."""
         if self.slow_after is not None:
             now = self.served_time()
             for backend in self.backends:
@@ -355,7 +357,7 @@ def _named(applications: Any) -> dict[str, Any]:
         for name in named:
             if not isinstance(name, str) or not name:
                 raise TypeError(
-                    f"applications: {name!r} is no name for an application, a str of at least one character"
+                    f"applications: {name!r} is no name for an application: accepted is a str that is not empty"
                 )
     elif isinstance(applications, (str, bytes)) or not isinstance(applications, Iterable):
         raise TypeError(f"applications={applications!r}: {accepted}")
@@ -400,7 +402,9 @@ def _strategy(strategy: Any, weighted: bool) -> Strategy:
             "choose(backends, scope)"
         )
     if weighted and not getattr(strategy, "uses_weights", True):
-        raise ValueError(f"weights with {strategy!r}: it does not look at them; weighted and least-running do")
+        raise ValueError(
+            f"weights with {strategy!r}: it does not look at them; weighted, least-running and consistent-hash do"
+        )
     chosen: Strategy = strategy
     return chosen
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: lets runs through while an application is well, none while it is ill, a few to see whether it is.
+"""A circuit breaker: lets runs through while an application works, none while it fails, and a few to probe it.
 
 Theory of operation
 -------------------
@@ -6,20 +6,19 @@ Theory of operation
 * **closed**: every run is let through. The last `failure_window` verdicts are kept; with `failure_threshold` failures
   among them the breaker opens.
 * **open**: no run is let through for `open_time` seconds.
-* **half-open**, from then on: `probes` runs are let through, no more. When as many have succeeded the breaker closes
-  with nothing held against the application; one failure opens it for another `open_time`.
+* **half-open**, after that: `probes` runs are let through, no more. When that many have succeeded, the breaker closes
+  and forgets earlier failures; one failure opens it for another `open_time`.
 
-A run is let through with a permit, which brings its verdict back. Three rules keep late verdicts from doing harm:
+Each run that is let through has a permit, with which its verdict is reported. Three rules make late verdicts harmless:
 
-* A verdict counts only if its run began after the breaker last opened: what an application did before says nothing of
-  its recovery.
-* A run that ends without a verdict (its client went away, it was cancelled) gives its permit back and leaves the
-  breaker as if it had never been.
+* A verdict counts only if its run began after the breaker last opened: earlier runs say nothing about a recovery.
+* A run that ends without a verdict (its client went away, or it was cancelled) gives its permit back and changes
+  nothing.
 * A probe keeps its place for at most `open_time` seconds, so that an application that neither answers nor ends cannot
-  hold the breaker half-open for ever. If it is well by then (it has begun to answer, or owes no answer), that is a
-  success; otherwise the next run may take the place.
+  keep the breaker half-open for ever. If it does well by then (it has begun to answer, or owes no answer), that is a
+  success; otherwise another run may take its place.
 
-Time passes when somebody looks: there is no timer, and the clock is a parameter.
+There is no timer: the state is brought up to date whenever the breaker is used. The clock is a parameter.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
-# Looked up at every run: an attribute of an enumeration takes longer.
+# Globals: every run looks them up, and attributes of an enumeration are slower.
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
@@ -54,14 +53,18 @@ class Permit:
     __slots__ = ("era", "well")
 
     def __init__(self, era: int, well: bool) -> None:
-        #: How often the breaker had opened before.
+        #: How often the breaker had opened when the run began.
         self.era = era
-        #: Whether the run, still going on, counts as a success when its time as a probe is over.
+        #: Whether the run counts as a success if it is still in progress when its time as a probe is over.
         self.well = well
 
 
 def check_breaker_settings(failure_threshold: int, failure_window: int, open_time: float, probes: int) -> None:
-    """Raises TypeError or ValueError for what `Breaker` does not take."""
+    """Check the arguments of `Breaker`.
+
+    Raises:
+        TypeError, ValueError: one is not accepted; the message says which, and what is.
+    """
     check_count("failure_threshold", failure_threshold)
     check_count("failure_window", failure_window)
     if failure_window < failure_threshold:
@@ -77,11 +80,12 @@ class Breaker:
 
     Args:
         failure_threshold: failures among the last `failure_window` verdicts that open it.
-        failure_window: verdicts looked back on; equal to `failure_threshold`, failures have to be consecutive.
+        failure_window: how many verdicts to look back on; if equal to `failure_threshold`, failures must be
+            consecutive.
         open_time: seconds for which it stays open, and for which a probe keeps its place.
         probes: runs let through while it is half-open, and successes that close it.
-        clock: gives the time in seconds; never goes back.
-        on_change: called with the old and the new state, after each change.
+        clock: returns the time in seconds; must be monotonic.
+        on_change: called with the old and the new state after each change.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -113,7 +117,7 @@ class Breaker:
         on_change: Callable[[BreakerState, BreakerState], None] | None = None,
     ) -> None:
         check_breaker_settings(failure_threshold, failure_window, open_time, probes)
-        check_callable("clock", clock, "a function without arguments that gives the time in seconds")
+        check_callable("clock", clock, "a function without arguments that returns the time in seconds")
         self._threshold = failure_threshold
         self._open_time = open_time
         self._probes = probes
@@ -122,17 +126,17 @@ class Breaker:
         self._state = CLOSED
         self._era = 0
         self._until = 0.0
-        #: Closed: verdicts, True for a failure, and how many are.
+        #: While closed: the last verdicts, True for a failure, and how many of them are failures.
         self._recent: deque[bool] = deque(maxlen=failure_window)
         self._failures = 0
-        #: Half-open: probes and when their time is over, in that order, and how many have succeeded.
+        #: While half-open: when the time of each probe is over, the first one first, and how many have succeeded.
         self._running: dict[Permit, float] = {}
         self._succeeded = 0
 
     @property
     def state(self) -> BreakerState:
-        """The state at this time."""
-        self._look()
+        """The current state."""
+        self._update()
         return self._state
 
     @property
@@ -145,27 +149,27 @@ class Breaker:
         """Whether a run would be let through now."""
         if self._state is CLOSED:
             return True
-        self._look()
+        self._update()
         if self._state is HALF_OPEN:
             return self._succeeded + len(self._running) < self._probes
         return self._state is CLOSED
 
     @property
     def available_in(self) -> float:
-        """Seconds until a run is let through, if nothing happens before; 0 if one is now."""
+        """Seconds until a run is let through, unless a verdict changes that; 0 if one is let through now."""
         if self.available:
             return 0.0
         until = self._until if self._state is OPEN else min(self._running.values())
         return max(0.0, until - self._clock())
 
     def admit(self, *, well: bool = False) -> Permit:
-        """Lets a run through.
+        """Let a run through.
 
         Args:
-            well: the permit's `well` to begin with: the run owes no answer.
+            well: the permit's initial `well`: True for a run that owes no answer.
 
         Raises:
-            RuntimeError: it is not `available`.
+            RuntimeError: the breaker is not `available`.
         """
         if not self.available:
             raise RuntimeError(f"the circuit breaker is {self._state}: it lets no run through now")
@@ -175,12 +179,12 @@ class Breaker:
         return permit
 
     def succeed(self, permit: Permit) -> None:
-        """The application did well in this run."""
+        """Report that the application did well in this run."""
         if permit.era != self._era:
             return
-        self._look()
+        self._update()
         if self._state is CLOSED:
-            # With no failure among them, verdicts that are not there count as those that are.
+            # Without a failure to push out of the window, successes need not be kept.
             if self._failures:
                 self._note(False)
         else:
@@ -188,10 +192,10 @@ class Breaker:
             self._succeed_as_probe()
 
     def fail(self, permit: Permit) -> None:
-        """The application failed in this run."""
+        """Report that the application failed in this run."""
         if permit.era != self._era:
             return
-        self._look()
+        self._update()
         if self._state is CLOSED:
             self._note(True)
             if self._failures >= self._threshold:
@@ -200,13 +204,13 @@ class Breaker:
             self._open()
 
     def mark_well(self, permit: Permit) -> None:
-        """This run goes on and does well so far."""
-        self._look()
+        """Report that this run does well so far."""
+        self._update()
         permit.well = True
 
     def release(self, permit: Permit) -> None:
-        """This run ended and says nothing of the application."""
-        self._look()
+        """Report that this run has ended without a verdict."""
+        self._update()
         self._running.pop(permit, None)
 
     def _note(self, failed: bool) -> None:
@@ -215,15 +219,15 @@ class Breaker:
         self._recent.append(failed)
         self._failures += failed
 
-    def _look(self) -> None:
-        """Does what time has brought about."""
+    def _update(self) -> None:
+        """Bring the state up to date."""
         if self._state is OPEN:
             if self._clock() >= self._until:
                 self._change(HALF_OPEN)
         elif self._running:
             now = self._clock()
             for permit in [permit for permit, until in self._running.items() if until <= now]:
-                # The first success may have closed it, which forgets the others.
+                # The first success may have closed the breaker, and so removed the others.
                 if self._running.pop(permit, None) is not None and permit.well:
                     self._succeed_as_probe()
 

@@ -1,4 +1,4 @@
-"""What the settings of a balancer may be: each check raises an error that names the value and what is accepted."""
+"""Checks of a balancer's settings; each raises an error that names the value and what is accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .._settings import (
     refuse,
 )
 
-#: Bounded, so that sums of weights stay finite and small ones are not lost in them.
+#: Bounded, so that sums of weights stay finite and small weights are not lost in them.
 check_weight = Number(least=1e-6, most=1e6)
 
 

@@ -1,5 +1,5 @@
-"""The scope ``lifespan`` for several applications: one of the server's, passed on to each (ASGI specification,
-Lifespan Protocol)."""
+"""The lifespan of several applications: the server's events, passed on to each (ASGI specification, Lifespan
+Protocol)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from typing import Any
 
 from .._common.guarding import Guard
 from .._types import Receive, Send
-from ..gateways.lifespan import KINDS
-from ..wire.messages import check_type
+from ..wire.messages import LIFESPAN_TYPES, check_type
 from .backend import Backend
 
 logger = logging.getLogger("cyasgi.balancing")
 
-#: Seconds that an application may take to return after it has told that it has stopped, or failed to start.
+#: Seconds that an application may take to return once it has said that it has stopped, or failed to start.
 GRACE = 5.0
 
 
 class Lifespan:
-    """The lifespan of one application: a run of its own, in a task of its own."""
+    """The lifespan of one application, in a task of its own."""
 
     def __init__(self, backend: Backend, scope: Any) -> None:
         self.backend = backend
         self.state: dict[str, Any] = dict(scope.get("state") or {})
         self.scope = {**scope, "state": self.state}
         self._events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-        #: What it has said last: "complete", "failed", or None; and the reason that it gave.
+        #: The message with which it has answered the last event; None before that.
         self._answer: dict[str, Any] | None = None
         self._answered = asyncio.Event()
         self._asked = ""
         self.started = False
-        #: Whether the application has taken `lifespan.startup`: from then on it takes part.
+        #: Whether the application has received `lifespan.startup`, and so takes part.
         self._takes_part = False
         self.error: BaseException | None = None
         self.task: asyncio.Task[None] = asyncio.create_task(self._run())
@@ -57,7 +56,7 @@ class Lifespan:
     async def _send(self, message: Any) -> None:
         kind = message.get("type") if isinstance(message, Mapping) else None
         if not isinstance(kind, str):
-            kind = check_type(message, KINDS, "a lifespan scope")
+            kind = check_type(message, LIFESPAN_TYPES, "a lifespan scope")
         if not self._asked or kind not in (f"{self._asked}.complete", f"{self._asked}.failed"):
             raise RuntimeError(f"unexpected message {kind!r}: a lifespan was asked for {self._asked or 'nothing'!r}")
         if self._answer is not None:
@@ -69,7 +68,7 @@ class Lifespan:
         self._answered.set()
 
     async def _ask(self, what: str) -> dict[str, Any] | None:
-        """Its answer to this event; None if it ended without one."""
+        """Send this event, and return the answer; None if the application ended without one."""
         self._asked, self._answer = what, None
         self._answered.clear()
         self._events.put_nowait({"type": what})
@@ -81,10 +80,10 @@ class Lifespan:
         return self._answer
 
     async def start(self) -> str | None:
-        """Starts the application; gives the reason if it says that it failed."""
+        """Start the application; return the reason if it says that it failed, else None."""
         answer = await self._ask("lifespan.startup")
         if answer is None:
-            # The specification has servers go on without.
+            # The specification tells servers to go on without a lifespan.
             if self.error is not None and self._takes_part:
                 logger.warning(
                     "application %r raised %r while it started, and is served without its lifespan",
@@ -101,7 +100,7 @@ class Lifespan:
         return None
 
     async def stop(self) -> str | None:
-        """Shuts the application down, if it has started; gives the reason if that failed."""
+        """Shut the application down if it has started; return the reason if that failed, else None."""
         self.backend.lifespan_state = None
         if not self.started:
             return None
@@ -113,17 +112,17 @@ class Lifespan:
         return f"application {name!r}: {self.error!r}" if self.error is not None else None
 
     async def end(self) -> None:
-        """Waits for the run to end by itself, for `GRACE` seconds; then cancels it and waits for its end."""
+        """Give the run `GRACE` seconds to end by itself, then cancel it and wait for its end."""
         await asyncio.wait((self.task,), timeout=GRACE)
         self.task.cancel()
         await asyncio.wait((self.task,))
 
 
 class Lifespans:
-    """Passes lifespans on to all applications."""
+    """Passes the server's lifespan on to all applications."""
 
     def __init__(self) -> None:
-        #: Runs that have been cancelled and have not ended.
+        #: Runs that were cancelled and have not ended yet.
         self._ending: set[asyncio.Task[None]] = set()
 
     async def serve(
@@ -133,12 +132,12 @@ class Lifespans:
         receive: Receive,
         send: Send,
     ) -> None:
-        """One lifespan, from startup to shutdown.
+        """Run one lifespan, from startup to shutdown.
 
         Applications start one after another in their order, and shut down in the reverse order. If one fails to start,
-        those that have started are shut down and the server is told which one failed and why. If one fails to shut
-        down, the others are shut down all the same, and then the server is told. Applications without a lifespan are
-        left out; if none has one, what the last one raised is raised here, as a single application would.
+        those that have started are shut down, and the server is told which one failed and why. If one fails to shut
+        down, the others are still shut down, and then the server is told. Applications without a lifespan are skipped;
+        if none has one, the last error is raised, as a single application would raise it.
         """
         running: list[Lifespan] = []
         try:
@@ -156,7 +155,7 @@ class Lifespans:
                 if errors:
                     raise errors[-1]
                 return
-            # Taken only now: whoever takes it has a lifespan.
+            # Received only now, since receiving it means to take part.
             await receive()
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -183,7 +182,7 @@ class Lifespans:
             lifespan.backend.lifespan_state = None
         for task in tasks:
             task.cancel()
-            # Referred to until it ends, should this wait be cancelled too.
+            # Keep a reference until it ends, even if this wait is cancelled as well.
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         if tasks:

@@ -1,4 +1,4 @@
-"""What an application has read of a scope, kept within a bound, so that another one may read it again."""
+"""The messages that an application has read, kept within a bound so that another one can read them again."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from .._types import Receive
 
-#: What a message counts for beside its bytes: about what a small dict takes.
+#: Bytes that a message counts for beyond its content: about the size of a small dict.
 OVERHEAD = 256
 
 
 def size_of(message: dict[Any, Any]) -> int:
-    """About how many bytes of memory a message takes, if it is made of bytes, text and small things."""
+    """Estimate the bytes of memory that a message takes, assuming bytes, text and small values."""
     size = OVERHEAD
     for value in message.values():
         if isinstance(value, (bytes, str, bytearray)):
@@ -20,10 +20,10 @@ def size_of(message: dict[Any, Any]) -> int:
 
 
 class Budget:
-    """What all that is kept at a time may amount to.
+    """How much may be kept at a time.
 
     Args:
-        each: bytes for one scope, `OVERHEAD` for each message included; 0 keeps nothing.
+        each: bytes for one scope, counting `OVERHEAD` for each message; 0 to keep nothing.
         total: bytes for all scopes together.
     """
 
@@ -36,10 +36,10 @@ class Budget:
 
 
 class Replay:
-    """The messages of one scope. Kept whole or not at all: once they exceed the budget they are forgotten.
+    """The messages of one scope, kept all or not at all: once they exceed the budget, they are forgotten.
 
     Args:
-        receive: where messages come from.
+        receive: the server's callable, from which messages come.
         budget: how much may be kept.
     """
 
@@ -50,19 +50,19 @@ class Replay:
         self._budget = budget
         self._messages: list[dict[Any, Any]] = []
         self._size = 0
-        #: Whether all that was read can be read again.
+        #: Whether all messages read so far can be read again.
         self.kept = True
         #: Messages read.
         self.read = 0
-        #: Calls that wait for a message of the source now.
+        #: Calls that are waiting for a message from the source.
         self.pending = 0
 
     def again(self) -> list[dict[Any, Any]]:
-        """Copies of all messages read, the last one first, for who reads them again: to be popped."""
+        """Return copies of all messages read, the last one first, to be popped by whoever reads them again."""
         return [dict(message) for message in reversed(self._messages)]
 
     def note(self, message: Any) -> None:
-        """This message has been read from the source."""
+        """Note that this message was read from the source."""
         self.read += 1
         if self.kept:
             self._keep(message)
@@ -79,7 +79,7 @@ class Replay:
         self.forget()
 
     def forget(self) -> None:
-        """Nothing will be read again."""
+        """Keep nothing from now on, and drop what was kept."""
         self.kept = False
         self._messages.clear()
         self._budget.used -= self._size

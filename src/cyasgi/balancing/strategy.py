@@ -1,7 +1,7 @@
-"""Which application takes a scope: round robin, least running, weighted, consistent hashing.
+"""Strategies, which choose the application for a scope: round robin, least running, weighted, consistent hashing.
 
-A strategy is an object with a method ``choose(backends, scope)``. It is given the applications that are available,
-never none, in the order of the balancer, and returns one of them. It holds state for one balancer.
+A strategy is an object with a method ``choose(backends, scope)``. It gets the available applications, at least one, in
+the balancer's order, and returns one of them. It may keep state, so each balancer needs one of its own.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Key = Callable[[Any], Any]
 
 
 class Strategy(Protocol):
-    """What a strategy has to have."""
+    """The interface of a strategy."""
 
     def choose(self, backends: Sequence[Backend], scope: Any) -> Backend:
-        """One of these, for this scope. It must not wait, and may not change the list."""
+        """Return one of the applications for this scope; must neither block nor change the list."""
         ...
 
 
 class RoundRobin:
-    """Each in turn."""
+    """Each application in turn."""
 
     uses_weights: ClassVar[bool] = False
 
@@ -40,9 +40,9 @@ class RoundRobin:
 
 
 class LeastRunning:
-    """The one with the fewest runs going on in proportion to its weight; each in turn among equals.
+    """The application with the fewest runs in progress in proportion to its weight; among equals, each in turn.
 
-    A WebSocket counts for as long as it is open, so that long connections are spread evenly too.
+    A WebSocket counts as long as it is open, so that long connections are spread evenly as well.
     """
 
     uses_weights: ClassVar[bool] = True
@@ -51,7 +51,7 @@ class LeastRunning:
         self._turn = RoundRobin()
 
     def choose(self, backends: Sequence[Backend], scope: Any) -> Backend:
-        # With this run included: of two idle ones the heavier is asked first.
+        # Counting this run, so that of two idle ones the heavier is chosen.
         loads = [(backend.running + 1) / backend.weight for backend in backends]
         least = min(loads)
         return self._turn.choose(
@@ -60,7 +60,7 @@ class LeastRunning:
 
 
 class Weighted:
-    """Smooth weighted round robin, nginx's: in proportion to the weights, and spread as evenly as they allow.
+    """Smooth weighted round robin, as in nginx: in proportion to the weights, and spread as evenly as they allow.
 
     Weights of 5, 1 and 1 give a a b a c a a, where plain weighted round robin would give a a a a a b c.
     """
@@ -82,24 +82,29 @@ class Weighted:
 
 
 def by_client(scope: Any) -> str | None:
-    """The client's host: all that one address sends goes to one application. None where the scope has no client, as
-    behind a Unix socket."""
+    """Return the client's host, so that one address always gets the same application.
+
+    None if the scope has no client, as on a Unix socket.
+    """
     client = scope.get("client") if isinstance(scope, Mapping) else None
     return (client[0] or None) if client else None
 
 
 def by_path(scope: Any) -> str | None:
-    """The path of the request: each application sees, and may cache, a part of the site. None where there is none."""
+    """Return the path of the request, so that each application sees, and may cache, a part of the site.
+
+    None if the scope has no path.
+    """
     return scope.get("path") if isinstance(scope, Mapping) else None
 
 
 def by_header(name: str) -> Key:
-    """A key function that gives the value of this request header (its first, if there are several), or None.
+    """Return a key function for the value of this request header: the first one if it is repeated, None if absent.
 
-    A client chooses its headers: whoever sends always the same one keeps one application busy.
+    Clients choose their headers: sending the same value all the time keeps one application busy.
 
     Raises:
-        TypeError, ValueError: `name` is not a str, or no name of a header.
+        TypeError, ValueError: `name` is not a str, or not the name of a header.
     """
     accepted = "accepted is the name of a header, as in 'x-session'"
     if not isinstance(name, str):
@@ -116,31 +121,33 @@ def by_header(name: str) -> Key:
 
 
 def by_client_or_path(scope: Any) -> str | None:
-    """The client's host, or the path where there is no client."""
+    """Return the client's host, or the path if the scope has no client."""
     return by_client(scope) or by_path(scope)
 
 
 class ConsistentHash:
-    """The same key goes to the same application, for as long as that is available: weighted rendezvous hashing.
+    """The same application for the same key, as long as it is available: weighted rendezvous hashing.
 
-    Every application draws a number for the key, from a hash of the application's name and the key, and the highest in
-    proportion to the weight takes it. When one leaves, its keys alone move, spread over all others in proportion to
-    their weights; when it returns they come back. A ring needs a hundred or more points for each application to come
-    near the weights, has to be rebuilt when they change, and is faster only for far more applications than one process
-    serves: rendezvous costs a hash, one or two microseconds, for each. Hashes depend on names and keys alone, so that
-    all processes, now and later, agree; give applications names that stay theirs (see `LoadBalancer`).
+    Each application gets a score for the key, from a hash of its name and the key, weighted; the highest score wins.
+    When an application leaves, only its own keys move, spread over the others in proportion to their weights; when it
+    returns, they come back. A hash ring would need a hundred or more points for each application to approximate the
+    weights, would have to be rebuilt when they change, and would be faster only for far more applications than one
+    process serves: rendezvous hashing costs one hash, one or two microseconds, for each. Scores depend on nothing but
+    names and keys, so that all processes agree, also after a restart; give applications lasting names (see
+    `LoadBalancer`).
 
-    A key that is asked for most of the time keeps one application busy: nothing here spreads a single key.
+    A single key is never spread: one that most requests have keeps one application busy.
 
     Args:
-        key: is called with the scope and gives the key: a str, bytes, int, or tuple of these; None if this scope has
-            none: such scopes go to each in turn. What it raises ends the request. The default is `by_client_or_path`.
+        key: a function of the scope that returns its key: a str, bytes, int, or a tuple of these. Scopes for which it
+            returns None go to each application in turn. If it raises, the request fails. The default is
+            `by_client_or_path`.
     """
 
     uses_weights: ClassVar[bool] = True
 
     def __init__(self, key: Key = by_client_or_path) -> None:
-        check_callable("key", key, "a function that gives the key of a scope")
+        check_callable("key", key, "a function that returns the key of a scope")
         self._key = key
         self._turn = Weighted()
         self._seeds: dict[Backend, bytes] = {}
@@ -160,16 +167,16 @@ class ConsistentHash:
 
 
 def encode_key(key: Any) -> bytes:
-    """The key as bytes to hash; different keys give different bytes.
+    """Encode a key to be hashed; different keys give different bytes.
 
     Raises:
-        TypeError: it is not a str, bytes, int, or tuple of these.
+        TypeError: the key is not a str, bytes, int, or tuple of these.
     """
     return repr(_plain(key, key)).encode("utf-8", "backslashreplace")
 
 
 def _plain(part: Any, key: Any) -> Any:
-    """The part of a key without what a subclass adds, so that equal keys have the same repr in every process."""
+    """Reduce part of a key to built-in types, so that equal keys have the same repr in every process."""
     if isinstance(part, tuple):
         return tuple(_plain(inner, key) for inner in part)
     if isinstance(part, str):
@@ -178,18 +185,21 @@ def _plain(part: Any, key: Any) -> Any:
         return bytes(memoryview(part))
     if isinstance(part, int) and not isinstance(part, bool):
         return int.__int__(part)
-    # Whatever else has a repr that may differ from process to process.
+    # The repr of anything else may differ from process to process.
     raise TypeError(f"key {key!r}: accepted is a str, bytes, int, a tuple of these, or None for no key")
 
 
 def seed_of(name: str) -> bytes:
-    """What makes the hashes of one application its own."""
+    """Return the key for the hashes of the application with this name."""
     return blake2b(name.encode("utf-8", "surrogatepass")).digest()
 
 
 def score(seed: bytes, weight: float, data: bytes) -> float:
-    """What an application has drawn for a key: weight / e, where e is exponentially distributed, so that each of
-    several draws the highest with a probability in proportion to its weight."""
+    """Return the score of an application for a key.
+
+    It is weight / e, with e exponentially distributed, so that the probability of the highest score is proportional to
+    the weight.
+    """
     drawn = int.from_bytes(blake2b(data, digest_size=8, key=seed).digest(), "big")
-    # As many bits as a float holds beside the half that keeps 0 and 1 out.
+    # 52 bits, so that the half that keeps 0 and 1 out fits into a float as well.
     return -weight / math.log(((drawn >> 12) + 0.5) / 2**52)

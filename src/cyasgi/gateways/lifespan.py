@@ -9,18 +9,11 @@ from typing import Any
 from .._common.guarding import Guard
 from ..asgi_compat import as_single_callable
 from ..core.context import outside
-from ..wire.messages import check_type
+from ..wire.messages import LIFESPAN_TYPES, check_type
 
 logger = logging.getLogger(__name__)
 
 MODES = ("auto", "on", "off")
-#: The messages of an application.
-KINDS = (
-    "lifespan.startup.complete",
-    "lifespan.startup.failed",
-    "lifespan.shutdown.complete",
-    "lifespan.shutdown.failed",
-)
 #: Seconds that an application may take to start, unless a server says otherwise.
 STARTUP_TIMEOUT = 300.0
 
@@ -170,7 +163,7 @@ class Lifespan:
         logger.error("the application's lifespan failed while it is served: %s", what, exc_info=self._error)
 
     async def _send(self, message: Any) -> None:
-        kind = check_type(message, KINDS, "a lifespan scope")
+        kind = check_type(message, LIFESPAN_TYPES, "a lifespan scope")
         if kind.endswith(".failed"):
             reason = message.get("message", "")
             if not isinstance(reason, str):

@@ -1,16 +1,24 @@
-"""What every message of an application must have, whatever its scope."""
+"""What a message of an application must be, whatever its scope; and the types that a lifespan has."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+#: Types of the messages that an application sends in a lifespan scope (ASGI specification, Lifespan Protocol).
+LIFESPAN_TYPES = (
+    "lifespan.startup.complete",
+    "lifespan.startup.failed",
+    "lifespan.shutdown.complete",
+    "lifespan.shutdown.failed",
+)
+
 
 def check_type(message: Any, accepted: Collection[str], scope: str) -> str:
     """Return the type of a message.
 
     Args:
-        accepted: the types that there are.
+        accepted: the types of messages that the scope accepts.
         scope: what kind of scope accepts them, as in "an HTTP scope".
 
     Raises:
