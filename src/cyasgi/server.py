@@ -27,26 +27,26 @@ from .instances.hooks import (
     Reports,
     logger,
 )
-from .instances.manager import Life
+from .instances.manager import InstanceManager
 from .instances.summary import log_exception
 from .serving.control import Control
 from .serving.running import (
-    Running,
+    ServerRun,
     request_stop,
     run_in_own_loop,
 )
 
 
-class _NewLife:
-    """Makes a server's Life at its first use, whether or not `__init__` was called."""
+class _NewManager:
+    """Makes a server's InstanceManager at its first use, whether or not `__init__` was called."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        life = instance.__dict__["_cyasgi"] = Life()
-        instance.__dict__["_cyasgi_table"] = life.table
-        life.table.follow(instance)
-        return life
+        manager = instance.__dict__["_cyasgi"] = InstanceManager()
+        instance.__dict__["_cyasgi_table"] = manager.table
+        manager.table.follow(instance)
+        return manager
 
 
 class _NewTable:
@@ -105,7 +105,7 @@ class StatelessServer:
     #: Whether an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``, whatever was there.
     tells_asgi_version: ClassVar[bool] = False
 
-    _cyasgi: Life = _NewLife()  # type: ignore[assignment]
+    _cyasgi: InstanceManager = _NewManager()  # type: ignore[assignment]
     _cyasgi_table: InstanceTable = _NewTable()  # type: ignore[assignment]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -169,12 +169,12 @@ class StatelessServer:
             RuntimeError: the server is running already.
             Exception: what `handle`, or a task started with `spawn`, raised.
         """
-        life = self._cyasgi
-        if life.running is not None and not life.running.stale:
+        manager = self._cyasgi
+        if manager.server_run is not None and not manager.server_run.stale:
             raise RuntimeError("this server is running already; a second arun() at the same time is refused")
         loop = asyncio.get_running_loop()
-        running = life.running = Running(self, life, loop)
-        life.control.begin(loop, running.request_stop)
+        running = manager.server_run = ServerRun(self, manager, loop)
+        manager.control.begin(loop, running.request_stop)
         error: BaseException | None = None
         try:
             await running.serve()
@@ -182,9 +182,9 @@ class StatelessServer:
             error = raised
             raise
         finally:
-            if life.running is running:
-                life.running = None
-                life.control.end(error)
+            if manager.server_run is running:
+                manager.server_run = None
+                manager.control.end(error)
             # The traceback of what is raised refers to this frame.
             del error
 
@@ -230,7 +230,7 @@ class StatelessServer:
         Raises:
             RuntimeError: the server is not running.
         """
-        running = self._cyasgi.running
+        running = self._cyasgi.server_run
         if running is None or running.stale:
             coroutine.close()
             raise RuntimeError("spawn() needs a running server: call it from handle() or later")
@@ -260,11 +260,11 @@ class StatelessServer:
     async def application_checker(self) -> None:
         """Sees off what has ended, what was idle for longer than `idle_timeout`, and instances that were awaited by a
         task that has ended. Never returns; several at once, or none, do no harm."""
-        life = self._cyasgi
-        life.adopt(asyncio.get_running_loop())
+        manager = self._cyasgi
+        manager.adopt(asyncio.get_running_loop())
         while True:
-            await life.nap(self)
-            await life.sweep(self)
+            await manager.nap(self)
+            await manager.sweep(self)
 
     # Hooks
 
@@ -319,5 +319,5 @@ class StatelessServer:
         return self._cyasgi.stats()
 
 
-Life.base = StatelessServer
+InstanceManager.base = StatelessServer
 Reports.defaults = {name: getattr(StatelessServer, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}

@@ -12,7 +12,7 @@ import pytest
 from support.serving import quiet, reader
 from support.twins import BACKENDS, activate
 
-CLASSES = ("ApplicationInstance", "Endings", "ForeignEntry", "InstanceTable", "Pass", "Setting")
+CLASSES = ("ApplicationInstance", "FastPath", "ForeignEntry", "InstanceTable", "Pass", "Setting")
 #: Of methods whose default is an object of its own the compiled twin tells no signature, as those of dict do not.
 UNTOLD = {"get", "pop"}
 
@@ -50,7 +50,7 @@ def parameters(function: Any) -> list[tuple[str, bool, Any]]:
 def test_public_names(twins: tuple[ModuleType, ModuleType], name: str) -> None:
     pure, compiled = (getattr(twin, name) for twin in twins)
     shown = set(names(pure))
-    if name == "Endings":
+    if name == "FastPath":
         # What the pure one keeps in its __dict__ is declared in the compiled one.
         shown.update(attribute for attribute in vars(pure()) if not attribute.startswith("_"))
     assert shown == set(names(compiled))

@@ -198,7 +198,7 @@ def test_stopped_worker(worker_class, run, max_queue_size, how):
         await send_all(layer)
         await eventually(lambda: len(worker.processed) > 10)
         if how == "stop":
-            worker._cyasgi.running.request_stop()
+            worker._cyasgi.server_run.request_stop()
         else:
             running.cancel()
         await passes(2)

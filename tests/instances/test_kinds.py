@@ -506,7 +506,7 @@ def test_eager_applications_all_run(cy, run, eager_factory):
 
 
 def test_eager_held_and_called(cy, run, eager_factory):
-    """Holding, calling and deleting work alike when the caller's own task is started eagerly."""
+    """HeldInstances, calling and deleting work alike when the caller's own task is started eagerly."""
 
     async def main():
         asyncio.get_running_loop().set_task_factory(eager_factory)

@@ -168,8 +168,8 @@ def test_the_ledger_closes(cy: Any, run: Any, workers: int, undelivered_to: str)
         async def handle(server: Any) -> None:
             await carry_out(server, books, program)
             # What is at work for ever is not waited for.
-            server._cyasgi.running.request_stop()
-            server._cyasgi.running.request_stop()
+            server._cyasgi.server_run.request_stop()
+            server._cyasgi.server_run.request_stop()
 
         cls.handle = handle
         server = cls(Application(books, workers), limit)

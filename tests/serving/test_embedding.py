@@ -265,7 +265,7 @@ def test_serving(cy, run, kind):
         async with embedding(cy).serving(servers(cy)[kind]) as server:
             await asyncio.to_thread(works, server)
         for one in getattr(server, "servers", [server]):
-            assert one._cyasgi.running is None
+            assert one._cyasgi.server_run is None
 
     run(main())
 
@@ -342,7 +342,7 @@ def test_the_blocks_own_error_is_raised(cy, run):
         with pytest.raises(ZeroDivisionError):
             async with embedding(cy).serving(server):
                 raise ZeroDivisionError
-        await eventually(lambda: server._cyasgi.running is None)
+        await eventually(lambda: server._cyasgi.server_run is None)
 
     run(main())
 

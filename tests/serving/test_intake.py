@@ -13,7 +13,7 @@ from support.serving import Stubborn, for_ever, handling, in_time, reader
 
 def stop(server):
     """As the first signal does under run()."""
-    server._cyasgi.running.request_stop()
+    server._cyasgi.server_run.request_stop()
 
 
 class Source:

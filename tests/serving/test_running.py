@@ -163,10 +163,10 @@ def test_error_of_handle_and_no_more_patience(cy, run, how):
         if how == "cancelled":
             task.cancel()
         else:
-            server._cyasgi.running.request_stop()
+            server._cyasgi.server_run.request_stop()
             await passes(10)
             assert not task.done()
-            server._cyasgi.running.request_stop()
+            server._cyasgi.server_run.request_stop()
         await asyncio.wait([task], timeout=20)
         assert order == ["cleaned up"]
         assert task.cancelled() if how == "cancelled" else isinstance(task.exception(), ZeroDivisionError)
@@ -189,7 +189,7 @@ def test_error_of_a_handle_that_was_cancelled(cy, run, caplog, end):
         task = asyncio.create_task(server.arun())
         await passes(5)
         if end == "stop":
-            server._cyasgi.running.request_stop()
+            server._cyasgi.server_run.request_stop()
         else:
             task.cancel()
         await asyncio.wait([task], timeout=20)

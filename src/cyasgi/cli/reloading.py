@@ -106,7 +106,7 @@ class Served:
     def __init__(self, command: list[str], patience: float) -> None:
         self._command = command
         #: Seconds that one process may take to end.
-        self._patience = patience
+        self._cancel_timer = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
         self._signals = 0
@@ -166,13 +166,13 @@ class Served:
         if process is None:
             return
         asked = 0
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._cancel_timer
         while process.poll() is None:
             if asked < max(1, self._signals):
                 asked += 1
                 process.terminate()
             elif time.monotonic() > deadline:
-                logger.warning("the server did not end within %.0f s: killed", self._patience)
+                logger.warning("the server did not end within %.0f s: killed", self._cancel_timer)
                 process.kill()
                 process.wait()
             try:

@@ -10,7 +10,7 @@ if TYPE_CHECKING or backend == "python":
     from ._py import (
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
-        Endings as Endings,
+        FastPath as FastPath,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,
@@ -22,7 +22,7 @@ else:
     from ._core import (
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
-        Endings as Endings,
+        FastPath as FastPath,
         ForeignEntry as ForeignEntry,
         InstanceTable as InstanceTable,
         Pass as Pass,

@@ -23,7 +23,7 @@
   task calls it. It owns nothing, and the garbage collector does not see it.
 * Where the loop's own methods are asyncio's, futures, tasks and wake-ups are made as these would make them, without their
   frames.
-* What few instances have is kept apart, in a Seldom of their own, so that all the others are smaller.
+* What few instances have is kept apart, in a ColdFields of their own, so that all the others are smaller.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from .caller import HeldApplication, InstanceDeleted
-from .constants import BREATH, CROWD, FAR, KEYS, LOOK_PAST, OUTCOMES, POLICIES, REASONS, STATES
-from .context import haunted, running
+from .constants import YIELD_EVERY, SHRINK_THRESHOLD, FAR, KEYS, SCAN_LIMIT, OUTCOMES, POLICIES, REASONS, STATES
+from .context import at_work, deleting
 from .in_flight import TakenByTasks, calling_task
 from .placeholder import make_placeholder
 from .stopping import is_stop
@@ -93,14 +93,14 @@ cdef object _CancelledError = asyncio.CancelledError
 cdef object _TimerHandle = asyncio.TimerHandle
 cdef object _Handle = asyncio.Handle
 cdef object _get_task_factory = asyncio.BaseEventLoop.get_task_factory
-cdef object _running = running
-cdef object _haunted = haunted
+cdef object _at_work = at_work
+cdef object _deleting = deleting
 cdef object _monotonic = time.monotonic
-cdef Py_ssize_t _LOOK_PAST = LOOK_PAST
+cdef Py_ssize_t _SCAN_LIMIT = SCAN_LIMIT
 cdef double _FAR = FAR
-cdef int _BREATH = BREATH
-cdef Py_ssize_t _CROWD = CROWD
-cdef int _breath = 0
+cdef int _YIELD_EVERY = YIELD_EVERY
+cdef Py_ssize_t _SHRINK_THRESHOLD = SHRINK_THRESHOLD
+cdef int _puts = 0
 cdef object _blocking = "_asyncio_future_blocking"
 
 include "_cy/awaitables.pxi"

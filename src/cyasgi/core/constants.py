@@ -14,11 +14,11 @@ REASONS = ("", "returned", "failed", "cancelled", "idle", "age", "evicted", "del
 #: The keys that every instance has, each an attribute too.
 KEYS = ("application", "future", "input_queue", "last_used", "scope")
 #: Busy instances that making room looks past before it takes the least recently used one.
-LOOK_PAST = 32
+SCAN_LIMIT = 32
 #: `put` lets the loop turn once in so many messages.
-BREATH = 64
+YIELD_EVERY = 64
 #: How many a dict must have had to be worth shrinking when it is empty.
-CROWD = 1024
+SHRINK_THRESHOLD = 1024
 #: Steps of time after which nothing is due any more.
 FAR = 2.0**62
 #: What `undelivered_to` may be.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """What `running` holds: the instance at work. Emptied at the end of the run, so that the context of a task that
+    """What `at_work` holds: the instance at work. Emptied at the end of the run, so that the context of a task that
     outlives the run, or of the finished task itself, keeps no instance alive."""
 
     __slots__ = ("instance",)
@@ -26,7 +26,7 @@ class Cell:
         self.instance = instance
 
 
-class Ghost:
+class PendingDeletion:
     """An instance that has left the table while an asynchronous override of a delete method still works on it.
 
     In the task of that override (and nowhere else) `scope_id` stands for this entry: looking it up gives the entry
@@ -44,13 +44,13 @@ class Ghost:
         self.deleted = False
         self.over = False
 
-    def haunts(self, table: object, scope_id: Hashable) -> bool:
+    def matches(self, table: object, scope_id: Hashable) -> bool:
         return self.table is table and not self.over and self.entry.scope_id == scope_id
 
 
 #: A Cell, or a twin's Run, which has the same attribute.
-running: ContextVar[Any] = ContextVar("cyasgi.running", default=None)
-haunted: ContextVar[Ghost | None] = ContextVar("cyasgi.haunted", default=None)
+at_work: ContextVar[Any] = ContextVar("cyasgi.at_work", default=None)
+deleting: ContextVar[PendingDeletion | None] = ContextVar("cyasgi.deleting", default=None)
 #: Which arun() the code at work was started by, through its handle(); None for all other code.
 origin: ContextVar[Origin | None] = ContextVar("cyasgi.origin", default=None)
 
@@ -60,27 +60,27 @@ def current_instance() -> ApplicationInstance | None:
 
     A child task that outlives the run of its application sees None.
     """
-    cell = running.get()
+    cell = at_work.get()
     return None if cell is None else cell.instance
 
 
 def enter(instance: ApplicationInstance) -> tuple[Cell, Token[Any]]:
     """Makes the instance the current one in this context; `leave` undoes it."""
     cell = Cell(instance)
-    return cell, running.set(cell)
+    return cell, at_work.set(cell)
 
 
 def leave(cell: Cell, token: Token[Any]) -> None:
     cell.instance = None
     # A coroutine that is thrown away after its loop was closed is collected in any context.
     with contextlib.suppress(ValueError):
-        running.reset(token)
+        at_work.reset(token)
 
 
 def outside() -> Context:
     """A copy of the context that belongs to no instance and no handle(): for the server's own work and its hooks."""
     context = copy_context()
-    context.run(running.set, None)
-    context.run(haunted.set, None)
+    context.run(at_work.set, None)
+    context.run(deleting.set, None)
     context.run(origin.set, None)
     return context

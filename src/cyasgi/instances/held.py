@@ -11,7 +11,7 @@ from ..core import ApplicationInstance
 from ..core.constants import CALLER, HELD
 
 
-class Holding:
+class HeldInstances:
     """Who holds what, and what nobody holds any more."""
 
     __slots__ = ("holders", "orphans")
@@ -51,7 +51,7 @@ class Holder:
 
     __slots__ = ("_holding", "_instances", "_task")
 
-    def __init__(self, holding: Holding, task: asyncio.Task[Any]) -> None:
+    def __init__(self, holding: HeldInstances, task: asyncio.Task[Any]) -> None:
         self._holding = holding
         self._task = task
         self._instances: dict[ApplicationInstance, None] = {}

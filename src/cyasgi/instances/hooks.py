@@ -19,7 +19,7 @@ from .._common.guarding import INTERRUPTS, Guard
 from ..core import Pass
 from ..core.context import outside
 from .pacing import (
-    CROWD,
+    BACKLOG,
     Pace,
     share_of,
 )
@@ -107,7 +107,7 @@ class Reports:
             self._messages += len(messages)
             self._pending.append((server, UNDELIVERED, messages, details))
 
-    def late(self, server: StatelessServer, message: Any, details: Any) -> None:
+    def undelivered_late(self, server: StatelessServer, message: Any, details: Any) -> None:
         """A message that was put when its instance had already been reported."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(1, details)
@@ -141,7 +141,7 @@ class Reports:
 
     @property
     def _crowded(self) -> bool:
-        return len(self._pending) >= CROWD or self._messages >= MESSAGES
+        return len(self._pending) >= BACKLOG or self._messages >= MESSAGES
 
     def _is_default(self, server: StatelessServer, name: str) -> bool:
         return getattr(type(server), name) is self.defaults[name] and name not in server.__dict__
@@ -157,7 +157,7 @@ class Reports:
         """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop does."""
         reporter = self._reporter
         if reporter is not None and not reporter.get_loop().is_closed():
-            if self._room is not None and len(self._pending) > CROWD:
+            if self._room is not None and len(self._pending) > BACKLOG:
                 self._make_room()
             return
         loop = asyncio._get_running_loop()
@@ -346,11 +346,11 @@ class Reports:
             if name == EXCEPTION and task is not None and task.done() and not task.cancelled():
                 # So that asyncio does not complain that nobody ever looked at it.
                 task.exception()
-            if name == EXCEPTION and number < CROWD:
+            if name == EXCEPTION and number < BACKLOG:
                 log_exception(subject, details)
             elif name == EXCEPTION:
                 self._summary.failed(subject, details)
-            elif name == UNDELIVERED and number >= CROWD:
+            elif name == UNDELIVERED and number >= BACKLOG:
                 self._summary.undelivered(len(subject), details)
                 self._count_in_flight(details)
             elif name == UNDELIVERED:

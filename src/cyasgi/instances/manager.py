@@ -1,4 +1,4 @@
-"""The life of a server's entries: made, evicted, deleted, renewed, seen off, reported."""
+"""The manager of a server's entries: made, evicted, deleted, renewed, seen off, reported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .._common.lost_time import (
     ServedTimer,
 )
 from ..asgi_compat import as_single_callable
-from ..core import ApplicationInstance, Endings, ForeignEntry, InstanceTable, Pass
+from ..core import ApplicationInstance, FastPath, ForeignEntry, InstanceTable, Pass
 from ..core.constants import (
     AUTO,
     CANCELLED,
@@ -38,9 +38,9 @@ from ..core.constants import (
     SUCCESSOR,
 )
 from ..core.context import (
-    Ghost,
+    PendingDeletion,
     current_instance,
-    haunted,
+    deleting,
     origin,
     outside,
 )
@@ -49,7 +49,7 @@ from ..core.settings import INTERVAL_LEAST, clamped_interval
 from ..core.tasks import resolved
 from ..serving.control import Control
 from .deletion import Deletion
-from .held import Holding
+from .held import HeldInstances
 from .hooks import Reports, logger
 from .pacing import (
     Pace,
@@ -67,7 +67,7 @@ from .untold import LoopEnd
 if TYPE_CHECKING:
     from .._types import Application
     from ..server import StatelessServer
-    from ..serving.running import Running
+    from ..serving.running import ServerRun
 
 
 class Observer(Protocol):
@@ -114,14 +114,14 @@ class Closing:
         self.timer: ServedTimer | None = None
 
 
-class Life(Endings):
+class InstanceManager(FastPath):
     """All that a StatelessServer keeps about its instances, the table aside. Refers to no server: instances do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop_end = LoopEnd(self)
         self.reports = Reports(self.loop_end)
-        self.holding = Holding()
+        self.held = HeldInstances()
         #: Tasks in which asynchronous overrides of delete methods run, with what ends each, and overrides that wait for
         #: a loop.
         self.overrides: dict[asyncio.Task[None], Callable[[], None]] = {}
@@ -138,14 +138,14 @@ class Life(Endings):
         #: What the loop of the checker has lost.
         self.lost = LostTime()
         #: Seconds between the moment when a run was cancelled and its deadline, at most.
-        self._longest_patience = 0.0
+        self._longest_cancel_delay = 0.0
         #: What other threads ask of the server.
         self.control = Control()
         #: The arun() at work.
-        self.running: Running | None = None
+        self.server_run: ServerRun | None = None
 
     def __reduce__(self) -> Any:
-        """A copy or a pickle of a server takes the entries along, as the reference's does, but nobody's life."""
+        """Copy or pickle the entries alone, as a copy of the reference does; nothing that is under way."""
         return _restored, (self.table,)
 
     # Making
@@ -164,7 +164,7 @@ class Life(Endings):
             if queue is not None:
                 return queue
         self._check_home(scope_id, loop)
-        single = self._single_callable(server)
+        single = self._asgi3_app(server)
         table.follow(server)
         instance = ApplicationInstance(server, single, scope_id, scope, server.max_queue_size)
         if self.closing_ids and scope_id in self.closing_ids:
@@ -204,15 +204,15 @@ class Life(Endings):
         hand_over(self, server, entry, left)
         return queue
 
-    def _single_callable(self, server: StatelessServer) -> Application:
+    def _asgi3_app(self, server: StatelessServer) -> Application:
         """The server's application as it is called."""
         table = self.table
-        single: Application | None = table.single
+        single: Application | None = table.asgi3_app
         if single is None or server.application is not table.application:
             single = as_single_callable(server.application, server.tells_asgi_version)
             if self.observer is not None:
                 single = self.observer.counted(single)
-            table.single, table.application = single, server.application
+            table.asgi3_app, table.application = single, server.application
         return single
 
     def _be_at_home(self, server: StatelessServer, loop: asyncio.AbstractEventLoop) -> None:
@@ -227,7 +227,10 @@ class Life(Endings):
 
     def _check_home(self, scope_id: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
         """Refuse to make an instance in another thread than the one that the server's event loop runs in."""
-        homes = (None if self._loop is None else self._loop(), None if self.running is None else self.running.loop)
+        homes = (
+            None if self._loop is None else self._loop(),
+            None if self.server_run is None else self.server_run.loop,
+        )
         if any(home is not None and home is not loop and home.is_running() for home in homes):
             raise RuntimeError(
                 f"scope_id {scope_id!r} has no instance, and is asked for in another thread than that of the server's"
@@ -239,7 +242,7 @@ class Life(Endings):
         source = origin.get()
         if source is None or not source.intake.over or not source.intake.belongs_to(self):
             return
-        if self.running is None or self.running.intake is source.intake:
+        if self.server_run is None or self.server_run.intake is source.intake:
             raise RuntimeError(
                 f"the server's run is over: scope_id {scope_id!r} was asked for by a task that handle() had started and"
                 " that goes on after it, and nobody would run the application"
@@ -317,7 +320,7 @@ class Life(Endings):
         for accepted, (instance, message) in list(self._fed.items()):
             if instance._loop is not None and instance._loop.is_closed():
                 del self._fed[accepted]
-                self.late(instance, message)
+                self.put_after_end(instance, message)
                 accepted.set_result(None)
 
     @staticmethod
@@ -366,7 +369,7 @@ class Life(Endings):
 
     # Making room and deleting
 
-    def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None:
+    def _make_room_slow(self, server: StatelessServer, limit: int) -> None:
         """Where delete methods are overridden."""
         table = self.table
         # An override may itself create instances, and so make room again: the refusals of all count together.
@@ -431,10 +434,10 @@ class Life(Endings):
     def delete_oldest(self, server: StatelessServer) -> Deletion:
         """The base of delete_oldest_application_instance."""
         self.table.check_thread()
-        ghost = haunted.get()
-        if ghost is not None and ghost.oldest and not ghost.over and ghost.table is self.table:
-            ghost.oldest = False
-            return self.dismiss(server, ghost.entry, EVICTED)
+        pending = deleting.get()
+        if pending is not None and pending.oldest and not pending.over and pending.table is self.table:
+            pending.oldest = False
+            return self.dismiss(server, pending.entry, EVICTED)
         victim, self._victim = self._victim, None
         if victim is not None:
             return self.dismiss(server, victim, EVICTED)
@@ -472,17 +475,17 @@ class Life(Endings):
 
     def _override(self, server: StatelessServer, awaitable: Awaitable[Any], entry: Any, oldest: bool) -> Deletion:
         """Runs an asynchronous override for an entry that has just left the table."""
-        ghost = Ghost(self.table, entry, oldest)
-        self.table._ghosts += 1
+        pending = PendingDeletion(self.table, entry, oldest)
+        self.table._pending_deletions += 1
         context = outside()
-        context.run(haunted.set, ghost)
+        context.run(deleting.set, pending)
         started: list[asyncio.Task[None]] = []
 
         def start() -> None:
-            finishing = self._finish_override(server, awaitable, ghost)
+            finishing = self._finish_override(server, awaitable, pending)
             task = context.run(asyncio.get_running_loop().create_task, finishing)
-            self.overrides[task] = partial(self._override_over, server, ghost)
-            task.add_done_callback(partial(self._override_ended, server, awaitable, ghost))
+            self.overrides[task] = partial(self._override_over, server, pending)
+            task.add_done_callback(partial(self._override_ended, server, awaitable, pending))
             started.append(task)
 
         if asyncio._get_running_loop() is None:
@@ -497,49 +500,51 @@ class Life(Endings):
 
         return Deletion(True, wait)
 
-    async def _finish_override(self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost) -> None:
+    async def _finish_override(
+        self, server: StatelessServer, awaitable: Awaitable[Any], pending: PendingDeletion
+    ) -> None:
         guard = Guard()
         try:
             await awaitable
         except BaseException as error:
             if guard.interrupted(error):
                 raise
-            logger.exception("an asynchronous override that deletes scope_id %r raised", ghost.entry.scope_id)
+            logger.exception("an asynchronous override that deletes scope_id %r raised", pending.entry.scope_id)
         finally:
-            self._override_over(server, ghost)
+            self._override_over(server, pending)
 
     def _override_ended(
-        self, server: StatelessServer, awaitable: Awaitable[Any], ghost: Ghost, task: asyncio.Task[None]
+        self, server: StatelessServer, awaitable: Awaitable[Any], pending: PendingDeletion, task: asyncio.Task[None]
     ) -> None:
         self.overrides.pop(task, None)
         if task.cancelled():
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
-            logger.error("an asynchronous override that deletes scope_id %r was cancelled", ghost.entry.scope_id)
+            logger.error("an asynchronous override that deletes scope_id %r was cancelled", pending.entry.scope_id)
         else:
             _look_at(task)
         # A task that is cancelled before its first step runs nothing of its coroutine.
-        self._override_over(server, ghost)
+        self._override_over(server, pending)
 
-    def _override_over(self, server: StatelessServer, ghost: Ghost) -> None:
-        if ghost.over:
+    def _override_over(self, server: StatelessServer, pending: PendingDeletion) -> None:
+        if pending.over:
             return
-        ghost.over = True
-        ghost.table._ghosts -= 1
-        if not ghost.deleted:
-            self.delete_entry(server, ghost.entry)
+        pending.over = True
+        pending.table._pending_deletions -= 1
+        if not pending.deleted:
+            self.delete_entry(server, pending.entry)
 
     def delete(self, server: StatelessServer, scope_id: Hashable) -> Deletion:
         """The base of delete_application_instance."""
         self.table.check_thread()
-        ghost = haunted.get()
-        if ghost is not None and ghost.haunts(self.table, scope_id):
-            if ghost.deleted:
+        pending = deleting.get()
+        if pending is not None and pending.matches(self.table, scope_id):
+            if pending.deleted:
                 return Deletion(False)
-            ghost.deleted = True
-            ghost.visible = False
-            return self.delete_entry(server, ghost.entry)
+            pending.deleted = True
+            pending.visible = False
+            return self.delete_entry(server, pending.entry)
         entry = self.table.entry(scope_id)
         if entry is None:
             return Deletion(False)
@@ -552,7 +557,7 @@ class Life(Endings):
             return Deletion(True)
         return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
 
-    def _end_otherwise(self, server: StatelessServer, entry: Any) -> None:
+    def _end_slow(self, server: StatelessServer, entry: Any) -> None:
         """For an entry that has just left the table."""
         own = type(entry) is ApplicationInstance
         if own and self.observer is not None:
@@ -582,7 +587,7 @@ class Life(Endings):
             self.report(server, entry)
             return
         self.closing[entry] = deadline = float(time.monotonic() + server.shutdown_timeout)
-        self._set_patience(future.get_loop(), deadline)
+        self._set_cancel_timer(future.get_loop(), deadline)
         self.closing_ids[entry.scope_id] = entry
         entry._watched = future
         future.add_done_callback(lambda _: self._closed(server, entry))
@@ -590,7 +595,7 @@ class Life(Endings):
 
     # The end of a run
 
-    def _ended_otherwise(self, instance: ApplicationInstance) -> None:
+    def _ended_slow(self, instance: ApplicationInstance) -> None:
         """A run that failed, or one that is observed, has ended."""
         self.counts[OUTCOMES[instance._outcome]] += 1
         if self.observer is not None:
@@ -647,7 +652,7 @@ class Life(Endings):
         self.counts["undelivered"] += len(messages)
         self.reports.undelivered(server, messages, entry.public)
 
-    def late(self, instance: ApplicationInstance, message: Any) -> None:
+    def put_after_end(self, instance: ApplicationInstance, message: Any) -> None:
         """A message put on an instance that has ended."""
         if instance._reported:
             heir = heir_of(self, instance)
@@ -655,7 +660,7 @@ class Life(Endings):
                 heir._inherit([message], first=False)
                 return
             self.counts["undelivered"] += 1
-            self.reports.late(instance._server, message, instance)
+            self.reports.undelivered_late(instance._server, message, instance)
         else:
             instance._keep(message)
 
@@ -718,29 +723,29 @@ class Life(Endings):
         if entry in self.closing:
             self.cancel_again(entry)
 
-    def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float, lost: float = 0.0) -> None:
+    def _set_cancel_timer(self, loop: asyncio.AbstractEventLoop, deadline: float, lost: float = 0.0) -> None:
         """One timer for all that are closing: what has not ended by its deadline is cancelled once more.
 
         Deadlines are later by what was lost since they were set.
         """
-        timer = self._patience
-        if timer is None or timer.cancelled() or loop is not self._patience_loop:
-            self._patience_loop = loop
+        timer = self._cancel_timer
+        if timer is None or timer.cancelled() or loop is not self._cancel_timer_loop:
+            self._cancel_timer_loop = loop
             # Weak: the loop keeps the timer, and a server that is dropped meanwhile need not wait for it.
             seconds = deadline + lost - time.monotonic()
-            self._longest_patience = max(self._longest_patience, seconds)
-            self._patience = loop.call_later(seconds, _lose_patience, weakref.ref(self))
+            self._longest_cancel_delay = max(self._longest_cancel_delay, seconds)
+            self._cancel_timer = loop.call_later(seconds, _cancel_overdue, weakref.ref(self))
 
-    def lose_patience(self) -> None:
-        self._patience, loop, self._patience_loop = None, self._patience_loop, None
+    def cancel_overdue(self) -> None:
+        self._cancel_timer, loop, self._cancel_timer_loop = None, self._cancel_timer_loop, None
         now = time.monotonic()
-        lost = self.lost.within(now, self._longest_patience)
+        lost = self.lost.within(now, self._longest_cancel_delay)
         due = []
         for entry, closing in self.closing.items():
             deadline = closing.deadline if type(closing) is Closing else closing
             if deadline + lost > now:
                 if loop is not None and deadline != math.inf:
-                    self._set_patience(loop, deadline, lost)
+                    self._set_cancel_timer(loop, deadline, lost)
                 break
             due.append((entry, closing))
         for entry, closing in due:
@@ -754,12 +759,12 @@ class Life(Endings):
 
     def cancel_again(self, entry: Any) -> None:
         """For a run that resists: one more cancellation; it stays referenced, and counted, until it ends."""
-        if entry in self.stubborn:
+        if entry in self.ignoring_cancel:
             return
         if type(entry) is ApplicationInstance and entry._loop is not None and entry._loop.is_closed():
             self._abandon(entry)
             return
-        self.stubborn.add(entry)
+        self.ignoring_cancel.add(entry)
         logger.warning("the application of scope_id %r goes on after it was cancelled", entry.scope_id)
         if type(entry) is ForeignEntry:
             if not entry.stale:
@@ -815,7 +820,7 @@ class Life(Endings):
     async def nap(self, server: StatelessServer) -> None:
         """Sleeps until a run has ended, or it is time to look for what only time brings about."""
         seconds = clamped_interval(server.application_checker_interval)
-        if server.idle_timeout is None and not self.holding.holders and not self.holding.orphans:
+        if server.idle_timeout is None and not self.held.holders and not self.held.orphans:
             # There is nothing of the kind; but an idle_timeout may be set at any time.
             seconds = max(seconds, UNEVENTFUL)
         if self.table.finished_count():
@@ -888,12 +893,12 @@ class Life(Endings):
                 rounds += 1
                 pace = pace_of_round(rounds)
         now = time.monotonic()
-        while (orphan := self.holding.pop_orphan(now - interval)) is not None:
+        while (orphan := self.held.pop_orphan(now - interval)) is not None:
             self.dismiss(server, orphan, ORPHANED)
             self.counts["orphaned"] += orphan._table is None
             if pace.over(1):
                 await Pass()
-                pace = Pace(share_of(len(self.holding.orphans)))
+                pace = Pace(share_of(len(self.held.orphans)))
 
     def _pace(self, plain: bool) -> Pace:
         """For those that have ended. To see one off that no override takes its time with costs less than it did to make
@@ -964,17 +969,17 @@ class Life(Endings):
         }
 
 
-def _restored(table: InstanceTable) -> Life:
-    life = Life()
-    life.table = table
-    life.closing_ids = table.closing_ids
-    return life
+def _restored(table: InstanceTable) -> InstanceManager:
+    manager = InstanceManager()
+    manager.table = table
+    manager.closing_ids = table.closing_ids
+    return manager
 
 
-def _lose_patience(life: weakref.ref[Life]) -> None:
-    there = life()
+def _cancel_overdue(manager: weakref.ref[InstanceManager]) -> None:
+    there = manager()
     if there is not None:
-        there.lose_patience()
+        there.cancel_overdue()
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

@@ -8,12 +8,12 @@ from time import monotonic
 #: Seconds of a pass of the loop, while no more than a crowd waits.
 PASS = 0.002
 #: What may wait without haste. With twice as much a pass has twice the time.
-CROWD = 1_000
+BACKLOG = 1_000
 
 
 def share_of(waiting: int) -> float:
     """How many times `PASS` a pass may take while so much waits."""
-    return max(1.0, waiting / CROWD)
+    return max(1.0, waiting / BACKLOG)
 
 
 class Pace:

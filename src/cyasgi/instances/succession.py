@@ -13,7 +13,7 @@ from .hooks import logger
 
 if TYPE_CHECKING:
     from ..server import StatelessServer
-    from .manager import Life
+    from .manager import InstanceManager
 
 
 def left_to_successor(server: StatelessServer, entry: Any) -> list[Any]:
@@ -33,7 +33,7 @@ def left_to_successor(server: StatelessServer, entry: Any) -> list[Any]:
 
 
 def delete_with_successor(
-    life: Life, delete: Callable[[Any, Any], object], server: StatelessServer, entry: Any
+    manager: InstanceManager, delete: Callable[[Any, Any], object], server: StatelessServer, entry: Any
 ) -> None:
     """Delete an entry that has ended, and hand what it has left to its successor, whatever overrides do meanwhile."""
     messages = left_to_successor(server, entry)
@@ -41,14 +41,14 @@ def delete_with_successor(
         delete(server, entry)
     finally:
         if messages:
-            _succeed(life, server, entry, messages)
+            _succeed(manager, server, entry, messages)
 
 
-def _succeed(life: Life, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+def _succeed(manager: InstanceManager, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
     """Hand them to a successor, which is made if there is none and room for one; else to the hook."""
     try:
         # Still in the table: an override has refused to delete it.
-        if life.table.entry(entry.scope_id) is None and _may_be_succeeded(life, server):
+        if manager.table.entry(entry.scope_id) is None and _may_be_succeeded(manager, server):
             made: Any = server.get_or_create_application_instance(entry.scope_id, entry.scope)
             if inspect.iscoroutine(made):
                 made.close()
@@ -58,28 +58,30 @@ def _succeed(life: Life, server: StatelessServer, entry: Any, messages: list[Any
     except BaseException as error:
         logger.error("scope_id %r gets no successor: %s", entry.scope_id, error, exc_info=error)
     finally:
-        hand_over(life, server, entry, messages)
+        hand_over(manager, server, entry, messages)
 
 
-def hand_over(life: Life, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+def hand_over(manager: InstanceManager, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
     """Put them before all that waits in the instance that has the id by now; if there is none they go to the hook."""
     if not messages:
         return
-    heir = life.table.entry(entry.scope_id)
+    heir = manager.table.entry(entry.scope_id)
     if type(heir) is ApplicationInstance:
         heir._inherit(messages, first=True)
     else:
-        life.undelivered(server, messages, entry)
+        manager.undelivered(server, messages, entry)
 
 
-def heir_of(life: Life, instance: ApplicationInstance) -> ApplicationInstance | None:
+def heir_of(manager: InstanceManager, instance: ApplicationInstance) -> ApplicationInstance | None:
     """Who gets what is put into an instance that has ended: a putter that waited when it did may come only now."""
     if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
         return None
-    heir = life.table.entry(instance.scope_id)
+    heir = manager.table.entry(instance.scope_id)
     return heir if type(heir) is ApplicationInstance else None
 
 
-def _may_be_succeeded(life: Life, server: StatelessServer) -> bool:
+def _may_be_succeeded(manager: InstanceManager, server: StatelessServer) -> bool:
     limit = server.max_applications
-    return (limit is None or life.table.size() < limit) and (life.running is None or not life.running.stopping)
+    return (limit is None or manager.table.size() < limit) and (
+        manager.server_run is None or not manager.server_run.stopping
+    )

@@ -10,32 +10,32 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .manager import Life
+    from .manager import InstanceManager
 
-_lives: weakref.WeakSet[Life] = weakref.WeakSet()
+_lives: weakref.WeakSet[InstanceManager] = weakref.WeakSet()
 
 
 class LoopEnd:
-    """Has `Life.tell_rest` awaited at the end of every loop that something was to be told in.
+    """Has `InstanceManager.tell_rest` awaited at the end of every loop that something was to be told in.
 
     asyncio.run(), asyncio.Runner and this package close the asynchronous generators that were begun in a loop when all
     tasks have ended, and the loop still turns: this is one that never does anything else.
     """
 
-    __slots__ = ("_generator", "_life", "_loop")
+    __slots__ = ("_generator", "_loop", "_manager")
 
-    def __init__(self, life: Life) -> None:
-        self._life = weakref.ref(life)
+    def __init__(self, manager: InstanceManager) -> None:
+        self._manager = weakref.ref(manager)
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._generator: AsyncGenerator[None, None] | None = None
-        _lives.add(life)
+        _lives.add(manager)
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop, which is running, may end before all is told."""
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)
-        self._generator = _at_the_end(self._life)
+        self._generator = _at_the_end(self._manager)
         hooks = sys.get_asyncgen_hooks()
         # When it is dropped nothing has to be run in the loop.
         sys.set_asyncgen_hooks(hooks.firstiter, None)
@@ -47,12 +47,12 @@ class LoopEnd:
             sys.set_asyncgen_hooks(*hooks)
 
 
-async def _at_the_end(life: weakref.ref[Life]) -> AsyncGenerator[None, None]:
+async def _at_the_end(manager: weakref.ref[InstanceManager]) -> AsyncGenerator[None, None]:
     loop = weakref.ref(asyncio.get_running_loop())
     try:
         yield
     finally:
-        there = life()
+        there = manager()
         # One that is dropped, its loop having been closed without a word, may not await.
         if there is not None and asyncio._get_running_loop() is loop() is not None:
             await there.tell_rest()
@@ -60,5 +60,5 @@ async def _at_the_end(life: weakref.ref[Life]) -> AsyncGenerator[None, None]:
 
 @atexit.register
 def _log_all() -> None:
-    for life in list(_lives):
-        life.log_rest()
+    for manager in list(_lives):
+        manager.log_rest()

@@ -141,7 +141,7 @@ class Counting:
 
 
 class Manager:
-    """The records of a server's instances, and its keys: the `Observer` of its Life. Refers to no server."""
+    """The records of a server's instances, and its keys: the `Observer` of its InstanceManager. Refers to no server."""
 
     def __init__(self) -> None:
         self.records: dict[Any, Record] = {}
@@ -171,7 +171,7 @@ class Manager:
         if server._overrides_hook(name):
             server._cyasgi.reports.event(server, name, arguments, instance)
 
-    # What a Life tells its observer
+    # What an InstanceManager tells its observer
 
     def counted(self, application: Application) -> Application:
         """The application with a `receive` and a `send` that count."""

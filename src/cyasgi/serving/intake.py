@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import ForeignEntry, Run
 from ..core.caller import Call
-from ..core.context import origin, running
+from ..core.context import at_work, origin
 from ..core.stopping import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ..instances.manager import Life
+    from ..instances.manager import InstanceManager
 
 #: Seconds between two looks at what cannot tell of its state: listeners, queues of plain dicts, cancelled tasks.
 POLL = 0.05
@@ -67,8 +67,8 @@ class Intake:
     applications are not among them, nor those that hooks and the server itself start.
     """
 
-    def __init__(self, life: Life, loop: asyncio.AbstractEventLoop) -> None:
-        self._life = weakref.ref(life)
+    def __init__(self, manager: InstanceManager, loop: asyncio.AbstractEventLoop) -> None:
+        self._manager = weakref.ref(manager)
         self._loop = loop
         self.listeners: list[Any] = []
         #: The tasks that are to end, as far as they are known.
@@ -93,8 +93,8 @@ class Intake:
     def by_listeners(self) -> Origin:
         return Origin(self, True)
 
-    def belongs_to(self, life: Life) -> bool:
-        return self._life() is life
+    def belongs_to(self, manager: InstanceManager) -> bool:
+        return self._manager() is manager
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any], context: Context) -> asyncio.Task[Any]:
         """Start a task as a part of the intake; `context` is changed."""
@@ -103,10 +103,10 @@ class Intake:
 
     def scan(self) -> bool:
         """Look through all tasks of the loop for those of this intake. Return whether there were new ones."""
-        life = self._life()
+        manager = self._manager()
         foreign = set()
-        if life is not None and life.table.foreign:
-            foreign = {entry.details.get("future") for entry in life.table.entries() if type(entry) is ForeignEntry}
+        if manager is not None and manager.table.foreign:
+            foreign = {entry.details.get("future") for entry in manager.table.entries() if type(entry) is ForeignEntry}
         known = len(self._requests) + len(self._connections)
         for task in asyncio.all_tasks(self._loop):
             if type(task.get_coro()) is Run or task in foreign or task in self._requests:
@@ -129,13 +129,13 @@ class Intake:
         source = None if context is None else context.get(origin)
         if context is None or source is None or source.intake is not self:
             return None
-        cell = context.get(running)
+        cell = context.get(at_work)
         if cell is not None:
             # Either it calls an application, or it was started by one and belongs to that.
             call = None if cell.instance is None else cell.instance._call
             return CALLS if call is not None and call.task is task else None
-        life = self._life()
-        holder = None if life is None else life.holding.holders.get(task)
+        manager = self._manager()
+        holder = None if manager is None else manager.held.holders.get(task)
         if holder is not None and holder.serves():
             return CALLS
         if getattr(task.get_coro(), "cr_code", None) is Call.run.__code__:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from ..core.context import origin, running
+from ..core.context import at_work, origin
 from .intake import Origin
 
 METHODS = ("create_server", "create_unix_server", "create_datagram_endpoint")
@@ -17,7 +17,7 @@ def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
     async def create(*args: Any, **kwargs: Any) -> Any:
         source = origin.get()
         # What an application opens is its own.
-        if source is None or running.get() is not None:
+        if source is None or at_work.get() is not None:
             return await method(*args, **kwargs)
         intake = source.intake
         if kwargs.get("start_serving") is False:

@@ -20,7 +20,7 @@ from ..core.describe import describe
 from ..core.tasks import resolved
 from ..instances.held import is_held
 from ..instances.hooks import logger
-from ..instances.manager import Life
+from ..instances.manager import InstanceManager
 from .collector import rare_collections
 from .intake import (
     PAUSE,
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 GRACE = 1.0
 
 
-class Running:
+class ServerRun:
     """One arun() of a server, from its start to its end."""
 
-    def __init__(self, server: StatelessServer, life: Life, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: StatelessServer, manager: InstanceManager, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
-        self._life = life
+        self._manager = manager
         self._loop = loop
-        self.intake = Intake(life, loop)
+        self.intake = Intake(manager, loop)
         self._spawned: set[asyncio.Task[Any]] = set()
         self._requests = 0
         #: Resolved by the first request to stop, or by a spawned task's failure.
@@ -95,9 +95,9 @@ class Running:
 
     async def serve(self) -> None:
         """Runs the server to its end, whatever that is."""
-        life, server = self._life, self._server
-        life.end_stale(server)
-        life.adopt(self._loop)
+        manager, server = self._manager, self._server
+        manager.end_stale(server)
+        manager.adopt(self._loop)
         with watched(self._loop):
             handle = self.intake.create_task(server.handle(), outside())
             checker = outside().run(self._loop.create_task, self._check())
@@ -126,7 +126,7 @@ class Running:
         """The first step of handle() has been taken."""
         failed = handle.done() and (handle.cancelled() or handle.exception() is not None)
         if not self._server.announces_start and not failed:
-            self._life.control.started()
+            self._manager.control.started()
 
     @staticmethod
     def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:
@@ -163,7 +163,7 @@ class Running:
     async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
         """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
         self.stopping = True
-        server, life, intake = self._server, self._life, self.intake
+        server, manager, intake = self._server, self._manager, self.intake
         bound = server.shutdown_timeout
         for listener in intake.listeners:
             if is_server(listener):
@@ -180,18 +180,18 @@ class Running:
             callers = intake.spare_callers()
             self._dismiss_all()
             await self._within(self._closed(callers), bound, forced=False)
-            for entry in list(life.closing):
-                life.cancel_again(entry)
-            if life.closing:
+            for entry in list(manager.closing):
+                manager.cancel_again(entry)
+            if manager.closing:
                 await self._within(self._closed(callers), min(bound, 1.0), forced=False)
-            await self._within(life.reports.flush(), bound)
+            await self._within(manager.reports.flush(), bound)
         finally:
             if not self.stale:
                 await self._end_rest(checker, follower, bound)
 
     async def _end_rest(self, checker: asyncio.Task[None], follower: asyncio.Task[None], bound: float) -> None:
         """Cancel what still goes on, and leave to itself what goes on after that."""
-        life, intake = self._life, self.intake
+        manager, intake = self._manager, self.intake
         self._dismiss_all()
         for listener in intake.listeners:
             listener.close()
@@ -203,7 +203,7 @@ class Running:
                 len(cut),
                 bound,
             )
-        rest = {checker, follower, *life.overrides, *life.reports.cancel(), *cut}
+        rest = {checker, follower, *manager.overrides, *manager.reports.cancel(), *cut}
         for task in rest:
             task.cancel()
         rest = {task for task in rest if not task.done()}
@@ -212,7 +212,7 @@ class Running:
         left = intake.close()
         await self._dismiss_late(bound)
         await Pass()
-        life.reports.kick()
+        manager.reports.kick()
         if checker.done() and not checker.cancelled():
             # Interrupts went through the loop.
             checker.exception()
@@ -220,22 +220,22 @@ class Running:
 
     async def _dismiss_late(self, bound: float) -> None:
         """See off what an override has kept, or what was created by tasks that were cancelled last."""
-        life = self._life
+        manager = self._manager
         tasks = set()
-        for entry in life.table.entries():
+        for entry in manager.table.entries():
             if not entry.ended:
                 entry._reason = STOPPING
-            life.delete_entry(self._server, entry)
+            manager.delete_entry(self._server, entry)
             task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
             if task is not None and not task.done():
                 tasks.add(task)
-        life.is_over()
+        manager.is_over()
         if tasks:
             await asyncio.wait(tasks, timeout=min(bound, 1.0))
 
     def _tell_of_cut(self, bound: float) -> None:
         """What has not drained is about to be cancelled."""
-        cut = [entry for entry in self._life.table.entries() if not _settled(entry)]
+        cut = [entry for entry in self._manager.table.entries() if not _is_drained(entry)]
         if cut:
             logger.warning(
                 "%s with work in hand%s: %s",
@@ -248,11 +248,11 @@ class Running:
 
     def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
         """What still goes on is left to itself."""
-        if self._life.closing:
-            logger.warning("%d applications go on after they were cancelled", len(self._life.closing))
+        if self._manager.closing:
+            logger.warning("%d applications go on after they were cancelled", len(self._manager.closing))
         if intake:
             logger.warning("%d tasks that handle() has started go on after they were cancelled", len(intake))
-        for entry in self._life.closing:
+        for entry in self._manager.closing:
             task: Any = getattr(entry, "_task", None)
             if task is not None:
                 task._log_destroy_pending = False
@@ -272,42 +272,42 @@ class Running:
 
     async def _drained(self) -> None:
         """Until every instance is settled: its queue empty and its application waiting in receive()."""
-        life, table = self._life, self._life.table
-        while busy := [entry for entry in table.entries() if not _settled(entry)]:
+        manager, table = self._manager, self._manager.table
+        while busy := [entry for entry in table.entries() if not _is_drained(entry)]:
             while busy:
-                if _settled(busy[-1]):
+                if _is_drained(busy[-1]):
                     busy.pop()
                     continue
                 changed: asyncio.Future[None] = self._loop.create_future()
 
-                table.on_idle = life.on_ended = tell = partial(resolved, changed)
+                table.on_idle = manager.on_ended = tell = partial(resolved, changed)
                 try:
                     await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
                 finally:
-                    if life.on_ended is tell:
-                        table.on_idle = life.on_ended = None
+                    if manager.on_ended is tell:
+                        table.on_idle = manager.on_ended = None
 
     def _dismiss_all(self) -> None:
-        for entry in self._life.table.entries():
+        for entry in self._manager.table.entries():
             if entry._table is not None:
-                self._life.dismiss(self._server, entry, STOPPING)
+                self._manager.dismiss(self._server, entry, STOPPING)
 
     async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
         """Until every run has ended, and every override that deletes, and then all that handle() has started."""
-        life, intake = self._life, self.intake
+        manager, intake = self._manager, self.intake
         while True:
-            while (entry := life.table.pop_finished()) is not None:
-                life.delete_entry(self._server, entry)
-            waiting: set[asyncio.Future[Any]] = {task for task in life.overrides if not task.done()}
-            if not waiting and not life.closing:
+            while (entry := manager.table.pop_finished()) is not None:
+                manager.delete_entry(self._server, entry)
+            waiting: set[asyncio.Future[Any]] = {task for task in manager.overrides if not task.done()}
+            if not waiting and not manager.closing:
                 break
             changed: asyncio.Future[None] = self._loop.create_future()
-            life.on_ended = tell = partial(resolved, changed)
+            manager.on_ended = tell = partial(resolved, changed)
             try:
                 await asyncio.wait({changed, *waiting}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                if life.on_ended is tell:
-                    life.on_ended = None
+                if manager.on_ended is tell:
+                    manager.on_ended = None
         # Who was called off by InstanceDeleted, or has just finished, may see to its client.
         if callers:
             await asyncio.wait(callers, timeout=min(self._server.shutdown_timeout, GRACE))
@@ -315,7 +315,7 @@ class Running:
         await intake.ended()
 
 
-def _settled(entry: ApplicationInstance | ForeignEntry) -> bool:
+def _is_drained(entry: ApplicationInstance | ForeignEntry) -> bool:
     if entry.idle or entry.ended:
         return True
     return type(entry) is ApplicationInstance and is_held(entry)
@@ -344,11 +344,11 @@ class Runnable(Protocol):
     def arun(self) -> Coroutine[Any, Any, None]: ...
 
 
-def request_stop(life: Life) -> bool:
-    """Asks the server of this life to end, as `Running.request_stop`; False if it does not run."""
-    if life.running is None or life.running.stale:
+def request_stop(manager: InstanceManager) -> bool:
+    """Asks the server of this manager to end, as `ServerRun.request_stop`; False if it does not run."""
+    if manager.server_run is None or manager.server_run.stale:
         return False
-    life.running.request_stop()
+    manager.server_run.request_stop()
     return True
 
 

@@ -1,7 +1,7 @@
-# Endings: what every eviction and every end of a run comes to in the usual case.
+# FastPath: what every eviction and every end of a run comes to in the usual case.
 
-cdef class Endings:
-    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+cdef class FastPath:
+    """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
 
     cdef public InstanceTable table
     cdef public object observer
@@ -12,14 +12,14 @@ cdef class Endings:
     #: The youngest closing run of an id.
     cdef public dict closing_ids
     #: Runs that were cancelled twice and go on.
-    cdef public set stubborn
+    cdef public set ignoring_cancel
     cdef public dict unstarted
     #: Set while the server stops: called when a run has ended.
     cdef public object on_ended
-    cdef public object _patience
-    cdef public object _patience_loop
+    cdef public object _cancel_timer
+    cdef public object _cancel_timer_loop
     #: The most closing runs since there were none.
-    cdef Py_ssize_t _crowd
+    cdef Py_ssize_t _peak_size
     cdef object __weakref__
 
     def __init__(self):
@@ -29,10 +29,10 @@ cdef class Endings:
         )
         self.closing = {}
         self.closing_ids = self.table.closing_ids
-        self.stubborn = set()
+        self.ignoring_cancel = set()
         self.unstarted = {}
 
-    # What is unusual is Life's own: _make_room_otherwise, _end_otherwise, _ended_otherwise, report, _set_patience and
+    # InstanceManager has the unusual courses: _make_room_slow, _end_slow, _ended_slow, report, _set_cancel_timer and
     # _let_go.
 
     def make_room(self, server, limit):
@@ -63,7 +63,7 @@ cdef class Endings:
         cdef bint live
         table.follow(server)
         if not self._plain(server):
-            return self._make_room_otherwise(server, limit)
+            return self._make_room_slow(server, limit)
         # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
         asking = _asking(server)
         while len(table._entries) >= most:
@@ -119,7 +119,7 @@ cdef class Endings:
                 return
         if not entry._reason and not entry.ended:
             entry._reason = C_DELETED
-        self._end_otherwise(server, entry)
+        self._end_slow(server, entry)
 
     cdef bint _is_closed(self, loop) except -1:
         cdef InstanceTable table = self.table
@@ -128,25 +128,25 @@ cdef class Endings:
     cdef _cancel(self, server, ApplicationInstance instance, loop):
         cdef double deadline = <double>_monotonic() + <double>server.shutdown_timeout
         self.closing[instance] = deadline
-        self._crowd = max(self._crowd, len(self.closing))
-        timer = self._patience
+        self._peak_size = max(self._peak_size, len(self.closing))
+        timer = self._cancel_timer
         if (
             timer is None
-            or loop is not self._patience_loop
+            or loop is not self._cancel_timer_loop
             or (timer._cancelled if type(timer) is _TimerHandle else timer.cancelled())
         ):
-            self._set_patience(loop, deadline)
-        if _few(instance).predecessor is None:
+            self._set_cancel_timer(loop, deadline)
+        if _cold(instance).predecessor is None:
             self.closing_ids[instance.scope_id] = instance
-        if _few(instance).call is not None:
-            _few(instance).call.cancel()
+        if _cold(instance).call is not None:
+            _cold(instance).call.cancel()
         if instance._task is not None:
             instance._task.cancel()
 
     def ended(self, ApplicationInstance instance):
         """Called by every run of an own instance at its end, from within its last step."""
         if instance._outcome == 2 or self.observer is not None:
-            self._ended_otherwise(instance)
+            self._ended_slow(instance)
             return
         self.counts[_OUTCOMES[instance._outcome]] += 1
         cdef InstanceTable table = instance._table
@@ -163,15 +163,15 @@ cdef class Endings:
 
     cdef _over(self, server, Entry entry):
         closing = self.closing.pop(entry, None)
-        if self.stubborn:
-            self.stubborn.discard(entry)
+        if self.ignoring_cancel:
+            self.ignoring_cancel.discard(entry)
         if closing is not None:
             if self.closing_ids.get(entry.scope_id) is entry:
                 del self.closing_ids[entry.scope_id]
             if type(closing) is not float:
                 self._let_go(closing)
-            if self._crowd > _CROWD and not self.closing:
-                self._crowd = 0
+            if self._peak_size > _SHRINK_THRESHOLD and not self.closing:
+                self._peak_size = 0
                 _shrink(self.closing)
                 _shrink(self.closing_ids)
         self._tell(server, entry)
@@ -183,9 +183,9 @@ cdef class Endings:
         if (
             type(entry) is ApplicationInstance
             and (<ApplicationInstance>entry)._count == 0
-            and _few(<ApplicationInstance>entry).error is None
-            and _few(<ApplicationInstance>entry).joiners is None
-            and _few(<ApplicationInstance>entry).interrupted is None
+            and _cold(<ApplicationInstance>entry).error is None
+            and _cold(<ApplicationInstance>entry).joiners is None
+            and _cold(<ApplicationInstance>entry).interrupted is None
             and self.observer is None
             and not self._hears(server)
         ):
@@ -198,7 +198,7 @@ cdef class Endings:
 cdef object _asking(server):
     """The instance of this server whose application is at work now."""
     cdef PyObject *value = NULL
-    PyContextVar_Get(_running, NULL, &value)
+    PyContextVar_Get(_at_work, NULL, &value)
     cell = _taken(value)
     if cell is None:
         return None

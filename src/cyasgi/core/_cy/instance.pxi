@@ -1,7 +1,7 @@
 # ApplicationInstance: the input queue of one application, the mapping of its details, and an awaitable.
 
 @cython.final
-cdef class Seldom:
+cdef class ColdFields:
     """What few instances have, apart, so that all the others are smaller."""
 
     cdef object getters
@@ -27,10 +27,10 @@ cdef class Seldom:
 
 
 #: Stands for those that have nothing of the kind: nothing but None is ever assigned to its attributes.
-cdef Seldom _NOTHING = Seldom()
+cdef ColdFields _NOTHING = ColdFields()
 
 
-cdef inline Seldom _few(ApplicationInstance instance):
+cdef inline ColdFields _cold(ApplicationInstance instance):
     """For reading, and for assigning None."""
     return _NOTHING if instance._seldom is None else instance._seldom
 
@@ -60,11 +60,11 @@ cdef class ApplicationInstance(Entry):
     cdef Py_ssize_t _unfinished
     cdef public object _task
     cdef public object _loop
-    cdef Seldom _seldom
+    cdef ColdFields _seldom
     #: Where the ring begins.
     cdef unsigned int _head
     #: Putters that let the loop turn before they put.
-    cdef unsigned short _breathing
+    cdef unsigned short _yielding
     #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or None
     #: for nothing but to wait.
     cdef readonly signed char pulls
@@ -82,11 +82,11 @@ cdef class ApplicationInstance(Entry):
     def __dealloc__(self):
         _unlink_dying(self)
 
-    cdef Seldom _rare(self):
+    cdef ColdFields _ensure_cold(self):
         """For assigning."""
-        cdef Seldom fresh
+        cdef ColdFields fresh
         if self._seldom is None:
-            fresh = Seldom.__new__(Seldom)
+            fresh = ColdFields.__new__(ColdFields)
             # The collector, which may have run, can have had one made.
             if self._seldom is None:
                 self._seldom = fresh
@@ -94,38 +94,38 @@ cdef class ApplicationInstance(Entry):
 
     @property
     def _call(self):
-        return _few(self).call
+        return _cold(self).call
 
     @property
     def _holder(self):
-        return _few(self).holder
+        return _cold(self).holder
 
     @_holder.setter
     def _holder(self, value):
-        if value is not _few(self).holder:
-            self._rare().holder = value
+        if value is not _cold(self).holder:
+            self._ensure_cold().holder = value
 
     @property
     def _predecessor(self):
-        return _few(self).predecessor
+        return _cold(self).predecessor
 
     @_predecessor.setter
     def _predecessor(self, value):
-        if value is not _few(self).predecessor:
-            self._rare().predecessor = value
+        if value is not _cold(self).predecessor:
+            self._ensure_cold().predecessor = value
 
     @property
     def _error(self):
-        return _few(self).error
+        return _cold(self).error
 
     @_error.setter
     def _error(self, value):
-        if value is not _few(self).error:
-            self._rare().error = value
+        if value is not _cold(self).error:
+            self._ensure_cold().error = value
 
     @property
     def _placeholder(self):
-        return _few(self).placeholder
+        return _cold(self).placeholder
 
     # The life of the instance
 
@@ -142,14 +142,14 @@ cdef class ApplicationInstance(Entry):
             self._start_in(loop)
         self._guarded = bool(loop.get_debug())
         if self._guarded:
-            self._rare().thread = PyThread_get_thread_ident()
+            self._ensure_cold().thread = PyThread_get_thread_ident()
 
     cdef _start_in(self, loop):
         cdef Run run = Run.__new__(Run)
         run.instance = self
         task = loop.create_task(run)
         if getattr(task, "get_coro", bool)() is not run:
-            self._rare().run = run
+            self._ensure_cold().run = run
         self._task = task
         self._loop = loop
 
@@ -164,7 +164,7 @@ cdef class ApplicationInstance(Entry):
         self._loop = loop
 
     cpdef _open_gate(self):
-        gate, _few(self).gate = _few(self).gate, None
+        gate, _cold(self).gate = _cold(self).gate, None
         if gate is not None:
             _resolved(gate)
 
@@ -173,7 +173,7 @@ cdef class ApplicationInstance(Entry):
         if self._state == C_NEW:
             self._state = C_HELD
         if holder and self._state == C_HELD:
-            self._server._cyasgi.holding.hold(self)
+            self._server._cyasgi.held.hold(self)
 
     def _take_over(self, call):
         """The caller is going to run the application itself."""
@@ -183,21 +183,21 @@ cdef class ApplicationInstance(Entry):
             who = "the server" if self._begun else "another call"
             raise RuntimeError(f"the application of scope_id {self.scope_id!r} is already run by {who}")
         self._state = C_CALLER
-        self._rare().call = call
+        self._ensure_cold().call = call
 
     async def _predecessor_ended(self):
-        if _few(self).predecessor is not None:
+        if _cold(self).predecessor is not None:
             await self._server._cyasgi.wait_for_predecessor(self)
 
     def _call_ended(self, call, error):
-        if _few(self).call is call:
-            _few(self).call = None
+        if _cold(self).call is call:
+            _cold(self).call = None
             self._finish(error, None)
             self._open_gate()
 
     cdef Run _run_of_task(self):
         """What the task drives, while it does."""
-        run = _few(self).run
+        run = _cold(self).run
         if run is None:
             run = getattr(self._task, "get_coro", bool)()
         return run if type(run) is Run and (<Run>run).instance is self else None
@@ -207,23 +207,23 @@ cdef class ApplicationInstance(Entry):
         if type(taker) is Run:
             _take_in_hand(<Run>taker, message)
         else:
-            _few(self).taken.took(taker, message)
+            _cold(self).taken.took(taker, message)
 
     cdef _interrupt(self, Run run, bint returned):
         """A run in which messages were taken is about to end."""
-        if run._holds != C_NEVER or (_few(self).taken is not None and _few(self).taken.ever):
+        if run._holds != C_NEVER or (_cold(self).taken is not None and _cold(self).taken.ever):
             self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
         if not (returned or self.pulls):
             messages = self._in_flight(run)
             if messages:
-                self._rare().interrupted = messages
+                self._ensure_cold().interrupted = messages
         _settle(run)
-        _few(self).taken = None
+        _cold(self).taken = None
 
     cdef tuple _in_flight(self, Run run):
         own = (run._context,) if run._holds == C_HOLDS else ()
-        return own if _few(self).taken is None else (*own, *_few(self).taken.messages())
+        return own if _cold(self).taken is None else (*own, *_cold(self).taken.messages())
 
     @property
     def _taking(self):
@@ -233,21 +233,21 @@ cdef class ApplicationInstance(Entry):
     def _abandoned(self):
         """The loop is closed: the task will never take another step."""
         cdef Run run = self._run_of_task()
-        if run is not None and (run._holds != C_NEVER or _few(self).taken is not None):
+        if run is not None and (run._holds != C_NEVER or _cold(self).taken is not None):
             self._interrupt(run, False)
-        _few(self).call = None
+        _cold(self).call = None
         self._finish(asyncio.CancelledError(), None)
 
     cpdef _forget(self):
         """Drops what is queued, and what was in flight: whoever is to hear of the end is told in another way."""
         self._leftover()
-        _few(self).interrupted = None
+        _cold(self).interrupted = None
 
     cdef _run_ended(self, object error):
         """The task's run is over; not the instance's, if its caller runs the application."""
         if self._state == C_CALLER:
-            if _few(self).call is not None:
-                _few(self).call.cancel()
+            if _cold(self).call is not None:
+                _cold(self).call.cancel()
         elif self._state != C_DONE:
             self._finish(error, error)
 
@@ -261,19 +261,19 @@ cdef class ApplicationInstance(Entry):
         else:
             self._outcome = 2
             if reported is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                self._rare().error = error
-        _few(self).run = None
+                self._ensure_cold().error = error
+        _cold(self).run = None
         self._set_busy()
-        cdef Line line = _few(self).line
+        cdef Line line = _cold(self).line
         if line is not None:
-            _few(self).line = None
+            _cold(self).line = None
             for place in line.places:
                 _resolved(place)
         # Those in child tasks, whom nobody serves any more.
-        while self._getter is not None or _few(self).getters is not None:
+        while self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
-        if _few(self).holder is not None:
-            _few(self).holder.drop(self)
+        if _cold(self).holder is not None:
+            _cold(self).holder.drop(self)
         self._server._cyasgi.ended(self)
 
     cdef object _last_message(self):
@@ -326,7 +326,7 @@ cdef class ApplicationInstance(Entry):
         if self._state <= C_HELD:
             self._fed()
         for message in messages:
-            if self._getter is not None or _few(self).getters is not None:
+            if self._getter is not None or _cold(self).getters is not None:
                 self._wake_getter()
 
     @property
@@ -352,7 +352,7 @@ cdef class ApplicationInstance(Entry):
         when it failed or was cancelled they stay here. Usually there is one at most."""
         cdef Run run
         if self._state == C_DONE:
-            return _few(self).interrupted or ()
+            return _cold(self).interrupted or ()
         run = self._run_of_task()
         return () if run is None or self.pulls else self._in_flight(run)
 
@@ -361,7 +361,7 @@ cdef class ApplicationInstance(Entry):
         return self
 
     cdef _check_thread(self):
-        if _few(self).thread != PyThread_get_thread_ident() and runs_elsewhere(self._loop):
+        if _cold(self).thread != PyThread_get_thread_ident() and runs_elsewhere(self._loop):
             raise RuntimeError(
                 f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
                 "use put_threadsafe()"
@@ -422,14 +422,14 @@ cdef class ApplicationInstance(Entry):
 
     cpdef Py_ssize_t _waiting(self):
         """How many wait for a message."""
-        getters = _few(self).getters
+        getters = _cold(self).getters
         return (self._getter is not None) + (0 if getters is None else len(getters))
 
     cpdef bint full(self) except -1:
         """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
         put. Never with a `maxsize` of 0."""
         return self.maxsize > 0 and (
-            self._count >= self.maxsize or (_few(self).line is not None and self._is_occupied())
+            self._count >= self.maxsize or (_cold(self).line is not None and self._is_occupied())
         )
 
     cpdef put_nowait(self, item):
@@ -443,14 +443,14 @@ cdef class ApplicationInstance(Entry):
         if self._guarded:
             self._check_thread()
         if self._state == C_DONE:
-            self._server._cyasgi.late(self, item)
+            self._server._cyasgi.put_after_end(self, item)
             return
         if self.maxsize > 0 and self.full():
             raise QueueFull
         self._append(item)
         if self._state <= C_HELD:
             self._fed()
-        if self._getter is not None or _few(self).getters is not None:
+        if self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
 
     def _connect(self, bint direct):
@@ -462,7 +462,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef _fed(self):
         self._state = C_AUTO
-        if _few(self).gate is not None:
+        if _cold(self).gate is not None:
             self._open_gate()
 
     cdef _wake_getter(self):
@@ -470,10 +470,10 @@ cdef class ApplicationInstance(Entry):
         while True:
             getter, self._getter = self._getter, None
             if getter is None:
-                if not _few(self).getters:
-                    _few(self).getters = None
+                if not _cold(self).getters:
+                    _cold(self).getters = None
                     return
-                getter = _few(self).getters.popleft()
+                getter = _cold(self).getters.popleft()
             if _resolved(getter):
                 return
 
@@ -483,12 +483,12 @@ cdef class ApplicationInstance(Entry):
         if self._count:
             # Making the future had something put.
             _resolved(future)
-        elif self._getter is None and _few(self).getters is None:
+        elif self._getter is None and _cold(self).getters is None:
             self._getter = future
         else:
-            if _few(self).getters is None:
-                self._rare().getters = _deque()
-            _few(self).getters.append(future)
+            if _cold(self).getters is None:
+                self._ensure_cold().getters = _deque()
+            _cold(self).getters.append(future)
         if not self._count:
             self._set_idle()
         setattr(future, _blocking, True)
@@ -498,11 +498,11 @@ cdef class ApplicationInstance(Entry):
         future.cancel()
         if self._getter is future:
             self._getter = None
-        elif _few(self).getters is not None and future in _few(self).getters:
-            _few(self).getters.remove(future)
+        elif _cold(self).getters is not None and future in _cold(self).getters:
+            _cold(self).getters.remove(future)
         if self._count and not future.cancelled():
             self._wake_getter()
-        elif self._getter is None and not _few(self).getters:
+        elif self._getter is None and not _cold(self).getters:
             self._set_busy()
 
     def put(self, item):
@@ -521,28 +521,28 @@ cdef class ApplicationInstance(Entry):
         `_fill` is to be called, or `_leave_line` at any time before."""
         if self._guarded:
             self._check_thread()
-        cdef Line line = _few(self).line
+        cdef Line line = _cold(self).line
         place = _new_future(self)
         if line is None:
             line = Line()
             # Meanwhile there may be one.
-            if _few(self).line is None:
-                self._rare().line = line
-        line = _few(self).line
+            if _cold(self).line is None:
+                self._ensure_cold().line = line
+        line = _cold(self).line
         line.places.append(place)
         return place
 
     cpdef bint _fill(self, place, item) except -1:
         """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
         meanwhile: then the queue is to be looked at anew."""
-        cdef Line line = _few(self).line
+        cdef Line line = _cold(self).line
         if line is None or not line.leave(place):
             return False
         self._append(item)
         if self._state <= C_HELD:
             self._fed()
         self._advance()
-        if self._getter is not None or _few(self).getters is not None:
+        if self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
         return True
 
@@ -558,29 +558,29 @@ cdef class ApplicationInstance(Entry):
         """The place is given up; a slot that it owned is the next one's."""
         cdef Line line
         place.cancel()
-        line = _few(self).line
+        line = _cold(self).line
         if line is not None:
             line.leave(place)
             self._advance()
 
     cdef _advance(self):
         """Those in line get what room there is."""
-        cdef Line line = _few(self).line
+        cdef Line line = _cold(self).line
         if line is not None:
             line.advance(self.maxsize - self._count)
             if not line.places:
-                _few(self).line = None
+                _cold(self).line = None
 
     cdef bint _is_occupied(self) except -1:
         """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
-        cdef Line line = _few(self).line
+        cdef Line line = _cold(self).line
         while line is not None:
             place = line.places[0]
             if not place.get_loop().is_closed():
                 return True
             line.leave(place)
             self._advance()
-            line = _few(self).line
+            line = _cold(self).line
         return False
 
     def get_nowait(self):
@@ -597,7 +597,7 @@ cdef class ApplicationInstance(Entry):
 
     cdef object _take(self):
         item = self._pop()
-        if _few(self).line is not None:
+        if _cold(self).line is not None:
             self._advance()
         return item
 
@@ -626,7 +626,7 @@ cdef class ApplicationInstance(Entry):
             self._release_joiners()
 
     cdef _release_joiners(self):
-        joiners, _few(self).joiners = _few(self).joiners, None
+        joiners, _cold(self).joiners = _cold(self).joiners, None
         if joiners is not None:
             for joiner in joiners:
                 _resolved(joiner)
@@ -663,11 +663,11 @@ cdef class ApplicationInstance(Entry):
         """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
         if self._task is not None:
             return self._task
-        if _few(self).placeholder is None:
-            self._rare().placeholder = make_placeholder()
+        if _cold(self).placeholder is None:
+            self._ensure_cold().placeholder = make_placeholder()
             if self._state == C_DONE:
-                _few(self).placeholder.cancel()
-        return _few(self).placeholder
+                _cold(self).placeholder.cancel()
+        return _cold(self).placeholder
 
     @property
     def input_queue(self):
@@ -693,7 +693,7 @@ cdef class ApplicationInstance(Entry):
             return self
         if key in _KEYS:
             return getattr(self, key)
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         if extra is None:
             raise KeyError(key)
         return extra[key]
@@ -707,32 +707,32 @@ cdef class ApplicationInstance(Entry):
         elif key == "scope":
             self.scope = value
         else:
-            extra = _few(self).extra
+            extra = _cold(self).extra
             if extra is None:
                 extra = {}
-                if _few(self).extra is None:
-                    self._rare().extra = extra
-                extra = _few(self).extra
+                if _cold(self).extra is None:
+                    self._ensure_cold().extra = extra
+                extra = _cold(self).extra
             extra[key] = value
 
     def __delitem__(self, key):
         if key in _KEYS:
             raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         if extra is None:
             raise KeyError(key)
         del extra[key]
 
     def __iter__(self):
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         return iter((*_KEYS, *(extra or ())))
 
     def __len__(self):
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         return len(_KEYS) + (0 if extra is None else len(extra))
 
     def __contains__(self, key):
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         return key in _KEYS or (extra is not None and key in extra)
 
     def __bool__(self):
@@ -758,14 +758,14 @@ cdef class ApplicationInstance(Entry):
 
     def popitem(self):
         """Removes the key that was added last by a caller; KeyError if there is none."""
-        cdef dict extra = _few(self).extra
+        cdef dict extra = _cold(self).extra
         if not extra:
             raise KeyError("popitem(): no key was added to this application instance")
         return extra.popitem()
 
     def clear(self):
         """Removes the keys that callers added."""
-        _few(self).extra = None
+        _cold(self).extra = None
 
     def setdefault(self, key, default=None):
         if key not in self:

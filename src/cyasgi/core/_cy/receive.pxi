@@ -65,14 +65,14 @@ cdef object _call_in(Receive receive, Run run):
     else:
         taker = instance._task if run._stepping else calling_task()
         own = taker is instance._task
-        if not own and _few(instance).taken is None:
+        if not own and _cold(instance).taken is None:
             taken = TakenByTasks()
-            if _few(instance).taken is None:
-                instance._rare().taken = taken
+            if _cold(instance).taken is None:
+                instance._ensure_cold().taken = taken
             # From now on it has to hear of every call.
             run._trusted = run._stepping = False
-        if _few(instance).taken is not None:
-            _few(instance).taken.called(taker)
+        if _cold(instance).taken is not None:
+            _cold(instance).taken.called(taker)
         if own:
             taker = run
             _settle(run)
@@ -142,7 +142,7 @@ cdef object _step_receive(Receive receive, bint *done):
         receive._out = False
         done[0] = True
         return _last_or_cancelled(_last_of(receive))
-    if run._wait < PENDING and instance._getter is None and _few(instance).getters is None:
+    if run._wait < PENDING and instance._getter is None and _cold(instance).getters is None:
         receive._waits = FOR_RUN
         run._wait = PENDING
         run._asyncio_future_blocking = True
@@ -151,7 +151,7 @@ cdef object _step_receive(Receive receive, bint *done):
         return run
     receive._waits = FOR_FUTURE
     future = instance._wait()
-    instance._rare().received = future
+    instance._ensure_cold().received = future
     return future
 
 
@@ -159,19 +159,19 @@ cdef bint _woken(Receive receive, ApplicationInstance instance) except -1:
     """Whether what it waited for has come."""
     if receive._waits == FOR_RUN:
         return (<Run>receive._run)._wait != PENDING
-    return _few(instance).received.done()
+    return _cold(instance).received.done()
 
 
 cdef inline _waited(Receive receive, ApplicationInstance instance):
     if receive._waits == FOR_FUTURE:
-        _few(instance).received = None
+        _cold(instance).received = None
     receive._waits = FOR_NOTHING
 
 
 cdef _give_up_receive(Receive receive):
     cdef ApplicationInstance instance = _instance_of(receive)
     if instance is not None and receive._waits != FOR_NOTHING:
-        future = <object>receive._run if receive._waits == FOR_RUN else _few(instance).received
+        future = <object>receive._run if receive._waits == FOR_RUN else _cold(instance).received
         _waited(receive, instance)
         # A coroutine that is thrown away after its loop was closed has nobody to make room for.
         if future.cancelled() or not instance._loop.is_closed():
@@ -189,7 +189,7 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
         and instance._count
         and receive._out
         and receive._waits != FOR_FUTURE
-        and _few(instance).line is None
+        and _cold(instance).line is None
     ):
         # Without the setting up of a handler, where a message is there.
         receive._waits = FOR_NOTHING

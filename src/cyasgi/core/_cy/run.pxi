@@ -160,7 +160,7 @@ cdef object _start_run(Run run):
         raise RuntimeError("cannot reuse the run of an instance")
     if not run._entered:
         run._entered = True
-        PyContextVar_Set(_running, run)
+        PyContextVar_Set(_at_work, run)
         # Nobody but the table and this run refers to it: then nobody is left who could await it, and the pass that
         # would be waited for him (a fifth of what making an instance costs) is spared.
         if instance._state == C_NEW and (Py_REFCNT(instance) > 2 + 1 or instance._table is None):
@@ -169,8 +169,8 @@ cdef object _start_run(Run run):
         instance._state = C_AUTO
     if instance._state == C_DONE:
         return run
-    if instance._state != C_AUTO or _few(instance).predecessor is not None:
-        instance._rare().gate = gate = _new_future(instance)
+    if instance._state != C_AUTO or _cold(instance).predecessor is not None:
+        instance._ensure_cold().gate = gate = _new_future(instance)
         setattr(gate, _blocking, True)
         return gate
     if instance._begun:
@@ -214,7 +214,7 @@ cdef _end_run(Run run, object error):
         receive = <Receive>run._receive
     _sever(run)
     if instance is not None:
-        if run._holds != C_NEVER or _few(instance).taken is not None:
+        if run._holds != C_NEVER or _cold(instance).taken is not None:
             instance._interrupt(run, error is None)
         instance._run_ended(error)
         if receive is not None:

@@ -28,8 +28,8 @@ cdef class InstanceTable:
     cdef long long _swept
     cdef long long _version
     #: The most entries since the table was empty.
-    cdef Py_ssize_t _crowd
-    cdef public Py_ssize_t _ghosts
+    cdef Py_ssize_t _peak_size
+    cdef public Py_ssize_t _pending_deletions
     #: In debug mode: the loop's thread, and the loop.
     cdef public unsigned long _thread
     cdef public object _guarded_loop
@@ -42,7 +42,7 @@ cdef class InstanceTable:
     #: What `create` needs and the slow path finds out: the application as the server has it and as it is called, the
     #: loop, if it is not in debug mode, and the ids whose old run still cleans up.
     cdef public object application
-    cdef public object single
+    cdef public object asgi3_app
     cdef object _loop
     #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
     cdef dict _loop_dict
@@ -176,7 +176,7 @@ cdef class InstanceTable:
         instance.scope_id = scope_id
         instance._bucket = -1
         instance._server = server
-        instance._application = self.single
+        instance._application = self.asgi3_app
         instance.scope = scope
         instance.maxsize = _size(server.max_queue_size)
         if self._plain_tasks and self._has_no_task_factory(loop):
@@ -187,7 +187,7 @@ cdef class InstanceTable:
         if limit is not None and len(self._entries) >= _size(limit):
             # Built: only now somebody may lose its place for it.
             try:
-                (<Endings?>server._cyasgi)._make_room(server, limit)
+                (<FastPath?>server._cyasgi)._make_room(server, limit)
             except BaseException:
                 instance._state = C_DONE
                 raise
@@ -264,7 +264,7 @@ cdef class InstanceTable:
             raise RuntimeError(f"scope_id {entry.scope_id!r} belongs to another instance by now")
         if entry._table is not None:
             return
-        self._crowd = max(self._crowd, len(self._entries))
+        self._peak_size = max(self._peak_size, len(self._entries))
         entry._table = self
         self._version += 1
         self._link(entry, 1 if self._segmented else 0)
@@ -306,8 +306,8 @@ cdef class InstanceTable:
             self.idle -= 1
         if self._foreign:
             self._foreign.pop(entry, None)
-        if self._crowd > _CROWD and not self._entries:
-            self._crowd = 0
+        if self._peak_size > _SHRINK_THRESHOLD and not self._entries:
+            self._peak_size = 0
             for emptied in (self._entries, self._finished, self._due, self._foreign):
                 _shrink(emptied)
         if type(entry) is ForeignEntry:
@@ -324,7 +324,7 @@ cdef class InstanceTable:
                 if entry is not spared:
                     return entry
         if self._foreign:
-            self._settle_few()
+            self._reorder_few_foreign()
         found = self._victim_in(1, spared, True) if self._on_probation else None
         if found is None:
             found = self._victim_in(0, spared, True)
@@ -352,7 +352,7 @@ cdef class InstanceTable:
                 young = _entry_at(self._head[segment])
             if index < len(assigned) and (young is None or <double>(<tuple>assigned[index])[0] <= young._used):
                 candidate = <Entry>(<tuple>assigned[index])[2]
-                if asking and moved < _LOOK_PAST and not self._settled(candidate):
+                if asking and moved < _SCAN_LIMIT and not self._reorder_foreign(candidate):
                     moved += 1
                     continue
                 index += 1
@@ -367,7 +367,7 @@ cdef class InstanceTable:
                 return candidate
             if first is None:
                 first = candidate
-            if busy >= _LOOK_PAST:
+            if busy >= _SCAN_LIMIT:
                 break
             busy += 1
         return first
@@ -394,7 +394,7 @@ cdef class InstanceTable:
         promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
         if entry._table is not self:
             return
-        self._settled(entry)
+        self._reorder_foreign(entry)
         if entry._assigned is not None and <double>entry._assigned[0] >= since:
             entry._active = mono()
         else:
@@ -456,7 +456,7 @@ cdef class InstanceTable:
                 # Not next(reversed()): that would pass over the places of all that were removed before it.
                 entry = <Entry>(<dict>bucket).popitem()[0]
                 entry._bucket = -1
-                if type(entry) is ForeignEntry and not self._settled(entry):
+                if type(entry) is ForeignEntry and not self._reorder_foreign(entry):
                     # Its dict says otherwise: then it has been scheduled anew.
                     continue
                 resting = _is_idle(entry) or entry.ended
@@ -657,14 +657,16 @@ cdef class InstanceTable:
         """How many entries are plain dicts."""
         return len(self._foreign)
 
-    cdef _settle_few(self):
-        """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
-        when the entry's turn comes."""
-        if 0 < len(self._foreign) <= _LOOK_PAST:
-            for entry in list(self._foreign):
-                self._settled(<Entry>entry)
+    cdef _reorder_few_foreign(self):
+        """Notice a `last_used` that was set back in a plain dict, if such dicts are few.
 
-    cdef bint _settled(self, Entry entry) except -1:
+        One that was set forward is noticed in any case, by `_reorder_foreign` when the entry's turn comes.
+        """
+        if 0 < len(self._foreign) <= _SCAN_LIMIT:
+            for entry in list(self._foreign):
+                self._reorder_foreign(<Entry>entry)
+
+    cdef bint _reorder_foreign(self, Entry entry) except -1:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
             moment = _seconds((<ForeignEntry>entry).details.get("last_used"))
@@ -687,7 +689,7 @@ cdef class InstanceTable:
             if self._head[segment] is not NULL and <double>place[0] > (<Entry>self._head[segment])._used:
                 break
             entry = <Entry>place[2]
-            if moved >= _LOOK_PAST or self._settled(entry):
+            if moved >= _SCAN_LIMIT or self._reorder_foreign(entry):
                 return entry
             moved += 1
         return _entry_at(self._head[segment])
@@ -699,7 +701,7 @@ cdef class InstanceTable:
 
     cdef list _keys_in_order(self):
         for foreign in list(self._foreign):
-            self._settled(<Entry>foreign)
+            self._reorder_foreign(<Entry>foreign)
         return self._keys_of(1) + self._keys_of(0)
 
     cdef list _keys_of(self, int segment):
@@ -726,10 +728,10 @@ cdef class InstanceTable:
     cdef object _find(self, scope_id):
         """The entry as the current task is to see it; None if there is none."""
         self.check_thread()
-        if self._ghosts:
-            ghost = _haunted.get()
-            if ghost is not None and ghost.haunts(self, scope_id):
-                return ghost.entry if ghost.visible else None
+        if self._pending_deletions:
+            pending = _deleting.get()
+            if pending is not None and pending.matches(self, scope_id):
+                return pending.entry if pending.visible else None
         return self._entries.get(scope_id)
 
     def __getitem__(self, scope_id):
@@ -763,7 +765,7 @@ cdef class InstanceTable:
             last_used = (<ApplicationInstance>entry).last_used
         self.add(entry)
         if type(entry) is ForeignEntry:
-            self._settled(entry)
+            self._reorder_foreign(entry)
             (<ForeignEntry>entry).watch()
         elif last_used:
             self._assign(entry, last_used)
@@ -774,42 +776,42 @@ cdef class InstanceTable:
             raise KeyError(scope_id)
 
     cdef bint _vanish(self, entry) except -1:
-        """Takes out an entry by hand, or a ghost out of its override's sight."""
+        """Takes out an entry by hand, or hides one that is being deleted from its override."""
         if self.remove(entry):
             if type(entry) is ApplicationInstance and (<ApplicationInstance>entry)._state == C_DONE:
                 entry._server._cyasgi.report(entry._server, entry)
             return True
-        ghost = _haunted.get()
-        if ghost is None or ghost.entry is not entry:
+        pending = _deleting.get()
+        if pending is None or pending.entry is not entry:
             return False
-        ghost.visible = False
+        pending.visible = False
         return True
 
     def __contains__(self, scope_id):
         return self._find(scope_id) is not None
 
-    cdef object _ghost(self):
+    cdef object _pending_deletion(self):
         """The entry that only the current task still sees, or None."""
-        ghost = _haunted.get()
-        if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id):
-            return ghost.entry
+        pending = _deleting.get()
+        if pending is not None and pending.visible and pending.matches(self, pending.entry.scope_id):
+            return pending.entry
         return None
 
     def __len__(self):
         self.check_thread()
-        ghost = self._ghost() if self._ghosts else None
-        return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
+        pending = self._pending_deletion() if self._pending_deletions else None
+        return len(self._entries) + (pending is not None and pending.scope_id not in self._entries)
 
     def __iter__(self):
         self.check_thread()
-        ghost = self._ghost() if self._ghosts else None
-        if ghost is None:
+        pending = self._pending_deletion() if self._pending_deletions else None
+        if pending is None:
             return self._iterate()
-        return itertools.chain((ghost.scope_id,), [key for key in self._iterate() if key != ghost.scope_id])
+        return itertools.chain((pending.scope_id,), [key for key in self._iterate() if key != pending.scope_id])
 
     def _iterate(self):
         version = self._version
-        self._settle_few()
+        self._reorder_few_foreign()
         first = self._oldest()
         if first is None:
             return

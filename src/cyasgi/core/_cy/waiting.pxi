@@ -131,7 +131,7 @@ cdef class Put(Waiting):
 
     cdef object _item
     cdef bint _begun
-    cdef bint _breathing
+    cdef bint _yielding
 
     def __dealloc__(self):
         if not self._begun and self._instance is not None:
@@ -141,24 +141,24 @@ cdef class Put(Waiting):
             self._give_up()
 
     cdef bint _step(self) except -1:
-        global _breath
+        global _puts
         cdef ApplicationInstance instance = self._instance
         if instance is None:
             raise RuntimeError("cannot reuse already awaited put()")
         if not self._begun:
             self._begun = True
             if instance.maxsize <= 0:
-                _breath += 1
-                if (_breath >= _BREATH or instance._breathing) and instance._breathing < 65535:
+                _puts += 1
+                if (_puts >= _YIELD_EVERY or instance._yielding) and instance._yielding < 65535:
                     # Whoever puts meanwhile does the same, and so stays behind.
-                    _breath = 0
-                    self._breathing = True
-                    instance._breathing += 1
+                    _puts = 0
+                    self._yielding = True
+                    instance._yielding += 1
                     self.result = None
                     return False
-        elif self._breathing:
-            self._breathing = False
-            instance._breathing -= 1
+        elif self._yielding:
+            self._yielding = False
+            instance._yielding -= 1
         elif self._future is not None:
             if not self._future.done():
                 raise RuntimeError("put() is being awaited already")
@@ -183,7 +183,7 @@ cdef class Put(Waiting):
     cdef _cut(self, error):
         cdef ApplicationInstance instance = self._instance
         # While the loop turns nobody has to make room for the message: it must not be lost for that.
-        accepted = isinstance(error, asyncio.CancelledError) if self._breathing else (
+        accepted = isinstance(error, asyncio.CancelledError) if self._yielding else (
             self._future is not None and is_stop(error)
         )
         self._give_up()
@@ -192,9 +192,9 @@ cdef class Put(Waiting):
 
     cdef _over(self):
         self._begun = True
-        if self._breathing:
-            self._breathing = False
-            self._instance._breathing -= 1
+        if self._yielding:
+            self._yielding = False
+            self._instance._yielding -= 1
         self._instance = None
 
 
@@ -218,12 +218,12 @@ cdef class Join(Waiting):
             # Meanwhile it has come.
             self._instance = None
             return True
-        joiners = _few(instance).joiners
+        joiners = _cold(instance).joiners
         if joiners is None:
             joiners = []
-            if _few(instance).joiners is None:
-                instance._rare().joiners = joiners
-            joiners = _few(instance).joiners
+            if _cold(instance).joiners is None:
+                instance._ensure_cold().joiners = joiners
+            joiners = _cold(instance).joiners
         joiners.append(future)
         setattr(future, _blocking, True)
         self.result = future

@@ -56,9 +56,9 @@ that are on probation: none under "lru".
 its tasks); then an instance that has left the table is freed by reference counts alone, even while somebody keeps its
 task, its exception or that exception's traceback.
 
-*Ends.* Endings is the base of a server's Life: what every eviction passes through, and every end of a run. Here stands
-what they come to in the usual case: no method of the server is overridden, nobody observes, the instance is an own one
-of a loop that runs, nobody waits for its end. All else is Life's.
+*Ends.* FastPath is the base of a server's InstanceManager. It has the usual course of every eviction and of every end of
+a run: no method of the server is overridden, nobody observes, the instance is one of ours in a loop that runs, and
+nobody waits for its end. InstanceManager has all other courses.
 
 *Messages.* Accepted messages leave the queue by `get`, or, once the record has been removed, in one list for the hook
 `application_undelivered`. What is put behind that goes to the hook by the manager. What `receive` has given is in
@@ -67,7 +67,7 @@ those of child tasks. A run that ends other than by returning leaves what was in
 """
 
 from .awaitables import SENT as SENT, Pass as Pass
-from .endings import Endings as Endings
+from .endings import FastPath as FastPath
 from .entry import ForeignEntry as ForeignEntry
 from .instance import ApplicationInstance as ApplicationInstance
 from .lookup import get_or_create_application_instance as get_or_create_application_instance

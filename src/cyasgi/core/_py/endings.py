@@ -1,4 +1,4 @@
-"""Endings: what every eviction and every end of a run comes to in the usual case."""
+"""FastPath: what every eviction and every end of a run comes to in the usual case."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..constants import (
-    CROWD,
     DELETED,
     DONE,
     EVICTED,
     FAILED,
     OUTCOMES,
+    SHRINK_THRESHOLD,
 )
 from ..context import current_instance
 from .instance import ApplicationInstance
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ...server import StatelessServer
 
 
-class Endings:
-    """The base of a server's Life: what every eviction passes through, and every end of a run, in the usual case."""
+class FastPath:
+    """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
 
     #: StatelessServer itself, whose module imports this one.
     base: ClassVar[Any]
@@ -42,27 +42,27 @@ class Endings:
         #: The youngest closing run of an id.
         self.closing_ids: dict[Hashable, Any] = self.table.closing_ids
         #: Runs that were cancelled twice and go on.
-        self.stubborn: set[Any] = set()
+        self.ignoring_cancel: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
         #: Set while the server stops: called when a run has ended.
         self.on_ended: Callable[[], object] | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._patience_loop: asyncio.AbstractEventLoop | None = None
+        self._cancel_timer: asyncio.TimerHandle | None = None
+        self._cancel_timer_loop: asyncio.AbstractEventLoop | None = None
         #: The most closing runs since there were none.
-        self._crowd = 0
+        self._peak_size = 0
 
     if TYPE_CHECKING:
-        # What is unusual is Life's own.
+        # InstanceManager has the unusual courses.
 
-        def _make_room_otherwise(self, server: StatelessServer, limit: int) -> None: ...
+        def _make_room_slow(self, server: StatelessServer, limit: int) -> None: ...
 
-        def _end_otherwise(self, server: StatelessServer, entry: Any) -> None: ...
+        def _end_slow(self, server: StatelessServer, entry: Any) -> None: ...
 
-        def _ended_otherwise(self, instance: ApplicationInstance) -> None: ...
+        def _ended_slow(self, instance: ApplicationInstance) -> None: ...
 
         def report(self, server: StatelessServer, entry: Any) -> None: ...
 
-        def _set_patience(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
+        def _set_cancel_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
 
         def _let_go(self, closing: Any) -> None: ...
 
@@ -73,7 +73,7 @@ class Endings:
         table = self.table
         table.follow(server)
         if not self._is_plain(server):
-            self._make_room_otherwise(server, limit)
+            self._make_room_slow(server, limit)
             return
         # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
         asking = current_instance()
@@ -121,17 +121,17 @@ class Endings:
             or loop.is_closed()
             or entry in self.closing
         ):
-            self._end_otherwise(server, entry)
+            self._end_slow(server, entry)
             return
         self._close(server, entry, loop)
 
     def _close(self, server: StatelessServer, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
         """Cancels the run of an instance that has left the table."""
         self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
-        self._crowd = max(self._crowd, len(self.closing))
-        timer = self._patience
-        if timer is None or loop is not self._patience_loop or timer.cancelled():
-            self._set_patience(loop, deadline)
+        self._peak_size = max(self._peak_size, len(self.closing))
+        timer = self._cancel_timer
+        if timer is None or loop is not self._cancel_timer_loop or timer.cancelled():
+            self._set_cancel_timer(loop, deadline)
         if instance._predecessor is None:
             self.closing_ids[instance._scope_id] = instance
         if instance._call is not None:
@@ -143,7 +143,7 @@ class Endings:
         """Called by every run of an own instance at its end, from within its last step."""
         outcome = instance._outcome
         if outcome == FAILED or self.observer is not None:
-            self._ended_otherwise(instance)
+            self._ended_slow(instance)
             return
         self.counts[OUTCOMES[outcome]] += 1
         if instance._table is not None:
@@ -156,16 +156,16 @@ class Endings:
     def _closed(self, server: StatelessServer, entry: Any) -> None:
         """The run of an entry that has left the table has ended."""
         closing = self.closing.pop(entry, None)
-        if self.stubborn:
-            self.stubborn.discard(entry)
+        if self.ignoring_cancel:
+            self.ignoring_cancel.discard(entry)
         if closing is not None:
             scope_id = entry._scope_id
             if self.closing_ids.get(scope_id) is entry:
                 del self.closing_ids[scope_id]
             if not isinstance(closing, float):
                 self._let_go(closing)
-            if self._crowd > CROWD and not self.closing:
-                self._crowd = 0
+            if self._peak_size > SHRINK_THRESHOLD and not self.closing:
+                self._peak_size = 0
                 shrink(self.closing)
                 shrink(self.closing_ids)
         self._tell(server, entry)

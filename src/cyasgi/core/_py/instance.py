@@ -30,7 +30,6 @@ from ..caller import (
 )
 from ..constants import (
     AUTO,
-    BREATH,
     CALLER,
     CANCELLED,
     DONE,
@@ -41,6 +40,7 @@ from ..constants import (
     REASONS,
     RETURNED,
     STATES,
+    YIELD_EVERY,
 )
 from ..placeholder import make_placeholder
 from ..stopping import is_stop
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from ..in_flight import TakenByTasks
 
 _MISSING: Any = object()
-_breath = itertools.count(1)
+_puts = itertools.count(1)
 
 
 class ApplicationInstance(Entry):
@@ -77,7 +77,6 @@ class ApplicationInstance(Entry):
     __slots__ = (
         "_application",
         "_begun",
-        "_breathing",
         "_call",
         "_direct",
         "_error",
@@ -104,6 +103,7 @@ class ApplicationInstance(Entry):
         "_task",
         "_thread",
         "_unfinished",
+        "_yielding",
         "scope",
     )
 
@@ -123,7 +123,7 @@ class ApplicationInstance(Entry):
         self._state = NEW
         #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
         self._begun = 0
-        self._breathing = 0
+        self._yielding = 0
         self._idle = False
         self._task: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -177,7 +177,7 @@ class ApplicationInstance(Entry):
         if self._state == NEW:
             self._state = HELD
         if holder and self._state == HELD:
-            self._server._cyasgi.holding.hold(self)
+            self._server._cyasgi.held.hold(self)
 
     def _take_over(self, call: Call) -> None:
         """The caller is going to run the application itself."""
@@ -396,7 +396,7 @@ class ApplicationInstance(Entry):
         if self._thread:
             self._check_thread()
         if self._state == DONE:
-            self._server._cyasgi.late(self, item)
+            self._server._cyasgi.put_after_end(self, item)
             return
         if self._maxsize > 0 and self.full():
             raise QueueFull
@@ -433,9 +433,9 @@ class ApplicationInstance(Entry):
         cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
         """
         if self._maxsize <= 0:
-            if self._breathing or next(_breath) % BREATH == 0:
+            if self._yielding or next(_puts) % YIELD_EVERY == 0:
                 # Whoever puts meanwhile does the same, and so stays behind.
-                self._breathing += 1
+                self._yielding += 1
                 try:
                     await Pass()
                 except asyncio.CancelledError:
@@ -443,7 +443,7 @@ class ApplicationInstance(Entry):
                     self.put_nowait(item)
                     raise
                 finally:
-                    self._breathing -= 1
+                    self._yielding -= 1
         else:
             while self._state != DONE and self.full():
                 place = self._line_up()

@@ -13,7 +13,7 @@ from ..constants import (
     DONE,
     NEW,
 )
-from ..context import running
+from ..context import at_work
 from ..in_flight import TakenByTasks, calling_task
 from .awaitables import Pass, error_of
 
@@ -178,7 +178,7 @@ class Run:
             raise RuntimeError("cannot reuse the run of an instance")
         if not self._entered:
             self._entered = True
-            running.set(self)
+            at_work.set(self)
             if instance._state == NEW:
                 return None
         if instance._state == NEW:

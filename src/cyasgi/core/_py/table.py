@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..constants import (
     ASSIGNED,
-    CROWD,
     DONE,
     FAR,
-    LOOK_PAST,
     POLICIES,
     PROBATION,
+    SCAN_LIMIT,
+    SHRINK_THRESHOLD,
 )
-from ..context import Ghost, haunted
+from ..context import PendingDeletion, deleting
 from ..tasks import has_plain_tasks, runs_elsewhere
 from .entry import (
     Entry,
@@ -51,12 +51,10 @@ class InstanceTable(MutableMapping[Any, Any]):
     __slots__ = (
         "__weakref__",
         "_assigned",
-        "_crowd",
         "_due",
         "_entries",
         "_finished",
         "_foreign",
-        "_ghosts",
         "_guarded_loop",
         "_home",
         "_loop",
@@ -65,6 +63,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_on_probation",
         "_order",
         "_orders",
+        "_peak_size",
+        "_pending_deletions",
         "_plain_tasks",
         "_policy",
         "_segmented",
@@ -74,13 +74,13 @@ class InstanceTable(MutableMapping[Any, Any]):
         "_unit",
         "_version",
         "application",
+        "asgi3_app",
         "closing_ids",
         "created",
         "idle",
         "on_finished",
         "on_idle",
         "reused",
-        "single",
     )
 
     def __init__(self, initial: Mapping[Any, Any] | None = None) -> None:
@@ -99,8 +99,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         self._swept = 0
         self._version = 0
         #: The most entries since the table was empty.
-        self._crowd = 0
-        self._ghosts = 0
+        self._peak_size = 0
+        self._pending_deletions = 0
         #: In debug mode: the loop's thread, and the loop.
         self._thread = 0
         self._guarded_loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +113,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         #: What `create` needs and the slow path finds out: the application as the server has it and as it is called,
         #: the loop, if it is not in debug mode, and the ids whose old run still cleans up.
         self.application: Any = None
-        self.single: Any = None
+        self.asgi3_app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Where the loop keeps what its is_closed() returns, if that is asyncio's.
         self._loop_dict: dict[str, Any] | None = _NO_LOOP
@@ -155,7 +155,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             return None
         if self._segmented:
             self.follow(server)
-        instance = ApplicationInstance(server, self.single, scope_id, scope, server.max_queue_size)
+        instance = ApplicationInstance(server, self.asgi3_app, scope_id, scope, server.max_queue_size)
         instance._start_in(loop, self._plain_tasks and loop.get_task_factory() is None)
         limit = server.max_applications
         if limit is not None and len(self._entries) >= limit:
@@ -230,7 +230,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             raise RuntimeError(f"scope_id {entry._scope_id!r} belongs to another instance by now")
         if entry._table is not None:
             return
-        self._crowd = max(self._crowd, len(self._entries))
+        self._peak_size = max(self._peak_size, len(self._entries))
         entry._table = self
         self._version += 1
         if self._segmented:
@@ -275,8 +275,8 @@ class InstanceTable(MutableMapping[Any, Any]):
         else:
             self._foreign.pop(entry, None)
             entry.unwatch()
-        if self._crowd > CROWD and not self._entries:
-            self._crowd = 0
+        if self._peak_size > SHRINK_THRESHOLD and not self._entries:
+            self._peak_size = 0
             for emptied in (self._entries, self._finished, self._due, self._foreign):
                 shrink(emptied)
         return True
@@ -288,7 +288,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         for entry in self._finished:
             if entry is not spared:
                 return entry
-        self._settle_few()
+        self._reorder_few_foreign()
         found = self._victim_in(1, spared) if self._on_probation else None
         if found is None:
             found = self._victim_in(0, spared)
@@ -309,7 +309,7 @@ class InstanceTable(MutableMapping[Any, Any]):
                 return entry
             if first is None:
                 first = entry
-            if busy >= LOOK_PAST:
+            if busy >= SCAN_LIMIT:
                 break
             busy += 1
         return first
@@ -350,7 +350,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
         if entry._table is not self:
             return
-        self._settled(entry)
+        self._reorder_foreign(entry)
         if entry._assigned is not None and entry._assigned[0] >= since:
             entry._active = time.monotonic()
         else:
@@ -399,7 +399,7 @@ class InstanceTable(MutableMapping[Any, Any]):
                 # Not next(reversed()): that would pass over the places of all that were removed before it.
                 entry, _ = bucket.popitem()
                 entry._bucket = -1
-                if type(entry) is ForeignEntry and not self._settled(entry):
+                if type(entry) is ForeignEntry and not self._reorder_foreign(entry):
                     # Its dict says otherwise: then it has been scheduled anew.
                     continue
                 resting = entry.idle or entry.ended
@@ -540,14 +540,16 @@ class InstanceTable(MutableMapping[Any, Any]):
         """How many entries are plain dicts."""
         return len(self._foreign)
 
-    def _settle_few(self) -> None:
-        """A `last_used` set back in a plain dict is seen if such dicts are few; one set forward always, by `_settled`
-        when the entry's turn comes."""
-        if 0 < len(self._foreign) <= LOOK_PAST:
-            for entry in list(self._foreign):
-                self._settled(entry)
+    def _reorder_few_foreign(self) -> None:
+        """Notice a `last_used` that was set back in a plain dict, if such dicts are few.
 
-    def _settled(self, entry: Any) -> bool:
+        One that was set forward is noticed in any case, by `_reorder_foreign` when the entry's turn comes.
+        """
+        if 0 < len(self._foreign) <= SCAN_LIMIT:
+            for entry in list(self._foreign):
+                self._reorder_foreign(entry)
+
+    def _reorder_foreign(self, entry: Any) -> bool:
         """Whether a foreign entry stands where its dict says; if not, moves it there."""
         if type(entry) is ForeignEntry:
             moment = _seconds(entry._details.get("last_used"))
@@ -571,7 +573,7 @@ class InstanceTable(MutableMapping[Any, Any]):
             first = assigned[index] if index < len(assigned) else None
             if first is not None and (young is order or first[0] <= young._used):
                 entry = first[2]
-                if moved < LOOK_PAST and not self._settled(entry):
+                if moved < SCAN_LIMIT and not self._reorder_foreign(entry):
                     moved += 1
                     continue
                 index += 1
@@ -592,7 +594,7 @@ class InstanceTable(MutableMapping[Any, Any]):
 
     def _keys_in_order(self) -> list[Any]:
         for foreign in list(self._foreign):
-            self._settled(foreign)
+            self._reorder_foreign(foreign)
         return self._keys_of(1) + self._keys_of(0)
 
     def _keys_of(self, segment: int) -> list[Any]:
@@ -619,10 +621,10 @@ class InstanceTable(MutableMapping[Any, Any]):
     def _find(self, scope_id: Any) -> Any:
         """The entry as the current task is to see it; None if there is none."""
         self.check_thread()
-        if self._ghosts:
-            ghost = haunted.get()
-            if ghost is not None and ghost.haunts(self, scope_id):
-                return ghost.entry if ghost.visible else None
+        if self._pending_deletions:
+            pending = deleting.get()
+            if pending is not None and pending.matches(self, scope_id):
+                return pending.entry if pending.visible else None
         return self._entries.get(scope_id)
 
     def __getitem__(self, scope_id: Any) -> Any:
@@ -653,7 +655,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         last_used = entry.last_used if type(entry) is ApplicationInstance else 0.0
         self.add(entry)
         if type(entry) is ForeignEntry:
-            self._settled(entry)
+            self._reorder_foreign(entry)
             entry.watch()
         elif last_used:
             self._assign(entry, last_used)
@@ -664,43 +666,43 @@ class InstanceTable(MutableMapping[Any, Any]):
             raise KeyError(scope_id)
 
     def _vanish(self, entry: Any) -> bool:
-        """Takes out an entry by hand, or a ghost out of its override's sight."""
+        """Takes out an entry by hand, or hides one that is being deleted from its override."""
         if self.remove(entry):
             if type(entry) is ApplicationInstance and entry._state == DONE:
                 entry._server._cyasgi.report(entry._server, entry)
             return True
-        ghost: Ghost | None = haunted.get()
-        if ghost is None or ghost.entry is not entry:
+        pending: PendingDeletion | None = deleting.get()
+        if pending is None or pending.entry is not entry:
             return False
-        ghost.visible = False
+        pending.visible = False
         return True
 
     def __contains__(self, scope_id: object) -> bool:
         return self._find(scope_id) is not None
 
-    def _ghost(self) -> Any:
+    def _pending_deletion(self) -> Any:
         """The entry that only the current task still sees, or None."""
-        ghost = haunted.get()
-        if ghost is not None and ghost.visible and ghost.haunts(self, ghost.entry.scope_id):
-            return ghost.entry
+        pending = deleting.get()
+        if pending is not None and pending.visible and pending.matches(self, pending.entry.scope_id):
+            return pending.entry
         return None
 
     def __len__(self) -> int:
         self.check_thread()
-        ghost = self._ghost() if self._ghosts else None
-        return len(self._entries) + (ghost is not None and ghost.scope_id not in self._entries)
+        pending = self._pending_deletion() if self._pending_deletions else None
+        return len(self._entries) + (pending is not None and pending.scope_id not in self._entries)
 
     def __iter__(self) -> Iterator[Any]:
         self.check_thread()
-        ghost = self._ghost() if self._ghosts else None
-        if ghost is None:
+        pending = self._pending_deletion() if self._pending_deletions else None
+        if pending is None:
             return self._iterate()
-        rest = (key for key in self._iterate() if key != ghost.scope_id)
-        return itertools.chain((ghost.scope_id,), rest)
+        rest = (key for key in self._iterate() if key != pending.scope_id)
+        return itertools.chain((pending.scope_id,), rest)
 
     def _iterate(self) -> Iterator[Any]:
         version = self._version
-        self._settle_few()
+        self._reorder_few_foreign()
         first = self._oldest()
         if first is None:
             return

@@ -226,7 +226,7 @@ class DatagramServer(StatelessServer):
             await super().arun()
         finally:
             # A second run at the same time is refused: the sockets are the first one's.
-            if self._cyasgi.running is None:
+            if self._cyasgi.server_run is None:
                 await self._close_sockets()
 
     async def _close_sockets(self) -> None:

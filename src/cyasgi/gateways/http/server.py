@@ -24,7 +24,7 @@ from ..._settings import (
 from ...core import Setting
 from ...core.context import outside
 from ...core.settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
-from ...instances.manager import Life
+from ...instances.manager import InstanceManager
 from ...server import StatelessServer
 from ...wire.http.request import HeadLimits, encode_path
 from ...wire.http.scope import (
@@ -105,8 +105,8 @@ class _WebSocketProtocolClass:
         return WebSocketProtocol
 
 
-class RequestLife(Life):
-    """As a server's Life, but an instance leaves the table at the very end of its run, without the checker."""
+class RequestManager(InstanceManager):
+    """Take an instance out of the table at the very end of its run, without the checker."""
 
     def ended(self, instance: Any) -> None:
         scope = instance.scope
@@ -121,7 +121,7 @@ class RequestLife(Life):
             table.remove(instance)
             quiet = self.observer is None and self.on_ended is None
             if quiet and instance._outcome == RETURNED and not instance.qsize() and not instance._server.hears_of_ends:
-                # All that `Life.ended` does for a run of which there is nothing to tell.
+                # All that `InstanceManager.ended` does for a run of which there is nothing to tell.
                 self.counts["finished"] += 1
                 instance._reported = True
                 return
@@ -241,7 +241,7 @@ class HTTPServer(StatelessServer):
         binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
         ssl: Any = None,
     ) -> None:
-        self.__dict__["_cyasgi"] = life = RequestLife()
+        self.__dict__["_cyasgi"] = life = RequestManager()
         self.__dict__["_cyasgi_table"] = life.table
         super().__init__(application, max_applications)
         self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
@@ -393,7 +393,7 @@ class HTTPServer(StatelessServer):
 
     async def _see_off(self) -> None:
         """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
-        running = self._cyasgi.running
+        running = self._cyasgi.server_run
         graceful = running is not None and running._stop.done() and not running._force.done()
         for connection in list(self.connections):
             connection.begin_shutdown()
@@ -419,7 +419,7 @@ class HTTPServer(StatelessServer):
         Raises:
             LifespanError: the application failed to start or to stop.
         """
-        if self._cyasgi.running is not None:
+        if self._cyasgi.server_run is not None:
             await super().arun()
             return
         self._lifespan = Lifespan(self.application, self.lifespan)
