@@ -227,10 +227,8 @@ class InstanceManager(FastPath):
 
     def _check_home(self, scope_id: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
         """Refuse to make an instance in another thread than the one that the server's event loop runs in."""
-        homes = (
-            None if self._loop is None else self._loop(),
-            None if self.server_run is None else self.server_run.loop,
-        )
+        run = self.server_run
+        homes = (None if self._loop is None else self._loop(), None if run is None else run.loop)
         if any(home is not None and home is not loop and home.is_running() for home in homes):
             raise RuntimeError(
                 f"scope_id {scope_id!r} has no instance, and is asked for in another thread than that of the server's"

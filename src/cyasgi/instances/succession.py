@@ -82,6 +82,5 @@ def heir_of(manager: InstanceManager, instance: ApplicationInstance) -> Applicat
 
 def _may_be_succeeded(manager: InstanceManager, server: StatelessServer) -> bool:
     limit = server.max_applications
-    return (limit is None or manager.table.size() < limit) and (
-        manager.server_run is None or not manager.server_run.stopping
-    )
+    run = manager.server_run
+    return (limit is None or manager.table.size() < limit) and (run is None or not run.stopping)

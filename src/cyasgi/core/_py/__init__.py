@@ -56,8 +56,8 @@ that are on probation: none under "lru".
 its tasks); then an instance that has left the table is freed by reference counts alone, even while somebody keeps its
 task, its exception or that exception's traceback.
 
-*Ends.* FastPath is the base of a server's InstanceManager. It has the usual course of every eviction and of every end of
-a run: no method of the server is overridden, nobody observes, the instance is one of ours in a loop that runs, and
+*Ends.* FastPath is the base of a server's InstanceManager. It has the usual course of every eviction and of every end
+of a run: no method of the server is overridden, nobody observes, the instance is one of ours in a loop that runs, and
 nobody waits for its end. InstanceManager has all other courses.
 
 *Messages.* Accepted messages leave the queue by `get`, or, once the record has been removed, in one list for the hook

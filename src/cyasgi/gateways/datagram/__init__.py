@@ -1,5 +1,5 @@
 """UDP datagrams for ASGI applications."""
 
-from .server import COUNTERS, DatagramScope, DatagramServer
+from .server import COUNTERS, DatagramScope, DatagramServer, ListenError
 
-__all__ = ["COUNTERS", "DatagramScope", "DatagramServer"]
+__all__ = ["COUNTERS", "DatagramScope", "DatagramServer", "ListenError"]
