@@ -20,7 +20,7 @@ class Clock:
     """Deadlines under a clock that the test moves."""
 
     def __init__(self, cy, on_tick=None):
-        self.module = importlib.import_module(f"{cy.__name__}.gateways.deadlines")
+        self.module = importlib.import_module(f"{cy.__name__}.gateways.net.deadlines")
         self.deadlines = self.module.Deadlines(on_tick)
         self.met = []
 

@@ -166,7 +166,7 @@ def test_no_descriptor_is_left_with_tls(cy, tmp_path, loop):
 
 
 def descriptors(cy):
-    return importlib.import_module(f"{cy.__name__}.gateways.descriptors")
+    return importlib.import_module(f"{cy.__name__}.gateways.net.descriptors")
 
 
 async def hello(scope, receive, send):
@@ -178,7 +178,7 @@ def test_fewer_connections_than_asked_for(cy, run, monkeypatch, caplog):
     """The limit of open files is that of connections too, for all servers together, and the start says so."""
     module = descriptors(cy)
     monkeypatch.setattr(module, "descriptor_limit", lambda: 40)
-    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http"), "descriptor_limit", lambda: 40)
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.server"), "descriptor_limit", lambda: 40)
     monkeypatch.setattr(module, "open_descriptors", lambda: 20)
 
     async def main():

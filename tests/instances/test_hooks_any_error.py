@@ -461,7 +461,7 @@ def test_deadlines(cy, run, caplog, fail):
     """What is to be done at a deadline fails: the others are met."""
 
     async def main():
-        module = importlib.import_module(f"{cy.__name__}.gateways.deadlines")
+        module = importlib.import_module(f"{cy.__name__}.gateways.net.deadlines")
         deadlines = module.Deadlines()
         met = []
         for callback in (fail, lambda: met.append(True)):

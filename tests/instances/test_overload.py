@@ -27,7 +27,9 @@ IN_FLIGHT = re.compile(r"(\d+) more messages in flight, begun and not finished, 
 def tick(cy, monkeypatch):
     """A pass of the loop has time for twenty looks at the clock."""
     clock = itertools.count()
-    pacing, summary = (importlib.import_module(f"{cy.__name__}.{name}") for name in ("_pacing", "_summary"))
+    pacing, summary = (
+        importlib.import_module(f"{cy.__name__}.{name}") for name in ("instances.pacing", "instances.summary")
+    )
     for module in (pacing, summary):
         monkeypatch.setattr(module, "monotonic", lambda: next(clock) * pacing.PASS / 20)
 
@@ -232,7 +234,7 @@ def test_each_call_is_made(cy, run, tick, monkeypatch, name, where):
 
 def test_asynchronous_hooks_that_wait_for_nothing(cy, run, monkeypatch):
     """A hundred are called a pass while a thousand wait, and as many more as there wait more."""
-    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}._pacing"), "PASS", 1000.0)
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.instances.pacing"), "PASS", 1000.0)
     told = collections.Counter()
 
     async def hook(self, messages, details):

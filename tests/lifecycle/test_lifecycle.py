@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import time
 import weakref
@@ -598,7 +599,7 @@ def test_hooks_that_fall_behind(cy, run, monkeypatch):
 
     async def main():
         module = lifecycle(cy)
-        monkeypatch.setattr(module, "HOOKS_BEHIND", 20)
+        monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.lifecycle.managed"), "HOOKS_BEHIND", 20)
         gate = asyncio.Event()
 
         async def on_created(self, instance):

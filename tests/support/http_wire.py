@@ -18,7 +18,7 @@ def http(cy):
 
 
 def connection_protocol(cy):
-    return importlib.import_module(f"{cy.__name__}.gateways.http_protocol").HTTPProtocol
+    return importlib.import_module(f"{cy.__name__}.gateways.http.protocol").HTTPProtocol
 
 
 class Transport(asyncio.Transport):

@@ -36,7 +36,7 @@ from ..instances.manager import UNEVENTFUL
 from ..instances.pacing import pace_of_round
 from ..server import StatelessServer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.lifecycle")
 
 #: Seconds for which what has piled up while the event loop stood still is taken in.
 CATCHING_UP = 1.0

@@ -60,7 +60,7 @@ def test_its_own_address(cy, run, caplog, host, by_id):
             assert (stats["datagrams_received"], stats["datagrams_sent"], stats["dropped_own"]) == (2, 1, 1)
             assert len(server.application_instances) == 1
         # Its address is nobody's now.
-        assert address[1] not in importlib.import_module(f"{cy.__name__}.gateways.own_addresses").OWN_PORTS
+        assert address[1] not in importlib.import_module(f"{cy.__name__}.gateways.net.own_addresses").OWN_PORTS
 
     run(main())
     assert losses(caplog) == [OWN]

@@ -43,7 +43,7 @@ def world(file):
 @pytest.fixture(params=FRAMEWORKS)
 def application(request, world):
     """The ASGI application of each framework in turn."""
-    return importlib.import_module(f"apps_{request.param}").build(world)
+    return importlib.import_module(f"support.apps_{request.param}").build(world)
 
 
 def only(*frameworks):

@@ -43,7 +43,7 @@ def test_a_slow_client_pauses_the_application(cy, run):
 @pytest.mark.parametrize("size", [4096, 100_000])
 def test_an_interpreter_whose_writelines_never_pauses(cy, run, size, monkeypatch):
     """There it is not used, so that a slow client pauses the application."""
-    exchange = importlib.import_module(f"{cy.__name__}.gateways.http_exchange")
+    exchange = importlib.import_module(f"{cy.__name__}.gateways.http.exchange")
     monkeypatch.setattr(exchange, "WRITELINES_PAUSES", False)
 
     async def test(connection):

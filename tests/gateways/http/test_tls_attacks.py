@@ -49,9 +49,9 @@ def contexts(tmp_path_factory):
 def quick(cy, monkeypatch):
     """The gateway looks at its deadlines more often, and lets nobody linger for long."""
     gateways = f"{cy.__name__}.gateways"
-    monkeypatch.setattr(importlib.import_module(f"{gateways}.deadlines"), "RESOLUTION", 0.02)
-    monkeypatch.setattr(importlib.import_module(f"{gateways}.http_protocol"), "LINGER", SHORT)
-    monkeypatch.setattr(importlib.import_module(f"{gateways}.tls"), "SLOW", SHORT)
+    monkeypatch.setattr(importlib.import_module(f"{gateways}.net.deadlines"), "RESOLUTION", 0.02)
+    monkeypatch.setattr(importlib.import_module(f"{gateways}.http.protocol"), "LINGER", SHORT)
+    monkeypatch.setattr(importlib.import_module(f"{gateways}.net.tls"), "SLOW", SHORT)
 
 
 @pytest.fixture(autouse=True)
@@ -215,7 +215,7 @@ def beginnings(trusting):
 @pytest.mark.parametrize("what", ["nothing", "a byte", "half a hello", "a hello", "a long hello"])
 def test_half_open_handshakes(cy, run, contexts, what):
     """However many there are, others are served, and a server that stops leaves none of them."""
-    at_once = importlib.import_module(f"{cy.__name__}.gateways.tls").AT_ONCE
+    at_once = importlib.import_module(f"{cy.__name__}.gateways.net.tls").AT_ONCE
 
     async def main():
         server = server_of(cy, beside(Recorder()), **LONG_TLS)
@@ -337,7 +337,7 @@ def test_more_than_are_let_in(cy, run, contexts):
 @pytest.mark.usefixtures("quick")
 def test_handshakes_that_give_way(cy, run, contexts):
     """Who is slow is given up for the sake of others, and not without need."""
-    at_once = importlib.import_module(f"{cy.__name__}.gateways.tls").AT_ONCE
+    at_once = importlib.import_module(f"{cy.__name__}.gateways.net.tls").AT_ONCE
 
     async def test(server, address):
         client = TLSClient(address, contexts[1])

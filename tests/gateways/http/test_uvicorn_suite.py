@@ -31,7 +31,7 @@ def sources(tmp_path_factory):
     conftest = found / "tests" / "conftest.py"
     text = conftest.read_text(encoding="utf-8")
     assert text.count(REPLACED) == 1
-    text = text.replace(REPLACED, 'pytest.param("uvicorn_adapter:Adapted", id="cyasgi")')
+    text = text.replace(REPLACED, 'pytest.param("support.uvicorn_adapter:Adapted", id="cyasgi")')
     conftest.write_text(text, encoding="utf-8")
     (found / "ours.ini").write_text("[pytest]\n", encoding="utf-8")
     return found
@@ -42,7 +42,7 @@ def test_uvicorns_own_tests(cy, sources):
     """Each of the differences is still one: a listed test that passes fails the run."""
     command = [sys.executable, "-m", "pytest", "-q", "-c", "ours.ini", "--rootdir", ".", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "-p", "anyio", "-p", "uvicorn_adapter", *FILES, "-k", "cyasgi"],
+        [*command, "-p", "anyio", "-p", "support.uvicorn_adapter", *FILES, "-k", "cyasgi"],
         cwd=sources,
         env=environment(CYASGI_BACKEND=cy.backend, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
         capture_output=True,

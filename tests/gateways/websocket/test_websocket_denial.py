@@ -151,7 +151,7 @@ class Failure(Exception):
 @pytest.mark.parametrize("end", ["fails", "returns", "is too slow"])
 def test_a_response_that_is_not_finished(cy, run, headers, end, monkeypatch):
     """The connection is cut: its end in order would make a whole response of what there is."""
-    module = importlib.import_module(f"{cy.__name__}.gateways.websocket_protocol")
+    module = importlib.import_module(f"{cy.__name__}.gateways.websocket.protocol")
     reset = []
     monkeypatch.setattr(module, "reset_on_close", reset.append)
     steps = {"fails": [Failure()], "returns": [], "is too slow": [asyncio.Event()]}[end]

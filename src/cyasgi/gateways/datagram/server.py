@@ -42,7 +42,7 @@ from ..net.sockets import (
     open_datagram_sockets,
 )
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.datagram")
 
 #: What one socket may still hold when the server is told to stop and is read then, in datagrams.
 LAST_READ = 4096

@@ -29,7 +29,7 @@ from ...wire.messages import check_type
 if TYPE_CHECKING:
     from .protocol import HTTPProtocol
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.http")
 
 #: Bytes of a body that wait for the application before reading is paused.
 HIGH_WATER = 65_536

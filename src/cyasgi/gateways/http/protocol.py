@@ -38,7 +38,7 @@ from .exchange import STREAMING, Exchange
 if TYPE_CHECKING:
     from .server import HTTPServer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.http")
 
 #: Bytes that wait behind the request at work (pipelined ones) before reading is paused.
 PIPELINED = 65_536

@@ -57,7 +57,7 @@ from ..net.tls import TLSListening
 from .exchange import RETURNED
 from .protocol import HTTPProtocol
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.http")
 
 #: Passes of the loop that accepting a connection, and aborting it, takes.
 LAST_PASSES = 5

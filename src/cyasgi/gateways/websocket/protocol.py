@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ...wire.http.scope import Scope
     from ..http.server import HTTPServer
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.websocket")
 
 #: How a run has ended, if it did not return.
 FAILED, CANCELLED = 2, 3
