@@ -336,7 +336,7 @@ def test_clock_that_fails(cy, run, caplog, fail):
             server.clock = fail
             server.delete_application_instance("a")
             await in_time(lambda: ("closed", "a") in server.heard)
-            await in_time(lambda: "instances could not be looked through for their age" in caplog.text)
+            await in_time(lambda: "looking for instances older than max_age failed" in caplog.text)
             server.clock = lambda: 1010.0
             server.get_or_create_application_instance("c", {"client": ("a", 1)})
             server.clock = lambda: 1020.0

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from cyasgi.instances.limits import Key, Keys, network_of
+from cyasgi.lifecycle.limits import Key, Keys, network_of
 from support.lifecycles import lifecycle, managed
 from support.loops import passes
 from support.serving import Stubborn, checking, eventually, one_shot, reader

@@ -1,5 +1,7 @@
-"""Servers whose instances are counted, limited and told of their life."""
+"""Servers whose instances are counted and limited, and that tell what becomes of each."""
 
-from .managed import Counting, InstanceStatistics, LimitExceeded, ManagedServer, Record
+from ..instances.limits import LimitExceeded
+from .managed import ManagedServer
+from .statistics import Counting, InstanceStatistics, Record
 
 __all__ = ["Counting", "InstanceStatistics", "LimitExceeded", "ManagedServer", "Record"]
