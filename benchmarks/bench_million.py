@@ -15,7 +15,7 @@ from benchmarks.sides import FLOOR
 from benchmarks.workload import MESSAGE, SETTLE, passes
 
 
-class InstanceManager(Create):
+class Life(Create):
     """All instances of a server, from their creation to their end."""
 
     async def feed(self) -> None:
@@ -57,7 +57,7 @@ class BareLife(WakeFutures):
 
 
 async def live(side: str, size: int) -> dict[str, float]:
-    life = BareLife(side, size) if side == FLOOR else InstanceManager(side, size)
+    life = BareLife(side, size) if side == FLOOR else Life(side, size)
     await life.open()
     collect()
     empty = resident()

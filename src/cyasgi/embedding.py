@@ -16,7 +16,7 @@ from concurrent import futures
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol, TypeVar
 
-from .serving.control import Control
+from ._common.control import Control
 
 
 class Embeddable(Protocol):

@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Hashable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
+from ._common.control import Control
 from ._types import Details, Message, Scope
 from .core import InstanceTable, Setting, get_or_create_application_instance
 from .core.settings import (
@@ -21,15 +22,10 @@ from .core.settings import (
 )
 from .instances.deletion import Deletion
 from .instances.hooks import (
-    ENDED,
-    EXCEPTION,
-    UNDELIVERED,
-    Reports,
     logger,
 )
 from .instances.manager import InstanceManager
 from .instances.summary import log_exception
-from .serving.control import Control
 from .serving.running import (
     ServerRun,
     request_stop,
@@ -43,7 +39,7 @@ class _NewManager:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        manager = instance.__dict__["_cyasgi"] = InstanceManager()
+        manager = instance.__dict__["_cyasgi"] = InstanceManager(StatelessServer)
         instance.__dict__["_cyasgi_table"] = manager.table
         manager.table.follow(instance)
         return manager
@@ -317,7 +313,3 @@ class StatelessServer:
         `failed`, `cancelled` runs, `undelivered` messages and those `interrupted`: begun and not finished by
         applications that failed or were cancelled."""
         return self._cyasgi.stats()
-
-
-InstanceManager.base = StatelessServer
-Reports.defaults = {name: getattr(StatelessServer, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}

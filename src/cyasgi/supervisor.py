@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
+from ._common.control import Control
 from .server import StatelessServer
-from .serving.control import Control
 from .serving.running import (
     new_event_loop,
     request_stop,

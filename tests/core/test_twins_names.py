@@ -52,7 +52,7 @@ def test_public_names(twins: tuple[ModuleType, ModuleType], name: str) -> None:
     shown = set(names(pure))
     if name == "FastPath":
         # What the pure one keeps in its __dict__ is declared in the compiled one.
-        shown.update(attribute for attribute in vars(pure()) if not attribute.startswith("_"))
+        shown.update(attribute for attribute in vars(pure(object)) if not attribute.startswith("_"))
     assert shown == set(names(compiled))
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine, Hashable
+from typing import Any, Protocol
 
 from asgiref.sync import markcoroutinefunction
 
-from .._types import Receive, Scope, Send
+from .._types import Application, Receive, Scope, Send
 from .context import enter, leave
 
-if TYPE_CHECKING:
-    from ._py import ApplicationInstance
+
+class Callee(Protocol):
+    """What a call knows of the instance whose application it runs."""
+
+    @property
+    def scope_id(self) -> Hashable: ...
+    @property
+    def _application(self) -> Application: ...
+
+    def _take_over(self, call: Any) -> None: ...
+    async def _predecessor_ended(self) -> None: ...
+    def _call_ended(self, call: Any, error: BaseException | None) -> None: ...
 
 
 class InstanceDeleted(Exception):
@@ -26,7 +36,7 @@ class HeldApplication:
     __slots__ = ("_instance",)
     _asgi_single_callable = True
 
-    def __init__(self, instance: ApplicationInstance) -> None:
+    def __init__(self, instance: Callee) -> None:
         self._instance = instance
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
@@ -59,9 +69,9 @@ class Call:
 
     __slots__ = ("__weakref__", "_coroutine", "_deleted", "_instance", "_task")
 
-    def __init__(self, instance: ApplicationInstance) -> None:
+    def __init__(self, instance: Callee) -> None:
         instance._take_over(self)
-        self._instance: ApplicationInstance | None = instance
+        self._instance: Callee | None = instance
         self._task: asyncio.Task[Any] | None = None
         self._deleted = False
         self._coroutine: weakref.ref[Any] | None = None

@@ -7,13 +7,10 @@ from collections.abc import Hashable
 from contextvars import ContextVar, Token, copy_context
 from typing import TYPE_CHECKING, Any
 
+from .._types import OriginPort
+
 if TYPE_CHECKING:
     from contextvars import Context
-
-    from ..serving.intake import Origin
-    from ._py import ApplicationInstance
-    from ._py.entry import Entry
-    from ._py.table import InstanceTable
 
 
 class Cell:
@@ -22,7 +19,7 @@ class Cell:
 
     __slots__ = ("instance",)
 
-    def __init__(self, instance: ApplicationInstance | None) -> None:
+    def __init__(self, instance: Any) -> None:
         self.instance = instance
 
 
@@ -35,7 +32,7 @@ class PendingDeletion:
 
     __slots__ = ("deleted", "entry", "oldest", "over", "table", "visible")
 
-    def __init__(self, table: InstanceTable, entry: Entry, oldest: bool) -> None:
+    def __init__(self, table: Any, entry: Any, oldest: bool) -> None:
         self.table = table
         self.entry = entry
         #: The override is delete_oldest_application_instance's, whose base is still to be told which one is meant.
@@ -52,10 +49,10 @@ class PendingDeletion:
 at_work: ContextVar[Any] = ContextVar("cyasgi.at_work", default=None)
 deleting: ContextVar[PendingDeletion | None] = ContextVar("cyasgi.deleting", default=None)
 #: Which arun() the code at work was started by, through its handle(); None for all other code.
-origin: ContextVar[Origin | None] = ContextVar("cyasgi.origin", default=None)
+origin: ContextVar[OriginPort | None] = ContextVar("cyasgi.origin", default=None)
 
 
-def current_instance() -> ApplicationInstance | None:
+def current_instance() -> Any:
     """The ApplicationInstance at work, inside an application, its child tasks and `application_send`; else None.
 
     A child task that outlives the run of its application sees None.
@@ -64,7 +61,7 @@ def current_instance() -> ApplicationInstance | None:
     return None if cell is None else cell.instance
 
 
-def enter(instance: ApplicationInstance) -> tuple[Cell, Token[Any]]:
+def enter(instance: Any) -> tuple[Cell, Token[Any]]:
     """Makes the instance the current one in this context; `leave` undoes it."""
     cell = Cell(instance)
     return cell, at_work.set(cell)

@@ -13,9 +13,10 @@ import inspect
 import logging
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from .._common.guarding import INTERRUPTS, Guard
+from .._types import ServerPort
 from ..core import Pass
 from ..core.context import outside
 from .pacing import (
@@ -24,10 +25,7 @@ from .pacing import (
     share_of,
 )
 from .summary import Summary, log_exception
-
-if TYPE_CHECKING:
-    from ..server import StatelessServer
-    from .untold import LoopEnd
+from .untold import LoopEnd
 
 logger = logging.getLogger("cyasgi.server")
 
@@ -42,7 +40,7 @@ ENDED = "application_ended"
 
 #: A call that is to be made: the server, the name of the hook, an exception or messages, and details; of an event all
 #: its arguments are in a tuple.
-Report = tuple["StatelessServer", str, Any, Any]
+Report = tuple[ServerPort, str, Any, Any]
 
 
 class Line:
@@ -59,12 +57,22 @@ class Line:
 class Reports:
     """What is still to be told to a server's hooks."""
 
-    __slots__ = ("_hooks", "_late", "_lines", "_messages", "_pending", "_reporter", "_room", "_summary", "loop_end")
+    __slots__ = (
+        "_defaults",
+        "_hooks",
+        "_late",
+        "_lines",
+        "_messages",
+        "_pending",
+        "_reporter",
+        "_room",
+        "_summary",
+        "loop_end",
+    )
 
-    #: The hooks of StatelessServer itself, whose module imports this one.
-    defaults: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self, loop_end: LoopEnd) -> None:
+    def __init__(self, loop_end: LoopEnd, base: type[ServerPort]) -> None:
+        #: The hooks that nobody has overridden.
+        self._defaults = {name: getattr(base, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
         self.loop_end = loop_end
         #: Oldest first.
         self._pending: collections.deque[Report] = collections.deque()
@@ -83,22 +91,22 @@ class Reports:
 
     # What there is to tell
 
-    def exception(self, server: StatelessServer, error: BaseException, details: Any) -> None:
+    def exception(self, server: ServerPort, error: BaseException, details: Any) -> None:
         self.add(server, error, details)
         self.kick()
 
-    def add(self, server: StatelessServer, error: BaseException, details: Any) -> None:
+    def add(self, server: ServerPort, error: BaseException, details: Any) -> None:
         """As `exception`, where nobody is to be called yet."""
         if self._crowded and self._is_default(server, EXCEPTION):
             self._summary.failed(error, details)
         else:
             self._pending.append((server, EXCEPTION, error, details))
 
-    def undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+    def undelivered(self, server: ServerPort, messages: list[Any], details: Any) -> None:
         self.add_undelivered(server, messages, details)
         self.kick()
 
-    def add_undelivered(self, server: StatelessServer, messages: list[Any], details: Any) -> None:
+    def add_undelivered(self, server: ServerPort, messages: list[Any], details: Any) -> None:
         """As `undelivered`, where nobody is to be called yet."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(len(messages), details)
@@ -107,7 +115,7 @@ class Reports:
             self._messages += len(messages)
             self._pending.append((server, UNDELIVERED, messages, details))
 
-    def undelivered_late(self, server: StatelessServer, message: Any, details: Any) -> None:
+    def undelivered_late(self, server: ServerPort, message: Any, details: Any) -> None:
         """A message that was put when its instance had already been reported."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(1, details)
@@ -121,7 +129,7 @@ class Reports:
         messages.append(message)
         self._messages += 1
 
-    def ended(self, server: StatelessServer, details: Any, reason: str) -> None:
+    def ended(self, server: ServerPort, details: Any, reason: str) -> None:
         """The last that is told of a run."""
         if self._crowded and self._is_default(server, ENDED):
             self._count_in_flight(details)
@@ -129,7 +137,7 @@ class Reports:
             self._pending.append((server, ENDED, (details, reason), details))
         self.kick()
 
-    def event(self, server: StatelessServer, name: str, arguments: tuple[Any, ...], details: Any) -> None:
+    def event(self, server: ServerPort, name: str, arguments: tuple[Any, ...], details: Any) -> None:
         """Something for a hook that hears of several things about one instance: one after the other."""
         self._pending.append((server, name, arguments, details))
         self.kick()
@@ -143,8 +151,8 @@ class Reports:
     def _crowded(self) -> bool:
         return len(self._pending) >= BACKLOG or self._messages >= MESSAGES
 
-    def _is_default(self, server: StatelessServer, name: str) -> bool:
-        return getattr(type(server), name) is self.defaults[name] and name not in server.__dict__
+    def _is_default(self, server: ServerPort, name: str) -> bool:
+        return getattr(type(server), name) is self._defaults[name] and name not in server.__dict__
 
     def _count_in_flight(self, details: Any) -> None:
         in_flight = getattr(details, "in_flight", ())
@@ -354,9 +362,9 @@ class Reports:
                 self._summary.undelivered(len(subject), details)
                 self._count_in_flight(details)
             elif name == UNDELIVERED:
-                self.defaults[name](server, subject, details)
+                self._defaults[name](server, subject, details)
             elif name == ENDED:
-                self.defaults[name](server, *subject)
+                self._defaults[name](server, *subject)
             else:
                 logger.error("the hook %s was not called before its event loop ended, with %r", name, subject)
         self._summary.log()

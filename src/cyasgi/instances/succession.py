@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._common.guarding import INTERRUPTS
+from .._types import ServerPort
 from ..core import ApplicationInstance
 from ..core.constants import CANCELLED, SUCCESSOR
 from .hooks import logger
-
-if TYPE_CHECKING:
-    from ..server import StatelessServer
-    from .manager import InstanceManager
+from .reporting import Reporting
 
 
-def left_to_successor(server: StatelessServer, entry: Any) -> list[Any]:
+def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
     """Take out of an entry that has ended what a successor is to have; nothing where the hook is to have it.
 
     An application that has failed without having taken a message would fail again and again.
@@ -33,7 +31,7 @@ def left_to_successor(server: StatelessServer, entry: Any) -> list[Any]:
 
 
 def delete_with_successor(
-    manager: InstanceManager, delete: Callable[[Any, Any], object], server: StatelessServer, entry: Any
+    manager: Reporting, delete: Callable[[Any, Any], object], server: ServerPort, entry: Any
 ) -> None:
     """Delete an entry that has ended, and hand what it has left to its successor, whatever overrides do meanwhile."""
     messages = left_to_successor(server, entry)
@@ -44,7 +42,7 @@ def delete_with_successor(
             _succeed(manager, server, entry, messages)
 
 
-def _succeed(manager: InstanceManager, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+def _succeed(manager: Reporting, server: ServerPort, entry: Any, messages: list[Any]) -> None:
     """Hand them to a successor, which is made if there is none and room for one; else to the hook."""
     try:
         # Still in the table: an override has refused to delete it.
@@ -61,7 +59,7 @@ def _succeed(manager: InstanceManager, server: StatelessServer, entry: Any, mess
         hand_over(manager, server, entry, messages)
 
 
-def hand_over(manager: InstanceManager, server: StatelessServer, entry: Any, messages: list[Any]) -> None:
+def hand_over(manager: Reporting, server: ServerPort, entry: Any, messages: list[Any]) -> None:
     """Put them before all that waits in the instance that has the id by now; if there is none they go to the hook."""
     if not messages:
         return
@@ -72,15 +70,7 @@ def hand_over(manager: InstanceManager, server: StatelessServer, entry: Any, mes
         manager.undelivered(server, messages, entry)
 
 
-def heir_of(manager: InstanceManager, instance: ApplicationInstance) -> ApplicationInstance | None:
-    """Who gets what is put into an instance that has ended: a putter that waited when it did may come only now."""
-    if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
-        return None
-    heir = manager.table.entry(instance.scope_id)
-    return heir if type(heir) is ApplicationInstance else None
-
-
-def _may_be_succeeded(manager: InstanceManager, server: StatelessServer) -> bool:
+def _may_be_succeeded(manager: Reporting, server: ServerPort) -> bool:
     limit = server.max_applications
     run = manager.server_run
     return (limit is None or manager.table.size() < limit) and (run is None or not run.stopping)

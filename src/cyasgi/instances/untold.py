@@ -7,16 +7,24 @@ import atexit
 import sys
 import weakref
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .manager import InstanceManager
 
-_lives: weakref.WeakSet[InstanceManager] = weakref.WeakSet()
+class Reporter(Protocol):
+    """Who has something to tell."""
+
+    async def tell_rest(self) -> None:
+        """Tell what is still to be told; the loop is about to end."""
+
+    def log_rest(self) -> None:
+        """Log what is still to be told; there is no loop to come."""
+
+
+_reporters: weakref.WeakSet[Reporter] = weakref.WeakSet()
 
 
 class LoopEnd:
-    """Has `InstanceManager.tell_rest` awaited at the end of every loop that something was to be told in.
+    """Has `Reporter.tell_rest` awaited at the end of every loop that something was to be told in.
 
     asyncio.run(), asyncio.Runner and this package close the asynchronous generators that were begun in a loop when all
     tasks have ended, and the loop still turns: this is one that never does anything else.
@@ -24,11 +32,11 @@ class LoopEnd:
 
     __slots__ = ("_generator", "_loop", "_manager")
 
-    def __init__(self, manager: InstanceManager) -> None:
+    def __init__(self, manager: Reporter) -> None:
         self._manager = weakref.ref(manager)
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._generator: AsyncGenerator[None, None] | None = None
-        _lives.add(manager)
+        _reporters.add(manager)
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
         """The loop, which is running, may end before all is told."""
@@ -47,7 +55,7 @@ class LoopEnd:
             sys.set_asyncgen_hooks(*hooks)
 
 
-async def _at_the_end(manager: weakref.ref[InstanceManager]) -> AsyncGenerator[None, None]:
+async def _at_the_end(manager: weakref.ref[Reporter]) -> AsyncGenerator[None, None]:
     loop = weakref.ref(asyncio.get_running_loop())
     try:
         yield
@@ -60,5 +68,5 @@ async def _at_the_end(manager: weakref.ref[InstanceManager]) -> AsyncGenerator[N
 
 @atexit.register
 def _log_all() -> None:
-    for manager in list(_lives):
+    for manager in list(_reporters):
         manager.log_rest()

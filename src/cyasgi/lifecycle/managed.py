@@ -18,8 +18,8 @@ from ..core.settings import (
     MAX_APPLICATIONS,
     clamped_interval,
 )
+from ..instances.checker import UNEVENTFUL
 from ..instances.limits import LimitExceeded
-from ..instances.manager import UNEVENTFUL
 from ..instances.pacing import pace_of_round
 from ..server import StatelessServer
 from .hooks import LifecycleHooks, follows_instances

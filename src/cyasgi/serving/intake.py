@@ -6,18 +6,15 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from collections.abc import Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core import ForeignEntry, Run
 from ..core.caller import Call
 from ..core.context import at_work, origin
 from ..core.stopping import Reason
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from ..instances.manager import InstanceManager
+from ..instances.manager import InstanceManager
 
 #: Seconds between two looks at what cannot tell of its state: listeners, queues of plain dicts, cancelled tasks.
 POLL = 0.05

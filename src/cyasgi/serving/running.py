@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from .._common.guarding import Guard, error_of
+from .._types import ServerPort
 from ..core import ApplicationInstance, ForeignEntry, Pass
 from ..core.constants import STOPPING
 from ..core.context import outside
@@ -34,9 +35,6 @@ from .listeners import (
 )
 from .loop_end import close_loop, with_executor
 
-if TYPE_CHECKING:
-    from ..server import StatelessServer
-
 #: Seconds that who has called an application has to end by itself when the application was cancelled.
 GRACE = 1.0
 
@@ -44,7 +42,7 @@ GRACE = 1.0
 class ServerRun:
     """One arun() of a server, from its start to its end."""
 
-    def __init__(self, server: StatelessServer, manager: InstanceManager, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, server: ServerPort, manager: InstanceManager, loop: asyncio.AbstractEventLoop) -> None:
         self._server = server
         self._manager = manager
         self._loop = loop
@@ -53,8 +51,7 @@ class ServerRun:
         self._requests = 0
         #: Resolved by the first request to stop, or by a spawned task's failure.
         self._stop: asyncio.Future[None] = loop.create_future()
-        #: Whether the intake is over.
-        self.stopping = False
+        self._stopping = False
         #: Resolved by the second request: what is still running is cancelled at once.
         self._force: asyncio.Future[None] = loop.create_future()
 
@@ -66,6 +63,16 @@ class ServerRun:
     def stale(self) -> bool:
         """Its loop was closed over it."""
         return self._loop.is_closed()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the intake is over."""
+        return self._stopping
+
+    @property
+    def graceful(self) -> bool:
+        """Whether it stops and may still wait for what is under way: asked once, and not twice."""
+        return self._stop.done() and not self._force.done()
 
     def request_stop(self) -> None:
         """The first request drains, the second cancels at once."""
@@ -162,7 +169,7 @@ class ServerRun:
 
     async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
         """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
-        self.stopping = True
+        self._stopping = True
         server, manager, intake = self._server, self._manager, self.intake
         bound = server.shutdown_timeout
         for listener in intake.listeners:

@@ -67,8 +67,8 @@ those of child tasks. A run that ends other than by returning leaves what was in
 """
 
 from .awaitables import SENT as SENT, Pass as Pass
-from .endings import FastPath as FastPath
 from .entry import ForeignEntry as ForeignEntry
+from .fastpath import FastPath as FastPath
 from .instance import ApplicationInstance as ApplicationInstance
 from .lookup import get_or_create_application_instance as get_or_create_application_instance
 from .run import Run as Run

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..constants import DONE
-
-if TYPE_CHECKING:
-    from .table import InstanceTable
 
 
 class Order:
@@ -65,7 +62,7 @@ class Entry:
         self._scope_id = scope_id
         self._next: Any = None
         self._prev: Any = None
-        self._table: InstanceTable | None = None
+        self._table: Any = None
         self._used = 0.0
         self._active = 0.0
         self._assigned: tuple[float, int] | None = None

@@ -20,9 +20,9 @@ from collections.abc import (
 )
 from concurrent import futures
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..._types import Application
+from ..._types import Application, ServerPort
 from ..caller import (
     Call,
     HeldApplication,
@@ -42,6 +42,7 @@ from ..constants import (
     STATES,
     YIELD_EVERY,
 )
+from ..in_flight import TakenByTasks
 from ..placeholder import make_placeholder
 from ..stopping import is_stop
 from ..tasks import (
@@ -54,11 +55,6 @@ from .awaitables import Pass, error_of
 from .entry import Entry
 from .line import Line
 from .run import Run
-
-if TYPE_CHECKING:
-    from ...instances.held import Holder
-    from ...server import StatelessServer
-    from ..in_flight import TakenByTasks
 
 _MISSING: Any = object()
 _puts = itertools.count(1)
@@ -108,7 +104,7 @@ class ApplicationInstance(Entry):
     )
 
     def __init__(
-        self, server: StatelessServer, application: Application, scope_id: Hashable, scope: Any, maxsize: int
+        self, server: ServerPort, application: Application, scope_id: Hashable, scope: Any, maxsize: int
     ) -> None:
         super().__init__(scope_id)
         self._server = server
@@ -130,7 +126,7 @@ class ApplicationInstance(Entry):
         self._thread = 0
         self._gate: asyncio.Future[None] | None = None
         self._call: Call | None = None
-        self._holder: Holder | None = None
+        self._holder: Any = None
         self._predecessor: ApplicationInstance | None = None
         self._outcome = 0
         #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or

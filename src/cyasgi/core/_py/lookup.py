@@ -5,20 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 from time import time as _time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..constants import DONE
 from .entry import ForeignEntry
+from .instance import ApplicationInstance
 from .table import InstanceTable
-
-if TYPE_CHECKING:
-    from ...server import StatelessServer
-    from .instance import ApplicationInstance
 
 _NOBODY = ForeignEntry(None, {})
 
 
-def get_or_create_application_instance(self: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance:
+def get_or_create_application_instance(self: Any, scope_id: Hashable, scope: Any) -> ApplicationInstance:
     """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
 
     Called plainly, the server runs the application, and the result is its input queue. Awaited before anything was

@@ -6,7 +6,7 @@ import asyncio
 import types
 from collections.abc import Callable, Coroutine
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..constants import (
     AUTO,
@@ -16,9 +16,6 @@ from ..constants import (
 from ..context import at_work
 from ..in_flight import TakenByTasks, calling_task
 from .awaitables import Pass, error_of
-
-if TYPE_CHECKING:
-    from .instance import ApplicationInstance
 
 
 async def _awaited(awaitable: Any) -> Any:
@@ -46,7 +43,7 @@ class Receive:
             return _call_in(self, run, calling_task())
         if run._in_flight:
             run._in_flight = ()
-        return run.instance._get(run)  # type: ignore[union-attr]
+        return run.instance._get(run)  # type: ignore[no-any-return]
 
 
 def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
@@ -77,7 +74,7 @@ class Child:
         self._run = run
 
     @property
-    def instance(self) -> ApplicationInstance | None:
+    def instance(self) -> Any:
         return self._run.instance
 
 
@@ -116,7 +113,7 @@ class Run:
         "instance",
     )
 
-    def __init__(self, instance: ApplicationInstance | None) -> None:
+    def __init__(self, instance: Any) -> None:
         self.instance = instance
         #: What the application has taken from `receive()` in its own task and not come back from; None if it never took
         #: a message.

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..._types import ServerPort
 from ..constants import (
     ASSIGNED,
     DONE,
@@ -32,9 +33,6 @@ from .entry import (
     unlink,
 )
 from .instance import ApplicationInstance
-
-if TYPE_CHECKING:
-    from ...server import StatelessServer
 
 #: Without a loop every lookup takes the slow path.
 _NO_LOOP = {"_closed": True}
@@ -146,7 +144,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         """The thread of the loop, 0 while there is none."""
         return self._home
 
-    def _create(self, server: StatelessServer, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
+    def _create(self, server: ServerPort, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
         """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
         loop = self._loop
         if loop is None or scope_id in self._entries or self._home != get_ident() or not loop.is_running():
@@ -177,7 +175,7 @@ class InstanceTable(MutableMapping[Any, Any]):
         """The entry, or None, without counting as a use."""
         return self._entries.get(scope_id)
 
-    def follow(self, server: StatelessServer) -> None:
+    def follow(self, server: ServerPort) -> None:
         """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
 
         Entries that are there when the policy becomes "slru" are protected, the most recently used first.

@@ -241,7 +241,7 @@ class HTTPServer(StatelessServer):
         binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
         ssl: Any = None,
     ) -> None:
-        self.__dict__["_cyasgi"] = life = RequestManager()
+        self.__dict__["_cyasgi"] = life = RequestManager(StatelessServer)
         self.__dict__["_cyasgi_table"] = life.table
         super().__init__(application, max_applications)
         self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
@@ -394,7 +394,7 @@ class HTTPServer(StatelessServer):
     async def _see_off(self) -> None:
         """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
         running = self._cyasgi.server_run
-        graceful = running is not None and running._stop.done() and not running._force.done()
+        graceful = running is not None and running.graceful
         for connection in list(self.connections):
             connection.begin_shutdown()
         try:

@@ -3,6 +3,8 @@
 cdef class FastPath:
     """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
 
+    #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
+    cdef readonly object base
     cdef public InstanceTable table
     cdef public object observer
     cdef public dict counts
@@ -22,7 +24,8 @@ cdef class FastPath:
     cdef Py_ssize_t _peak_size
     cdef object __weakref__
 
-    def __init__(self):
+    def __init__(self, base):
+        self.base = base
         self.table = InstanceTable()
         self.counts = dict.fromkeys(
             ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered", "interrupted"), 0

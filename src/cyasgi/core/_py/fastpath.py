@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+from ..._types import Observer, ServerPort
 from ..constants import (
     DELETED,
     DONE,
@@ -19,18 +20,13 @@ from ..context import current_instance
 from .instance import ApplicationInstance
 from .table import InstanceTable, shrink
 
-if TYPE_CHECKING:
-    from ...instances.manager import Observer
-    from ...server import StatelessServer
-
 
 class FastPath:
     """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
 
-    #: StatelessServer itself, whose module imports this one.
-    base: ClassVar[Any]
-
-    def __init__(self) -> None:
+    def __init__(self, base: type[ServerPort]) -> None:
+        #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
+        self.base = base
         self.table = InstanceTable()
         self.observer: Observer | None = None
         self.counts = dict.fromkeys(
@@ -54,13 +50,13 @@ class FastPath:
     if TYPE_CHECKING:
         # InstanceManager has the unusual courses.
 
-        def _make_room_slow(self, server: StatelessServer, limit: int) -> None: ...
+        def _make_room_slow(self, server: ServerPort, limit: int) -> None: ...
 
-        def _end_slow(self, server: StatelessServer, entry: Any) -> None: ...
+        def _end_slow(self, server: ServerPort, entry: Any) -> None: ...
 
         def _ended_slow(self, instance: ApplicationInstance) -> None: ...
 
-        def report(self, server: StatelessServer, entry: Any) -> None: ...
+        def report(self, server: ServerPort, entry: Any) -> None: ...
 
         def _set_cancel_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
 
@@ -68,7 +64,7 @@ class FastPath:
 
     # What is usual
 
-    def make_room(self, server: StatelessServer, limit: int) -> None:
+    def make_room(self, server: ServerPort, limit: int) -> None:
         """Evicts until there is room for one more."""
         table = self.table
         table.follow(server)
@@ -89,7 +85,7 @@ class FastPath:
             self.end_entry(server, victim)
             self.counts["evicted"] += live
 
-    def _is_plain(self, server: StatelessServer) -> bool:
+    def _is_plain(self, server: ServerPort) -> bool:
         """Whether nobody has overridden the delete methods."""
         cls = type(server)
         base = self.base
@@ -100,13 +96,13 @@ class FastPath:
             and "delete_application_instance" not in server.__dict__
         )
 
-    def _hears_of_ends(self, server: StatelessServer) -> bool:
+    def _hears_of_ends(self, server: ServerPort) -> bool:
         """Whether the hook for them has been overridden."""
         return (
             type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
         )
 
-    def end_entry(self, server: StatelessServer, entry: Any) -> None:
+    def end_entry(self, server: ServerPort, entry: Any) -> None:
         """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
         self.table.remove(entry)
         if type(entry) is ApplicationInstance and entry._state == DONE and self.observer is None:
@@ -125,7 +121,7 @@ class FastPath:
             return
         self._close(server, entry, loop)
 
-    def _close(self, server: StatelessServer, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
+    def _close(self, server: ServerPort, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
         """Cancels the run of an instance that has left the table."""
         self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
         self._peak_size = max(self._peak_size, len(self.closing))
@@ -153,7 +149,7 @@ class FastPath:
         if self.on_ended is not None:
             self.on_ended()
 
-    def _closed(self, server: StatelessServer, entry: Any) -> None:
+    def _closed(self, server: ServerPort, entry: Any) -> None:
         """The run of an entry that has left the table has ended."""
         closing = self.closing.pop(entry, None)
         if self.ignoring_cancel:
@@ -172,7 +168,7 @@ class FastPath:
         if self.on_ended is not None:
             self.on_ended()
 
-    def _tell(self, server: StatelessServer, entry: Any) -> None:
+    def _tell(self, server: ServerPort, entry: Any) -> None:
         """Reports an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance

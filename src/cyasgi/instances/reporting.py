@@ -1,0 +1,154 @@
+"""The end of a run, and what its hooks are told: by the loop it ended in, at the end of that, or in the log."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from .._common.guarding import INTERRUPTS
+from .._types import ServerPort, Stoppable
+from ..core import ApplicationInstance, ForeignEntry
+from ..core.constants import CANCELLED, FAILED, OUTCOMES, REASONS, RETURNED, SUCCESSOR
+from .closing import ClosingRuns
+from .hooks import Reports, logger
+from .untold import LoopEnd
+
+
+class Reporting(ClosingRuns):
+    """Count how runs end, and report them."""
+
+    def __init__(self, base: type[ServerPort]) -> None:
+        super().__init__(base)
+        self.loop_end = LoopEnd(self)
+        self.reports = Reports(self.loop_end, base)
+        #: The arun() at work.
+        self.server_run: Stoppable | None = None
+
+    def _ended_slow(self, instance: ApplicationInstance) -> None:
+        """A run that failed, or one that is observed, has ended."""
+        self.counts[OUTCOMES[instance._outcome]] += 1
+        if self.observer is not None:
+            self.observer.ended(instance)
+        if instance._outcome == FAILED and instance._begun and instance._task is not None:
+            # A hook is told of it, if it is no KeyboardInterrupt or SystemExit: these go their own way.
+            loop = instance._task.get_loop()
+            loop.call_soon(look_at, instance._task)
+            self.loop_end.expect(loop)
+        if instance._table is not None:
+            instance._table._add_finished(instance)
+        else:
+            self._closed(instance._server, instance)
+        if self.on_ended is not None:
+            self.on_ended()
+
+    def report(self, server: ServerPort, entry: Any, *, again: bool = False) -> None:
+        """Tells the hooks of an entry that has ended and left the table, or (`again`) begins again."""
+        if entry._reported:
+            return
+        entry._reported = True
+        interrupted: tuple[Any, ...] = ()
+        if type(entry) is ForeignEntry:
+            outcome, error, messages = _foreign_outcome(entry)
+            if error is not None:
+                self.counts["failed"] += 1
+        else:
+            outcome, error, messages = entry._outcome, entry._error, entry._leftover()
+            if error is not None:
+                entry._error = None
+            interrupted = entry.in_flight
+            if interrupted:
+                self.counts["interrupted"] += len(interrupted)
+                entry.setdefault("in_flight", interrupted)
+        if error is not None:
+            self.reports.exception(server, error, entry.public)
+        if messages:
+            self.undelivered(server, messages, entry)
+        if not again:
+            untold = interrupted and error is None and not messages
+            if untold or self._hears_of_ends(server):
+                self.reports.ended(server, entry.public, REASONS[entry._reason or outcome])
+        if self.observer is not None and not again and type(entry) is ApplicationInstance:
+            self.observer.closed(entry)
+
+    def undelivered(self, server: ServerPort, messages: list[Any], entry: Any) -> None:
+        self.counts["undelivered"] += len(messages)
+        self.reports.undelivered(server, messages, entry.public)
+
+    def put_after_end(self, instance: ApplicationInstance, message: Any) -> None:
+        """A message put on an instance that has ended."""
+        if instance._reported:
+            heir = self._heir_of(instance)
+            if heir is not None:
+                heir._inherit([message], first=False)
+                return
+            self.counts["undelivered"] += 1
+            self.reports.undelivered_late(instance._server, message, instance)
+        else:
+            instance._keep(message)
+
+    async def tell_rest(self) -> None:
+        """The loop is about to end: tells the hooks what is still to be told, within `shutdown_timeout`."""
+        for instance, error in self._take_failures():
+            self.reports.exception(instance._server, error, instance)
+        await self.reports.finish()
+
+    def log_rest(self) -> None:
+        """There is no loop to come: logs what is still to be told."""
+        for instance, error in self._take_failures():
+            self.reports.add(instance._server, error, instance)
+        if self.counts["failed"]:
+            for entry in self.table.entries():
+                # A next loop's checker would have told of these, or handed them to a successor.
+                if type(entry) is ApplicationInstance and entry.ended and entry._outcome == FAILED:
+                    messages = entry._leftover()
+                    if messages:
+                        self.counts["undelivered"] += len(messages)
+                        self.reports.add_undelivered(entry._server, messages, entry)
+        self.reports.log_rest()
+
+    def _take_failures(self) -> list[tuple[Any, BaseException]]:
+        """Instances in the table that have failed, with the errors that no hook has heard of: one has from now on."""
+        failures = []
+        if self.counts["failed"]:
+            for entry in self.table.entries():
+                if type(entry) is ApplicationInstance and entry._error is not None:
+                    failures.append((entry, entry._error))
+                    entry._error = None
+        return failures
+
+    def __del__(self) -> None:
+        self.log_rest()
+
+    def _heir_of(self, instance: ApplicationInstance) -> ApplicationInstance | None:
+        """Return who gets what is put into an instance that has ended: a putter may come only now that waited then."""
+        if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
+            return None
+        heir = self.table.entry(instance.scope_id)
+        return heir if type(heir) is ApplicationInstance else None
+
+
+def look_at(task: asyncio.Task[Any]) -> None:
+    """So that asyncio does not complain that nobody ever looked at its exception."""
+    if task.done() and not task.cancelled():
+        task.exception()
+
+
+def _foreign_outcome(entry: ForeignEntry) -> tuple[int, BaseException | None, list[Any]]:
+    """What became of a plain dict's future, its error, and what is left in the queue."""
+    future = entry._watched
+    error = None
+    outcome = CANCELLED
+    messages: list[Any] = []
+    try:
+        if future is not None and future.done() and not future.cancelled():
+            error = future.exception()
+            outcome = RETURNED if error is None else FAILED
+        queue = entry.details.get("input_queue")
+        if isinstance(queue, asyncio.Queue):
+            while not queue.empty():
+                messages.append(queue.get_nowait())
+    except INTERRUPTS:
+        raise
+    except BaseException:
+        logger.exception("what was left of scope_id %r, a plain dict, could not be read", entry.scope_id)
+    return outcome, error, messages

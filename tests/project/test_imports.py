@@ -1,0 +1,98 @@
+"""The direction of imports: which room may import which, those for types alone included, and no circle."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cyasgi
+
+PACKAGE = Path(cyasgi.__file__).parent
+#: From the bottom up: a room imports itself and those that stand before it, unless ALONE says otherwise.
+LAYERS = (
+    {"_types", "_settings", "core.backend"},
+    {"_common", "asgi_compat", "wire"},
+    {"core"},
+    {"instances"},
+    {"serving"},
+    {"server"},
+    {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing"},
+    {"apps", "examples", "dns", ""},
+    {"cli"},
+    {"__main__", "_moved"},
+)
+#: Rooms that know less than their layer would let them.
+ALONE = {
+    "wire": {"core.backend"},
+    "balancing": {"_common", "_settings", "_types", "asgi_compat", "wire.messages"},
+    "examples": {"_types"},
+    "dns": {"_types", "examples"},
+}
+
+
+def module_names() -> dict[str, Path]:
+    """Every module of the package by its name within it, "" for the package itself."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found["" if name == "__init__" else name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = module_names()
+#: What may be compiled, and is chosen at import time.
+EXTENSIONS = {"core._core", "wire._headers"}
+
+
+def imports_of(name: str) -> set[str]:
+    """The modules of the package that one imports, wherever in it and for whatever reason."""
+    path = MODULES[name]
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    package = [part for part in package if part]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            named = [one.name for one in node.names if one.name.split(".")[0] == "cyasgi"]
+            found |= {one.removeprefix("cyasgi").removeprefix(".") for one in named}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                base = package[: len(package) - node.level + 1]
+            elif (node.module or "").split(".")[0] == "cyasgi":
+                base = []
+            else:
+                continue
+            module = (node.module or "").removeprefix("cyasgi").removeprefix(".") if not node.level else node.module
+            whole = ".".join([*base, *([module] if module else [])])
+            for one in node.names:
+                inner = f"{whole}.{one.name}" if whole else one.name
+                found.add(inner if inner in MODULES else whole)
+    return found - {name} - EXTENSIONS
+
+
+def room_of(name: str) -> str:
+    return name if name == "core.backend" else name.split(".", maxsplit=1)[0]
+
+
+def layer_of(room: str) -> int:
+    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_down(name: str) -> None:
+    """A module imports its own room, and those below it."""
+    room = room_of(name)
+    for other in imports_of(name):
+        assert other in MODULES, other
+        below = room_of(other)
+        if below == room:
+            continue
+        assert layer_of(below) < layer_of(room), f"{name} imports {other}"
+        if room in ALONE:
+            assert below in ALONE[room] or other in ALONE[room], f"{name} imports {other}"
+
+
+def test_rooms_are_all_known() -> None:
+    """Whoever adds a room, or a module at the top, says where it stands."""
+    assert {room_of(name) for name in MODULES} <= set().union(*LAYERS)
