@@ -62,6 +62,10 @@ _loaded: dict[str, dict[str, ModuleType]] = {}
 
 def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Makes `import cyasgi` give the twin on this back end for the length of one test."""
+    here = getattr(sys.modules.get("cyasgi"), "backend", None)
+    if here is not None and not _loaded:
+        # A test module has imported it: before another takes its place.
+        _loaded[here] = load(here)
     if backend not in _loaded:
         _loaded[backend] = load(backend)
     for name in [name for name in sys.modules if _is_ours(name)]:
