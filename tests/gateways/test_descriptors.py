@@ -140,7 +140,7 @@ def test_no_descriptor_is_left(cy, tmp_path, loop):
     assert attempts <= 6
     told = [line for line in lines if SHORT_OF in line]
     assert 2 <= len(told) <= 5, lines
-    assert told[0].endswith("; 1 are open")
+    assert told[0].endswith("; 1 is open")
     assert len(lines) <= 10, lines
 
 
@@ -178,7 +178,7 @@ def test_fewer_connections_than_asked_for(cy, run, monkeypatch, caplog):
     """The limit of open files is that of connections too, for all servers together, and the start says so."""
     module = descriptors(cy)
     monkeypatch.setattr(module, "descriptor_limit", lambda: 40)
-    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.server"), "descriptor_limit", lambda: 40)
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.net.capacity"), "descriptor_limit", lambda: 40)
     monkeypatch.setattr(module, "open_descriptors", lambda: 20)
 
     async def main():

@@ -130,7 +130,7 @@ class Protocol(HTTPProtocol):
 
     def _trace(self, what: str) -> None:
         if logger.isEnabledFor(TRACE):
-            client = self._template["client"]
+            client = self.template["client"]
             prefix = "{}:{} - ".format(*client) if client else ""
             logger.log(TRACE, "%s%s", prefix, what)
 
@@ -138,11 +138,11 @@ class Protocol(HTTPProtocol):
         """Called by uvicorn when it stops."""
         self.begin_shutdown()
 
-    def _begin(self, head: bytes, rest: bytes = b"") -> None:
+    def begin_request(self, head: bytes, rest: bytes = b"") -> None:
         if self.server.reset_contextvars:
-            contextvars.Context().run(super()._begin, head, rest)
+            contextvars.Context().run(super().begin_request, head, rest)
         else:
-            super()._begin(head, rest)
+            super().begin_request(head, rest)
         exchange = self.exchange
         if exchange is not None and exchange.instance is not None:
             # uvicorn waits for its tasks when it stops, and cancels those that are late.
@@ -155,7 +155,7 @@ class Protocol(HTTPProtocol):
         self.server.server_state.total_requests += 1
         super().response_complete(exchange)
 
-    def _upgrade(self, scope: Scope, rest: bytes) -> bool:
+    def upgrade(self, scope: Scope, rest: bytes) -> bool:
         parser, server = self.parser, self.server
         make = server.config.ws_protocol_class
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
@@ -171,10 +171,10 @@ class Protocol(HTTPProtocol):
             # They take no list here.
             b"upgrade: websocket\r\n\r\n",
         ]
-        data = b"".join((*lines, rest or self._buffer))
+        data = b"".join((*lines, rest or self.buffer))
         protocol = make(config=server.config, server_state=server.server_state, app_state=server.state)
         transport = self.transport
-        self._hand_over()
+        self.hand_over()
         protocol.connection_made(transport)
         protocol.data_received(data)
         transport.set_protocol(protocol)

@@ -21,7 +21,7 @@ async def refuses(scope, receive, send):
 
 
 def server_of(cy, monkeypatch, **constants):
-    protocol = importlib.import_module(f"{cy.__name__}.gateways.http.protocol")
+    protocol = importlib.import_module(f"{cy.__name__}.gateways.http.connection")
     for name, value in constants.items():
         monkeypatch.setattr(protocol, name, value)
     settings = {"lifespan": "off", "max_body_size": 1000}

@@ -47,7 +47,7 @@ def test_scope(cy, run):
 
     async def test(connection):
         connection.server.state = {"a": []}
-        connection.protocol._template["state"] = {}
+        connection.protocol.template["state"] = {}
         await connection.ask(b"POST /a%20b%ff?c=%20 HTTP/1.0\r\nHost: x\r\nX-A: b\r\n\r\n")
         (scope,) = application.scopes
         assert scope == {
@@ -145,7 +145,7 @@ def test_a_flood_of_pipelined_requests_pauses_reading(cy, run):
         gate.set()
         for _ in range(100):
             await passes(fed // 10)
-            if connection.transport.reading and not connection.protocol._buffer:
+            if connection.transport.reading and not connection.protocol.buffer:
                 break
         await passes(20)
         assert connection.take() == HELLO * fed

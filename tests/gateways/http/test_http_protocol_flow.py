@@ -9,7 +9,7 @@ import threading
 import pytest
 from test_faults_table import eager_task_factory
 
-from cyasgi.gateways.http.exchange import UNHEARD
+from cyasgi.gateways.http.response import DISCONNECTED_LIMIT
 from support.http_case import GET, HELLO, POST, case, closing, part, sending, start
 from support.http_wire import Connection, echo, hello
 from support.loops import passes
@@ -43,8 +43,8 @@ def test_a_slow_client_pauses_the_application(cy, run):
 @pytest.mark.parametrize("size", [4096, 100_000])
 def test_an_interpreter_whose_writelines_never_pauses(cy, run, size, monkeypatch):
     """There it is not used, so that a slow client pauses the application."""
-    exchange = importlib.import_module(f"{cy.__name__}.gateways.http.exchange")
-    monkeypatch.setattr(exchange, "WRITELINES_PAUSES", False)
+    transports = importlib.import_module(f"{cy.__name__}.gateways.net.transports")
+    monkeypatch.setattr(transports, "WRITELINES_PAUSES", False)
 
     async def test(connection):
         connection.transport.writelines = None
@@ -88,8 +88,8 @@ def test_a_client_that_goes_away_wakes_who_waits_to_send(cy, run, caplog):
         await passes(5)
         assert connection.server.application_instances and not sent
         connection.lose()
-        await passes(2 * UNHEARD)
-        assert len(sent) == UNHEARD - 1
+        await passes(2 * DISCONNECTED_LIMIT)
+        assert len(sent) == DISCONNECTED_LIMIT - 1
         assert not connection.server.application_instances
         assert not caplog.records
 
@@ -200,7 +200,7 @@ def test_receiving_for_ever(cy, run):
         assert await connection.ask(GET) == HELLO
         await passes(100)
         # From now on it is told once in a while.
-        assert received == ["http.disconnect"] * UNHEARD
+        assert received == ["http.disconnect"] * DISCONNECTED_LIMIT
         assert await connection.ask(GET) == HELLO
 
     case(cy, run, application, test)
@@ -374,7 +374,7 @@ def test_several_that_receive_for_ever(cy, run):
         for _ in range(3):
             assert await connection.ask(GET) == HELLO
         await passes(200)
-        assert len(received) == 4 * UNHEARD
+        assert len(received) == 4 * DISCONNECTED_LIMIT
 
     case(cy, run, application, test)
 

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.few_combinations
 def quick(cy, monkeypatch):
     """The gateway looks at its deadlines more often, and lets those who were refused something linger less long."""
     monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.net.deadlines"), "RESOLUTION", 0.02)
-    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.protocol"), "LINGER", SHORT)
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.connection"), "LINGER", SHORT)
 
 
 async def trickle(client: RawClient, data: bytes, size: int = 1) -> int:

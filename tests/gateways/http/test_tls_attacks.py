@@ -50,7 +50,7 @@ def quick(cy, monkeypatch):
     """The gateway looks at its deadlines more often, and lets nobody linger for long."""
     gateways = f"{cy.__name__}.gateways"
     monkeypatch.setattr(importlib.import_module(f"{gateways}.net.deadlines"), "RESOLUTION", 0.02)
-    monkeypatch.setattr(importlib.import_module(f"{gateways}.http.protocol"), "LINGER", SHORT)
+    monkeypatch.setattr(importlib.import_module(f"{gateways}.http.connection"), "LINGER", SHORT)
     monkeypatch.setattr(importlib.import_module(f"{gateways}.net.tls"), "SLOW", SHORT)
 
 
@@ -442,7 +442,7 @@ def test_a_client_that_takes_the_last_response_slowly(cy, run, contexts):
         for ending in ("takes", "stops"):
             client = await TLSClient(address, contexts[1]).connect()
             await client.send(get(b"Connection: close", start=b"GET /big HTTP/1.1"))
-            await in_time(lambda: [one for one in server.connections if one._lingering and one.parser.path == b"/big"])
+            await in_time(lambda: [one for one in server.connections if one.lingering and one.parser.path == b"/big"])
             [connection] = [one for one in server.connections if one.parser.path == b"/big"]
             assert await once(client, connection)
             received = 0

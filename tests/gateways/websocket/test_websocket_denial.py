@@ -255,7 +255,7 @@ def test_all_of_a_long_response_arrives(cy, run, messages):
                 connection._overdue.callback()
             else:
                 await in_time(lambda: connection._writing_paused)
-                connection._unsent = float("inf")
+                connection._taken_bytes = float("-inf")
                 connection._stalled.callback()
             data = await client.rest()
             await client.close()

@@ -152,7 +152,7 @@ def test_a_send_that_waits_ends_with_the_connection(cy, run, end):
             elif end == "delete":
                 server.delete_application_instance(connection)
             else:
-                connection._unsent += 1  # as if the client had taken a byte: it is not given up
+                connection._taken_bytes -= 1  # as if the client had taken a byte: it is not given up
                 connection._stalled.callback()
                 assert not connection._lost
                 connection._stalled.callback()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import socket
 import sys
 import time
 from collections.abc import Iterable
 from email.utils import formatdate
+from importlib import import_module
 from typing import Any, ClassVar
 
 from ..._settings import (
@@ -24,7 +24,6 @@ from ..._settings import (
 from ...core import Setting
 from ...core.context import outside
 from ...core.settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
-from ...instances.manager import InstanceManager
 from ...server import StatelessServer
 from ...wire.http.request import HeadLimits, encode_path
 from ...wire.http.scope import (
@@ -33,19 +32,15 @@ from ...wire.http.scope import (
     Scope,
 )
 from ..access_log import AccessLog
+from ..base import Gateway
 from ..lifespan import (
     MODES,
     STARTUP_TIMEOUT,
     Lifespan,
 )
 from ..net.accepting import Accepting, PlainListening
+from ..net.capacity import ConnectionCapacity
 from ..net.deadlines import Deadlines
-from ..net.descriptors import (
-    descriptor_limit,
-    room_for_connections,
-    want_of_descriptors,
-)
-from ..net.rate_limited_log import RateLimitedLog
 from ..net.sockets import (
     Listener as Listener,
     ListenError as ListenError,
@@ -54,19 +49,15 @@ from ..net.sockets import (
     open_listener,
 )
 from ..net.tls import TLSListening
-from .exchange import RETURNED
 from .protocol import HTTPProtocol
+from .request_manager import RequestManager
 
 logger = logging.getLogger("cyasgi.gateways.http")
 
-#: Passes of the loop that accepting a connection, and aborting it, takes.
+#: Passes of the event loop that it takes to accept a connection and to abort it.
 LAST_PASSES = 5
-#: What the system takes for the backlog of a socket: a C int.
+#: The largest backlog of a socket that the system takes: a C int.
 LARGEST_BACKLOG = 2_147_483_647
-
-#: The servers at work, which share what the system lets this process have open.
-_serving: set[HTTPServer] = set()
-
 
 SECONDS = Number("number of seconds")
 SECONDS_OR_NONE = Number("number of seconds", none="no limit")
@@ -93,42 +84,21 @@ class _ServerHeader(Bound):
 
 
 class _WebSocketProtocolClass:
-    """Imports the protocol where it is asked for first: nobody else needs the library."""
+    """Imports the protocol when it is first asked for, the one place where HTTP reaches for WebSockets.
+
+    The library `websockets` is needed only then.
+    """
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         try:
-            from ..websocket.protocol import WebSocketProtocol
+            return import_module("..websocket.protocol", __package__).WebSocketProtocol
         except ModuleNotFoundError as error:
             if error.name != "websockets":
                 raise
             return None
-        return WebSocketProtocol
 
 
-class RequestManager(InstanceManager):
-    """Take an instance out of the table at the very end of its run, without the checker."""
-
-    def ended(self, instance: Any) -> None:
-        scope = instance.scope
-        if type(scope) is Scope:
-            try:
-                scope.connection.application_ended(instance)
-            except Exception:
-                # Whatever is wrong with the connection, the instance must leave the table.
-                logger.exception("the end of a request could not be seen to")
-        table = instance._table
-        if table is not None and instance._server.plain:
-            table.remove(instance)
-            quiet = self.observer is None and self.on_ended is None
-            if quiet and instance._outcome == RETURNED and not instance.qsize() and not instance._server.hears_of_ends:
-                # All that `InstanceManager.ended` does for a run of which there is nothing to tell.
-                self.counts["finished"] += 1
-                instance._reported = True
-                return
-        super().ended(instance)
-
-
-class HTTPServer(StatelessServer):
+class HTTPServer(Gateway):
     """Serves an ASGI application over HTTP/1.1 and HTTP/1.0, on TCP, TLS and Unix sockets.
 
     Each request is an application instance of its own. At `max_applications` running ones a new request is answered
@@ -224,9 +194,6 @@ class HTTPServer(StatelessServer):
     #: Whether requests that ask for no WebSocket are answered 426.
     websockets_only: ClassVar[bool] = False
 
-    announces_start: ClassVar[bool] = True
-    tells_asgi_version: ClassVar[bool] = True
-
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 8000),)
 
@@ -269,17 +236,16 @@ class HTTPServer(StatelessServer):
         #: Header lines of every response, as of now: each with CRLF before it.
         self.common_fields = b""
         self.head_limits = HeadLimits()
+        #: Return how many instances there are.
+        self.count_instances = life.table.size
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
         #: Bytes of heads that have come in part.
         self.partial_heads = 0
         self._sockets: list[Listening] = []
         self._second = 0
-        #: Connections that all servers of this process may have together, as the system has it.
-        self._most_connections = math.inf
-        #: Whether the event loop accepts connections in our stead.
+        self._capacity = ConnectionCapacity()
+        #: Whether the event loop accepts connections by itself.
         self._loop_accepts = False
-        self._want: OSError | None = None
-        self._wants = RateLimitedLog(self._log_want)
         self._all_closed: asyncio.Future[None] | None = None
 
     # What subclasses override.
@@ -291,37 +257,11 @@ class HTTPServer(StatelessServer):
 
     # Starting and stopping.
 
-    def bind(self) -> list[tuple[str, int | None]]:
-        """Binds the sockets, if they are not bound yet, and returns their addresses.
+    def _open_sockets(self, bind: Listener) -> list[Listening]:
+        return open_listener(bind, self.unix_permissions)
 
-        `handle` does this too; call it before `run` to see the errors early or to learn which port was free. Clients
-        can connect once the application has started.
-
-        Raises:
-            ListenError: an address cannot be listened on.
-        """
-        if not self._sockets:
-            opened: list[Listening] = []
-            try:
-                for listener in self.binds:
-                    opened += open_listener(listener, self.unix_permissions)
-            except BaseException:
-                for one in opened:
-                    one.close()
-                raise
-            self._sockets = opened
-        return self.addresses
-
-    @property
-    def addresses(self) -> list[tuple[str, int | None]]:
-        """The addresses that sockets are open on: (host, port), or (path, None) for a Unix socket."""
-        return [one.address for one in self._sockets]
-
-    def close(self) -> None:
-        """Closes sockets that `bind` opened and no run has closed."""
-        sockets, self._sockets = self._sockets, []
-        for one in sockets:
-            one.close()
+    def _socket_address(self, sock: Listening) -> tuple[str, int | None]:
+        return sock.address
 
     async def handle(self) -> None:
         """Starts the application, listens until it is cancelled, and sees the connections off."""
@@ -338,7 +278,8 @@ class HTTPServer(StatelessServer):
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer | Accepting] = []
         try:
-            self._look_at_descriptors()
+            self._loop_accepts = False
+            self._capacity.begin(self.connections, self.max_connections)
             for listening in self._sockets:
                 listening.listen(self.backlog)
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
@@ -349,10 +290,10 @@ class HTTPServer(StatelessServer):
         finally:
             self.serving = False
             self.stopping = True
-            _serving.discard(self)
+            self._capacity.end_accepting()
             for server in servers:
                 server.close()
-            self._wants.close()
+            self._capacity.end()
             await self._see_off()
 
     async def _listen(
@@ -373,23 +314,6 @@ class HTTPServer(StatelessServer):
         if listener.is_unix:
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
-
-    def _look_at_descriptors(self) -> None:
-        """Find out how many connections the system allows, and say so if they are fewer than we do."""
-        room = room_for_connections()
-        self._loop_accepts = False
-        self._most_connections = math.inf
-        if room is not None:
-            self._most_connections = room + sum(len(server.connections) for server in tuple(_serving))
-            if self._most_connections < self.max_connections:
-                logger.warning(
-                    "at most %d connections are served at a time, and not max_connections=%d: the limit of open files "
-                    "is %d (ulimit -n)",
-                    self._most_connections,
-                    self.max_connections,
-                    descriptor_limit(),
-                )
-        _serving.add(self)
 
     async def _see_off(self) -> None:
         """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
@@ -413,33 +337,29 @@ class HTTPServer(StatelessServer):
                 for entry in self._cyasgi.table.entries():
                     self._cyasgi.dismiss(self, entry)
 
-    async def arun(self) -> None:
-        """As `StatelessServer.arun`, between the start and the stop of the application's lifespan.
-
-        Raises:
-            LifespanError: the application failed to start or to stop.
-        """
-        if self._cyasgi.server_run is not None:
-            await super().arun()
-            return
+    def _before_run(self) -> None:
         self._lifespan = Lifespan(self.application, self.lifespan)
         if self.lifespan != "off":
             self.state = self._lifespan.state
+
+    async def _after_run(self) -> None:
+        """Stop the application and close what is left.
+
+        Raises:
+            LifespanError: the application failed to stop.
+        """
         try:
-            await super().arun()
+            await self._lifespan.shutdown(self.shutdown_timeout)
         finally:
-            try:
-                await self._lifespan.shutdown(self.shutdown_timeout)
-            finally:
-                self.close()
-                for _ in range(LAST_PASSES):
-                    # Those that were being accepted when the listeners were closed.
-                    for connection in list(self.connections):
-                        connection.abort()
-                    await asyncio.sleep(0)
-                self.deadlines.close()
-                if self.log is not None:
-                    self.log.flush()
+            self.close()
+            for _ in range(LAST_PASSES):
+                # Connections that were being accepted when the listeners were closed.
+                for connection in list(self.connections):
+                    connection.abort()
+                await asyncio.sleep(0)
+            self.deadlines.close()
+            if self.log is not None:
+                self.log.flush()
 
     def _look_for_overrides(self) -> None:
         self.plain = self._cyasgi._is_plain(self)
@@ -461,23 +381,17 @@ class HTTPServer(StatelessServer):
         if self._all_closed is not None and not self.connections and not self._all_closed.done():
             self._all_closed.set_result(None)
 
+    def connection_upgraded(self, connection: Any) -> None:
+        """Take on a connection that was handed over by another protocol, and was counted with that."""
+        self.connections.add(connection)
+
     def connections_left(self) -> float:
-        """How many more connections may be open; below 0 where there are too many."""
-        left = self.max_connections - len(self.connections)
-        return min(left, self._most_connections - sum(len(server.connections) for server in tuple(_serving)))
+        """Return how many more connections may be open; below 0 if there are too many."""
+        return min(self.max_connections - len(self.connections), self._capacity.left)
 
     def cannot_accept(self, error: OSError) -> None:
-        """The system has nothing left for another connection: told, but in one line a second."""
-        self._want = error
-        self._wants.notice()
-
-    def _log_want(self) -> bool:
-        error, self._want = self._want, None
-        if error is None:
-            return False
-        reason, count = error.strerror or error, len(self.connections)
-        logger.error("no further connection can be accepted for now: %s; %d are open", reason, count)
-        return True
+        """Log that the system has nothing left for another connection, in one line a second at most."""
+        self._capacity.lacking(error)
 
     def refused_request(self, error: HTTPError) -> None:
         self.bad_requests += 1
@@ -503,8 +417,9 @@ class HTTPServer(StatelessServer):
         return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
 
     def _tick(self) -> None:
-        if self._loop_accepts and (error := want_of_descriptors()) is not None:
-            self.cannot_accept(error)
+        """Keep the date, and write the access log; called at each tick of `deadlines`."""
+        if self._loop_accepts:
+            self._capacity.look_for_lack()
         second = int(time.time())
         if self.log is not None:
             self.log.tick(second)

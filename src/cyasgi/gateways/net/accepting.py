@@ -1,7 +1,7 @@
-"""Accepting connections by ourselves, where the event loop cannot be left to it.
+"""Accepting connections without the event loop's own code, which fails where file descriptors run out.
 
-asyncio's loop, when no file descriptor is left for a connection, logs that 2,048 times and tries again as often, each
-second, and serves nobody meanwhile. Here accepting rests for a moment, which is told in one line a second at most.
+When no descriptor is left for a connection, asyncio's loop logs that 2,048 times and tries again as often, each second,
+and serves nobody meanwhile. Here accepting pauses for a moment, and one line a second at most is logged.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextvars import Context
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from ..http.server import HTTPServer
+from .deadlines import Deadlines
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.accepting")
 
-#: Connections accepted in one go.
+#: Connections accepted in one pass of the loop.
 ACCEPTED = 100
 #: Seconds until the system is asked again after it could not give a connection.
 PAUSE = 1.0
 
-#: Errors that are those of a connection that is gone by now (Linux's accept(2), "Error handling"): others may be fine.
+#: Errors of a connection that has gone by now (Linux's accept(2), "Error handling"): other connections may be fine.
 GONE = {
     number
     for name in (
@@ -43,14 +43,35 @@ GONE = {
 }
 
 
+class ConnectionServer(Protocol):
+    """A server, as whatever accepts its connections knows it."""
+
+    deadlines: Deadlines
+    #: A context that belongs to no application, for what is begun in the name of none.
+    outside: Context
+    #: Connections and requests refused for want of room.
+    refused: int
+
+    @property
+    def first_byte_timeout(self) -> float: ...
+    @property
+    def tls_handshake_timeout(self) -> float: ...
+
+    def connections_left(self) -> float:
+        """Return how many more connections may be open; below 0 if there are too many."""
+
+    def cannot_accept(self, error: OSError) -> None:
+        """Log that the system has nothing left for another connection."""
+
+
 class Accepting:
-    """Accepts the connections of one socket until `close`. Subclasses say what becomes of them.
+    """Accepts the connections of one socket until `close`. Subclasses define what becomes of them.
 
     Raises:
         NotImplementedError: the event loop cannot watch sockets (asyncio's for Windows).
     """
 
-    def __init__(self, server: HTTPServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, server: ConnectionServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._server = server
         self._sock = sock
         self._protocol = protocol
@@ -63,7 +84,7 @@ class Accepting:
         return self._sock.fileno() < 0
 
     def close(self) -> None:
-        """Stop listening, and close the socket."""
+        """Stop listening and close the socket."""
         if self.closed:
             return
         if self._pause is not None:
@@ -72,7 +93,7 @@ class Accepting:
         self._sock.close()
 
     def begin(self, sock: socket.socket) -> None:
-        """A connection was accepted."""
+        """Take on a connection that was accepted."""
         raise NotImplementedError
 
     def _accept(self) -> None:
@@ -84,18 +105,18 @@ class Accepting:
             except OSError as error:
                 if error.errno in GONE:
                     continue
-                self._rest(error)
+                self._suspend(error)
                 return
             sock.setblocking(False)
             self.begin(sock)
 
-    def _rest(self, error: OSError) -> None:
-        """The system has nothing left for another connection."""
+    def _suspend(self, error: OSError) -> None:
+        """Accept nothing for a moment: the system has nothing left for another connection."""
         self._server.cannot_accept(error)
         self._loop.remove_reader(self._sock)
-        self._pause = self._loop.call_later(PAUSE, self._go_on, context=self._server.outside)
+        self._pause = self._loop.call_later(PAUSE, self._resume, context=self._server.outside)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._pause = None
         self._loop.add_reader(self._sock, self._accept)
 
@@ -103,9 +124,9 @@ class Accepting:
 class PlainListening(Accepting):
     """Accepts connections without TLS."""
 
-    def __init__(self, server: HTTPServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(self, server: ConnectionServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         super().__init__(server, sock, protocol)
-        #: A loop refers to its tasks weakly.
+        #: Kept here because the loop refers to its tasks only weakly.
         self._beginning: set[asyncio.Task[None]] = set()
 
     def begin(self, sock: socket.socket) -> None:

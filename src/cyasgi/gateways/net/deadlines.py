@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ..._common.guarding import INTERRUPTS
 from ...core.context import outside
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.deadlines")
 
 #: Seconds between two ticks. A deadline is met three of them late at most, and never early.
 RESOLUTION = 0.25

@@ -58,7 +58,7 @@ def raise_descriptor_limit(connections: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def want_of_descriptors() -> OSError | None:
+def lack_of_descriptors() -> OSError | None:
     """Return the error that opening one more file gives if none is left, else None."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))

@@ -8,7 +8,6 @@ import os
 import socket
 import ssl as ssl_module
 import stat
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,11 +21,6 @@ from ...wire.address import (
 
 #: Of the addresses that one name stands for, those that this machine does not have are passed over.
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
-
-
-#: Linux's struct tcp_info, as far as it is read: packets not acknowledged, bytes acknowledged, bytes not sent.
-TCP_INFO = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
-UNACKNOWLEDGED, ACKNOWLEDGED, NOT_SENT = slice(24, 28), slice(120, 128), slice(144, 148)
 
 
 class ListenError(OSError):
@@ -274,24 +268,3 @@ def _is_bound(path: str) -> bool:
     except OSError:
         return False
     return bool(names & {path, os.path.abspath(path)})
-
-
-def unsent(transport: Any) -> int:
-    """A number that falls by one with each byte that a client takes of what was written; 0 if it has taken all.
-
-    It is what the system knows of the connection, where that tells: a transport does not see what is in the system's
-    buffers, nor one with TLS what is in those of the transport below.
-    """
-    size: int = transport.get_write_buffer_size()
-    sock = transport.get_extra_info("socket")
-    if TCP_INFO is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return size
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, NOT_SENT.stop)
-    except OSError:
-        return size
-    if len(info) < NOT_SENT.stop:
-        return size
-    if not size and not any(info[UNACKNOWLEDGED]) and not any(info[NOT_SENT]):
-        return 0
-    return -1 - int.from_bytes(info[ACKNOWLEDGED], sys.byteorder)

@@ -14,15 +14,12 @@ import logging
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .accepting import Accepting
+from .accepting import Accepting, ConnectionServer
+from .sockets import Listener
 
-if TYPE_CHECKING:
-    from ..http.server import HTTPServer
-    from .sockets import Listener
-
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.gateways.tls")
 
 #: Handshakes at a time, for each listening socket.
 AT_ONCE = 64
@@ -63,7 +60,11 @@ class TLSListening(Accepting):
     """
 
     def __init__(
-        self, server: HTTPServer, sock: socket.socket, listener: Listener, protocol: Callable[[], asyncio.Protocol]
+        self,
+        server: ConnectionServer,
+        sock: socket.socket,
+        listener: Listener,
+        protocol: Callable[[], asyncio.Protocol],
     ) -> None:
         super().__init__(server, sock, protocol)
         self._context = listener.ssl

@@ -32,15 +32,14 @@ from ...wire.websocket.connection import (
     WebSocketClosed,
 )
 from ..access_log import CLIENT_GONE
-from ..http.exchange import tells_of
-from ..http.protocol import reset_on_close
-from ..net.feeding import when_room
-from ..net.sockets import unsent
+from ..http.port import HTTPServerPort
+from ..net.causes import caused_by
+from ..net.queue_room import when_room
+from ..net.transports import reset_on_close, send_progress
 
 if TYPE_CHECKING:
     from ...wire.http.request import Request
     from ...wire.http.scope import Scope
-    from ..http.server import HTTPServer
 
 logger = logging.getLogger("cyasgi.gateways.websocket")
 
@@ -94,7 +93,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_scope",
         "_sends",
         "_stalled",
-        "_unsent",
+        "_taken_bytes",
         "_waiters",
         "_writing_paused",
         "heard",
@@ -106,7 +105,7 @@ class WebSocketProtocol(asyncio.Protocol):
     transport: Any
     websocket: WebSocket
 
-    def __init__(self, server: HTTPServer, scope: Scope, request: Request, rest: bytes) -> None:
+    def __init__(self, server: HTTPServerPort, scope: Scope, request: Request, rest: bytes) -> None:
         self.server = server
         self.request = request
         self._scope: Scope | None = scope
@@ -132,8 +131,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._client = ""
         #: Whether anything came since the last ping.
         self.heard = False
-        #: Bytes that waited to be sent when they were last looked at.
-        self._unsent = 0.0
+        #: How much the client had taken when that was last checked (`send_progress`).
+        self._taken_bytes = 0.0
         #: Deadlines: of the handshakes and the end, of the next ping or its answer, of a client that takes nothing.
         self._overdue: Any = None
         self._alive: Any = None
@@ -154,7 +153,7 @@ class WebSocketProtocol(asyncio.Protocol):
             client = scope["client"]
             self._client = "-" if client is None else format_address(client)
         # Counted it was when it began as an HTTP connection.
-        server.connections.add(self)
+        server.connection_upgraded(self)
         server.websockets += 1
         if not transport.is_reading():  # type: ignore[attr-defined]
             transport.resume_reading()  # type: ignore[attr-defined]
@@ -178,7 +177,7 @@ class WebSocketProtocol(asyncio.Protocol):
         server, websocket = self.server, self.websocket
         limit = server.max_applications
         try:
-            if limit is not None and server._cyasgi_table.size() >= limit and server.refuse_request(scope):
+            if limit is not None and server.count_instances() >= limit and server.refuse_request(scope):
                 server.refused += 1
                 websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
                 return
@@ -356,7 +355,8 @@ class WebSocketProtocol(asyncio.Protocol):
         if self.websocket.phase not in (OPEN, RESPONDING):
             # `_late` looks after that.
             return
-        self._unsent = unsent(self.transport)
+        taken = send_progress(self.transport)
+        self._taken_bytes = -math.inf if taken is None else taken
         timeout = self._pace()[0]
         if timeout is not None:
             self._stalled = self.server.deadlines.at(timeout, self._look)
@@ -390,10 +390,10 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _takes(self, least: float) -> bool:
         """Whether there is something to be sent, and the client has taken so much of it since the last look."""
-        left = unsent(self.transport)
-        if not left or self._unsent - left < least:
+        taken = send_progress(self.transport)
+        if taken is None or taken - self._taken_bytes < least:
             return False
-        self._unsent = left
+        self._taken_bytes = taken
         return True
 
     # Signs of life.
@@ -443,7 +443,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _end_within(self, seconds: float) -> None:
         """Nothing more will be sent. A client that has more to take than that allows is given the time for it."""
         self._drop_stalled()
-        self._unsent = math.inf
+        self._taken_bytes = -math.inf
         self._overdue.move(seconds)
 
     def _closing(self) -> None:
@@ -547,7 +547,7 @@ class WebSocketProtocol(asyncio.Protocol):
         """Called by the server, from within the last step of the application."""
         self._instance = None
         self._drop_backlog()
-        if instance._error is not None and self._disconnected and tells_of(instance._error, WebSocketClosed):
+        if instance._error is not None and self._disconnected and caused_by(instance._error, WebSocketClosed):
             # It was told that the client has gone, if only by `send`.
             instance._error = None
         if instance._error is None:

@@ -26,7 +26,7 @@ except ImportError:
     from websockets.utils import apply_mask
 
 #: The library tells of each connection's end at INFO; these are for who wants to see frames.
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cyasgi.wire.websocket_frames")
 
 #: Frames that one call of `next_message` looks at, while they make no message.
 FRAMES_A_CALL = 256
