@@ -30,6 +30,9 @@ ALONE = {
     "examples": {"_types"},
     "dns": {"_types", "examples"},
 }
+#: Rooms within the gateways, and which of the other ones each may import; modules beside them, such as
+#: `gateways.base`, are open to all but `gateways.net`.
+GATEWAYS = {"net": set(), "datagram": {"net"}, "http": {"net"}, "websocket": {"net", "http"}}
 
 
 def module_names() -> dict[str, Path]:
@@ -96,3 +99,17 @@ def test_imports_go_down(name: str) -> None:
 def test_rooms_are_all_known() -> None:
     """Whoever adds a room, or a module at the top, says where it stands."""
     assert {room_of(name) for name in MODULES} <= set().union(*LAYERS)
+
+
+def test_gateways_know_only_what_they_build_on() -> None:
+    """What gateways share knows none of them, datagrams and HTTP nothing of each other, and HTTP no WebSockets."""
+    for name in MODULES:
+        room, _, inner = name.partition(".")
+        part = inner.split(".")[0]
+        if room != "gateways" or part not in GATEWAYS:
+            continue
+        for other in imports_of(name):
+            parts = other.split(".")
+            if parts[0] != "gateways" or parts[1] == part:
+                continue
+            assert parts[1] in GATEWAYS[part] or (parts[1] not in GATEWAYS and part != "net"), f"{name} imports {other}"

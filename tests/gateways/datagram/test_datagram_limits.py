@@ -246,7 +246,7 @@ def test_whoever_was_resumed_looks_again(cy, run):
                 endpoint.pause_writing()
                 for client in both:
                     client.send(b"x")
-                await in_time(lambda: len(endpoint.waiting) == 2)
+                await in_time(lambda: len(endpoint.waiters) == 2)
                 real, sent = endpoint.transport, []
 
                 class Full:
@@ -281,7 +281,7 @@ def test_a_lost_socket_ends_the_server(cy, run):
             (endpoint,) = server.endpoints
             endpoint.pause_writing()
             client.send(b"x")
-            await in_time(lambda: endpoint.waiting)
+            await in_time(lambda: endpoint.waiters)
             endpoint.transport.abort()
             with pytest.raises(ConnectionError, match=r"the socket on udp 127.0.0.1:\d+ was closed"):
                 await running

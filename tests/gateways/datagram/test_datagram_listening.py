@@ -248,7 +248,7 @@ def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
         async with serving_datagrams(server) as (address,):
             with clients(address) as (client,):
                 client.send(b"1", b"2")
-                await in_time(lambda: len(server._feeding) == 2)
+                await in_time(lambda: len(server._traffic.creations) == 2)
         assert server.stats()["dropped_refused"] == 2
 
     run(main())
@@ -269,7 +269,7 @@ def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog):
 
     asyncio.run(main())
     texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert texts == ["1 sockets were closed with datagrams that the system had not taken yet"]
+    assert texts == ["1 socket was closed with datagrams that the system had not taken yet"]
 
 
 def test_a_sender_that_waits_at_the_end(cy, run):
@@ -282,7 +282,7 @@ def test_a_sender_that_waits_at_the_end(cy, run):
                 await client.ask(b"")
                 server.endpoints[0].pause_writing()
                 client.send(b"x")
-                await in_time(lambda: server.endpoints[0].waiting)
+                await in_time(lambda: server.endpoints[0].waiters)
         assert server.stats()["datagrams_sent"] == 1
 
     run(main())

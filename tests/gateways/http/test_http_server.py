@@ -341,7 +341,7 @@ def test_stopping_without_patience(cy, run, how, caplog):
 
     run(main())
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "1 connections were cut with work in hand when the server stopped" in warnings
+    assert "1 connection was cut with work in hand when the server stopped" in warnings
 
 
 def test_runs_again(cy, run):

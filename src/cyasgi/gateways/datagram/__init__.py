@@ -1,5 +1,8 @@
 """UDP datagrams for ASGI applications."""
 
-from .server import COUNTERS, DatagramScope, DatagramServer, ListenError
+from ..net.sockets import ListenError
+from .scope import DatagramScope
+from .server import DatagramServer
+from .traffic import COUNTERS
 
 __all__ = ["COUNTERS", "DatagramScope", "DatagramServer", "ListenError"]

@@ -294,7 +294,7 @@ class HTTPServer(Gateway):
             for server in servers:
                 server.close()
             self._capacity.end()
-            await self._see_off()
+            await self._close_connections()
 
     async def _listen(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
@@ -315,10 +315,10 @@ class HTTPServer(Gateway):
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
 
-    async def _see_off(self) -> None:
-        """Lets the requests at work finish, within `shutdown_timeout`, and closes all connections."""
-        running = self._cyasgi.server_run
-        graceful = running is not None and running.graceful
+    async def _close_connections(self) -> None:
+        """Let the requests at work finish, within `shutdown_timeout`, and close all connections."""
+        run = self._cyasgi.server_run
+        graceful = run is not None and run.graceful
         for connection in list(self.connections):
             connection.begin_shutdown()
         try:
@@ -327,13 +327,14 @@ class HTTPServer(Gateway):
                 await asyncio.wait({self._all_closed}, timeout=self.shutdown_timeout)
         finally:
             self._all_closed = None
-            late = list(self.connections)
-            if graceful and late:
-                logger.warning("%d connections were cut with work in hand when the server stopped", len(late))
-            for connection in late:
+            left = list(self.connections)
+            if graceful and left:
+                connections = "1 connection was" if len(left) == 1 else f"{len(left)} connections were"
+                logger.warning("%s cut with work in hand when the server stopped", connections)
+            for connection in left:
                 connection.abort()
-            if late:
-                # They have had their time.
+            if left:
+                # Their instances have had their time too.
                 for entry in self._cyasgi.table.entries():
                     self._cyasgi.dismiss(self, entry)
 

@@ -1,0 +1,310 @@
+"""The sockets of a datagram server: datagrams in to instances, and out."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol
+
+from ..._common.guarding import INTERRUPTS, Guard
+from ...instances.limits import LimitExceeded
+from ...wire.address import format_address, from_socket_address
+from ..net.flow_control import FlowControl
+from ..net.own_addresses import (
+    OWN_PORTS,
+    add_own,
+    is_own,
+    remove_own,
+)
+from .scope import DatagramScope
+from .traffic import Traffic
+
+#: Datagrams that are still read from one socket when the server is told to stop, at most.
+LAST_READ = 4096
+
+#: No datagram is longer: the length field of UDP has 16 bits.
+LARGEST = 65_536
+
+
+class DatagramServerPort(Protocol):
+    """The server, as its endpoints know it."""
+
+    @property
+    def max_datagram_size(self) -> int: ...
+    @property
+    def max_queue_size(self) -> int: ...
+
+    def scope_id(self, data: bytes, client: tuple[str, int]) -> Hashable:
+        """Return the id of the instance that is to receive this datagram; None drops it."""
+
+    def get_or_create_application_instance(self, scope_id: Any, scope: Any) -> Any:
+        """Return the instance of this id, made for this scope if there is none."""
+
+
+class Endpoint(FlowControl, asyncio.DatagramProtocol):
+    """A socket of the server in the usual case; `AnyEndpoint` is for all others.
+
+    A datagram to a live instance costs one lookup, one put and the message: the scope for the lookup, in case an
+    instance has to be made, was made in advance, and is filled in only if it was used.
+    """
+
+    __slots__ = (
+        "after_stop",
+        "errors",
+        "family",
+        "find",
+        "gone",
+        "limit",
+        "limited",
+        "open",
+        "oversized",
+        "own",
+        "own_address",
+        "queue_full",
+        "received",
+        "refused",
+        "sent",
+        "server",
+        "server_address",
+        "sock",
+        "spare",
+        "stopping",
+        "traffic",
+        "transport",
+    )
+    find: Callable[..., Any]
+    family: int
+    transport: Any  # an asyncio.DatagramTransport; uvloop's is one in all but name
+
+    def __init__(self, server: DatagramServerPort, traffic: Traffic, sock: socket.socket) -> None:
+        super().__init__()
+        self.server = server
+        self.traffic = traffic
+        self.sock = sock
+        self.family = sock.family
+        self.server_address = from_socket_address(sock.getsockname())
+        self.find = server.get_or_create_application_instance
+        self.spare = DatagramScope(self)
+        self.limit = server.max_datagram_size
+        self.stopping = self.open = False
+        self.paused = True
+        #: Done when the socket is closed.
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.received = self.sent = self.errors = 0
+        self.queue_full = self.oversized = self.refused = self.limited = self.after_stop = self.own = 0
+        self.own_address: Any = None
+
+    # Receiving.
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received += 1
+        if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
+            return
+        try:
+            scope = self.spare
+            instance = self.find(addr, scope)
+            if instance.scope is scope:
+                # Made for this datagram. No application runs before the message is put, or before the loop has turned.
+                scope.fill_in(addr, addr)
+                self.spare = DatagramScope(self)
+            instance.put_nowait(
+                {"type": "datagram.receive", "data": data, "client": addr, "server": self.server_address}
+            )
+        except asyncio.QueueFull:
+            self.queue_full += 1
+            self.traffic.lost()
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            self.refused += 1
+            self.traffic.dropped(error, data, addr)
+
+    def drops(self, addr: Any, size: int) -> bool:
+        """Drop and count a datagram that must not be passed on; return whether it was one."""
+        if self.limit < 0:
+            self.after_stop += 1
+        elif not addr:  # uvloop, of a sender that has no address: nobody to answer
+            self.refused += 1
+        elif size > self.limit:
+            self.oversized += 1
+        elif is_own(self.family, addr):
+            self.own += 1
+        else:
+            return False
+        self.traffic.lost()
+        return True
+
+    def error_received(self, exc: Exception) -> None:
+        self.errors += 1
+        self.traffic.failed(exc)
+
+    def set_limit(self, limit: int) -> None:
+        """Drop datagrams that are longer from now on."""
+        if not self.stopping:
+            self.limit = limit
+
+    # Sending.
+
+    def send(self, data: bytes, address: tuple[Any, ...]) -> None:
+        if not self.open or self.transport.is_closing():
+            self.traffic.failed_after_close(ConnectionError("the socket is closed"))
+            return
+        self.sent += 1
+        if data:
+            self.transport.sendto(data, address)
+            return
+        # asyncio before 3.13 and uvloop silently send nothing when there is nothing in it.
+        try:
+            self.sock.sendto(data, address)
+        except OSError as error:
+            self.error_received(error)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = self.transport.is_closing()
+        self.wake()
+
+    # Beginning and end.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        if hasattr(transport, "max_size"):
+            # asyncio's transport allocates 256 KiB for each datagram: an mmap and a munmap, half of what it costs.
+            transport.max_size = LARGEST
+        self.open = True
+        self.paused = False
+        self.own_address = add_own(self.sock)
+
+    def forget_own(self) -> None:
+        own, self.own_address = self.own_address, None
+        if own is not None:
+            remove_own(own)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open = False
+        self.paused = True
+        self.forget_own()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self.wake()
+        lost = self.traffic.lost_socket
+        if not self.stopping and lost is not None and not lost.done():
+            where = format_address(self.server_address)
+            lost.set_exception(exc or ConnectionError(f"the socket on udp {where} was closed"))
+
+    def stop_reading(self) -> None:
+        """Read what has reached the socket by now, and nothing after it. Sending goes on."""
+        if self.stopping or not self.open:
+            self.stopping = True
+            return
+        try:
+            for _ in range(LAST_READ):
+                self.datagram_received(*self.sock.recvfrom(LARGEST))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError as error:
+            self.error_received(error)
+        self.stopping = True
+        self.limit = -1  # then the only check on the way in finds every datagram too long
+
+    def close(self) -> None:
+        """Close the socket when what was sent has left it."""
+        self.stopping = True
+        if self.open:
+            self.paused = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.stopping = True
+        # Now: a loop that is closed next would not call `connection_lost`.
+        self.forget_own()
+        if self.open:
+            self.paused = True
+            self.transport.abort()
+
+
+class AnyEndpoint(Endpoint):
+    """A socket in all other cases: IPv6, several listeners of one family, overridden methods."""
+
+    __slots__ = ("by_listener", "own_create")
+
+    def __init__(
+        self, server: DatagramServerPort, traffic: Traffic, sock: socket.socket, by_listener: bool, own_create: bool
+    ) -> None:
+        super().__init__(server, traffic, sock)
+        self.by_listener = by_listener
+        self.own_create = own_create
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received += 1
+        if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
+            return
+        server = self.server
+        client = addr if len(addr) == 2 else from_socket_address(addr)
+        try:
+            scope_id = server.scope_id(data, client)
+            if scope_id is None:
+                self.refused += 1
+                return
+            if self.by_listener:
+                scope_id = scope_id, self.server_address
+            message = {"type": "datagram.receive", "data": data, "client": client, "server": self.server_address}
+            scope = self.spare
+            if self.own_create:
+                # The override may read the scope that it is given, and keep it.
+                scope.fill_in(client, addr)
+                self.spare = DatagramScope(self)
+            instance = self.find(scope_id, scope)
+            if inspect.iscoroutine(instance):
+                self.put_later(instance, message, data, client)
+                return
+            if instance.scope is scope and not self.own_create:
+                scope.fill_in(client, addr)
+                self.spare = DatagramScope(self)
+            instance.put_nowait(message)
+        except asyncio.QueueFull:
+            self.queue_full += 1
+            self.traffic.lost()
+        except LimitExceeded:
+            self.limited += 1
+            self.traffic.lost()
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            self.refused += 1
+            self.traffic.dropped(error, data, client)
+
+    def put_later(self, creation: Any, message: Any, data: bytes, client: tuple[str, int]) -> None:
+        """Put a message once an ``async def`` override has made the instance. Tasks start in the order of datagrams."""
+        tasks = self.traffic.creations
+
+        async def put() -> None:
+            guard = Guard()
+            try:
+                instance = await creation
+                instance.put_nowait(message)
+            except asyncio.QueueFull:
+                self.queue_full += 1
+                self.traffic.lost()
+            except LimitExceeded:
+                self.limited += 1
+                self.traffic.lost()
+            except BaseException as error:
+                self.refused += 1
+                # It is lost too if the server stops and waits for the instance no longer.
+                self.traffic.dropped(error, data, client)
+                if guard.interrupted(error):
+                    raise
+
+        if self.server.max_queue_size and len(tasks) >= self.server.max_queue_size:
+            creation.close()
+            self.queue_full += 1
+            self.traffic.lost()
+            return
+        task = asyncio.get_running_loop().create_task(put())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
