@@ -126,7 +126,10 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
     monkeypatch.setenv("CYASGI_BACKEND", "python")
     monkeypatch.setenv("CYASGI_EXTENSION", "none")
     assert options("--udp", ":0", ECHO).ignored == [
-        "CYASGI_SERVE_MAX_APPLICATION is no option's environment variable; did you mean CYASGI_SERVE_MAX_APPLICATIONS?"
+        (
+            "CYASGI_SERVE_MAX_APPLICATION is not the environment variable of any option; did you mean "
+            "CYASGI_SERVE_MAX_APPLICATIONS?"
+        )
     ]
 
 
@@ -136,7 +139,7 @@ def test_variables_that_are_none_of_ours(options, monkeypatch):
         ("max-aplications = 5", "unknown name 'max-aplications'; did you mean max-applications?"),
         ("[serve]\nmax-applications = 5", "unknown name 'serve'"),
         ('config = "other.toml"', "unknown name 'config'"),
-        ("max-applications = 5\nmax_applications = 5", "'max_applications' says what another name has said already"),
+        ("max-applications = 5\nmax_applications = 5", "'max_applications' sets what another name has set already"),
         ("max-applications = 0", "'0': accepted are a whole number of at least 1, and none"),
         ("max-applications = true", "max-applications = True: accepted are a string and a number"),
         ("max-applications = [1]", "accepted are a string and a number"),
@@ -264,9 +267,9 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--port", "65536", "accepted is a port from 0 to 65535"),
         ("--port", "http", "accepted is a port from 0 to 65535"),
         ("--balance", "random", "'random' is not one of 'round-robin'"),
-        ("--balance", "round-robin", "are for several applications, and there is one"),
+        ("--balance", "round-robin", "are for several applications, but there is only one"),
         ("--weight", "0", "accepted is a number from 1e-6 to 1e6"),
-        ("--weight", "1", "are for several applications, and there is one"),
+        ("--weight", "1", "are for several applications, but there is only one"),
         ("--lifespan", "yes", "'yes' is not one of 'auto', 'on', 'off'"),
         ("--root-path", "api", "'api': accepted is a path as in /api, that begins with a slash"),
         ("--ssl-certfile", "no.pem", "'no.pem' does not exist"),

@@ -22,7 +22,7 @@ HTTP = ("--http", "127.0.0.1:0")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--port", "1", "--port", "2"], "--port is given 2 times, and has one value"),
+        (["--port", "1", "--port", "2"], "--port is given 2 times, but takes one value"),
         (["--log-level", "info", "--log-level=debug"], "--log-level is given 2 times"),
         (["--shutdown-timeout", "1", "--timeout-graceful-shutdown", "2"], "is given 2 times"),
         (["--access-log", "--no-access-log"], "--access-log/--no-access-log is given 2 times"),
@@ -90,7 +90,7 @@ def test_the_hints_name_options_that_exist():
 @pytest.mark.parametrize("value", ["auto", "h11", "httptools", "1", "2"])
 def test_http_is_an_address(value, capsys):
     """uvicorn's and granian's --http chooses a parser or a version."""
-    says = f"{value!r} is not an address: --http is what to listen on here, as in --http 127.0.0.1:8000"
+    says = f"{value!r} is not an address: here --http is the address to listen on, as in --http 127.0.0.1:8000"
     assert says in refused(capsys, ["--http", value, ECHO])
 
 
@@ -120,6 +120,8 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
         ([*HTTP, "--reload-include", "*.html"], "--reload-include: no effect without --reload"),
         (["--udp", ":0", "--max-body-size", "5"], "--max-body-size: no effect, since nothing serves HTTP"),
         (["--udp", ":0", "--no-strict"], "--strict: no effect, since nothing serves HTTP or WebSockets"),
+        (["--udp", ":0", "--startup-timeout", "5"], "--startup-timeout: no effect on UDP alone without --lifespan on"),
+        ([*HTTP, "--startup-timeout", "5", "--lifespan", "off"], "--startup-timeout: no effect with --lifespan off"),
         (["--udp", ":0", "--root-path", "/api"], "--root-path: no effect, since nothing serves HTTP"),
         ([*HTTP, "--idle-timeout", "5"], "--idle-timeout: no effect, since nothing serves datagrams"),
         ([*HTTP, "--message-burst", "5"], "--message-burst: no effect without --max-messages-per-second"),
@@ -146,6 +148,8 @@ def test_options_without_effect(arguments, says, options, tmp_path):
         ["--unix", "x", "--max-age", "5"],
         [*HTTP, "--max-messages-per-second", "5", "--message-burst", "5"],
         ["--udp", ":0", "--max-applications", "5", "--shutdown-timeout", "1", "--lifespan", "on"],
+        ["--udp", ":0", "--startup-timeout", "5", "--lifespan", "on"],
+        [*HTTP, "--startup-timeout", "5"],
     ],
 )
 def test_options_with_effect(arguments, options, tmp_path, monkeypatch):
@@ -163,7 +167,7 @@ def test_what_has_no_effect_is_logged(tmp_path):
         assert command.stop(signal.SIGTERM) == 0
         warnings = [line.partition(" WARNING cyasgi: ")[2] for line in command.lines if " WARNING " in line]
         assert warnings == [
-            "CYASGI_SERVE_MAX_AEG is no option's environment variable; did you mean CYASGI_SERVE_MAX_AGE?",
+            "CYASGI_SERVE_MAX_AEG is not the environment variable of any option; did you mean CYASGI_SERVE_MAX_AGE?",
             "--max-body-size: no effect, since nothing serves HTTP or WebSockets",
         ]
 
@@ -174,7 +178,7 @@ def test_what_has_no_effect_is_logged(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--weight", "2", ECHO, ECHO], "--weight is given 1 times for 2 applications: give it once for each"),
+        (["--weight", "2", ECHO, ECHO], "--weight is given once for 2 applications: give it once for each"),
         (["--root-path", "api", ECHO], "'api': accepted is a path as in /api"),
         (
             ["--udp", "127.0.0.1:0", "--max-datagram-size", "70000", ECHO],
@@ -194,8 +198,8 @@ def test_messages_name_options(arguments, says, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("async def create(): pass", "is an async def, and a factory returns the application at once"),
-        ("async def make(): pass\ndef create(): return make()", "returned a coroutine, and a factory returns"),
+        ("async def create(): pass", "is an async def, but a factory must return the application at once"),
+        ("async def make(): pass\ndef create(): return make()", "returned a coroutine, but a factory must return"),
     ],
 )
 def test_a_factory_that_is_async(tmp_path, code, says):

@@ -55,7 +55,7 @@ def test_a_change(tmp_path):
         command.until(r"watching .* for changes$")
         assert ask(command.listening()) == b"first"
         write(tmp_path, "second")
-        command.until(r"app\.py changed: beginning anew$")
+        command.until(r"app\.py changed: restarting$")
         command.until(r"Exiting due to SIGTERM$")
         command.until(r"stopped after .* datagrams_sent=1$")
         assert ask(command.listening()) == b"second"
@@ -89,13 +89,13 @@ def test_what_else_is_watched(tmp_path):
         write(tmp_path, "unseen")
         (there / "notes.txt").write_text("unseen", encoding="utf-8")
         (there / "page.html").write_text("seen", encoding="utf-8")
-        command.until(r"/page\.html changed: beginning anew$")
+        command.until(r"/page\.html changed: restarting$")
         command.listening()
         (tmp_path / "settings.toml").write_text("max-applications = 6\n", encoding="utf-8")
-        command.until(r"settings\.toml changed: beginning anew$")
+        command.until(r"settings\.toml changed: restarting$")
         command.listening()
         assert command.stop(signal.SIGTERM) == 0
-        assert len([line for line in command.lines if line.endswith("beginning anew")]) == 2
+        assert len([line for line in command.lines if line.endswith("restarting")]) == 2
 
 
 def test_signals_reach_the_server_once(tmp_path):

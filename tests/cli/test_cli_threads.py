@@ -141,7 +141,7 @@ def test_run_ends_and_says_what_the_process_waits_for(cy, tmp_path):
     )
     *_, told, last = output(process)
     assert re.search(
-        r"the thread 'asyncio_0' goes on, at .*threading\.py.*, called at .*script\.py:\d+ in work: the process",
+        r"the thread 'asyncio_0' is still running, at .*threading\.py.*, called at .*script\.py:\d+ in work",
         told,
     )
     assert last == "returned"

@@ -2,17 +2,17 @@
 
 Exit codes:
 
-* 0 - it served, and ended on SIGINT or SIGTERM;
-* 1 - it could not start, or not go on: an address taken or not permitted, a library missing, an application's module
-  that raised when it was imported (then with its traceback), an application that could not start;
-* 2 - it was called wrongly: an option, a name in the configuration file or an address that is not one, a module or
-  attribute that is not there, an attribute that is no application;
+* 0 - it served, and stopped on SIGINT or SIGTERM;
+* 1 - it could not start or continue: an address that is taken or not permitted, a missing library, a module that raised
+  when it was imported (its traceback is shown), an application that failed to start;
+* 2 - wrong usage: an unknown option, an unknown name in the configuration file, an invalid address, a module or
+  attribute that does not exist, an attribute that is not an application;
 * 130 - interrupted by SIGINT before it served.
 
-A thread that goes on, such as that of a blocked synchronous consumer, is named on the standard error with the line that
-it is at, and the process ends without it: with the same code, but without running the functions of `atexit`.
+A thread that is still running, such as that of a blocked synchronous consumer, is named on standard error with the line
+that it is at, and the process exits without it: with the same code, but without running the functions of `atexit`.
 
-Whatever the caller did wrong is told in one line on the standard error.
+Wrong usage is reported in one line on standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .loading import load_application as load_application
 
 
 def script() -> int:
-    """Run the command as a process of its own: threads that go on after it are named and do not keep it alive."""
+    """Run the command as a process of its own, which threads that are still running do not keep alive."""
     from .leaving import leave_threads_behind
 
     code = FAILED
@@ -45,7 +45,11 @@ def script() -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command with these arguments (those of the process if None) and returns its exit code."""
+    """Run the command and return its exit code.
+
+    Args:
+        arguments: None for those of the process.
+    """
     try:
         import click
     except ModuleNotFoundError as error:

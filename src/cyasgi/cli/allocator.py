@@ -1,4 +1,4 @@
-"""How much freed memory the C library keeps at hand, in a process that the command has to itself."""
+"""How much freed memory the C library keeps, in a process that belongs to the command."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 
 #: From glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-#: Bytes. glibc begins with 128 KiB for both: a body of that size then costs the page faults of memory that was given
-#: back to the system a moment before, which is most of its CPU time (benchmark `http_post`).
+#: Bytes. glibc starts with 128 KiB for both: then a body of that size causes page faults, in memory that was returned
+#: to the system a moment before, which take most of its CPU time (benchmark `http_post`).
 KEPT, MAPPED = 8 * 2**20, 2**20
-#: Whoever has set one of these has chosen.
+#: Environment variables that take precedence.
 CHOICES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
-    """Lets glibc keep up to 8 MiB, and map only what is longer than 1 MiB by itself, unless the environment says what
-    it is to do; returns whether that was set. Other C libraries are left as they are."""
+    """Let glibc keep up to 8 MiB, and map only blocks of more than 1 MiB separately; return whether that was set.
+
+    Nothing is set if the environment already has one of `CHOICES`, or with another C library.
+    """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOICES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""The command line, in click's terms."""
+"""The command line, built with click."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ from .options import ServeCommand, parameters
 from .servers import Options
 
 EPILOG = (
-    f"What is given here may stand in the environment too, as {configuration.PREFIX}_MAX_APPLICATIONS for "
+    f"Every option can also be set in the environment, as {configuration.PREFIX}_MAX_APPLICATIONS for "
     "--max-applications, or in the file that --config names, as max-applications. "
-    "Exit codes: 0 ended by SIGINT or SIGTERM, 1 failed, 2 called wrongly, 130 interrupted before it served."
+    "Exit codes: 0 stopped by SIGINT or SIGTERM, 1 failed, 2 wrong usage, 130 interrupted before it served."
 )
 
 
 def command(arguments: Sequence[str] | None = None) -> click.Group:
-    """The command; `arguments` are those that it is about to be called with."""
+    """Return the command.
+
+    Args:
+        arguments: those that it is about to be called with; None for those of the process.
+    """
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, "--version", prog_name="cyasgi")
     def cyasgi() -> None:
-        """Serves ASGI applications, each client by an instance of its own."""
+        """Serve ASGI applications, each client by an instance of its own."""
 
     @click.pass_context
     def serve(context: click.Context, /, **values: Any) -> int:
@@ -60,10 +64,10 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
 
 
 def collect(context: click.Context, values: dict[str, Any]) -> Options:
-    """The options of ``cyasgi serve``, from what click has parsed.
+    """Return the options of ``cyasgi serve`` from what click has parsed.
 
     Raises:
-        click.UsageError: they contradict each other, or something is missing.
+        click.UsageError: options contradict each other, or something is missing.
     """
     listeners = {kind: values.pop(kind) for kind in SERVERS}
     hosts, port = values.pop("host"), values.pop("port")
@@ -77,10 +81,11 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         )
     applications, weights = len(values["applications"]), len(values["weight"])
     if applications == 1 and (values["balance"] or weights):
-        raise click.UsageError("--balance and --weight are for several applications, and there is one")
+        raise click.UsageError("--balance and --weight are for several applications, but there is only one")
     if weights not in (0, applications):
         raise click.UsageError(
-            f"--weight is given {weights} times for {applications} applications: give it once for each, in their order"
+            f"--weight is given {'once' if weights == 1 else f'{weights} times'} for {applications} applications: "
+            "give it once for each, in their order"
         )
     given = {name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     ineffective = list(hints.ineffective(given, listeners, values))
@@ -88,7 +93,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     for setting in SETTINGS:
         name = setting.names[0].removeprefix("--").replace("-", "_")
         value = values.pop(name)
-        # What nobody has said stays the server's own.
+        # Attributes of options that were not given stay at the server's default.
         if name in given:
             if isinstance(setting, Switch):
                 value = setting.values[not value]
@@ -107,7 +112,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
 
 
 def explain(error: click.ClickException) -> str:
-    """What was wrong, and where it was said unless on the command line."""
+    """Return what was wrong, and where if not on the command line."""
     if isinstance(error, click.NoSuchOption):
         parameters = () if error.ctx is None else error.ctx.command.params
         return hints.about_option(error.option_name, [name for one in parameters for name in one.opts])

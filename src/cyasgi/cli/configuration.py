@@ -1,4 +1,4 @@
-"""The configuration file, the environment, and what was wrong in them."""
+"""The configuration file and the environment, and errors in them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from click.core import ParameterSource
 from . import hints
 from .errors import MISUSED, CommandError
 
-#: What the environment variables of ``cyasgi serve`` begin with.
+#: The prefix of the environment variables of ``cyasgi serve``.
 PREFIX = "CYASGI_SERVE"
 
 
 def use(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
-    """A callback for click: what the file holds becomes the defaults of the options."""
+    """Make the values in the file the defaults of the options; a callback for click."""
     if path is not None:
         context.default_map = read(path, context.command.params)
     return path
 
 
 def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
-    """The values in a TOML file, by the names that the parameters have in the program.
+    """Read a TOML file, and return its values by the names of the parameters.
 
-    The file has the options' names without the dashes before them, and ``application``; words in a name may be joined
-    by dashes or underscores.
+    Names in the file are those of the options without the leading dashes, and ``application``. Words in a name may be
+    joined by dashes or underscores.
 
     Raises:
-        CommandError: the file cannot be read or is no TOML, has a name that is unknown or comes twice, or a value of
-            a kind that no option has.
+        CommandError: the file cannot be read or is not TOML; a name is unknown or set twice; or a value is of a kind
+            that no option takes.
     """
     try:
         with open(path, "rb") as file:
@@ -55,7 +55,7 @@ def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
         parameter = accepted[name]
         assert parameter.name is not None
         if parameter.name in values:
-            raise CommandError(f"{path}: {key!r} says what another name has said already", MISUSED)
+            raise CommandError(f"{path}: {key!r} sets what another name has set already", MISUSED)
         try:
             values[parameter.name] = _value(value, parameter)
         except ValueError as error:
@@ -71,7 +71,7 @@ def _names(parameter: click.Parameter) -> Iterator[str]:
 
 
 def _value(value: Any, parameter: click.Parameter) -> Any:
-    """The value as click would have it from the command line."""
+    """Return the value as click would get it from the command line."""
     if isinstance(parameter, click.Option) and parameter.is_flag:
         if not isinstance(value, bool):
             raise ValueError("accepted are true and false")
@@ -92,7 +92,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def origin(context: click.Context, parameter: click.Parameter) -> str:
-    """Where the value of a parameter is from, to stand before a message about it; empty for the command line."""
+    """Return where the value of a parameter comes from, as the beginning of a message; empty for the command line."""
     assert parameter.name is not None
     source = context.get_parameter_source(parameter.name)
     if source is ParameterSource.ENVIRONMENT:
@@ -103,14 +103,14 @@ def origin(context: click.Context, parameter: click.Parameter) -> str:
 
 
 def variable(parameter: click.Parameter) -> str:
-    """The environment variable of a parameter."""
+    """Return the name of a parameter's environment variable."""
     assert parameter.name is not None
     name = "application" if isinstance(parameter, click.Argument) else parameter.name
     return f"{PREFIX}_{name.upper()}"
 
 
 def unknown_variables(parameters: Iterable[click.Parameter]) -> list[str]:
-    """A sentence for each environment variable that looks like an option's and is none's."""
+    """Return a sentence for each environment variable that has the prefix but belongs to no option."""
     known = {variable(parameter) for parameter in parameters}
     names = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in known)
-    return [f"{name} is no option's environment variable{hints.similar(name, known)}" for name in names]
+    return [f"{name} is not the environment variable of any option{hints.similar(name, known)}" for name in names]

@@ -1,4 +1,4 @@
-"""What the command ends with, and how it tells."""
+"""Exit codes of the command, and its errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 
 
 class CommandError(Exception):
-    """To be told in one line; `code` is what the command exits with."""
+    """An error that is reported in one line; `code` is the exit code of the command."""
 
     def __init__(self, message: str, code: int = FAILED) -> None:
         super().__init__(message)
@@ -16,5 +16,5 @@ class CommandError(Exception):
 
 
 def tell(message: str) -> None:
-    """Writes a line on the standard error."""
+    """Write a line to standard error."""
     print("cyasgi:", " ".join(message.split()), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What to say to somebody who uses an option of another server, mistypes one, or gives one that does nothing."""
+"""Hints for options that belong to another server, are mistyped, or have no effect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from .limits import MANAGED, SETTINGS
 
-#: Options that uvicorn, granian and hypercorn have under another name, and what they are called here.
+#: Options of uvicorn, granian and hypercorn, and their names here.
 CALLED = {
-    "--access-logfile": "--access-log, which writes to the standard output",
+    "--access-logfile": "--access-log, which writes to standard output",
     "--backpressure": "--max-applications",
     "--bind": "--http ADDRESS, --udp ADDRESS or --unix PATH",
     "--ca-certs": "--ssl-ca-certs",
@@ -28,12 +28,12 @@ CALLED = {
     "--keyfile-password": "--ssl-keyfile-password",
     "--log": "--log-level",
     "--no-log": "--log-level critical",
-    "--no-ws": "a server without the library websockets, or your application's refusal",
+    "--no-ws": "--http without the library websockets, or an application that refuses WebSockets",
     "--read-timeout": "--header-timeout and --body-timeout",
     "--reload-paths": "--reload-dir",
     "--ssl-ca": "--ssl-ca-certs",
     "--ssl-certificate": "--ssl-certfile",
-    "--ssl-client-verify": "--ssl-ca-certs, which also asks for certificates",
+    "--ssl-client-verify": "--ssl-ca-certs, which also asks clients for certificates",
     "--url-path-prefix": "--root-path",
     "--verify-mode": "--ssl-cert-reqs",
     "--working-dir": "--app-dir",
@@ -45,14 +45,15 @@ CALLED = {
 }
 
 _ONE_PROCESS = "cyasgi serves in one process; start one command for each core, each on an address of its own"
-_LOGGING = "the application configures logging, that of the loggers below 'cyasgi' too"
+_LOGGING = "the application configures logging, including the loggers below 'cyasgi'"
+_NO_THREADS = "cyasgi runs applications in its event loop and starts no threads for them"
 
-#: Options of theirs that cyasgi has no counterpart for, and what to do instead.
+#: Options of theirs without a counterpart here, and why or what to do instead.
 MISSING = {
-    "--access-log-fmt": "the access log has the Common Log Format and the duration",
-    "--access-logformat": "the access log has the Common Log Format and the duration",
-    "--blocking-threads": "cyasgi has no threads",
-    "--env-file": "set the environment before you start it",
+    "--access-log-fmt": "the access log has the Common Log Format, followed by the duration",
+    "--access-logformat": "the access log has the Common Log Format, followed by the duration",
+    "--blocking-threads": _NO_THREADS,
+    "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself",
     "--forwarded-allow-ips": "cyasgi takes the client's address from the connection",
     "--header": "the application sends its own headers",
@@ -61,31 +62,31 @@ MISSING = {
     "--log-config": _LOGGING,
     "--log-file": _LOGGING,
     "--max-requests": "cyasgi does not replace its process",
-    "--no-proxy-headers": "cyasgi reads none",
-    "--no-use-colors": "nothing is coloured",
+    "--no-proxy-headers": "cyasgi reads no proxy headers",
+    "--no-use-colors": "cyasgi colours nothing",
     "--proxy-headers": "cyasgi takes the client's address from the connection",
     "--quic-bind": "cyasgi has no HTTP/3",
-    "--runtime-mode": "cyasgi has no threads",
-    "--runtime-threads": "cyasgi has no threads",
-    "--use-colors": "nothing is coloured",
+    "--runtime-mode": _NO_THREADS,
+    "--runtime-threads": _NO_THREADS,
+    "--use-colors": "cyasgi colours nothing",
     "--workers": _ONE_PROCESS,
     "--ws": "WebSockets are served where the library websockets is installed",
     "-w": _ONE_PROCESS,
 }
 
-#: Values of uvicorn's and granian's --http, which chooses a parser or a version there.
+#: Values of --http in uvicorn and granian, where it chooses a parser or a version.
 _PARSERS = {"auto", "h11", "httptools", "1", "2"}
 
 
 def about_address(text: str) -> str | None:
-    """What to say of a value of --http that is meant for another server's; None if it is not."""
+    """Return a hint if this value of --http is meant for another server, else None."""
     if text not in _PARSERS:
         return None
-    return f"{text!r} is not an address: --http is what to listen on here, as in --http 127.0.0.1:8000"
+    return f"{text!r} is not an address: here --http is the address to listen on, as in --http 127.0.0.1:8000"
 
 
 def about_option(name: str, known: Iterable[str]) -> str:
-    """Say that there is no such option, and what to use instead if that can be told.
+    """Say that there is no such option, and what to use instead if that is known.
 
     Args:
         name: the option as it was given, with its dashes.
@@ -95,25 +96,25 @@ def about_option(name: str, known: Iterable[str]) -> str:
 
 
 def instead(name: str) -> str:
-    """What to use instead of another server's option, to be put behind a message; empty if it is none."""
+    """Return what to use instead of another server's option, as the end of a message; empty for other names."""
     if name in CALLED:
         return f"; here that is {CALLED[name]}"
     return f"; {MISSING[name]}" if name in MISSING else ""
 
 
 def similar(name: str, known: Iterable[str]) -> str:
-    """A question that names what may have been meant, to be put behind a message; empty if nothing is similar."""
+    """Return a question that names what may have been meant, as the end of a message; empty if nothing is similar."""
     names = list(known)
-    # Letters in the wrong order are the commonest of mistakes, and no closer than others by difflib's measure.
+    # Swapped letters are the most common mistake, which difflib does not rate higher than others.
     found = [one for one in names if sorted(one) == sorted(name)] or difflib.get_close_matches(name, names, 1, 0.75)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values: dict[str, Any]) -> Iterator[str]:
-    """The options that somebody has given and that do nothing, each with the reason.
+    """Yield a sentence for each option that was given and has no effect, with the reason.
 
     Args:
-        given: what was given, by the names that the options' values have.
+        given: the options that were given, by the names of their values.
         listeners: the addresses of each kind of listener, as in `Options`.
         values: the values of the other options.
     """
@@ -132,12 +133,18 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield f"{options(watched)}: no effect without --reload"
     for setting in SETTINGS:
         name = setting.names[0].removeprefix("--").replace("-", "_")
-        if name in given and kinds.isdisjoint(setting.kinds):
+        if name in given and kinds.isdisjoint(setting.kinds) and name != "startup_timeout":
             yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
     if "unix_permissions" in given and streams and not any(isinstance(address, str) for address in streams):
         yield "--unix-permissions: no effect without --unix"
     if "root_path" in given and not streams:
-        yield "--root-path: no effect, since nothing serves HTTP"
+        yield "--root-path: no effect, since nothing serves HTTP or WebSockets"
+    # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
+    lifespan = values.get("lifespan")
+    if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and not streams)):
+        yield "--startup-timeout: no effect " + (
+            "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
+        )
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}

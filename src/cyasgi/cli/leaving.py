@@ -1,4 +1,4 @@
-"""The end of the process: a thread that goes on does not keep it alive."""
+"""The end of the process, which threads that are still running do not hold up."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..serving.loop_end import told
 
 logger = logging.getLogger("cyasgi")
 
-#: Seconds that threads have to end when the command is over; those of applications have had the servers' time as well.
+#: Seconds that threads have to end after the command; those of applications have had `shutdown_timeout` before.
 GRACE = 1.0
 
 
 def leave_threads_behind(code: int) -> None:
-    """From now on let the process live for `GRACE` seconds at most, if all that keeps it are threads.
+    """Let threads keep the process alive for at most `GRACE` seconds from now on.
 
-    The interpreter waits for threads when it ends, those of executors included, and nothing can end a thread from
-    without: so the process ends without the interpreter's consent, and functions registered with `atexit` do not run.
+    When the interpreter exits, it waits for all threads, including those of executors, and nothing can end a thread
+    from outside. So the process exits without the interpreter, and functions registered with `atexit` do not run.
     """
     ending, all_told = threading.Event(), threading.Event()
-    # Both begin now: at its end CPython 3.12 starts no thread any more.
+    # Both start now: CPython 3.12 starts no thread once the interpreter exits.
     threading.Thread(target=_watch, args=(code, ending, all_told), name="cyasgi-exit", daemon=True).start()
     threading.Thread(target=_tell, args=(ending, all_told), name="cyasgi-tell", daemon=True).start()
 
@@ -37,9 +37,9 @@ def _left() -> list[threading.Thread]:
 def _watch(code: int, ending: threading.Event, all_told: threading.Event) -> None:
     time.sleep(GRACE)
     if not _left():
-        # What takes its time is the interpreter's own affair.
+        # Whatever takes long now, no thread does.
         return
-    # A thread may hold the lock of a stream or of a handler: then nothing can be told.
+    # A thread may hold the lock of a stream or a handler, and so keep the other one from logging.
     ending.set()
     all_told.wait(GRACE)
     os._exit(code)
@@ -48,7 +48,7 @@ def _watch(code: int, ending: threading.Event, all_told: threading.Event) -> Non
 def _tell(ending: threading.Event, all_told: threading.Event) -> None:
     ending.wait()
     for thread in _left():
-        logger.warning("the thread %r did not end, it is %s: the process ends without it", *told(thread))
+        logger.warning("the thread %r did not end, it is %s: the process exits without it", *told(thread))
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""The options that set attributes of servers, and where their defaults are from."""
+"""The options that set attributes of servers; bounds and defaults are those of the attributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .._settings import Bound
 from ..core import Setting
 from ..core.settings import CHECKER_INTERVAL, STARTUP_TIMEOUT
-from ..lifecycle.managed import ManagedServer
+from ..lifecycle import ManagedServer
 from .errors import CommandError
 
 #: The server for each kind of listener.
@@ -23,31 +23,31 @@ STREAMS = ("http", "websocket")
 UDP = ("udp",)
 
 
-#: The value of an attribute that is left as the server has it.
+#: Leaves an attribute at the server's own value.
 OWN = object()
 
 
 class Limit(NamedTuple):
-    """An option that sets an attribute of the servers of some kinds, and has its default from there."""
+    """An option that sets an attribute of some kinds of servers, with that attribute's default."""
 
-    #: The first one is the one that is documented; others are uvicorn's.
+    #: The documented name, and after it uvicorn's.
     names: tuple[str, ...]
     attribute: str
     metavar: str
     text: str
     kinds: tuple[str, ...] = STREAMS
-    #: What is accepted, where that is not to be had from the servers' attribute.
+    #: What is accepted; None for what the servers' attribute accepts.
     bound: Bound | None = None
 
 
 class Switch(NamedTuple):
-    """An option that is on or off, and sets an attribute of the servers of some kinds."""
+    """An option that is on or off, and sets an attribute of some kinds of servers."""
 
-    #: What turns it on, and off.
+    #: The names that turn it on and off.
     names: tuple[str, str]
     attribute: str
     text: str
-    #: What the attribute is when the option is on, and off.
+    #: The attribute's value when the option is on and off.
     values: tuple[Any, Any] = (True, False)
     kinds: tuple[str, ...] = STREAMS
 
@@ -57,15 +57,15 @@ COMMON = (
         ("--max-applications", "--limit-concurrency"),
         "max_applications",
         "NUMBER",
-        "Most instances at a time, of each kind of listener, or none. Further requests are answered 503, further "
-        "clients of UDP push out others.",
+        "Maximum number of instances at a time for each kind of listener, or none. Further requests are answered 503, "
+        "further UDP clients evict others.",
         ALL,
     ),
     Limit(
         ("--shutdown-timeout", "--timeout-graceful-shutdown"),
         "shutdown_timeout",
         "SECONDS",
-        "How long instances may take to finish their work at the end.",
+        "How long instances may take to finish their work when the server stops.",
         ALL,
     ),
     Limit(
@@ -84,50 +84,50 @@ HTTP = (
         "startup_timeout",
         "SECONDS",
         "How long the application may take to start, or none.",
-        # It holds for servers of any kind.
+        # The lifespan is the command's own, whichever servers there are.
         bound=STARTUP_TIMEOUT,
     ),
     Limit(
         ("--max-connections",),
         "max_connections",
         "NUMBER",
-        "Most connections at a time; further ones are answered 503.",
+        "Maximum number of connections at a time; further ones are answered 503.",
     ),
     Limit(
         ("--max-target-size",),
         "max_target_size",
         "BYTES",
-        "The longest request target; beyond: 414.",
+        "Maximum size of a request target; larger ones are answered 414.",
     ),
     Limit(
         ("--max-header-size",),
         "max_header_size",
         "BYTES",
-        "Most bytes of all headers of a request; beyond: 431.",
+        "Maximum size of all headers of a request; larger ones are answered 431.",
     ),
     Limit(
         ("--max-header-count",),
         "max_header_count",
         "NUMBER",
-        "Most headers of a request; beyond: 431.",
+        "Maximum number of headers of a request; more are answered 431.",
     ),
     Limit(
         ("--max-partial-heads",),
         "max_partial_heads",
         "BYTES",
-        "Most bytes of headers that have come in part, on all connections together; beyond: 503.",
+        "Maximum size of all incomplete request headers, on all connections together; more are answered 503.",
     ),
     Limit(
         ("--max-body-size",),
         "max_body_size",
         "BYTES",
-        "The longest request body, or none; beyond: 413.",
+        "Maximum size of a request body, or none; larger ones are answered 413.",
     ),
     Limit(
         ("--first-byte-timeout",),
         "first_byte_timeout",
         "SECONDS",
-        "From the beginning of a connection to its first byte.",
+        "How long a client may take from connecting to its first byte.",
     ),
     Limit(
         ("--tls-handshake-timeout",),
@@ -139,59 +139,59 @@ HTTP = (
         ("--header-timeout",),
         "header_timeout",
         "SECONDS",
-        "From the first byte of a request to the end of its headers.",
+        "How long a request may take from its first byte to the end of its headers.",
     ),
     Limit(
         ("--body-timeout",),
         "body_timeout",
         "SECONDS",
-        "From the end of the headers to the end of the body, and one more for each --min-rate bytes of it.",
+        "How long a request body may take after the headers, plus one second for every --min-rate bytes.",
     ),
     Limit(
         ("--request-timeout",),
         "request_timeout",
         "SECONDS",
-        "From the end of the headers to the end of the response, or none; beyond: 503.",
+        "How long a response may take after the request's headers, or none; slower ones become a 503.",
     ),
     Limit(
         ("--keep-alive-timeout", "--timeout-keep-alive"),
         "keep_alive_timeout",
         "SECONDS",
-        "How long a connection is kept open for another request.",
+        "How long to keep an idle connection open for another request.",
     ),
     Limit(
         ("--write-timeout",),
         "write_timeout",
         "SECONDS",
-        "How long a client that falls behind may take.",
+        "Stall timeout: in this time a slow client must drain the buffer, or read --min-rate bytes for each second.",
     ),
     Limit(
         ("--min-rate",),
         "min_rate",
         "BYTES",
-        "Bytes a second; who sends or takes less, over all, is given up.",
+        "Minimum bytes a second, on average; clients that send or read more slowly are cut off.",
     ),
     Limit(
         ("--backlog",),
         "backlog",
         "NUMBER",
-        "Connections that the system keeps until they are accepted.",
+        "How many connections the system queues until they are accepted.",
     ),
     Limit(
         ("--unix-permissions", "--uds-permissions"),
         "unix_permissions",
         "MODE",
-        "Permissions of Unix sockets, an octal number as in 660: who may write to one may connect.",
+        "Permissions of Unix sockets, an octal number such as 660. Connecting takes write permission.",
     ),
     Switch(
         ("--access-log", "--no-access-log"),
         "access_log",
-        "Write a line for each response to the standard output.",
+        "Log each response to standard output.",
     ),
     Switch(
         ("--strict", "--no-strict"),
         "strict",
-        "Refuse requests that are unambiguous and yet not allowed.",
+        "Reject requests that violate RFC 9112 even where parsing is unambiguous.",
     ),
     Switch(
         ("--server-header", "--no-server-header"),
@@ -206,42 +206,42 @@ WEBSOCKETS = (
         ("--max-websocket-message-size", "--ws-max-size"),
         "max_websocket_message_size",
         "BYTES",
-        "The longest message from a client, or none; beyond: closed with 1009.",
+        "Maximum size of a message from a client, or none; a larger one closes the WebSocket with 1009.",
     ),
     Limit(
         ("--max-websocket-queue", "--ws-max-queue"),
         "max_websocket_queue",
         "NUMBER",
-        "Messages of one client that wait before no more are read.",
+        "How many messages of one client may wait before reading pauses.",
     ),
     Limit(
         ("--websocket-handshake-timeout",),
         "websocket_handshake_timeout",
         "SECONDS",
-        "For the application to accept or refuse; beyond: 504.",
+        "How long the application may take to accept or refuse; slower handshakes are answered 504.",
     ),
     Limit(
         ("--websocket-close-timeout",),
         "websocket_close_timeout",
         "SECONDS",
-        "For the client to answer a close frame.",
+        "How long a client may take to answer a close frame.",
     ),
     Limit(
         ("--websocket-ping-interval", "--ws-ping-interval"),
         "websocket_ping_interval",
         "SECONDS",
-        "Between pings, or none.",
+        "Time between pings, or none.",
     ),
     Limit(
         ("--websocket-ping-timeout", "--ws-ping-timeout"),
         "websocket_ping_timeout",
         "SECONDS",
-        "How long a client may say nothing after a ping, or none.",
+        "How long a client may be silent after a ping, or none.",
     ),
     Switch(
         ("--websocket-compression", "--no-websocket-compression"),
         "websocket_compression",
-        "Compress messages for clients that ask for it.",
+        "Compress messages for clients that offer it.",
     ),
 )
 
@@ -250,29 +250,29 @@ DATAGRAMS = (
         ("--max-queue-size",),
         "max_queue_size",
         "NUMBER",
-        "Most datagrams waiting for one instance; further ones are dropped and counted. 0: no limit.",
+        "Maximum number of datagrams waiting for one instance; further ones are dropped and counted. 0: no limit.",
         UDP,
     ),
     Limit(
         ("--max-datagram-size",),
         "max_datagram_size",
         "BYTES",
-        "The longest datagram; longer ones are dropped and counted.",
+        "Maximum size of a datagram; larger ones are dropped and counted.",
         UDP,
     ),
     Limit(
         ("--eviction-policy",),
         "eviction_policy",
         "POLICY",
-        "Who makes room for a new client: lru, the least recently used one, or slru, one of those that have come once "
-        "before any other.",
+        "Which client makes room for a new one: the least recently used (lru), or first of all those that have been "
+        "heard of only once (slru).",
         UDP,
     ),
     Limit(
         ("--undelivered-to",),
         "undelivered_to",
         "WHERE",
-        "What becomes of datagrams that wait behind one that fails: reported (hook), or given to the client's next "
+        "Where datagrams go that wait when the application fails: to a report (hook), or to the client's next "
         "instance (successor).",
         UDP,
     ),
@@ -280,25 +280,25 @@ DATAGRAMS = (
         ("--idle-timeout",),
         "idle_timeout",
         "SECONDS",
-        "Remove instances of clients that have been idle for so long, or none.",
+        "Delete the instances of clients that have been idle for this long, or none.",
         UDP,
     ),
 )
 
-#: What `ManagedServer` has, and a server is one for that asks for any of these.
+#: Attributes of `ManagedServer`; a server is one only if any of these is set.
 MANAGED = (
     Limit(
         ("--max-age",),
         "max_age",
         "SECONDS",
-        "End instances after so long, busy or not, or none.",
+        "End instances after this long even if they are busy, or none.",
         ALL,
     ),
     Limit(
         ("--max-instances-per-client",),
         "max_instances_per_key",
         "NUMBER",
-        "Most instances at a time of one client host, or of one IPv6 /64 network, or none. Further requests are "
+        "Maximum number of instances at a time of one client host or IPv6 /64 network, or none. Further requests are "
         "answered 429, further datagrams are dropped.",
         ALL,
     ),
@@ -306,26 +306,26 @@ MANAGED = (
         ("--max-messages-per-second",),
         "max_messages_per_second",
         "NUMBER",
-        "Most requests, WebSockets or datagrams a second of one client host, on average, or none.",
+        "Maximum number of requests, WebSockets or datagrams a second from one client host, on average, or none.",
         ALL,
     ),
     Limit(
         ("--message-burst",),
         "message_burst",
         "NUMBER",
-        "Most of these at once, after a silence; none for those of one second.",
+        "How many of these may come at once after a silence; none for as many as in one second.",
         ALL,
     ),
     Limit(
         ("--max-limit-keys",),
         "max_limit_keys",
         "NUMBER",
-        "Clients without instances that are remembered.",
+        "How many clients without instances to remember.",
         ALL,
     ),
 )
 
-#: By the heading that they have in the help.
+#: The options by their heading in the help.
 SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
     "Limits": COMMON,
     "Limits for each client": MANAGED,
@@ -337,7 +337,7 @@ SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *HTTP, *WEBSOCKETS, *
 
 
 def server_class(kind: str, managed: bool = False) -> Any:
-    """The server class for listeners of this kind, with or without the limits of `ManagedServer`.
+    """Return the server class for listeners of this kind, with or without the limits of `ManagedServer`.
 
     Raises:
         CommandError: it needs a library that is not installed.
@@ -354,24 +354,24 @@ def server_class(kind: str, managed: bool = False) -> Any:
 
 
 def written(setting: Limit, value: Any) -> str:
-    """The text that stands for a value of the attribute."""
+    """Return the text for a value of the attribute."""
     bound = setting.bound or _bound(setting)
     return str(value) if bound is None else bound.written(value)
 
 
 def parse(setting: Limit, text: str) -> Any:
-    """The value of the attribute that the text stands for.
+    """Return the value of the attribute for this text.
 
     Raises:
         ValueError: the attribute does not accept it.
     """
     bound = setting.bound or _bound(setting)
-    # Without a server that has the attribute it goes nowhere.
+    # No server that has the attribute can be made, so the value is not used.
     return text if bound is None else bound.parse(text)
 
 
 def _bound(setting: Limit) -> Bound | None:
-    """What the servers accept; None where the libraries of all of them are missing."""
+    """Return what the servers accept; None if the libraries of all of them are missing."""
     for kind in setting.kinds:
         with contextlib.suppress(CommandError):
             for cls in (ManagedServer if setting in MANAGED else server_class(kind)).__mro__:
@@ -383,10 +383,10 @@ def _bound(setting: Limit) -> Bound | None:
 
 
 def default(setting: Limit | Switch) -> dict[str, Any]:
-    """The default that the servers have, as click shows it."""
+    """Return click's arguments for the servers' default."""
     defaults: dict[str, str | bool] = {}
     for kind in setting.kinds:
-        # Help is to be had without the libraries of a server.
+        # The help works without the libraries of a server.
         with contextlib.suppress(CommandError):
             value = getattr(ManagedServer if setting in MANAGED else server_class(kind), setting.attribute)
             if isinstance(setting, Switch):

@@ -1,4 +1,4 @@
-"""Finds the application that the caller names."""
+"""Loading of the application that the caller names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 from ..asgi_compat import takes, takes_neither
 from .errors import MISUSED, CommandError
 
-#: Where the lines of a traceback are the command's.
+#: Files in this directory are left out of tracebacks.
 OURS = os.path.dirname(__file__) + os.sep
 
 
 def load_application(path: str, factory: bool = False) -> Any:
-    """The application that ``module:attribute`` names; the attribute may be dotted.
+    """Return the application that ``module:attribute`` names; the attribute may be dotted.
 
     Args:
-        factory: the attribute is called without arguments and returns the application.
+        factory: whether to call the attribute without arguments to get the application.
 
     Raises:
-        CommandError: `path` names no application; whatever the module itself raises when imported, or the factory
-            when called, is passed on.
+        CommandError: `path` does not name an application. What the module raises when it is imported, or the factory
+            when it is called, is passed on.
     """
     name, _, attribute = path.partition(":")
     if name.endswith(".py") or "/" in name or os.sep in name:
@@ -39,13 +39,13 @@ def load_application(path: str, factory: bool = False) -> Any:
             raise CommandError(f"{path!r}: {name!r} has no attribute {attribute!r}", MISUSED) from None
     if factory:
         if inspect.iscoroutinefunction(found):
-            raise CommandError(f"{path!r} is an async def, and a factory returns the application at once", MISUSED)
+            raise CommandError(f"{path!r} is an async def, but a factory must return the application at once", MISUSED)
         if not callable(found) or takes(found, 0) is False:
-            raise CommandError(f"{path!r} is not a factory, that is called without arguments: {found!r}", MISUSED)
+            raise CommandError(f"{path!r} is not a factory, which is called without arguments: {found!r}", MISUSED)
         found = found()
         if inspect.iscoroutine(found):
             found.close()
-            raise CommandError(f"{path!r} returned a coroutine, and a factory returns the application", MISUSED)
+            raise CommandError(f"{path!r} returned a coroutine, but a factory must return the application", MISUSED)
         path = f"{path}()"
     if not callable(found):
         raise CommandError(f"{path!r} is not an application: {found!r} is not callable", MISUSED)
@@ -63,7 +63,7 @@ def _import(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if name.startswith("cyasgi.") and error.name != name:
-            # A module of ours that lacks a library says which extra has it.
+            # Our own modules say which extra has the missing library.
             raise CommandError(str(error)) from None
         wanted = error.name or ""
         if (name == wanted or name.startswith(f"{wanted}.")) and their_part(error) is None:
@@ -72,7 +72,7 @@ def _import(name: str) -> Any:
 
 
 def their_part(error: BaseException) -> TracebackType | None:
-    """The traceback of an error from the first line that is neither ours nor the import system's."""
+    """Return the traceback of an error from the first frame that belongs neither to us nor to the import system."""
     part = error.__traceback__
     while part is not None:
         filename = part.tb_frame.f_code.co_filename

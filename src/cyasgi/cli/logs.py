@@ -1,4 +1,4 @@
-"""What the command logs, and how: its own loggers alone, for all others are the application's."""
+"""Logging of the command: of cyasgi's own loggers only, since all others are the application's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("cyasgi")
 
 
 class _Formatter(logging.Formatter):
-    """Lines with logger and level, in UTC as the access log has it, whatever time zone the application sets."""
+    """Lines with logger and level; in UTC like the access log, whatever time zone the application sets."""
 
     default_msec_format = "%s,%03d +0000"
 
@@ -23,13 +23,13 @@ class _Formatter(logging.Formatter):
 
 
 def configure_logging(level: str, ignored: Iterable[str] = ()) -> None:
-    """Write what the loggers below `cyasgi` say to the standard error, and pass nothing on to the root logger.
+    """Log what the loggers below `cyasgi` say to standard error, and pass nothing on to the root logger.
 
-    Called before the application is imported, so that it may give these loggers handlers of its own instead.
+    Called before the application is imported, so that the application may give these loggers other handlers.
 
     Args:
-        level: the least level to write, one of `LEVELS`.
-        ignored: what was said to the command and has no effect, a sentence each: logged as warnings.
+        level: the minimum level to log, one of `LEVELS`.
+        ignored: a sentence for each option that has no effect, to be logged as a warning.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter())
@@ -41,7 +41,7 @@ def configure_logging(level: str, ignored: Iterable[str] = ()) -> None:
 
 
 def enable_loggers() -> None:
-    """Undo what `logging.config` does by default to loggers that it does not name: it disables them."""
+    """Enable cyasgi's loggers again: by default, `logging.config` disables those that it does not name."""
     for name, one in logging.root.manager.loggerDict.items():
         if isinstance(one, logging.Logger) and (name == logger.name or name.startswith(f"{logger.name}.")):
             one.disabled = False

@@ -1,4 +1,4 @@
-"""The options of ``cyasgi serve``, by what they are about."""
+"""The options of ``cyasgi serve``, by section of the help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from .values import (
 
 
 class Option(click.Option):
-    """An option that knows under which heading of the help it stands, and how a value of it is written."""
+    """An option that knows its section of the help, and how to write a value of it as text."""
 
     def __init__(
         self, *declarations: Any, section: str, written: Callable[[Any], str] = str, **attributes: Any
@@ -44,7 +44,7 @@ class Option(click.Option):
 
 
 class ServeCommand(click.Command):
-    """A command whose help has its options under headings, and that takes no option twice that has one value."""
+    """A command whose help groups options by section, and that rejects a single-valued option given twice."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _, _, order = self.make_parser(ctx).parse_args(list(args))
@@ -52,7 +52,7 @@ class ServeCommand(click.Command):
         for option in dict.fromkeys(options):
             if options.count(option) > 1:
                 names = "/".join((*option.opts, *option.secondary_opts))
-                raise click.UsageError(f"{names} is given {options.count(option)} times, and has one value", ctx)
+                raise click.UsageError(f"{names} is given {options.count(option)} times, but takes one value", ctx)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -67,7 +67,7 @@ class ServeCommand(click.Command):
 
 
 def parsed(parse: Callable[[str], Any]) -> Callable[[Any, Any, Any], Any]:
-    """A callback for click that makes of each text what `parse` does."""
+    """Return a callback for click that parses each text with `parse`."""
 
     def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
         try:
@@ -87,7 +87,7 @@ def _parse_http_address(text: str) -> Any:
 
 
 def parameters() -> list[click.Parameter]:
-    """What ``cyasgi serve`` accepts."""
+    """Return the parameters of ``cyasgi serve``."""
     return [
         click.Argument(
             ["applications"],
@@ -114,7 +114,7 @@ def _listeners() -> Iterator[click.Option]:
         metavar="ADDRESS",
         callback=parsed(_parse_http_address),
         help="Serve HTTP and WebSockets on HOST:PORT, [IPV6]:PORT or :PORT (every interface); with TLS if there is a "
-        "certificate, unless http:// stands before it.",
+        "certificate, unless the address begins with http://.",
     )
     yield Option(
         "--websocket",
@@ -122,7 +122,7 @@ def _listeners() -> Iterator[click.Option]:
         multiple=True,
         metavar="ADDRESS",
         callback=parsed(partial(parse_stream_address, schemes=("ws", "wss"))),
-        help="The same for WebSockets alone; with ws:// before it without TLS.",
+        help="The same for WebSockets only; without TLS if the address begins with ws://.",
     )
     yield Option(
         "--unix",
@@ -147,21 +147,21 @@ def _listeners() -> Iterator[click.Option]:
         multiple=True,
         metavar="HOST",
         callback=parsed(parse_host),
-        help="Serve HTTP on this host's --port, or 8000; --http has both in one.",
+        help="Serve HTTP on this host, at --port or 8000; --http takes both in one.",
     )
     yield Option(
         "--port",
         section=section,
         metavar="PORT",
         callback=parsed(parse_port),
-        help="Serve HTTP on this port of --host, or 127.0.0.1.",
+        help="Serve HTTP on this port, of --host or 127.0.0.1.",
     )
 
 
 def _applications() -> Iterator[click.Option]:
     section = "Application"
     yield Option(
-        "--factory", section=section, is_flag=True, help="The attribute is a function that returns the application."
+        "--factory", section=section, is_flag=True, help="ATTRIBUTE is a function that returns the application."
     )
     yield Option(
         "--app-dir",
@@ -176,7 +176,7 @@ def _applications() -> Iterator[click.Option]:
         section=section,
         type=click.Choice(list(STRATEGIES)),
         show_default="round-robin, or weighted with --weight",
-        help="How several applications share the work.",
+        help="How to choose among several applications.",
     )
     yield Option(
         "--weight",
@@ -184,7 +184,7 @@ def _applications() -> Iterator[click.Option]:
         multiple=True,
         metavar="NUMBER",
         callback=parsed(check_weight.parse),
-        help="The share of each of several applications; given once for each, in their order.",
+        help="The weight of one of several applications; give it once for each, in their order.",
     )
     yield Option(
         "--lifespan",
@@ -192,7 +192,8 @@ def _applications() -> Iterator[click.Option]:
         type=click.Choice(MODES),
         default="auto",
         show_default=True,
-        help="Tell the application when it starts and stops; auto: if it takes part, and not if UDP is all there is.",
+        help="Whether to tell the application when the server starts and stops; auto: if the application supports "
+        "that, and UDP is not all that is served.",
     )
     yield Option(
         "--root-path",
@@ -200,23 +201,26 @@ def _applications() -> Iterator[click.Option]:
         metavar="PATH",
         default="",
         callback=parsed(ROOT_PATH.parse),
-        help="The path that the application is mounted at, as in /api.",
+        help="The path at which the application is mounted, as in /api.",
     )
 
 
 def _tls() -> Iterator[click.Option]:
     section = "TLS"
     path = click.Path(exists=True, dir_okay=False)
-    yield Option("--ssl-certfile", section=section, type=path, help="The certificate, and those that vouch for it.")
-    yield Option("--ssl-keyfile", section=section, type=path, help="Its key, unless that is in the same file.")
+    yield Option("--ssl-certfile", section=section, type=path, help="The certificate, followed by its chain.")
+    yield Option("--ssl-keyfile", section=section, type=path, help="The private key, unless it is in the same file.")
     yield Option(
         "--ssl-keyfile-password",
         section=section,
         metavar="TEXT",
-        help="The password of the key. Others can read a command line: better in the environment.",
+        help="The password of the key. Others can read a command line: better set it in the environment.",
     )
     yield Option(
-        "--ssl-ca-certs", section=section, type=path, help="Ask clients for certificates that one of these vouches for."
+        "--ssl-ca-certs",
+        section=section,
+        type=path,
+        help="Ask clients for certificates issued by one of these authorities.",
     )
     yield Option(
         "--ssl-cert-reqs",
@@ -224,9 +228,9 @@ def _tls() -> Iterator[click.Option]:
         type=click.Choice(list(CERT_REQS)),
         default="required",
         show_default=True,
-        help="Whether a client must have such a certificate.",
+        help="Whether clients must have such a certificate.",
     )
-    yield Option("--ssl-ciphers", section=section, metavar="LIST", help="Ciphers for TLS 1.2, as OpenSSL writes them.")
+    yield Option("--ssl-ciphers", section=section, metavar="LIST", help="Ciphers for TLS 1.2, in OpenSSL's format.")
 
 
 def _limits() -> Iterator[click.Option]:
@@ -263,7 +267,7 @@ def _process() -> Iterator[click.Option]:
         type=click.Choice(LEVELS, case_sensitive=False),
         default="info",
         show_default=True,
-        help="The least level that the server logs to the standard error; the application's loggers are its own.",
+        help="Minimum level that cyasgi logs to standard error; the application's loggers are not affected.",
     )
     yield Option(
         "--config",
@@ -271,7 +275,7 @@ def _process() -> Iterator[click.Option]:
         type=click.Path(exists=True, dir_okay=False),
         is_eager=True,
         callback=configuration.use,
-        help="Take what neither the command line nor the environment says from this TOML file.",
+        help="Read options from this TOML file; the command line and the environment take precedence.",
     )
 
 
@@ -281,19 +285,19 @@ def _development() -> Iterator[click.Option]:
         "--reload",
         section=section,
         is_flag=True,
-        help="Begin anew whenever a Python file changes.",
+        help="Restart whenever a Python file changes.",
     )
     yield Option(
         "--reload-dir",
         section=section,
         multiple=True,
         type=click.Path(exists=True, file_okay=False, resolve_path=True),
-        help="Look for changes in this directory, and not in --app-dir. May be given several times.",
+        help="Watch this directory instead of --app-dir. May be given several times.",
     )
     yield Option(
         "--reload-include",
         section=section,
         multiple=True,
         metavar="PATTERN",
-        help="Look at files of such a name too, as in '*.html'. May be given several times.",
+        help="Watch files that match this pattern as well, as in '*.html'. May be given several times.",
     )

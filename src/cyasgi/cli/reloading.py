@@ -1,8 +1,8 @@
-"""``--reload``: a process that watches files, and ends and restarts the one that serves.
+"""``--reload``: a process that watches files, and restarts the process that serves.
 
-The serving process is a child in the same process group, so that it may read from the terminal (a debugger does). It
-ignores SIGINT, which a terminal sends to both; this process passes every SIGINT and SIGTERM on as a SIGTERM. On
-Windows, where no process can ask another one to end, the child is ended at once.
+The serving process is a child in the same process group, so that it may read from the terminal, as debuggers do. It
+ignores SIGINT, which a terminal sends to both; the parent passes every SIGINT and SIGTERM on as a SIGTERM. On Windows,
+where no process can ask another one to end, the child is killed at once.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from .errors import (
 from .logs import configure_logging, logger
 from .servers import Options
 
-#: Set in the environment of the process that serves.
+#: Environment variable that marks the serving process.
 MARK = "CYASGI_RELOADED"
 
-#: Milliseconds between two looks at whether the serving process still runs.
+#: Milliseconds between two checks whether the serving process is still running.
 LOOK = 100
 
-#: What counts as a change: files of such names.
+#: Names of files whose changes count.
 PATTERNS = ("*.py",)
 
-#: The serving process may take so many shutdown timeouts to end, each for another thing to wait for (connections,
-#: applications that drain, are cancelled, resist that, shut down), and so many seconds more.
+#: The serving process may take this many times `shutdown_timeout` to end (waiting for connections, for applications
+#: that drain, are cancelled, ignore that, and shut down), and this many seconds more.
 BOUNDS, GRACE = 6, 5.0
 
 
 def is_reloaded() -> bool:
-    """Whether `supervise` has started this process. True once: processes that this one starts are none of its."""
+    """Return whether `supervise` has started this process. The mark is removed, so that children do not inherit it."""
     return os.environ.pop(MARK, None) is not None
 
 
 def command_line(arguments: Sequence[str] | None) -> list[str]:
-    """What starts the command once more with the same arguments."""
+    """Return the command line that runs the command again with the same arguments."""
     if arguments is None:
         return [sys.executable, *sys.orig_argv[1:]]
     return [sys.executable, "-m", "cyasgi", *arguments]
 
 
 def supervise(options: Options, arguments: Sequence[str] | None) -> int:
-    """Serves in a process of its own, in a new one after each change of a file, until a signal comes.
+    """Serve in a child process, and in a new one after each change of a file, until a signal arrives.
 
     Returns:
-        The exit code of the last process that served.
+        The exit code of the last serving process.
 
     Raises:
         CommandError: files cannot be watched.
@@ -98,15 +98,18 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
 
 
 class Served:
-    """The serving process, one after another.
+    """The serving process, which is replaced when files change.
 
-    While this is entered, SIGINT and SIGTERM ask it to end; at the end no process is left.
+    Inside the context, SIGINT and SIGTERM ask it to end; when the context is left, no process remains.
+
+    Args:
+        command: starts the process.
+        end_timeout: seconds that a process may take to end.
     """
 
-    def __init__(self, command: list[str], patience: float) -> None:
+    def __init__(self, command: list[str], end_timeout: float) -> None:
         self._command = command
-        #: Seconds that one process may take to end.
-        self._cancel_timer = patience
+        self._end_timeout = end_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
         self._signals = 0
@@ -131,14 +134,14 @@ class Served:
         self.stopping.set()
 
     def follow(self, watch: Iterable[set[tuple[Any, str]]]) -> None:
-        """Starts a process, and another one after each set of changes, until a signal comes or one ends in order."""
+        """Start a process, and a new one after each set of changes, until a signal arrives or one ends with code 0."""
         for changes in watch:
-            # The first one starts when the files are already watched: no change comes in between.
+            # The first process starts once the files are watched, so that no change is missed.
             if self._process is None:
                 self._start()
             elif changes:
                 names = sorted({os.path.relpath(path) for _, path in changes})
-                logger.info("%s changed: beginning anew", ", ".join(names))
+                logger.info("%s changed: restarting", ", ".join(names))
                 self._end()
                 if not self.stopping.is_set():
                     self._start()
@@ -152,7 +155,7 @@ class Served:
         self._end()
 
     def _start(self) -> None:
-        # Ignored before the process begins, it stays so.
+        # A signal that is ignored when a process starts stays ignored in it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self._process = subprocess.Popen(self._command, env={**os.environ, MARK: "1"})
@@ -161,18 +164,18 @@ class Served:
         self._told = False
 
     def _end(self) -> None:
-        """Ends the process in order, at once on a second signal, and by force when it takes too long."""
+        """End the process: gracefully, at once on a second signal, and by killing it when it takes too long."""
         process = self._process
         if process is None:
             return
         asked = 0
-        deadline = time.monotonic() + self._cancel_timer
+        deadline = time.monotonic() + self._end_timeout
         while process.poll() is None:
             if asked < max(1, self._signals):
                 asked += 1
                 process.terminate()
             elif time.monotonic() > deadline:
-                logger.warning("the server did not end within %.0f s: killed", self._cancel_timer)
+                logger.warning("the server did not end within %.0f s: killed", self._end_timeout)
                 process.kill()
                 process.wait()
             try:
@@ -181,9 +184,9 @@ class Served:
                 continue
 
     def code(self) -> int:
-        """The exit code of the process that has ended last."""
+        """Return the exit code of the last process."""
         code = FAILED if self._process is None else self._process.returncode
         if code == -signal.SIGTERM:
-            # Asked to end before it served.
+            # It was asked to end before it served.
             return INTERRUPTED
         return code if code >= 0 else FAILED

@@ -1,4 +1,4 @@
-"""The server objects that the options ask for."""
+"""The servers, as the options describe them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Options:
     """The values of the options, each named after it."""
 
     applications: tuple[str, ...]
-    #: For each kind of server the addresses to listen on: for UDP (host, port), else what `parse_stream_address` gives,
-    #: or the path of a Unix socket.
+    #: The addresses to listen on, by kind of server: (host, port) for UDP, else what `parse_stream_address` returns or
+    #: the path of a Unix socket.
     listeners: dict[str, list[Any]]
-    #: The attributes of servers that somebody has set.
+    #: The attributes of servers that were set.
     limits: dict[str, Any]
     balance: str | None
     weight: list[float]
@@ -38,17 +38,17 @@ class Options:
     reload: bool
     reload_dir: tuple[str, ...]
     reload_include: tuple[str, ...]
-    #: The options that begin with --ssl, without that.
+    #: The options that begin with --ssl-, without that prefix.
     tls: dict[str, Any]
-    #: What was said and has no effect, a sentence each.
+    #: A sentence for each option that has no effect.
     ignored: list[str] = field(default_factory=list)
 
 
 def make_servers(options: Options, application: Any) -> dict[str, Any]:
-    """A server for each kind of listener, by its kind, with the limits that concern it.
+    """Return a server for each kind of listener, by kind, with its limits set.
 
     Raises:
-        CommandError: a library is missing, or a value is refused.
+        CommandError: a library is missing, or a value is not accepted.
     """
     context = make_context(**options.tls) if options.tls["certfile"] else None
     managed = any(options.limits.get(limit.attribute) is not None for limit in MANAGED)

@@ -1,4 +1,4 @@
-"""What ``cyasgi serve`` does once its options are known."""
+"""Serving, once the options are known."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from .logs import (
 )
 from .servers import Options, make_servers
 
-#: Counters that are told although nothing was counted.
-TOLD = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
+#: Counters that are logged even if they are 0.
+ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
 
 
 def serve(options: Options) -> int:
-    """Serves until a signal comes; returns the exit code.
+    """Serve until a signal arrives, and return the exit code.
 
     Raises:
-        CommandError: it could not start or not go on.
+        CommandError: it could not start, or failed while serving.
     """
     configure_logging(options.log_level, options.ignored)
     keep_freed_memory()
@@ -53,14 +53,14 @@ def serve(options: Options) -> int:
     servers = make_servers(options, application)
     mode = options.lifespan
     if mode == "auto" and servers.keys() == {"udp"}:
-        # What was written for datagrams alone need not expect other scopes.
+        # An application for datagrams only need not expect other scopes.
         mode = "off"
     startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
     several = Supervisor(
         servers.values(),
         around=lambda: _lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout),
     )
-    # A process that is restarted on changes leaves SIGINT to the one that watches.
+    # With --reload, SIGINT is left to the parent process.
     signals = [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:
         for server in servers.values():
@@ -74,7 +74,7 @@ def serve(options: Options) -> int:
         try:
             several.run(loop_factory=loop_factory, signals=signals)
         finally:
-            _tell_counters(application, servers, time.monotonic() - began)
+            _log_counters(application, servers, time.monotonic() - began)
     except LifespanError as error:
         raise _in_one_line(error) from None
     except SystemExit as error:
@@ -84,14 +84,16 @@ def serve(options: Options) -> int:
     finally:
         for server in servers.values():
             server.close()
-    # Whoever watches a process that is restarted has made a SIGTERM of a SIGINT.
+    # With --reload, the parent process has turned SIGINT into SIGTERM.
     interrupted = several.interrupted is signal.SIGINT or (options.reload and several.interrupted is not None)
     return INTERRUPTED if interrupted else 0
 
 
 def _in_one_line(error: LifespanError) -> CommandError:
-    """Put the error in one line, after the application's traceback: the one that its framework has sent, or that of
-    what it raised."""
+    """Reduce the error to one line, and print the application's traceback before it.
+
+    The traceback is what its framework has sent as the message, or that of the exception it raised.
+    """
     text = str(error).strip()
     if "\n" in text:
         begin, _, trace = text.partition(": ")
@@ -103,22 +105,22 @@ def _in_one_line(error: LifespanError) -> CommandError:
 
 
 def _exited(error: SystemExit) -> CommandError:
-    """What the application has asked for by `sys.exit`: its message, or its code and a line that says so."""
+    """Turn the application's `sys.exit` into an error with its message, or with its code and a line that says so."""
     if error.code is None or isinstance(error.code, int):
         return CommandError(f"the application has ended the server by sys.exit({error.code or 0})", error.code or 0)
     return CommandError(str(error.code))
 
 
 def _last_words(trace: str) -> str:
-    """The last line of a traceback, without the frame that is drawn around those of an exception group."""
+    """Return the last line of a traceback, without the frame around the lines of an exception group."""
     return next(words for line in reversed(trace.splitlines()) if (words := line.strip(" |+-")))
 
 
 def _load(options: Options) -> Any:
-    """The application, or a balancer over several."""
+    """Return the application, or a balancer over several."""
     loaded: dict[str, Any] = {}
     for number, path in enumerate(options.applications, 1):
-        # One that is named twice may be two, if it is made by a factory.
+        # The same name may stand for two applications if it is a factory.
         name = f"{path}#{number}" if path in loaded else path
         try:
             loaded[name] = load_application(path, options.factory)
@@ -139,12 +141,12 @@ def _load(options: Options) -> Any:
 async def _lifespan(
     application: Any, mode: str, servers: Iterable[Any], startup_timeout: float | None, shutdown_timeout: float
 ) -> AsyncIterator[None]:
-    """The one lifespan that an application has, however many servers serve it."""
+    """Run the application's lifespan: one, however many servers there are."""
     life = Lifespan(application, mode)
     try:
         await life.startup(startup_timeout)
     except BaseException:
-        # What it has begun ends; what went wrong has been told.
+        # The error that is on its way says more than one of the shutdown would.
         with contextlib.suppress(LifespanError):
             await life.shutdown(shutdown_timeout)
         raise
@@ -157,7 +159,7 @@ async def _lifespan(
         await life.shutdown(shutdown_timeout)
 
 
-def _tell_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:
+def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:
     if isinstance(application, LoadBalancer):
         stats = application.stats()
         logger.info("balanced: retried=%d refused=%d", stats["retried"], stats["refused"])
@@ -169,11 +171,11 @@ def _tell_counters(application: Any, servers: Mapping[str, Any], seconds: float)
 
 
 def _counters(stats: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in TOLD)
+    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in ALWAYS_LOGGED)
 
 
 def _choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
-    """What makes the event loop of that name, and the name; for auto, the one that is there."""
+    """Return the factory of event loops for this option, and the name of the loop."""
     if name != "asyncio":
         try:
             import uvloop

@@ -1,4 +1,4 @@
-"""TLS, from the options that uvicorn has for it too."""
+"""TLS, from the options that uvicorn has as well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import (
     CommandError,
 )
 
-#: What is asked of clients, by its name and by uvicorn's number.
+#: Whether clients must have a certificate, by name and by uvicorn's number.
 CERT_REQS = {
     "none": ssl.CERT_NONE,
     "optional": ssl.CERT_OPTIONAL,
@@ -29,10 +29,10 @@ def make_context(
     cert_reqs: str,
     ciphers: str | None,
 ) -> ssl.SSLContext:
-    """A context for servers, with Python's choice of versions and ciphers unless `ciphers` says other ones.
+    """Return a context for servers, with Python's default versions and, unless `ciphers` is given, ciphers.
 
     Raises:
-        CommandError: a file is not what it should be, the password is wrong or missing, or there is no such cipher.
+        CommandError: a file is not what it should be, the password is wrong or missing, or a cipher is unknown.
     """
 
     def no_password() -> str:
@@ -41,7 +41,7 @@ def make_context(
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
     try:
-        # Without a function OpenSSL would ask the terminal.
+        # Without a function, OpenSSL would ask on the terminal.
         context.load_cert_chain(certfile, keyfile, no_password if keyfile_password is None else keyfile_password)
     except OSError as error:
         raise CommandError(_what_is_wrong(certfile, keyfile, keyfile_password, error), FAILED) from None
@@ -60,7 +60,7 @@ def make_context(
 
 
 def _what_is_wrong(certfile: str, keyfile: str | None, password: str | None, error: OSError) -> str:
-    """Why a certificate and its key could not be loaded; OpenSSL itself often says no more than "PEM lib"."""
+    """Say why a certificate and its key could not be loaded: OpenSSL often says no more than "PEM lib"."""
     try:
         with open(certfile, "rb") as file:
             certificate = file.read()

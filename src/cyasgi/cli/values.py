@@ -1,4 +1,4 @@
-"""Values of options, from the text that was given."""
+"""Parsing of the values of options."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from ..wire.address import parse_address
 
-#: For each scheme that may stand before an address whether it means TLS.
+#: Schemes of addresses, and whether they stand for TLS.
 SCHEMES = {"http": False, "https": True, "ws": False, "wss": True}
 
 
 def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, int], bool | None]:
-    """The (host, port) that the text names, and whether a scheme before it says TLS; None if there is no scheme."""
+    """Return (host, port), and whether the scheme of the address stands for TLS; None if it has no scheme."""
     scheme, separator, address = text.partition("://")
     if not separator:
         return parse_address(text), None
@@ -22,7 +22,7 @@ def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, 
 
 
 def parse_host(text: str) -> str:
-    """A host without a port; empty for every interface. An IPv6 address may stand in brackets."""
+    """Parse a host without a port; empty for every interface. An IPv6 address may be in brackets."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
         if ":" in host:
@@ -33,7 +33,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_port(text: str) -> int:
-    """A port from 0 to 65535."""
+    """Parse a port from 0 to 65535."""
     try:
         return parse_address(f":{text}")[1]
     except ValueError:
@@ -41,7 +41,7 @@ def parse_port(text: str) -> int:
 
 
 def parse_path(text: str) -> str:
-    """The path of a Unix socket."""
+    """Parse the path of a Unix socket."""
     if not text or "\0" in text:
         raise ValueError(f"{text!r}: accepted is the path of a socket")
     return text

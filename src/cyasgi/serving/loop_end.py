@@ -73,7 +73,7 @@ async def _end_threads(executor: ThreadPoolExecutor, seconds: float) -> None:
     while busy := [thread for thread in threads if thread.is_alive()]:
         if time.monotonic() > deadline:
             for thread in busy:
-                logger.warning("the thread %r goes on, %s: the process does not end before it", *told(thread))
+                logger.warning("the thread %r is still running, %s", *told(thread))
             return
         # The loop has to turn: a thread may wait for something in it.
         await asyncio.sleep(LOOK)
