@@ -142,7 +142,7 @@ def test_much_before_the_answer(cy, run):
         async with serving(server) as address:
             client = await Client(address).connect(rest=message * count)
             [connection] = await sockets(server)
-            await in_time(lambda: connection._reading_paused)
+            await in_time(lambda: connection.reading_paused)
             assert connection.websocket.buffered < 1_000_000
             release.set()
             await client.reader.readuntil(b"\r\n\r\n")

@@ -117,7 +117,7 @@ def test_compression_bombs(cy, run):
                 client = await Client(address).open(DEFLATE, target=b"/deaf")
                 client.send(small * 1000)
                 [connection] = [one for one in await sockets(server, 2) if one.request.target == b"/deaf"]
-                await in_time(lambda: connection._reading_paused)
+                await in_time(lambda: connection.reading_paused)
                 await bystander.served()
                 client.abort()
                 await client.close()
@@ -184,7 +184,7 @@ def test_clients_that_stop_reading(cy, run):
                 # Their systems take a few MB each: then they are stuck.
                 tasks = [asyncio.create_task(push(client, data, 40)) for client in clients]
                 await in_time(
-                    lambda: sum(one._writing_paused for one in server.connections if hasattr(one, "websocket")) == count
+                    lambda: sum(one.paused for one in server.connections if hasattr(one, "websocket")) == count
                 )
                 await bystander.served()
                 for task in tasks:

@@ -151,7 +151,7 @@ class Failure(Exception):
 @pytest.mark.parametrize("end", ["fails", "returns", "is too slow"])
 def test_a_response_that_is_not_finished(cy, run, headers, end, monkeypatch):
     """The connection is cut: its end in order would make a whole response of what there is."""
-    module = importlib.import_module(f"{cy.__name__}.gateways.websocket.protocol")
+    module = importlib.import_module(f"{cy.__name__}.gateways.websocket.connection")
     reset = []
     monkeypatch.setattr(module, "reset_on_close", reset.append)
     steps = {"fails": [Failure()], "returns": [], "is too slow": [asyncio.Event()]}[end]
@@ -251,12 +251,12 @@ def test_all_of_a_long_response_arrives(cy, run, messages):
             client = await Client(address).connect()
             [connection] = await sockets(server)
             if len(messages) == 1:
-                await in_time(lambda: connection._finished)
-                connection._overdue.callback()
+                await in_time(lambda: connection.finished)
+                connection.deadline.callback()
             else:
-                await in_time(lambda: connection._writing_paused)
-                connection._taken_bytes = float("-inf")
-                connection._stalled.callback()
+                await in_time(lambda: connection.paused)
+                connection._taken = float("-inf")
+                connection.stall_deadline.callback()
             data = await client.rest()
             await client.close()
         assert data.startswith(b"HTTP/1.1 403 ")
@@ -275,9 +275,9 @@ def test_all_of_a_long_message_before_the_close_frame_arrives(cy, run):
             client = await Client(address).open()
             client.writer.transport.pause_reading()
             [connection] = await sockets(server)
-            await in_time(lambda: connection._writing_paused)
+            await in_time(lambda: connection.paused)
             connection.begin_shutdown()
-            connection._overdue.callback()
+            connection.deadline.callback()
             client.writer.transport.resume_reading()
             assert await client.receive() == (0x82, BODY)
             assert await client.receive() == closed(1012, "service restart")

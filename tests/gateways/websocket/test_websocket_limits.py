@@ -48,7 +48,7 @@ def test_slow_application(cy, run, size, count):
             sent = [b"%0*d" % (size, number) for number in range(count)]
             client.send(b"".join(map(binary, sent)) + close())
             [connection] = await sockets(server)
-            await in_time(lambda: connection._reading_paused)
+            await in_time(lambda: connection.reading_paused)
             assert len(connection._backlog) < server.max_websocket_queue
             assert connection._backlog_bytes < 65_536 + size
             assert connection.websocket.buffered < 1_000_000
@@ -75,7 +75,7 @@ def test_slow_application_is_served_no_worse_than_others(cy, run):
             slow = await Client(address).open(target=b"/gate")
             slow.send(text("x") * 1000)
             [connection] = await sockets(server)
-            await in_time(lambda: connection._reading_paused)
+            await in_time(lambda: connection.reading_paused)
             assert len(connection._backlog) == 1
             quick = await Client(address).open()
             assert await quick.ask(text("y")) == (0x81, b"y")
@@ -110,7 +110,7 @@ def test_slow_client(cy, run):
             client = await Client(address).open()
             client.writer.transport.pause_reading()
             [connection] = await sockets(server)
-            await in_time(lambda: connection._writing_paused)
+            await in_time(lambda: connection.paused)
             before = len(sent)
             client.send(frame(PING) * 1000 + frame(PING, b"latest"))
             await in_time(lambda: connection.websocket._frames._held == b"latest")
@@ -146,22 +146,22 @@ def test_a_send_that_waits_ends_with_the_connection(cy, run, end):
             client = await Client(address).open()
             client.writer.transport.pause_reading()
             [connection] = await sockets(server)
-            await in_time(lambda: connection._writing_paused)
+            await in_time(lambda: connection.paused)
             if end == "abort":
                 client.abort()
             elif end == "delete":
                 server.delete_application_instance(connection)
             else:
-                connection._taken_bytes -= 1  # as if the client had taken a byte: it is not given up
-                connection._stalled.callback()
-                assert not connection._lost
-                connection._stalled.callback()
+                connection._taken -= 1  # as if the client had taken a byte: it is not given up
+                connection.stall_deadline.callback()
+                assert not connection.lost
+                connection.stall_deadline.callback()
             if end == "delete":
                 await in_time(lambda: not server.application_instances)
                 # It is given time for what it has not taken yet, and takes nothing.
-                connection._overdue.callback()
-                assert not connection._lost
-                connection._overdue.callback()
+                connection.deadline.callback()
+                assert not connection.lost
+                connection.deadline.callback()
             await in_time(lambda: not server.connections and not server.application_instances)
             await client.close()
         assert len(errors) == (end != "delete")
@@ -257,7 +257,7 @@ def test_handshake_deadline(cy, run, caplog):
         async with serving(server) as address:
             client = await Client(address).connect()
             [connection] = await sockets(server)
-            connection._overdue.callback()
+            connection.deadline.callback()
             assert (await client.rest()).startswith(b"HTTP/1.1 504 ")
             await client.close()
             await late.wait()
@@ -285,7 +285,7 @@ def test_closing_deadline(cy, run):
             assert await client.receive() == closed(1000)
             client.send(text("x") * 10)
             [connection] = await sockets(server)
-            connection._overdue.callback()
+            connection.deadline.callback()
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await client.receive()
             await client.close()
@@ -305,11 +305,11 @@ def test_a_refused_client_that_stays_is_cut_off(cy, run):
             client.send(text("x", mask=b""))
             assert await client.receive() == closed(1002)
             [connection] = await sockets(server)
-            due = connection._overdue.due
+            due = connection.deadline.due
             client.send(text("x") * 1000)
             await client.drained()
-            assert connection._overdue.due == due
-            connection._overdue.callback()
+            assert connection.deadline.due == due
+            connection.deadline.callback()
             await in_time(lambda: not server.connections)
             await client.close()
 
@@ -326,19 +326,19 @@ def test_pings(cy, run):
             client = await Client(address).open()
             [connection] = await sockets(server)
             for answer in (frame(PONG), text("anything")):
-                connection._alive.callback()
+                connection.ping_deadline.callback()
                 assert await client.receive() == (0x89, b"")
                 client.send(answer)
                 await in_time(lambda: connection.heard)
-                connection._alive.callback()
-            connection._alive.callback()
+                connection.ping_deadline.callback()
+            connection.ping_deadline.callback()
             assert await client.receive() == (0x89, b"")
-            connection._reading_paused = True
-            connection._alive.callback()
-            connection._reading_paused = False
-            connection._alive.callback()
+            connection.reading_paused = True
+            connection.ping_deadline.callback()
+            connection.reading_paused = False
+            connection.ping_deadline.callback()
             assert await client.receive() == (0x89, b"")
-            connection._alive.callback()
+            connection.ping_deadline.callback()
             assert await client.frames() == [closed(1011, "keepalive ping timeout")]
             await client.close()
         assert application.messages[1:] == [{"type": "websocket.receive", "text": "anything"}, LOST]
@@ -354,14 +354,14 @@ def test_no_pings(cy, run):
         async with serving(server) as address:
             client = await Client(address).open()
             [connection] = await sockets(server)
-            assert connection._alive is None
+            assert connection.ping_deadline is None
             await client.finish()
         server = server_of(cy, echo, websocket_ping_timeout=None)
         async with serving(server) as address:
             client = await Client(address).open()
             [connection] = await sockets(server)
             for _ in range(3):
-                connection._alive.callback()
+                connection.ping_deadline.callback()
                 assert await client.receive() == (0x89, b"")
             await client.finish()
 

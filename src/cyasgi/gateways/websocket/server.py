@@ -1,4 +1,4 @@
-"""WebSockets alone: HTTPServer for those who serve nothing else."""
+"""WebSockets alone: `HTTPServer` for those who serve nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .protocol import WebSocketProtocol
 
 
 class WebSocketServer(HTTPServer):
-    """Serves an ASGI application's WebSockets, on TCP, TLS and Unix sockets; any other request is answered 426.
+    """Serve an ASGI application's WebSockets, on TCP, TLS and Unix sockets; any other request is answered 426.
 
     Each WebSocket is an application instance of its own. At `max_applications` open ones a new one is answered 503;
     override `refuse_request` for any other rule. Arguments and settings are those of `HTTPServer`.
