@@ -29,33 +29,65 @@ def load(cy: ModuleType, name: str = "headers") -> Any:
 
 def test_request(cy):
     """Names in lower case, no white space behind a value, and apart what tells where a request ends."""
-    came = load(cy).RequestHeaders()
+    headers = load(cy).RequestHeaders()
     for _ in range(2):
-        assert (came.fields, came.telling, bool(came.repeated)) == ([], {}, False)
+        assert (headers.fields, headers.framing_headers, bool(headers.repeated)) == ([], {}, False)
         for header in ((b"HOST", b"x \t"), (b"X-Odd-One", b""), (b"accept", b"*/*"), (b"Connection", b"close")):
-            came.on_header(*header)
-        assert came.fields == [(b"host", b"x"), (b"x-odd-one", b""), (b"accept", b"*/*"), (b"connection", b"close")]
-        assert came.telling == {b"host": b"x", b"connection": b"close"}
-        assert not came.repeated
-        came.on_header(b"accept", b"a")
-        assert not came.repeated
-        came.on_header(b"Host", b"y")
-        assert came.repeated
-        kept = came.fields
-        came.clear()
+            headers.on_header(*header)
+        assert headers.fields == [(b"host", b"x"), (b"x-odd-one", b""), (b"accept", b"*/*"), (b"connection", b"close")]
+        assert headers.framing_headers == {b"host": b"x", b"connection": b"close"}
+        assert not headers.repeated
+        headers.on_header(b"accept", b"a")
+        assert not headers.repeated
+        headers.on_header(b"Host", b"y")
+        assert headers.repeated
+        kept = headers.fields
+        headers.clear()
         assert len(kept) == 6
 
 
 def test_request_names_are_remembered_within_a_bound(cy):
     """A client that makes up names does not fill the memory, nor push out the usual ones."""
     pure = load(cy, "_headers_py")
-    came = load(cy).RequestHeaders()
-    for number in range(pure.KNOWN_NAMES * 2):
-        came.on_header(b"X-%d" % number, b"")
-    came.on_header(b"X" * pure.KNOWN_SIZE, b"")
-    assert len(pure._came) <= pure.KNOWN_NAMES
-    assert {b"User-Agent", b"user-agent"} <= pure._came.keys()
-    assert came.fields[-2:] == [(b"x-%d" % (pure.KNOWN_NAMES * 2 - 1), b""), (b"x" * pure.KNOWN_SIZE, b"")]
+    headers = load(cy).RequestHeaders()
+    for number in range(pure.CACHED_NAMES * 2):
+        headers.on_header(b"X-%d" % number, b"")
+    headers.on_header(b"X" * pure.CACHED_SIZE, b"")
+    assert len(pure.name_cache) <= pure.CACHED_NAMES
+    assert {b"User-Agent", b"user-agent"} <= pure.name_cache.keys()
+    assert headers.fields[-2:] == [(b"x-%d" % (pure.CACHED_NAMES * 2 - 1), b""), (b"x" * pure.CACHED_SIZE, b"")]
+
+
+class Bytes(bytes):
+    """What equals bytes, and is a name of its own kind."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, b"x")
+            for name in (None, "host", 5, bytearray(b"host"), memoryview(b"host"), Bytes(b"host"), (b"host",))
+        ),
+        *((b"host", value) for value in (None, "x", 5, bytearray(b"x \t"), memoryview(b"x"), Bytes(b"x "), [])),
+        (None, None),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("twin", ["headers", "_headers_py"])
+def test_what_is_no_header(cy, twin, name, value):
+    """A parser that gives anything but bytes gets a TypeError, on either twin, and nothing has changed."""
+    headers = load(cy, twin).RequestHeaders()
+    headers.on_header(b"accept", b"*/*")
+    before = load(cy, "_headers_py").name_cache.copy()
+    with pytest.raises(TypeError, match="a header must be two bytes objects, got "):
+        headers.on_header(name, value)
+    for wrong in ((), (b"host",), (b"host", b"x", b"y")):
+        with pytest.raises(TypeError):
+            headers.on_header(*wrong)
+    assert (headers.fields, headers.framing_headers) == ([(b"accept", b"*/*")], {})
+    assert not headers.repeated
+    assert load(cy, "_headers_py").name_cache == before
 
 
 requests = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=6)
@@ -70,7 +102,11 @@ def test_requests_are_the_same_to_both(cy):
         for header in headers:
             one.on_header(*header)
             other.on_header(*header)
-        assert (one.fields, one.telling, bool(one.repeated)) == (other.fields, other.telling, other.repeated)
+        assert (one.fields, one.framing_headers, bool(one.repeated)) == (
+            other.fields,
+            other.framing_headers,
+            other.repeated,
+        )
 
     check()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cyasgi.wire._headers_py import CLOSE, KNOWN_NAMES, OWN_DATE, OWN_SERVER, known
+from cyasgi.wire._headers_py import CACHED_NAMES, CLOSE, OWN_DATE, OWN_SERVER, line_cache
 from cyasgi.wire.http import Scope, error_response, websocket_scope
 from cyasgi.wire.http.response import chunk, encode_fields
 
@@ -83,9 +83,9 @@ def test_lengths(value):
 
 def test_names_are_remembered_within_a_bound():
     """An application that makes up names does not fill the memory."""
-    for number in range(KNOWN_NAMES * 2):
+    for number in range(CACHED_NAMES * 2):
         assert encode_fields([(b"x-%d" % number, b"y")])[0] == b"\r\nx-%d: y" % number
-    assert len(known) <= KNOWN_NAMES
+    assert len(line_cache) <= CACHED_NAMES
 
 
 def test_chunk():

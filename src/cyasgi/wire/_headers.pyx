@@ -1,4 +1,4 @@
-# cython: language_level=3, binding=False, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, binding=False, wraparound=False, initializedcheck=False
 """The Cython twin of `_headers_py.py`: the usual case of each of its functions, which serve all others."""
 
 cimport cython
@@ -7,14 +7,14 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from libc.string cimport memchr
 
-from ._headers_py import _came, encode_lines as _encode_lines, known, learn_name, LENGTH
+from ._headers_py import encode_lines as _encode_lines, learn_name, LENGTH, line_cache, name_cache, not_bytes
 
-cdef dict CAME = _came
-cdef dict KNOWN = known
+cdef dict NAMES = name_cache
+cdef dict LINES = line_cache
 cdef int C_LENGTH = LENGTH
 
 
-cdef inline bytes _without_space_behind(bytes value):
+cdef inline bytes _without_trailing_space(bytes value):
     cdef const char *data = PyBytes_AS_STRING(value)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
     if size and (data[size - 1] == 32 or data[size - 1] == 9):
@@ -24,32 +24,41 @@ cdef inline bytes _without_space_behind(bytes value):
 
 @cython.final
 cdef class RequestHeaders:
-    """Gathers the headers of a request from its parser, which calls `on_header` for each."""
+    """Collects the headers of a request from its parser, which calls `on_header` for each."""
 
     cdef readonly list fields
-    cdef readonly dict telling
+    cdef readonly dict framing_headers
     cdef readonly bint repeated
 
     def __cinit__(self):
         self.clear()
 
     cpdef clear(self):
-        """Begins another request."""
+        """Begin another request."""
         self.fields = []
-        self.telling = {}
+        self.framing_headers = {}
         self.repeated = False
 
-    def on_header(self, bytes name not None, bytes value not None):
-        """One header; the parser has taken the white space before its value away."""
-        cdef PyObject *found = PyDict_GetItem(CAME, name)
-        cdef tuple known_name = learn_name(name) if found is NULL else <tuple>found
-        lower = known_name[0]
-        value = _without_space_behind(value)
-        self.fields.append((lower, value))
-        if known_name[1] is True:
-            if lower in self.telling:
+    def on_header(self, name, value):
+        """Add a header, from whose value the parser has removed leading white space.
+
+        Raises:
+            TypeError: its name or value is not bytes.
+        """
+        cdef PyObject *found
+        cdef tuple learned
+        cdef bytes stripped
+        if type(name) is not bytes or type(value) is not bytes:
+            raise not_bytes(name, value)
+        found = PyDict_GetItem(NAMES, name)
+        learned = learn_name(name) if found is NULL else <tuple?>found
+        lower = learned[0]
+        stripped = _without_trailing_space(<bytes>value)
+        self.fields.append((lower, stripped))
+        if learned[1] is True:
+            if lower in self.framing_headers:
                 self.repeated = True
-            self.telling[lower] = value
+            self.framing_headers[lower] = stripped
 
 
 cdef inline bint _breaks_lines(bytes value) noexcept:
@@ -61,7 +70,7 @@ cdef inline bint _breaks_lines(bytes value) noexcept:
 
 
 cdef inline long long _length(bytes value) noexcept:
-    """The number that it is, or -1."""
+    """Return the number that these digits are, or -1."""
     cdef const char *data = PyBytes_AS_STRING(value)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
     cdef Py_ssize_t place
@@ -76,13 +85,13 @@ cdef inline long long _length(bytes value) noexcept:
 
 
 def encode_lines(headers):
-    """As the pure twin's, which has all that is out of the ordinary."""
+    """Do as the pure twin, which gets all that is out of the ordinary."""
     cdef list lines = []
     cdef object length = None
     cdef long long number
     cdef int kind
     cdef PyObject *found
-    cdef tuple pair
+    cdef tuple pair, known
     if type(headers) is not list and type(headers) is not tuple:
         return _encode_lines(headers)
     for one in headers:
@@ -92,14 +101,15 @@ def encode_lines(headers):
         name, value = pair[0], pair[1]
         if type(name) is not bytes or type(value) is not bytes:
             return _encode_lines(headers)
-        found = PyDict_GetItem(KNOWN, name)
+        found = PyDict_GetItem(LINES, name)
         if found is NULL:
             return _encode_lines(headers)
-        kind = (<tuple>found)[1]
+        known = <tuple?>found
+        kind = known[1]
         if kind == 0:
             if _breaks_lines(<bytes>value):
                 return _encode_lines(headers)
-            lines.append((<tuple>found)[0])
+            lines.append(known[0])
             lines.append(value)
         elif kind == C_LENGTH and length is None:
             number = _length(<bytes>value)

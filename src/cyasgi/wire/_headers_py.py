@@ -1,4 +1,4 @@
-"""The pure-Python twin of what is done for each header line of a request, or of a response."""
+"""The pure-Python twin of what is done for each header of a request, or of a response."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from typing import Any
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
-#: Names of either side that are remembered in the spelling that they came in; with more of them, or longer ones, each
-#: is looked at every time.
-KNOWN_NAMES = 1024
-KNOWN_SIZE = 64
+#: How many names each cache holds, of fewer than so many bytes; all others are examined every time.
+CACHED_NAMES = 1024
+CACHED_SIZE = 64
 
 # Requests
 
-#: Headers that say where a request ends, or what becomes of its connection.
-TELLING = frozenset(
+#: Headers that decide where a request ends, or what becomes of its connection.
+FRAMING = frozenset(
     (
         b"connection",
         b"content-length",
@@ -29,11 +28,10 @@ TELLING = frozenset(
     )
 )
 
-#: Names that came before, in the spelling that they came in: in lower case, and whether they are among the TELLING.
-_came: dict[bytes, tuple[bytes, bool]] = {}
+#: For each name that has come, as it was spelled: the name in lower case, and whether it is among the FRAMING ones.
+name_cache: dict[bytes, tuple[bytes, bool]] = {}
 
-
-#: Names that many clients send, so that no others can take their places.
+#: Names that many clients send: they are cached from the beginning, so that no others can take their places.
 USUAL = (
     b"Accept Accept-Charset Accept-Encoding Accept-Language Authorization Cache-Control Connection Content-Length"
     b" Content-Type Cookie DNT Expect Forwarded Host If-Modified-Since If-None-Match Keep-Alive Origin Pragma Range"
@@ -45,49 +43,60 @@ USUAL = (
 
 
 def learn_name(name: bytes) -> tuple[bytes, bool]:
-    """A name in lower case, and whether it is among the TELLING."""
+    """Return a name in lower case, and whether it is among the FRAMING ones."""
     lower = name.lower()
-    found = lower, lower in TELLING
-    if len(_came) < KNOWN_NAMES and len(name) < KNOWN_SIZE:
-        _came[name] = found
+    found = lower, lower in FRAMING
+    if len(name_cache) < CACHED_NAMES and len(name) < CACHED_SIZE:
+        name_cache[name] = found
     return found
 
 
 for _name in USUAL:
-    _came[_name] = _came[_name.lower()] = learn_name(_name.lower())
+    name_cache[_name] = name_cache[_name.lower()] = learn_name(_name.lower())
+
+
+def not_bytes(name: Any, value: Any) -> TypeError:
+    """Return the error of a header whose name or value is not bytes."""
+    return TypeError(f"a header must be two bytes objects, got {name!r} and {value!r}")
 
 
 class RequestHeaders:
-    """Gathers the headers of a request from its parser, which calls `on_header` for each."""
+    """Collects the headers of a request from its parser, which calls `on_header` for each."""
 
-    __slots__ = ("fields", "repeated", "telling")
+    __slots__ = ("fields", "framing_headers", "repeated")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begins another request."""
+        """Begin another request."""
         #: Names in lower case, and values without white space around them.
         self.fields: list[tuple[bytes, bytes]] = []
-        #: Those of the TELLING that came; the last value, if `repeated`.
-        self.telling: dict[bytes, bytes] = {}
-        #: Whether one of the TELLING came more than once.
+        #: Those of the FRAMING headers that came, each with its last value.
+        self.framing_headers: dict[bytes, bytes] = {}
+        #: Whether one of them came more than once.
         self.repeated = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; the parser has taken the white space before its value away."""
-        lower, telling = _came.get(name) or learn_name(name)
+        """Add a header, from whose value the parser has removed leading white space.
+
+        Raises:
+            TypeError: its name or value is not bytes.
+        """
+        if type(name) is not bytes or type(value) is not bytes:
+            raise not_bytes(name, value)
+        lower, framing = name_cache.get(name) or learn_name(name)
         value = value.rstrip(b" \t")
         self.fields.append((lower, value))
-        if telling:
-            if lower in self.telling:
+        if framing:
+            if lower in self.framing_headers:
                 self.repeated = True
-            self.telling[lower] = value
+            self.framing_headers[lower] = value
 
 
 # Responses
 
-#: Names that need more than to be written out.
+#: Kinds of names: PLAIN ones are just written out.
 PLAIN, LENGTH, ENCODING, CONNECTION, DATE, SERVER = range(6)
 SPECIAL = {
     b"content-length": LENGTH,
@@ -97,30 +106,34 @@ SPECIAL = {
     b"server": SERVER,
 }
 
-#: For each name that was written before, in the spelling that it was given in: the beginning of its line, and its kind.
-known: dict[bytes, tuple[bytes, int]] = {}
+#: For each name that was written before, as it was spelled: the beginning of its line, and its kind.
+line_cache: dict[bytes, tuple[bytes, int]] = {}
 
-#: What header lines ask for beside being written.
+#: What headers ask for beside being written: the connection to be closed; their own Date, or Server, to be used.
 CLOSE, OWN_DATE, OWN_SERVER = 1, 2, 4
 
 
 def encode_lines(headers: Iterable[Any]) -> tuple[bytes, int | None, int]:
-    """Checks the headers of a response, or its trailers, and writes them out: lines, each with CRLF before it; the
-    Content-Length, which is not among them; and what they ask for: CLOSE, OWN_DATE, OWN_SERVER.
+    """Check and encode the headers of a response, or its trailers.
 
-    Transfer-Encoding is left out, and so are ``close`` and ``keep-alive`` among the options of Connection, the others
-    of which are passed on: where a response ends, and what becomes of the connection, is the server's to say.
+    Transfer-Encoding is left out, and so are the options ``close`` and ``keep-alive`` of Connection; its other options
+    are passed on. The server decides where a response ends, and what becomes of the connection.
+
+    Returns:
+        The header lines, each with CRLF before it; the Content-Length, which is not among them; and what the headers
+        ask for, of CLOSE, OWN_DATE and OWN_SERVER.
 
     Raises:
         TypeError: a header is not a pair of bytes.
-        ValueError: a name is no token, a value contains CR, LF or NUL, or Content-Length is no number or not one.
+        ValueError: a name is not a token, a value contains CR, LF or NUL, or there is a Content-Length that is not a
+            number, or several that differ.
     """
     lines: list[bytes] = []
     length: int | None = None
     special: list[tuple[int, bytes, bytes]] | None = None
     try:
         for name, value in headers:
-            found = known.get(name) or _learn(name)
+            found = line_cache.get(name) or _learn(name)
             if found[1] == LENGTH and length is None and type(value) is bytes and value.isdigit() and len(value) < 19:
                 length = int(value)
             elif found[1]:
@@ -148,22 +161,22 @@ def _learn(name: Any) -> tuple[bytes, int]:
     if not TOKEN.fullmatch(lower):
         raise ValueError(f"{name!r} is not the name of a header: accepted are letters, digits and !#$%&'*+-.^_`|~")
     found = b"\r\n" + lower + b": ", SPECIAL.get(lower, PLAIN)
-    if len(known) < KNOWN_NAMES and len(name) < KNOWN_SIZE:
-        known[name] = found
+    if len(line_cache) < CACHED_NAMES and len(name) < CACHED_SIZE:
+        line_cache[name] = found
     return found
 
 
 def _check(lines: list[bytes]) -> None:
-    """Raises the error of the first value that is none."""
+    """Raise the error of the first value that is wrong."""
     for start, value in zip(lines[::2], lines[1::2], strict=True):
         name = start[2:-2]
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise _no_bytes(name, value)
+            raise _value_not_bytes(name, value)
         if any(char in bytes(value) for char in b"\r\n\0"):
             raise ValueError(f"the value of the response header {name!r} contains CR, LF or NUL: {bytes(value)!r}")
 
 
-def _no_bytes(name: bytes, value: Any) -> TypeError:
+def _value_not_bytes(name: bytes, value: Any) -> TypeError:
     return TypeError(f"the value of the response header {name!r} must be bytes, got {value!r}")
 
 
@@ -173,7 +186,7 @@ def _special(
     asked = 0
     for kind, start, value in special:
         if not isinstance(value, (bytes, bytearray, memoryview)):
-            raise _no_bytes(start[2:-2], value)
+            raise _value_not_bytes(start[2:-2], value)
         if kind == LENGTH:
             if not bytes(value).isdigit() or len(value) > 18:
                 raise ValueError(f"Content-Length must be a number of bytes, got {value!r}")

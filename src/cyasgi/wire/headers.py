@@ -1,10 +1,15 @@
-"""Header lines, in and out: the compiled twin where the core is compiled, else the pure one."""
+"""Headers, in and out: the compiled twin where the core is compiled, else the pure one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ..core.backend import backend
+from ._headers_py import (
+    CLOSE as CLOSE,
+    OWN_DATE as OWN_DATE,
+    OWN_SERVER as OWN_SERVER,
+)
 
 if TYPE_CHECKING or backend == "python":
     from ._headers_py import RequestHeaders as RequestHeaders, encode_lines as encode_lines

@@ -7,12 +7,12 @@ import os
 from typing import Any, NoReturn
 
 from ...core import SENT, Pass
-from ...wire._headers_py import (
+from ...wire.headers import (
     CLOSE,
     OWN_DATE,
     OWN_SERVER,
+    encode_lines,
 )
-from ...wire.headers import encode_lines
 from ...wire.http.response import LAST_CHUNK, STATUS_LINES, chunk
 from ...wire.messages import check_type
 from ..net.transports import write_parts

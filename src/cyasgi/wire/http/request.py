@@ -85,7 +85,7 @@ class HeadParser:
 
     __slots__ = (
         "__weakref__",
-        "_came",
+        "_collected",
         "_empty_lines",
         "_head",
         "_headers",
@@ -114,8 +114,8 @@ class HeadParser:
         #: A head that is no longer cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
-        #: Gathers what the parser finds.
-        self._came = RequestHeaders()
+        #: What the parser has found.
+        self._collected = RequestHeaders()
         #: Since the last request.
         self._empty_lines = 0
         #: The last head, if the same again would be no different, and its headers.
@@ -229,12 +229,12 @@ class HeadParser:
             fed = self._odd_method(method, fed)
             known_method = method.decode("ascii")
         self.method = known_method
-        came = self._came
-        came.clear()
-        headers = self.headers = came.fields
+        collected = self._collected
+        collected.clear()
+        headers = self.headers = collected.fields
         parser = self._parser
         if parser is None:
-            parser = self._parser = httptools.HttpRequestParser(came)
+            parser = self._parser = httptools.HttpRequestParser(collected)
         try:
             parser.feed_data(fed)
         except httptools.HttpParserUpgrade:
@@ -244,11 +244,11 @@ class HeadParser:
         self.target = target
         if len(headers) > self._limits.header_count:
             raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
-        telling = came.telling
-        if came.repeated:
+        framing_headers = collected.framing_headers
+        if collected.repeated:
             self._check_repeated(headers)
-        self._understand(telling)
-        if not self.keep_alive or b"proxy-connection" in telling:
+        self._understand(framing_headers)
+        if not self.keep_alive or b"proxy-connection" in framing_headers:
             # httptools takes nothing after such a request. It takes Proxy-Connection for Connection.
             self._parser = None
         if target[0] == SLASH and HASH not in target:
@@ -343,7 +343,7 @@ class HeadParser:
     def _list(self, fields: dict[bytes, bytes], name: bytes) -> list[bytes]:
         """The members of a list, in lower case, over all of its lines; empty ones too (RFC 9110 section 5.6.1)."""
         value = fields[name]
-        if self._came.repeated:
+        if self._collected.repeated:
             value = b",".join(one for key, one in self.headers if key == name)
         return [member.strip(b" \t") for member in value.lower().split(b",")]
 
@@ -369,7 +369,7 @@ class HeadParser:
             self._host = host
 
     def _understand_connection(self, fields: dict[bytes, bytes]) -> None:
-        if not self._came.repeated and fields[b"connection"].lower() == b"keep-alive":
+        if not self._collected.repeated and fields[b"connection"].lower() == b"keep-alive":
             self.keep_alive = True
             return
         options = self._list(fields, b"connection")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from .._headers_py import (
+from ..headers import (
     CLOSE,
     OWN_DATE,
     OWN_SERVER,
+    encode_lines,
 )
-from ..headers import encode_lines
 from .scope import REASONS
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -20,12 +20,13 @@ STATUS_LINES = {status: b"HTTP/1.1 %d %s" % (status, REASONS.get(status, b"")) f
 
 
 class Fields(NamedTuple):
-    """The header lines of an application, checked: each with CRLF before it."""
+    """The headers of an application, checked and encoded."""
 
+    #: Header lines, each with CRLF before it.
     lines: bytes
     #: Content-Length, which is not among the lines; None if it was not given.
     length: int | None = None
-    #: CLOSE: it wants the connection closed; OWN_DATE, OWN_SERVER: it gives Date, or Server, itself.
+    #: CLOSE: the connection is to be closed; OWN_DATE, OWN_SERVER: Date, or Server, is among the lines.
     asked: int = 0
 
     @property
@@ -42,10 +43,10 @@ class Fields(NamedTuple):
 
 
 def encode_fields(headers: Iterable[Any]) -> Fields:
-    """As `cyasgi.wire.headers.encode_lines`."""
+    """Check and encode headers as `cyasgi.wire.headers.encode_lines` does."""
     return Fields(*encode_lines(headers))
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk, not the last."""
+    """Return one chunk, not the last."""
     return b"%x\r\n%b\r\n" % (len(data), data)
