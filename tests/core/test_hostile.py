@@ -657,7 +657,7 @@ def test_a_connection_that_ends_its_run_when_it_is_asked(cy: Any, run: Any) -> N
 
         server = quiet(cy.StatelessServer)(application)
         instance = make(server, "id", Scope(type="test"))
-        instance._connect(False)
+        instance.connect(False)
         await passes(5)
         instance["future"].cancel()
         await passes(5)

@@ -52,7 +52,7 @@ class Reporting(ClosingRuns):
             if error is not None:
                 self.counts["failed"] += 1
         else:
-            outcome, error, messages = entry._outcome, entry._error, entry._leftover()
+            outcome, error, messages = entry._outcome, entry._error, entry.take_all()
             if error is not None:
                 entry._error = None
             interrupted = entry.in_flight
@@ -100,7 +100,7 @@ class Reporting(ClosingRuns):
             for entry in self.table.entries():
                 # A next loop's checker would have told of these, or handed them to a successor.
                 if type(entry) is ApplicationInstance and entry.ended and entry._outcome == FAILED:
-                    messages = entry._leftover()
+                    messages = entry.take_all()
                     if messages:
                         self.counts["undelivered"] += len(messages)
                         self.reports.add_undelivered(entry._server, messages, entry)

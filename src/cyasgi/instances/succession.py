@@ -27,7 +27,7 @@ def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
         or not entry._taking
     ):
         return []
-    return entry._leftover() or []
+    return entry.take_all() or []
 
 
 def delete_with_successor(

@@ -85,7 +85,7 @@ class Exchange(ResponseWriter):
             direct: whether what it sends need not pass through the server.
         """
         self.instance = instance
-        instance._connect(direct)
+        instance.connect(direct)
         if instance.idle:
             # With an eager task factory it may be waiting already.
             message = self.next_message()
@@ -139,12 +139,12 @@ class Exchange(ResponseWriter):
     def _disconnect_waiting(self) -> None:
         """Tell an application that waits for a message that none will come."""
         instance = self.instance
-        if instance is None or not instance._waiting():
+        if instance is None or not instance.waiting():
             return
         if not instance.full():
             self._disconnects += 1
             instance.put_nowait({"type": "http.disconnect"})
-        if instance._waiting():
+        if instance.waiting():
             if self._disconnects < DISCONNECTED_LIMIT:
                 self._soon(self._disconnect_waiting)
             else:
@@ -167,13 +167,13 @@ class Exchange(ResponseWriter):
         self._waiting_bytes += len(data)
         if self._waiting_bytes >= HIGH_WATER and self.protocol is not None:
             self.protocol.pause_reading()
-        if instance._waiting():
+        if instance.waiting():
             self._soon(self._serve_waiting)
 
     def _serve_waiting(self) -> None:
         """Give one message to each of several tasks of an application that wait for messages side by side."""
         instance = self.instance
-        if instance is None or not instance._waiting():
+        if instance is None or not instance.waiting():
             return
         if instance.full():
             # The task that this message is for has not run yet.
@@ -233,7 +233,7 @@ class Exchange(ResponseWriter):
                 instance.get_nowait()
                 instance.put_nowait({"type": "http.disconnect"})
                 self._disconnects = 1
-            elif instance._waiting():
+            elif instance.waiting():
                 self._disconnect_waiting()
         protocol.response_complete(self)
 
@@ -243,7 +243,7 @@ class Exchange(ResponseWriter):
         # An application that was told in the middle of its request may raise what it likes: Starlette does.
         told = self.broken_off and self._disconnects > 0 and not instance.qsize()
         if instance.qsize():
-            instance._leftover()
+            instance.take_all()
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)

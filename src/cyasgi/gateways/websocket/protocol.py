@@ -308,9 +308,9 @@ class WebSocketProtocol(WebSocketConnection):
             # It was told that the client has gone, if only by `send`.
             instance._error = None
         if instance._error is None:
-            instance._forget()
+            instance.forget()
         else:
-            instance._leftover()
+            instance.take_all()
         outcome = instance._outcome
         if outcome == CANCELLED:
             self.stop(1001, "going away", 503)

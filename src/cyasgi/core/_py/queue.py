@@ -1,0 +1,417 @@
+"""InputQueue: what an instance is made of, and its input queue."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import itertools
+import time
+from asyncio import QueueEmpty, QueueFull
+from collections.abc import (
+    Hashable,
+)
+from concurrent import futures
+from threading import get_ident
+from typing import Any
+
+from ..._types import ServerPort
+from ..constants import (
+    AUTO,
+    DONE,
+    HELD,
+    NEW,
+    YIELD_EVERY,
+)
+from ..stopping import is_stop
+from ..tasks import (
+    resolved,
+    runs_elsewhere,
+)
+from .awaitables import Pass
+from .entry import Entry
+from .line import Line
+
+_MISSING: Any = object()
+_puts = itertools.count(1)
+
+
+class InputQueue(Entry):
+    """The input queue of an instance."""
+
+    __slots__ = (
+        "_direct",
+        "_gate",
+        "_getters",
+        "_idle",
+        "_items",
+        "_joiners",
+        "_line",
+        "_loop",
+        "_maxsize",
+        "_pulls",
+        "_server",
+        "_state",
+        "_thread",
+        "_unfinished",
+        "_yielding",
+        "scope",
+    )
+
+    def __init__(self, server: ServerPort, scope_id: Hashable, scope: Any, maxsize: int) -> None:
+        super().__init__(scope_id)
+        self._server = server
+        self.scope = scope
+        self._maxsize = maxsize
+        self._items: collections.deque[Any] = collections.deque()
+        self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._line: Line | None = None
+        self._joiners: list[asyncio.Future[None]] | None = None
+        self._unfinished = 0
+        self._state = NEW
+        self._yielding = 0
+        self._idle = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._gate: asyncio.Future[None] | None = None
+        #: Whether `scope.connection.next_message()` is asked for a message where the queue has none: it gives one, or
+        #: None for nothing but to wait.
+        self._pulls = False
+        #: Whether what the application sends goes to `scope.connection.application_send` rather than to the server's.
+        self._direct = False
+
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            resolved(gate)
+
+    def _last_message(self) -> Any:
+        """What `receive()` gives after the end, by the word of the scope's connection; None for nothing."""
+        last_message = getattr(getattr(self.scope, "connection", None), "last_message", None)
+        return None if last_message is None else last_message()
+
+    def _set_idle(self) -> None:
+        if not self._idle and self._state != DONE:
+            self._idle = True
+            self._active = time.monotonic()
+            if self._table is not None:
+                self._table._now_idle()
+
+    def _set_busy(self) -> None:
+        if self._idle:
+            self._idle = False
+            if self._table is not None:
+                self._table.idle -= 1
+
+    def _keep(self, item: Any) -> None:
+        """A message put between the end of the run and the removal of the record."""
+        self._items.append(item)
+        self._unfinished += 1
+
+    def take_all(self) -> list[Any]:
+        """Take out and return what the application will not receive any more; nobody waits in `join` from now on."""
+        messages = list(self._items)
+        self._items.clear()
+        self._unfinished = 0
+        self._release_joiners()
+        return messages
+
+    def _inherit(self, messages: list[Any], first: bool) -> None:
+        """Accepts what was put into an instance that has ended, bound or not: `first`, before all that waits here."""
+        if first:
+            self._items.extendleft(reversed(messages))
+        else:
+            self._items.extend(messages)
+        self._unfinished += len(messages)
+        if self._state <= HELD:
+            self._fed()
+        for _ in messages:
+            if self._getters:
+                self._wake_getter()
+
+    def _check_thread(self) -> None:
+        if self._thread != get_ident() and runs_elsewhere(self._loop):
+            raise RuntimeError(
+                f"the input queue of scope_id {self.scope_id!r} was used from another thread than its event loop's; "
+                "use put_threadsafe()"
+            )
+
+    @property
+    def idle(self) -> bool:
+        """The queue is empty and somebody waits in `receive`."""
+        return self._idle
+
+    @property
+    def ended(self) -> bool:
+        """Whether its run is over: nothing that is put into the queue from now on will be received."""
+        return self._state == DONE
+
+    @property
+    def maxsize(self) -> int:
+        """How many messages the queue takes; 0 stands for any number."""
+        return self._maxsize
+
+    @property
+    def pulls(self) -> bool:
+        """Whether `receive` asks the connection of the scope when the queue is empty."""
+        return self._pulls
+
+    @property
+    def direct(self) -> bool:
+        """Whether `send` is the connection's own, and not `application_send`."""
+        return self._direct
+
+    def qsize(self) -> int:
+        """How many messages are queued."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def waiting(self) -> int:
+        """Return how many wait for a message."""
+        return len(self._getters)
+
+    def full(self) -> bool:
+        """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
+        put. Never with a `maxsize` of 0."""
+        return self._maxsize > 0 and (
+            len(self._items) >= self._maxsize or (self._line is not None and self._is_occupied())
+        )
+
+    def put_nowait(self, item: Any) -> None:
+        """Queues a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who waited for room has yet to put.
+        """
+        if self._thread:
+            self._check_thread()
+        if self._state == DONE:
+            self._server._cyasgi.put_after_end(self, item)
+            return
+        if self._maxsize > 0 and self.full():
+            raise QueueFull
+        self._items.append(item)
+        self._unfinished += 1
+        if self._state <= HELD:
+            self._fed()
+        if self._getters:
+            self._wake_getter()
+
+    def connect(self, direct: bool) -> None:
+        """Have the server run the application, fed by the connection of its scope: see `Connection`.
+
+        Args:
+            direct: what the application sends goes to the connection, rather than to the server's `application_send`.
+        """
+        self._pulls = True
+        self._direct = direct
+        if self._state <= HELD:
+            self._fed()
+
+    def _fed(self) -> None:
+        self._state = AUTO
+        if self._gate is not None:
+            self._open_gate()
+
+    def _wake_getter(self) -> None:
+        if self._idle:
+            self._set_busy()
+        getters = self._getters
+        while getters and not resolved(getters.popleft()):
+            pass
+
+    async def put(self, item: Any) -> None:
+        """Queues a message, waiting for room if the queue is full; nobody who puts later overtakes it.
+
+        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
+        cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
+        """
+        if self._maxsize <= 0:
+            if self._yielding or next(_puts) % YIELD_EVERY == 0:
+                # Whoever puts meanwhile does the same, and so stays behind.
+                self._yielding += 1
+                try:
+                    await Pass()
+                except asyncio.CancelledError:
+                    # Nobody has to make room for the message: it must not be lost for a turn of the loop.
+                    self.put_nowait(item)
+                    raise
+                finally:
+                    self._yielding -= 1
+        else:
+            while self._state != DONE and self.full():
+                place = self._line_up()
+                try:
+                    await place
+                except BaseException as error:
+                    # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+                    if place.cancelled() or not place.get_loop().is_closed():
+                        self._leave_line(place)
+                    if is_stop(error):
+                        self._put_anyway(item)
+                    raise
+                if self._fill(place, item):
+                    return
+        self.put_nowait(item)
+
+    def _put_anyway(self, item: Any) -> None:
+        """Queue a message, full or not."""
+        maxsize, self._maxsize = self._maxsize, 0
+        try:
+            self.put_nowait(item)
+        finally:
+            self._maxsize = maxsize
+
+    def _line_up(self) -> asyncio.Future[None]:
+        """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
+        `_fill` is to be called, or `_leave_line` at any time before."""
+        if self._thread:
+            self._check_thread()
+        loop = self._loop
+        place = (asyncio.get_running_loop() if loop is None else loop).create_future()
+        if self._line is None:
+            self._line = Line()
+        self._line.places.append(place)
+        return place
+
+    def _fill(self, place: asyncio.Future[None], item: Any) -> bool:
+        """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
+        meanwhile: then the queue is to be looked at anew."""
+        line = self._line
+        if line is None or not line.leave(place):
+            return False
+        self._items.append(item)
+        self._unfinished += 1
+        if self._state <= HELD:
+            self._fed()
+        self._advance()
+        if self._getters:
+            self._wake_getter()
+        return True
+
+    def _leave_line(self, place: asyncio.Future[None]) -> None:
+        """The place is given up; a slot that it owned is the next one's."""
+        place.cancel()
+        if self._line is not None:
+            self._line.leave(place)
+            self._advance()
+
+    def _advance(self) -> None:
+        """Those in line get what room there is."""
+        line = self._line
+        if line is not None:
+            line.advance(self._maxsize - len(self._items))
+            if not line.places:
+                self._line = None
+
+    def _is_occupied(self) -> bool:
+        """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
+        while self._line is not None and (place := self._line.places[0]).get_loop().is_closed():
+            self._line.leave(place)
+            self._advance()
+        return self._line is not None
+
+    def get_nowait(self) -> Any:
+        """Takes the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._thread:
+            self._check_thread()
+        if not self._items:
+            raise QueueEmpty
+        return self._take()
+
+    def _take(self) -> Any:
+        item = self._items.popleft()
+        if self._line is not None:
+            self._advance()
+        return item
+
+    async def _get(self, taker: Any = None) -> Any:
+        """`taker`: for `receive()`, the run in whose task it was called, or a Child."""
+        # What the application has left is not for a child task that outlives it.
+        while not self._items or (taker is not None and taker.instance is None):
+            if taker is not None and taker.instance is None:
+                last = self._last_message()
+                if last is None:
+                    raise asyncio.CancelledError
+                return last
+            if self._pulls:
+                message = self.scope.connection.next_message()
+                if message is not None:
+                    return message
+            loop = self._loop
+            getter = (asyncio.get_running_loop() if loop is None else loop).create_future()
+            self._getters.append(getter)
+            if not self._idle:
+                self._set_idle()
+            try:
+                await getter
+            except BaseException:
+                # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+                if getter.cancelled() or not getter.get_loop().is_closed():
+                    self._give_up(getter)
+                # This frame is part of the traceback, which the task keeps.
+                del self, getter, taker
+                raise
+        item = self._items.popleft()
+        if self._line is not None:
+            self._advance()
+        if taker is not None:
+            taker._in_flight = (item,)
+        return item
+
+    def _give_up(self, getter: asyncio.Future[None]) -> None:
+        """A `get` that waited was cancelled."""
+        getter.cancel()
+        if getter in self._getters:
+            self._getters.remove(getter)
+        if self._items and not getter.cancelled():
+            self._wake_getter()
+        elif not self._getters:
+            self._set_busy()
+
+    def task_done(self) -> None:
+        """Tells `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    def _release_joiners(self) -> None:
+        joiners, self._joiners = self._joiners, None
+        for joiner in joiners or ():
+            resolved(joiner)
+
+    async def join(self) -> None:
+        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
+        its queue was handed to `application_undelivered`."""
+        if self._unfinished > 0:
+            joiner = asyncio.get_running_loop().create_future()
+            if self._joiners is None:
+                self._joiners = []
+            self._joiners.append(joiner)
+            await joiner
+
+    def put_threadsafe(self, item: Any) -> futures.Future[None]:
+        """Queues a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
+            is when a slot becomes free. Cancelled before the event loop has taken the message in hand, the message is
+            not queued; after that it cannot be cancelled.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
