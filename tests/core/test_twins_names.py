@@ -34,8 +34,11 @@ def names(cls: type) -> list[str]:
 
 
 def methods(cls: type) -> list[str]:
-    """Its own methods, special ones left out, which have an order of their own in compiled classes."""
-    return [name for name, value in vars(cls).items() if callable(value) and not name.startswith("__")]
+    """Its methods and those of its layers, the lowest first; special ones have an order of their own when compiled."""
+    layers = [base for base in reversed(cls.__mro__) if base.__module__.startswith("cyasgi.")]
+    return [
+        name for base in layers for name, value in vars(base).items() if callable(value) and not name.startswith("__")
+    ]
 
 
 def parameters(function: Any) -> list[tuple[str, bool, Any]]:

@@ -1,92 +1,17 @@
-# InstanceTable: the ordered table, with what makes room, what has finished and what is due.
+# InstanceTable: who is in the table, who is to make room, and what has finished.
 
 @cython.final
 @cython.collection_type("mapping")
-cdef class InstanceTable:
+cdef class InstanceTable(Expiry):
     """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
     the policy "slru" those on probation, then the protected ones.
 
     Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
     """
 
-    cdef dict _entries
-    #: The ends of the natural orders, borrowed; see the top.
-    cdef PyObject *_head[2]
-    cdef PyObject *_tail[2]
-    cdef list _assigned
-    cdef list _assigned_on_probation
-    cdef object _policy
-    cdef bint _segmented
-    cdef Py_ssize_t _most_protected
-    cdef Py_ssize_t _on_probation
-    cdef object _finished
-    cdef dict _due
-    cdef object _timeout
-    cdef double _seconds
-    cdef bint _expiring
-    cdef double _unit
-    cdef long long _swept
-    cdef long long _version
-    #: The most entries since the table was empty.
-    cdef Py_ssize_t _peak_size
-    cdef public Py_ssize_t _pending_deletions
-    #: In debug mode: the loop's thread, and the loop.
-    cdef public unsigned long _thread
-    cdef public object _guarded_loop
-    #: The thread that the loop was set in: instances are made there.
-    cdef readonly unsigned long home
-    cdef public Py_ssize_t idle
-    cdef dict _foreign
-    cdef public long long reused
-    cdef public long long created
-    #: What `create` needs and the slow path finds out: the application as the server has it and as it is called, the
-    #: loop, if it is not in debug mode, and the ids whose old run still cleans up.
-    cdef public object application
-    cdef public object asgi3_app
-    cdef object _loop
-    #: Where the loop keeps its `_closed` and `_thread_id`, if is_closed() and is_running() are asyncio's.
-    cdef dict _loop_dict
-    #: Whether create_future() is asyncio's own, and create_task() or uvloop's.
-    cdef bint _plain_futures
-    cdef bint _plain_tasks
-    #: Whether call_soon() is.
-    cdef bint _plain_calls
-    cdef public dict closing_ids
-    #: Called once when something has finished; set by the checker before it sleeps.
-    cdef public object on_finished
-    #: Called whenever an instance becomes idle; set while the server drains.
-    cdef public object on_idle
-    cdef object __weakref__
-
-    def __cinit__(self):
-        self._entries = {}
-        self._assigned = []
-        self._assigned_on_probation = []
-        self._policy = POLICIES[0]
-        self._most_protected = PY_SSIZE_T_MAX
-        self._finished = _OrderedDict()
-        self._due = {}
-        self._foreign = {}
-        self.closing_ids = {}
-        self._unit = 1.0
-
     def __init__(self, initial=None):
         if initial is not None:
             self.update(initial)
-
-    def __dealloc__(self):
-        # Entries may outlive the table, held by somebody else.
-        cdef PyObject *entry
-        cdef PyObject *following
-        cdef int segment
-        for segment in range(2):
-            entry = self._head[segment]
-            while entry is not NULL:
-                following = (<Entry>entry)._next
-                (<Entry>entry)._prev = (<Entry>entry)._next = (<Entry>entry)._owner = NULL
-                entry = following
-
-    # Used by the server
 
     cdef inline ApplicationInstance lookup(self, scope_id):
         """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
@@ -202,51 +127,6 @@ cdef class InstanceTable:
     def entry(self, scope_id):
         """The entry, or None, without counting as a use."""
         return self._entries.get(scope_id)
-
-    cpdef follow(self, server):
-        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
-
-        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
-        """
-        cdef Py_ssize_t most
-        policy = server.eviction_policy
-        if policy is not self._policy:
-            if policy not in POLICIES:
-                raise ValueError(f"eviction_policy={policy!r}: accepted are {' and '.join(map(repr, POLICIES))}")
-            self._policy = policy
-            if self._segmented != (policy == "slru"):
-                self._segmented = not self._segmented
-                if not self._segmented:
-                    self._unite()
-        if self._segmented:
-            limit = server.max_applications
-            if limit is None:
-                self._most_protected = PY_SSIZE_T_MAX
-            else:
-                # Four fifths, without an overflow.
-                most = _size(limit)
-                self._most_protected = most - most // 5 - (most % 5 > 0)
-            self._demote()
-
-    @property
-    def protected(self):
-        """How many entries are in the protected segment; under "lru" all."""
-        return self._protected()
-
-    cdef inline Py_ssize_t _protected(self):
-        return len(self._entries) - self._on_probation
-
-    cpdef touch(self, Entry entry):
-        """Moves an entry that was used again to the young end of the order."""
-        entry._used = wall()
-        entry._active = mono()
-        if entry._table is not self:
-            return
-        if entry._place:
-            self._promote(entry)
-        else:
-            self._unlink(entry, 0)
-            self._link(entry, 0)
 
     cpdef add(self, Entry entry):
         """Enters an entry whose id is free, as the youngest; on probation if there is such a segment.
@@ -389,123 +269,6 @@ cdef class InstanceTable:
         """All entries, in no particular order."""
         return list(self._entries.values())
 
-    def keep(self, Entry entry not None, double since):
-        """An override that was called at `since` (wall clock) refused to delete this entry: that counts as a use, but
-        promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
-        if entry._table is not self:
-            return
-        self._reorder_foreign(entry)
-        if entry._assigned is not None and <double>entry._assigned[0] >= since:
-            entry._active = mono()
-        else:
-            if entry._place & C_PROBATION:
-                self._take_out(entry)
-                self._link(entry, 1)
-                entry._used = wall()
-                entry._active = mono()
-            else:
-                self.touch(entry)
-            if type(entry) is ForeignEntry and _seconds((<ForeignEntry>entry).details.get("last_used")) is not None:
-                # Else it would be put back to where its dict says.
-                (<ForeignEntry>entry).details["last_used"] = entry._used
-        self._reschedule(entry)
-
-    def set_timeout(self, timeout, double unit):
-        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
-        cdef Entry entry
-        cdef double now, moment
-        cdef list entries
-        cdef double seconds = 0.0 if timeout is None else timeout
-        if timeout == self._timeout and (timeout is None or unit == self._unit):
-            return
-        if not unit > 0.0:
-            raise ValueError(f"unit={unit!r}: accepted is a number of seconds above 0")
-        entries = list(self._entries.values())
-        self._due.clear()
-        for entry in entries:
-            entry._bucket = -1
-        self._timeout = timeout
-        self._seconds = seconds
-        self._expiring = timeout is not None
-        self._unit = unit
-        moment, now = wall(), mono()
-        self._swept = <long long>min(now / unit, _FAR)
-        if timeout is not None:
-            for entry in entries:
-                if entry._assigned is None:
-                    entry._active = max(entry._active, now - max(0.0, moment - entry._used))
-                self._schedule(entry, entry._active + seconds)
-
-    def pop_expired(self, double lost=0.0):
-        """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
-        seconds do not count."""
-        cdef Entry entry
-        cdef double due, now
-        cdef long long current
-        cdef bint resting
-        if not self._expiring:
-            return None
-        now = mono() - lost
-        current = <long long>min(now / self._unit, _FAR)
-        if current - self._swept > len(self._due) + 1:
-            # After a long pause: look at the buckets that exist rather than at every step of time.
-            self._swept = min([number for number in self._due if number <= current], default=current)
-        while self._swept <= current:
-            bucket = self._due.get(self._swept)
-            while bucket:
-                # Not next(reversed()): that would pass over the places of all that were removed before it.
-                entry = <Entry>(<dict>bucket).popitem()[0]
-                entry._bucket = -1
-                if type(entry) is ForeignEntry and not self._reorder_foreign(entry):
-                    # Its dict says otherwise: then it has been scheduled anew.
-                    continue
-                resting = _is_idle(entry) or entry.ended
-                if entry._table is not self or entry._bucket != -1:
-                    # To ask a plain dict's queue has removed or scheduled it.
-                    continue
-                due = (entry._active if resting else now) + self._seconds
-                if due < now:
-                    return entry
-                self._schedule(entry, due)
-            if bucket is not None:
-                self._due.pop(self._swept, None)
-            if self._swept == current:
-                break
-            self._swept += 1
-        return None
-
-    cdef _schedule(self, Entry entry, double due):
-        # Strictly after the current step, so that a sweep never meets an entry twice.
-        cdef long long number = self._swept + 1
-        cdef double steps = due / self._unit
-        cdef dict bucket
-        if steps >= number:
-            number = <long long>min(steps, _FAR) + 1
-        bucket = self._due.get(number)
-        if bucket is None:
-            bucket = {}
-            bucket = self._due.setdefault(number, bucket)
-        if entry._table is self and entry._bucket == -1:
-            bucket[entry] = None
-            entry._bucket = number
-        elif not bucket:
-            self._due.pop(number, None)
-
-    cdef _unschedule(self, Entry entry):
-        cdef dict bucket = self._due.get(entry._bucket)
-        if bucket is not None:
-            bucket.pop(entry, None)
-            if not bucket:
-                self._due.pop(entry._bucket, None)
-        entry._bucket = -1
-
-    cdef _reschedule(self, Entry entry):
-        """Its `_active` was changed. An entry that is just being expired stands in no bucket."""
-        if entry._bucket != -1:
-            self._unschedule(entry)
-        if self._expiring:
-            self._schedule(entry, entry._active + self._seconds)
-
     cpdef _add_finished(self, Entry entry):
         if entry._table is not self:
             return
@@ -518,205 +281,6 @@ cdef class InstanceTable:
         self.idle += 1
         if self.on_idle is not None:
             self.on_idle()
-
-    # Order
-
-    cdef inline void _link(self, Entry entry, int segment) noexcept:
-        """Enters what stands nowhere at the young end of a natural order."""
-        if entry._owner is not NULL:
-            (<InstanceTable>entry._owner)._unlink(entry, entry._place >> 1)
-        entry._owner = <PyObject *>self
-        entry._prev = self._tail[segment]
-        entry._next = NULL
-        if self._tail[segment] is NULL:
-            self._head[segment] = <PyObject *>entry
-        else:
-            (<Entry>self._tail[segment])._next = <PyObject *>entry
-        self._tail[segment] = <PyObject *>entry
-        if segment:
-            entry._place = C_PROBATION
-            self._on_probation += 1
-
-    cdef inline void _unlink(self, Entry entry, int segment) noexcept:
-        if entry._owner is not <PyObject *>self:
-            return
-        if entry._prev is NULL:
-            self._head[segment] = entry._next
-        else:
-            (<Entry>entry._prev)._next = entry._next
-        if entry._next is NULL:
-            self._tail[segment] = entry._prev
-        else:
-            (<Entry>entry._next)._prev = entry._prev
-        entry._prev = entry._next = entry._owner = NULL
-        if segment:
-            entry._place = 0
-            self._on_probation -= 1
-
-    cdef inline list _assigned_in(self, int segment):
-        return self._assigned_on_probation if segment else self._assigned
-
-    cdef _link_assigned(self, Entry entry, tuple assigned, tuple place, int segment):
-        """The same where its `last_used` was assigned. `place` is (*assigned, entry), made before the entry was taken
-        out: nothing from there on makes an object that the collector sees."""
-        entry._assigned = assigned
-        entry._place = C_ASSIGNED
-        if segment:
-            entry._place |= C_PROBATION
-            self._on_probation += 1
-        bisect.insort(self._assigned_in(segment), place)
-
-    cdef _take_out(self, Entry entry):
-        """Out of whichever order it stands in."""
-        cdef list places
-        cdef tuple assigned
-        cdef int segment = entry._place >> 1
-        if entry._place & C_ASSIGNED:
-            places = self._assigned_in(segment)
-            assigned, entry._assigned = entry._assigned, None
-            entry._place = 0
-            self._on_probation -= segment
-            del places[bisect.bisect_left(places, assigned)]
-        else:
-            self._unlink(entry, segment)
-
-    cdef _promote(self, Entry entry):
-        """A use of what was assigned, or is on probation."""
-        self._take_out(entry)
-        self._link(entry, 0)
-        if self._segmented:
-            self._demote()
-
-    cdef _demote(self):
-        """Those that the protected segment has no room for go on probation."""
-        cdef Entry entry
-        cdef tuple assigned, place
-        while self._protected() > self._most_protected:
-            entry = self._oldest_in(0)
-            if entry is None:
-                break
-            assigned = entry._assigned
-            place = None if assigned is None else (*assigned, entry)
-            if (
-                entry._table is not self
-                or entry._assigned is not assigned
-                or entry._place & C_PROBATION
-                or self._protected() <= self._most_protected
-            ):
-                # The look at it has put one on probation, or removed it.
-                continue
-            self._take_out(entry)
-            if assigned is None:
-                self._link(entry, 1)
-            else:
-                self._link_assigned(entry, assigned, place, 1)
-
-    cdef _unite(self):
-        """One segment, ordered by the time of use, which both had in common."""
-        cdef Entry entry, other
-        # In place, so that the collector sees nothing: each goes behind all of them, up to the last of those that are
-        # in the first segment now.
-        cdef Entry last = _entry_at(self._tail[0])
-        while True:
-            entry = _entry_at(self._head[1])
-            if last is not None:
-                other = <Entry>self._head[0]
-                if entry is None or other._used < entry._used:
-                    entry = other
-                    if other is last:
-                        last = None
-            if entry is None:
-                break
-            self._unlink(entry, entry._place >> 1)
-            self._link(entry, 0)
-        self._assigned.extend(self._assigned_on_probation)
-        self._assigned_on_probation.clear()
-        self._assigned.sort()
-        for place in self._assigned:
-            (<Entry>(<tuple>place)[2])._place = C_ASSIGNED
-        self._on_probation = 0
-
-    cdef _assign(self, Entry entry, double moment):
-        cdef int segment
-        cdef tuple assigned = (moment, next(_sequence))
-        cdef tuple place = (*assigned, entry)
-        if entry._table is not self:
-            entry._used = moment
-            return
-        segment = entry._place >> 1
-        if self._segmented and moment < (entry._used if entry._assigned is None else <double>entry._assigned[0]):
-            # Whoever sets it back wants it to go before others.
-            segment = 1
-        self._take_out(entry)
-        self._link_assigned(entry, assigned, place, segment)
-        entry._active = mono() - max(0.0, wall() - moment)
-        self._reschedule(entry)
-
-    @property
-    def foreign(self):
-        """How many entries are plain dicts."""
-        return len(self._foreign)
-
-    cdef _reorder_few_foreign(self):
-        """Notice a `last_used` that was set back in a plain dict, if such dicts are few.
-
-        One that was set forward is noticed in any case, by `_reorder_foreign` when the entry's turn comes.
-        """
-        if 0 < len(self._foreign) <= _SCAN_LIMIT:
-            for entry in list(self._foreign):
-                self._reorder_foreign(<Entry>entry)
-
-    cdef bint _reorder_foreign(self, Entry entry) except -1:
-        """Whether a foreign entry stands where its dict says; if not, moves it there."""
-        if type(entry) is ForeignEntry:
-            moment = _seconds((<ForeignEntry>entry).details.get("last_used"))
-            if (
-                moment is not None
-                and entry._table is self
-                and (entry._assigned is None or <double>entry._assigned[0] != <double>moment)
-            ):
-                self._assign(entry, <double>moment)
-                return False
-        return True
-
-    cdef Entry _oldest_in(self, int segment):
-        cdef int moved = 0
-        cdef Entry entry
-        cdef tuple place
-        cdef list assigned = self._assigned_in(segment)
-        while assigned:
-            place = <tuple>assigned[0]
-            if self._head[segment] is not NULL and <double>place[0] > (<Entry>self._head[segment])._used:
-                break
-            entry = <Entry>place[2]
-            if moved >= _SCAN_LIMIT or self._reorder_foreign(entry):
-                return entry
-            moved += 1
-        return _entry_at(self._head[segment])
-
-    cdef Entry _oldest(self):
-        """The first entry in order, or None."""
-        cdef Entry entry = self._oldest_in(1)
-        return self._oldest_in(0) if entry is None else entry
-
-    cdef list _keys_in_order(self):
-        for foreign in list(self._foreign):
-            self._reorder_foreign(<Entry>foreign)
-        return self._keys_of(1) + self._keys_of(0)
-
-    cdef list _keys_of(self, int segment):
-        # From here on nothing makes an object that the collector sees: what is borrowed stays.
-        cdef list merged = []
-        cdef PyObject *young = self._head[segment]
-        for place in self._assigned_in(segment):
-            while young is not NULL and (<Entry>young)._used < <double>(<tuple>place)[0]:
-                merged.append((<Entry>young).scope_id)
-                young = (<Entry>young)._next
-            merged.append((<Entry>(<tuple>place)[2]).scope_id)
-        while young is not NULL:
-            merged.append((<Entry>young).scope_id)
-            young = (<Entry>young)._next
-        return merged
 
     # The mapping
 
@@ -885,8 +449,6 @@ cdef class InstanceTable:
             return NotImplemented
         return dict(self.items()) == dict(other.items())
 
-    __hash__ = None
-
     def copy(self):
         """A plain dict with the same entries, least recently used first."""
         return dict(self.items())
@@ -907,11 +469,6 @@ cdef _shrink(emptied):
         emptied.clear()
 
 
-cdef inline Entry _entry_at(PyObject *place):
-    """The entry that a borrowed pointer points to, from now on held; None for NULL."""
-    return None if place is NULL else <Entry>place
-
-
 cdef bint _has_ended(Entry entry) except -1:
     if type(entry) is ApplicationInstance:
         return entry._state == C_DONE
@@ -922,14 +479,3 @@ cdef bint _is_idle(Entry entry) except -1:
     if type(entry) is ApplicationInstance:
         return (<ApplicationInstance>entry)._idle
     return (<ForeignEntry>entry).idle
-
-
-cdef object _seconds(value):
-    """What the `last_used` of a plain dict says; None if it is no point of time."""
-    if not isinstance(value, (int, float)):
-        return None
-    try:
-        moment = float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-    return None if math.isnan(moment) else moment
