@@ -1,6 +1,6 @@
-"""What a setting accepts, written once: as an attribute, and as text on the command line or in a configuration file.
+"""Bounds: what a setting accepts, as an attribute of a server, or as text in the command and its configuration file.
 
-A bound is called with the name and the value, as `Setting` calls its check.
+A bound is called with the name and a value, as `Setting` calls its `check`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 
 
 def number(value: Any) -> bool:
+    """Return whether the value is an int or float, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def as_float(value: float) -> float:
-    """As a float, infinite where an int is too large for one."""
+    """Convert to float; an int that is too large becomes infinite."""
     try:
         return float(value)
     except OverflowError:
@@ -24,21 +25,22 @@ def as_float(value: float) -> float:
 
 
 def refuse(kind: type[Exception], name: str, value: Any, accepted: str) -> Exception:
+    """Return the error, of this kind, for a value that is not accepted."""
     return kind(f"{name}={value!r}: accepted is {accepted}")
 
 
 def _shown(value: float) -> str:
-    """As people write it: 1e6, not 1e+06."""
+    """Format a number as people write it: 1e6, not 1e+06."""
     return re.sub(r"e([-+])0*", lambda sign: "e" + sign[1].strip("+"), f"{value:g}")
 
 
 class Bound:
-    """What is accepted.
+    """What a setting accepts.
 
     Args:
-        accepted: the same in words, as an error says it of an attribute.
-        in_text: as one says it of text; None where no text stands for such a value.
-        none: what None stands for, where it is accepted.
+        accepted: the same in words, for errors about attributes.
+        in_text: the same in words, for errors about text; None if such values cannot be written as text.
+        none: what None stands for; empty if it is not accepted.
     """
 
     def __init__(self, accepted: str, in_text: str | None = None, none: str = "") -> None:
@@ -47,20 +49,20 @@ class Bound:
         self.in_text = f"are {in_text}, and none for {none}" if none else f"is {in_text}"
 
     def __call__(self, name: str, value: Any) -> None:
-        """Check the value of the setting of this name.
+        """Check a value for the setting with this name.
 
         Raises:
-            TypeError, ValueError: it is not accepted; the message says what is.
+            TypeError, ValueError: the value is not accepted; the message says what is.
         """
         if (value is None and self.none) or (wrong := self.wrong(value)) is None:
             return
         raise refuse(wrong, name, value, self.accepted)
 
     def parse(self, text: str) -> Any:
-        """The value that the text stands for.
+        """Return the value for this text.
 
         Raises:
-            ValueError: it stands for none that is accepted; the message says what is.
+            ValueError: the text is not accepted; the message says what is.
         """
         if self.none and text == "none":
             return None
@@ -75,20 +77,20 @@ class Bound:
         return value
 
     def written(self, value: Any) -> str:
-        """The text that stands for the value."""
+        """Return the text for a value."""
         return "none" if value is None else str(value)
 
     def wrong(self, value: Any) -> type[Exception] | None:
-        """The kind of error that the value is; None if it is accepted."""
+        """Return the kind of error that the value causes; None if it is accepted."""
         raise NotImplementedError
 
     def read(self, text: str) -> Any:
-        """The value that the text stands for, accepted or not."""
+        """Return the value for this text, accepted or not; raise ValueError if there is none."""
         raise NotImplementedError
 
 
 class Integer(Bound):
-    """An int within bounds; `zero` is what 0 stands for, where that is no number like any other."""
+    """An int within bounds; `zero` says what 0 stands for if it is special."""
 
     def __init__(self, least: int, most: int | None = None, *, zero: str = "", none: str = "") -> None:
         reach = f"of at least {least}" if most is None else f"from {least} to {most}"
@@ -130,7 +132,7 @@ class Number(Bound):
     def wrong(self, value: Any) -> type[Exception] | None:
         if not number(value):
             return TypeError
-        # Compared as it is used: an int may be too large for a float.
+        # Compared as it is used: as a float, for which an int may be too large.
         value = as_float(value)
         enough = value > 0 if self.least is None else value >= self.least
         return None if enough and (value < math.inf if self.most is None else value <= self.most) else ValueError
@@ -157,7 +159,7 @@ class Choice(Bound):
 
 
 class Boolean(Bound):
-    """True or False; an option says it by its name."""
+    """True or False; options have a name for each instead of text."""
 
     def __init__(self) -> None:
         super().__init__("True or False")
@@ -167,7 +169,7 @@ class Boolean(Bound):
 
 
 class RootPath(Bound):
-    """The path that an application is mounted at."""
+    """The path at which an application is mounted."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -185,7 +187,7 @@ class RootPath(Bound):
 
 
 class Permissions(Integer):
-    """Those of a file, in text as an octal number."""
+    """Permissions of a file; an octal number as text."""
 
     def __init__(self) -> None:
         super().__init__(0, 0o777)
@@ -193,7 +195,7 @@ class Permissions(Integer):
         self.in_text = "is an octal number from 0 to 777, as in 660"
 
     def read(self, text: str) -> int:
-        # int() alone would take "+6", "6_6" and digits of every script.
+        # int() alone would accept "+6", "6_6" and digits of any script.
         return int(text, 8) if text.isascii() and text.isalnum() else super().read(text)
 
     def written(self, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Django's way to the drop-in: `"cyasgi"` in INSTALLED_APPS."""
+"""The drop-in switch as a Django application: `"cyasgi"` in INSTALLED_APPS."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class CyasgiConfig(AppConfig):  # type: ignore[misc]
     verbose_name = "cyasgi"
 
     def __init__(self, app_name: str, app_module: ModuleType | None) -> None:
-        # Here and not in ready(): before any application's models, and so before Channels' worker, is imported.
+        # Not in ready(): this has to run before any application's models, and so Channels' worker, are imported.
         super().__init__(app_name, app_module)
         install()

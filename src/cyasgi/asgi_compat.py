@@ -1,8 +1,8 @@
-"""Any kind of ASGI application as one that is called with (scope, receive, send).
+"""Adapts any kind of ASGI application to a callable of (scope, receive, send).
 
-A signature is no evidence: `functools.wraps`, `__signature__` and mocks give a callable that of another. What asgiref
-takes for a single callable is one. Of the rest, only a Python function's own code tells for certain what it takes;
-whatever stays open is decided by the first call.
+Signatures cannot be trusted: `functools.wraps`, `__signature__` and mocks give a callable the signature of another one.
+Whatever asgiref takes for a single callable is one. For the rest, only a Python function's own code says for certain
+what it accepts; whatever remains open is decided by the first call.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from asgiref.compatibility import double_to_single_callable, is_double_callable
 
 from ._types import Application
 
-#: What CPython says of arguments that do not fit.
+#: CPython's messages about arguments that do not fit.
 _ABOUT_ARGUMENTS = re.compile(r"\b(takes|missing) .*arguments?\b|\bvalues to unpack\b")
 _NAMES = ("scope", "receive", "send")
 
 
 def as_single_callable(application: Any, tells_version: bool = False) -> Application:
-    """Any kind of ASGI application as one that is called with (scope, receive, send) by position.
+    """Adapt any kind of ASGI application to a callable that takes (scope, receive, send) by position.
 
-    A call that fails, also because the application takes other arguments, fails as a run of it does.
+    A call that fails, also because the application takes other arguments, fails like a run of the application.
 
     Args:
-        tells_version: an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``.
+        tells_version: whether ``scope["asgi"]`` says version 2 to an application that is called as in ASGI 2.
 
     Raises:
-        TypeError: it is not callable.
+        TypeError: the application is not callable.
     """
     if not callable(application):
         raise TypeError(f"application={application!r}: accepted is an ASGI application, a callable")
@@ -55,13 +55,13 @@ def as_single_callable(application: Any, tells_version: bool = False) -> Applica
 
 
 def takes(application: Any, count: int) -> bool | None:
-    """Whether it can be called with so many arguments by position; None where only a call can tell."""
+    """Return whether the application takes this many arguments by position; None if only a call can tell."""
     signature = _own_signature(application)
     return None if signature is None else _fits(signature, count)
 
 
 def takes_neither(application: Any) -> bool:
-    """Whether it is certain that it can be called neither with (scope, receive, send) nor with (scope)."""
+    """Return whether the application certainly takes neither (scope, receive, send) nor (scope)."""
     signature = _own_signature(application)
     return signature is not None and not (_fits(signature, 3) or _fits(signature, 1) or _fits_by_name(signature))
 
@@ -75,7 +75,7 @@ def _fits(signature: Signature, count: int) -> bool:
 
 
 def _fits_by_name(signature: Signature) -> bool:
-    """Whether it can be called as the reference calls a single callable."""
+    """Return whether it can be called as the reference calls single callables: by name."""
     try:
         signature.bind(**dict.fromkeys(_NAMES))
     except TypeError:
@@ -102,30 +102,30 @@ def _called_twice(application: Any, tells_version: bool) -> Application:
 
 
 def _tell_version_2(scope: Any) -> Any:
-    """Have the scope say ASGI 2; gives what ``scope["asgi"]`` was."""
+    """Set the version in ``scope["asgi"]`` to 2, and return what was there."""
     asgi = scope.get("asgi") if isinstance(scope, dict) else None
     if isinstance(asgi, dict) and "version" in asgi:
-        # The scope that this one is a copy of may be for another application too.
+        # The inner dict may be shared with the scope of another application.
         scope["asgi"] = {**asgi, "version": "2.0"}
     return asgi
 
 
 def _own_signature(application: Any) -> Signature | None:
-    """What a Python function, or what is made of one, takes by its code; None where only a call can tell."""
+    """Return the signature that the code of a Python callable has; None if only a call can tell."""
     try:
         bare = _bare(application)
         signature = None if bare is None else inspect.signature(bare)
     except ValueError:
-        # It takes less than it is bound to.
+        # It takes fewer arguments than are bound to it.
         return None
     if signature is None or any(one.kind is Parameter.VAR_POSITIONAL for one in signature.parameters.values()):
-        # It passes on what it gets.
+        # It passes its arguments on.
         return None
     return signature
 
 
 def _bare(application: Any) -> Any:
-    """The same without what it says of itself, to be asked for its signature only; None where that is not known."""
+    """Return a copy without claims about itself, for its signature only; None if that cannot be known."""
     if type(application) is FunctionType:
         bare = FunctionType(application.__code__, {}, "", application.__defaults__, application.__closure__)
         bare.__kwdefaults__ = application.__kwdefaults__
@@ -153,8 +153,10 @@ def _bound(function: Any, owner: Any) -> Any:
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the callable, or what it passes all of its arguments on to, did not take them; else it has failed by
-    itself, and is not to be called again."""
+    """Return whether the arguments were not accepted, by the callable or by what it passes all of them on to.
+
+    Otherwise the callable has failed by itself, and must not be called again.
+    """
     assert error.__traceback__ is not None
     passing = error.__traceback__.tb_next
     if not (passing is None and isinstance(error, TypeError)) and not _ABOUT_ARGUMENTS.search(str(error)):
@@ -165,12 +167,12 @@ def _refused(error: Exception) -> bool:
 
 
 class _Undecided:
-    """A plain callable that may be a single or a double one, as its first call tells.
+    """A callable of which only the first call tells whether it is a single or a double one.
 
     Args:
-        tells_version: as `as_single_callable` has it.
-        optional: it takes the scope alone as well as all three, and so, as long as it gives no awaitable then, as the
-            double callable that the reference takes it for: what else it takes is its own affair.
+        tells_version: as for `as_single_callable`.
+        optional: whether it takes the scope alone as well as all three arguments. The reference takes it for a double
+            callable then; so it is one here, unless it returns an awaitable when called with the scope alone.
     """
 
     __slots__ = ("_application", "_optional", "_single", "_tells_version")
@@ -207,12 +209,12 @@ class _Undecided:
                     _tell_version_2(scope)
                 instance = application(scope)
             except (TypeError, ValueError) as another:
-                # The first one says what most people have meant.
+                # The first error is about the usual way to call an application.
                 raise error if _refused(another) else another from None
             self._single = False
             return instance(receive, send)
         if not inspect.isawaitable(result) and callable(result):
-            # A double callable behind something that passes on whatever it gets.
+            # A double callable behind something that passes its arguments on.
             if self._tells_version:
                 _tell_version_2(scope)
             return result(receive, send)
@@ -221,7 +223,7 @@ class _Undecided:
 
 
 def _discard(awaitable: Any) -> None:
-    """End what a call with the scope alone has begun."""
+    """Close or cancel the awaitable that a call with the scope alone has returned."""
     end = getattr(awaitable, "close", None) or getattr(awaitable, "cancel", None)
     if callable(end):
         end()

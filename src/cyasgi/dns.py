@@ -1,7 +1,7 @@
-"""A DNS server as an ASGI application: answers from a zone file, over the datagram gateway.
+"""A DNS server as an ASGI application, which answers from a zone file over the datagram gateway.
 
-``cyasgi serve --udp 127.0.0.1:5353 cyasgi.dns:example``, then ``dig @127.0.0.1 -p 5353 cyasgi.example MX``. For a
-zone of your own, write ``application = ZoneApplication("my.zone")`` into a module.
+Run ``cyasgi serve --udp 127.0.0.1:5353 cyasgi.dns:example``, then ``dig @127.0.0.1 -p 5353 cyasgi.example MX``. For a
+zone of your own, put ``application = ZoneApplication("my.zone")`` into a module.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
 
 from ._types import Receive, Scope, Send
 
-#: The largest answer over UDP, in bytes: what passes every link unfragmented (DNS flag day 2020).
+#: The largest answer over UDP, in bytes: what passes practically every link unfragmented (DNS flag day 2020).
 LARGEST = 1232
 
 HEADER = 12
@@ -39,18 +39,18 @@ WHOLE_ZONE = {dns.rdatatype.AXFR, dns.rdatatype.IXFR}
 
 
 class ZoneApplication:
-    """An ASGI application that answers for one zone, with authority (RFC 1034, section 4.3.2; RFC 2308; RFC 6891).
+    """An ASGI application that answers authoritatively for one zone (RFC 1034 section 4.3.2; RFC 2308; RFC 6891).
 
-    Serves aliases, wildcards and negative answers; no delegations, transfers, updates or signatures. What does not
-    fit is truncated, as UDP wants; there is no TCP to ask again with.
+    It supports aliases, wildcards and negative answers, but no delegations, transfers, updates or signatures. Answers
+    that do not fit are truncated; there is no TCP to repeat the query over.
 
     Args:
         zone: a zone file, by name or open.
-        origin: the zone's name; needed if the file has no $ORIGIN.
+        origin: the name of the zone; needed if the file has no $ORIGIN.
 
     Raises:
         OSError: the file cannot be read.
-        dns.exception.DNSException: it is not a zone file.
+        dns.exception.DNSException: the file is not a zone file.
         ValueError: the zone delegates a part of itself.
     """
 
@@ -62,7 +62,7 @@ class ZoneApplication:
         for name, node in self.zone.nodes.items():
             if name != self.origin and node.get_rdataset(dns.rdataclass.IN, dns.rdatatype.NS):
                 raise ValueError(f"the zone {self.origin} delegates {name}: delegations are not served")
-        # A name that only has names below it exists too: asked for, it is empty, not missing (RFC 4592, 2.2.2).
+        # A name with nothing but names below it exists as well, without data (RFC 4592 section 2.2.2).
         self.names = {self.origin}
         for owner in self.zone:
             name = owner
@@ -75,7 +75,7 @@ class ZoneApplication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "datagram":
-            raise ValueError(f"this application serves datagrams alone, not {scope['type']!r}")
+            raise ValueError(f"this application serves datagrams only, not {scope['type']!r}")
         while True:
             message = await receive()
             answer = self.answer(message["data"])
@@ -83,8 +83,8 @@ class ZoneApplication:
                 await send({"type": "datagram.send", "data": answer})
 
     def answer(self, data: bytes) -> bytes | None:
-        """The answer to a query, both as they are on the wire; None to what must not be answered."""
-        # An answer to an answer would let two servers talk for ever.
+        """Return the answer to a query, both in wire format; None if it must not be answered."""
+        # Two servers that answer answers would never stop.
         if len(data) < HEADER or data[2] & 0x80:
             return None
         if dns.opcode.from_flags(int.from_bytes(data[2:4], "big")) != dns.opcode.QUERY:
@@ -94,7 +94,7 @@ class ZoneApplication:
             if len(query.question) != 1:
                 return _bare(data, dns.rcode.FORMERR)
         except Exception:
-            # Whatever the parser found wrong with it, the sender made it so.
+            # Whatever the parser raises, the query was malformed.
             return _bare(data, dns.rcode.FORMERR)
         response = dns.message.make_response(query, our_payload=LARGEST)
         if query.edns > 0:
@@ -105,7 +105,7 @@ class ZoneApplication:
         return response.to_wire(max_size=room, prefer_truncation=True)
 
     def fill_in(self, response: dns.message.Message) -> None:
-        """Answers the question of a response."""
+        """Answer the question of a response."""
         question = response.question[0]
         name, wanted = question.name, question.rdtype
         if question.rdclass != dns.rdataclass.IN or wanted in WHOLE_ZONE or not name.is_subdomain(self.origin):
@@ -125,7 +125,7 @@ class ZoneApplication:
                 return
         found = None
         if node is not None:
-            # One of them is answer enough for who wants them all (RFC 8482).
+            # One record set is enough of an answer to ANY (RFC 8482).
             any_ = wanted == dns.rdatatype.ANY and node.rdatasets
             found = node.rdatasets[0] if any_ else node.get_rdataset(dns.rdataclass.IN, wanted)
         if found is not None:
@@ -136,7 +136,7 @@ class ZoneApplication:
         response.authority.append(_rrset(self.origin, self.negative))
 
     def find(self, name: dns.name.Name) -> tuple[bool, dns.node.Node | None]:
-        """Whether there is such a name, and the data that it has, its own or those of a wildcard."""
+        """Return whether the name exists, and its data, its own or those of a wildcard."""
         if name in self.names:
             return True, self.zone.get_node(name)
         while name not in self.names:
@@ -150,7 +150,7 @@ def _rrset(name: dns.name.Name, rdataset: dns.rdataset.Rdataset) -> dns.rrset.RR
 
 
 def _bare(query: bytes, code: dns.rcode.Rcode) -> bytes:
-    """A header alone, with the query's id, opcode and wish for recursion."""
+    """Return a header only, with the query's id, opcode and RD flag."""
     return query[:2] + bytes((0x80 | query[2] & 0x79, code)) + bytes(8)
 
 
@@ -159,5 +159,5 @@ def _example() -> ZoneApplication:
         return ZoneApplication(file)
 
 
-#: Answers for ``cyasgi.example.``, from the zone file that comes with the package.
+#: Answers for ``cyasgi.example.``, from the zone file in the package.
 example = _example()

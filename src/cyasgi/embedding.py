@@ -1,4 +1,4 @@
-"""Servers inside other programs: started, ready when the block begins, and stopped in order at its end.
+"""Servers inside other programs: ready when a block begins, and stopped gracefully when it ends.
 
 async with serving(HTTPServer(application, binds="127.0.0.1:0")) as server:
     host, port = server.addresses[0]
@@ -39,15 +39,16 @@ Server = TypeVar("Server", bound=Embeddable)
 
 @asynccontextmanager
 async def serving(server: Server) -> AsyncIterator[Server]:
-    """Run a server in the loop at work: it serves when the block begins, and is stopped in order when that ends.
+    """Run a server in the running event loop: it is ready when the block begins, and stops gracefully at its end.
 
-    A server that ends by itself cancels the block, and what it raised is raised.
+    If the server ends before that, the block is cancelled.
 
     Args:
-        server: one that does not run yet.
+        server: one that is not running yet.
 
     Raises:
-        Exception: what the server raised, before it served or later.
+        RuntimeError: the server ended by itself, without an error, before the block did.
+        Exception: what the server raised, before or after it was ready.
     """
     block = asyncio.current_task()
     assert block is not None
@@ -85,16 +86,19 @@ async def serving(server: Server) -> AsyncIterator[Server]:
 
 @contextmanager
 def in_thread(server: Server, *, timeout: float | None = 60.0) -> Iterator[Server]:
-    """Run a server in a thread and an event loop of its own: it serves when the block begins, and is stopped in order
-    when that ends.
+    """Run a server in a thread with an event loop of its own: it is ready when the block begins, and stops gracefully
+    at its end.
+
+    If the server ends before that, the block goes on; what the server raised is raised at the end of the block.
 
     Args:
-        server: one that does not run yet.
-        timeout: seconds that it may take to serve; None for no limit.
+        server: one that is not running yet.
+        timeout: seconds that it may take to be ready; None for no limit.
 
     Raises:
-        TimeoutError: it does not serve within `timeout`; it is stopped.
-        Exception: what the server raised, before it served or later.
+        TimeoutError: the server is not ready after `timeout` seconds; it is stopped.
+        RuntimeError: the server ended by itself, without an error, before it was ready.
+        Exception: what the server raised, before or after it was ready.
     """
     ended: futures.Future[None] = futures.Future()
 

@@ -1,7 +1,7 @@
 """Small ASGI applications to start with.
 
-``cyasgi serve --http 127.0.0.1:8000 cyasgi.examples:hello`` serves a page in whose text field a WebSocket echoes;
-``cyasgi serve --udp 127.0.0.1:9999 cyasgi.examples:echo`` and the others serve datagrams.
+``cyasgi serve --http 127.0.0.1:8000 cyasgi.examples:hello`` serves a page with a text field that is echoed over a
+WebSocket; ``cyasgi serve --udp 127.0.0.1:9999 cyasgi.examples:echo`` and the others serve datagrams.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from ._types import Receive, Scope, Send
 
 
 def _datagrams_only(scope: Scope) -> None:
-    # What the ASGI specification asks of an application that is given a scope it does not know.
+    # The ASGI specification asks applications to raise an error for scopes that they do not know.
     if scope["type"] != "datagram":
-        raise ValueError(f"this application serves datagrams alone, not {scope['type']!r}")
+        raise ValueError(f"this application serves datagrams only, not {scope['type']!r}")
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends back what it receives (RFC 862)."""
+    """Send back whatever is received (RFC 862)."""
     _datagrams_only(scope)
     while True:
         message = await receive()
@@ -26,7 +26,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def counter(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the number of datagrams received from this client so far: it has an instance of its own."""
+    """Answer with the number of datagrams from this client so far, which has an instance of its own."""
     _datagrams_only(scope)
     count = 0
     while True:
@@ -36,7 +36,7 @@ async def counter(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def daytime(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers every datagram with the time in UTC (RFC 867)."""
+    """Answer every datagram with the time in UTC (RFC 867)."""
     _datagrams_only(scope)
     while True:
         await receive()
@@ -44,7 +44,7 @@ async def daytime(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def discard(scope: Scope, receive: Receive, send: Send) -> None:
-    """Receives and says nothing (RFC 863)."""
+    """Receive, and never answer (RFC 863)."""
     _datagrams_only(scope)
     while True:
         await receive()
@@ -66,7 +66,7 @@ PAGE = """<!doctype html>
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers HTTP with a page, and sends back what it receives over a WebSocket."""
+    """Answer HTTP requests with a page, and send back what is received over a WebSocket."""
     if scope["type"] == "lifespan":
         await _live(receive, send)
     elif scope["type"] == "websocket":
@@ -74,7 +74,7 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     elif scope["type"] == "http":
         await _answer(scope, send)
     else:
-        raise ValueError(f"this application serves HTTP and WebSockets alone, not {scope['type']!r}")
+        raise ValueError(f"this application serves only HTTP and WebSockets, not {scope['type']!r}")
 
 
 async def _live(receive: Receive, send: Send) -> None:

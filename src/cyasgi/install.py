@@ -1,4 +1,4 @@
-"""The drop-in switch: makes `asgiref.server.StatelessServer` cyasgi's class, and undoes it."""
+"""The drop-in switch, which replaces `asgiref.server.StatelessServer` by cyasgi's class, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asgiref import server as asgiref_server
 
 from .server import StatelessServer
 
-#: The reference's own class, whatever the name in its module stands for now.
+#: The reference's own class, whatever its module has under that name now.
 _reference: Any = asgiref_server.StatelessServer
 
 
@@ -23,10 +23,10 @@ def _subclasses(cls: type) -> list[type]:
 
 
 def install() -> None:
-    """From now on `asgiref.server.StatelessServer` is cyasgi's. Calling it twice does no harm.
+    """Replace `asgiref.server.StatelessServer` by cyasgi's class; calling this twice does no harm.
 
     Warns:
-        RuntimeWarning: names the classes that subclass the reference's already and cannot be switched; call
+        RuntimeWarning: classes exist that subclass the reference's class; they are named, and stay what they are. Call
             `install()` before the modules that define them are imported.
     """
     asgiref_server.StatelessServer = StatelessServer  # type: ignore[misc, assignment]
@@ -40,5 +40,5 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Gives `asgiref.server` its own class back. Classes made meanwhile stay what they are."""
+    """Give `asgiref.server` its own class back; classes defined in the meantime stay what they are."""
     asgiref_server.StatelessServer = _reference  # type: ignore[misc]

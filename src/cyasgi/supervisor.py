@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Runs servers together: they begin together, and when one ends, for whatever reason, the others end in order.
+    """Run servers together: they start together, and when one ends, for whatever reason, the others stop gracefully.
 
         Supervisor([HTTPServer(application), DatagramServer(application)]).run()
 
     Args:
         servers: `StatelessServer` objects of any kind, each once.
-        around: makes an asynchronous context manager that is entered before any server starts and left after all have
-            ended: what they have in common, such as a lifespan.
+        around: returns an asynchronous context manager, which is entered before any server starts and left after all
+            have ended, for what they have in common, such as a lifespan.
 
     Raises:
-        TypeError: one of the servers is none.
-        ValueError: there is no server, or one comes twice.
+        TypeError: one of `servers` is not a `StatelessServer`.
+        ValueError: `servers` is empty, or has a server twice.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Supervisor:
             raise ValueError("servers must name at least one server, got none")
         if len({id(server) for server in self.servers}) < len(self.servers):
             raise ValueError("each of servers must come once, got one twice")
-        #: The servers' tasks while they run.
+        #: The tasks of the servers while they run.
         self._tasks: dict[asyncio.Task[None], StatelessServer] = {}
         #: How often `stop` was called in this run.
         self._requests = 0
-        #: The servers have been asked to end.
+        #: Whether the servers have been asked to end.
         self._ending = False
         self._running = False
-        #: The signal that ended the last run before any of the servers served.
+        #: The signal that ended the last run before any server was ready; None otherwise.
         self.interrupted: signal.Signals | None = None
         self._control = Control()
         #: Whether one of the servers has served in this run.
@@ -69,7 +69,7 @@ class Supervisor:
 
     @property
     def shutdown_timeout(self) -> float:
-        """The longest of the servers': they drain at the same time."""
+        """The longest one of the servers, since they drain at the same time."""
         return max(server.shutdown_timeout for server in self.servers)
 
     def run(
@@ -78,12 +78,12 @@ class Supervisor:
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop,
         signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
     ) -> None:
-        """Runs the servers in an event loop of their own until one ends or, in the main thread, a signal comes.
+        """Run the servers in a new event loop until one ends or, in the main thread, a signal arrives.
 
-        The first of `signals` stops all in order, as `arun` describes; a second one at once.
+        The first of `signals` stops all servers gracefully, as described for `arun`; a second one stops them at once.
 
         Raises:
-            RuntimeError: an event loop runs in this thread already; or as `arun`.
+            RuntimeError: this thread already runs an event loop; or as for `arun`.
         """
         self._control.expect()
         self.interrupted = None
@@ -91,25 +91,25 @@ class Supervisor:
         self.interrupted = None if self._served else signalled
 
     def stop(self) -> bool:
-        """Ask the servers to end, from any thread and at any time: in order, and at once if they were asked already.
+        """Ask the servers to end, from any thread and at any time: gracefully, or at once if they were asked before.
 
-        While `around` is entered, `arun` ends without having started a server. Before the first run, or while `run` is
-        about to begin, the stop is kept for that run; after a run has ended it does nothing.
+        While `around` is being entered, `arun` ends without starting a server. Before the first run, or just before
+        `run` begins, the stop is kept for that run; after a run has ended it does nothing.
 
         Returns:
-            Whether a server runs that was asked.
+            Whether any running server was asked.
         """
         asked = bool(self._tasks) or (self._ending and self._requests == 0)
         self._control.stop()
         return asked
 
     async def wait_started(self) -> None:
-        """Return when all servers serve; as `StatelessServer.wait_started`."""
+        """Return when all servers are ready; otherwise as `StatelessServer.wait_started`."""
         await self._control.wait_started()
 
     @property
     def control(self) -> Control:
-        """What `cyasgi.embedding` waits for in another thread."""
+        """Starts and stops, for `cyasgi.embedding` to wait for in another thread."""
         return self._control
 
     def _stop_or_cancel(self) -> None:
@@ -118,7 +118,7 @@ class Supervisor:
             self._main.cancel()
 
     def _request_stop(self) -> bool:
-        """False if there is no server to ask: then whoever cancels `arun` ends what `around` does."""
+        """Ask the servers to end; return False if there is none, so that `arun` has to be cancelled inside `around`."""
         if not self._tasks and not self._ending:
             return False
         self._requests += 1
@@ -127,7 +127,7 @@ class Supervisor:
                 "stopping: work in hand has %g s to end; a second request to stop ends it at once",
                 self.shutdown_timeout,
             )
-        # The first request does not hurry those that another one's end has stopped.
+        # The first request does not hurry servers that are stopping because another one has ended.
         if self._requests > 1 or not self._ending:
             self._ask()
         return bool(self._tasks) or self._requests == 1
@@ -135,19 +135,19 @@ class Supervisor:
     def _ask(self) -> None:
         self._ending = True
         for task, server in self._tasks.items():
-            # One that does not run yet, or only closes what it had open, has no work to finish.
+            # A server that is not running yet, or is only closing what it had open, has no work to finish.
             if not task.done() and not request_stop(server._cyasgi):
                 task.cancel()
 
     async def arun(self) -> None:
-        """Runs the servers in the caller's event loop.
+        """Run the servers in the caller's event loop, and return when the last one has ended.
 
-        When one has ended, or on `stop`, all are stopped in order, at the same time, each within its own bounds. If
-        this is cancelled they are cancelled. It returns when the last one has ended.
+        When one has ended, or on `stop`, all of them stop gracefully at the same time, each within its own bounds. If
+        this call is cancelled, the servers are cancelled.
 
         Raises:
-            RuntimeError: it is running already.
-            Exception: what the first server that failed raised, or what `around` did; what others raised is logged.
+            RuntimeError: the supervisor is already running.
+            Exception: what the first server to fail raised, or `around`; what other servers raised is logged.
         """
         if self._running:
             raise RuntimeError("these servers are running already; a second arun() at the same time is refused")
@@ -176,9 +176,9 @@ class Supervisor:
             # The traceback of what is raised refers to this frame.
             del error, main
 
-    async def _tell_of_start(self) -> None:
+    async def _announce_start(self) -> None:
         with contextlib.suppress(Exception):
-            # What keeps a server from starting ends all of them, and is told there.
+            # A server that fails to start ends all of them, and its error is raised there.
             for server in self.servers:
                 await server.wait_started()
             self._control.started()
@@ -189,7 +189,7 @@ class Supervisor:
         ended: list[asyncio.Task[None]] = []
         for task in tasks:
             task.add_done_callback(ended.append)
-        starting = loop.create_task(self._tell_of_start())
+        starting = loop.create_task(self._announce_start())
         cancelled = False
         try:
             while running := [task for task in tasks if not task.done()]:

@@ -453,7 +453,7 @@ def test_access_log(cy, caplog, fail):
 
     asyncio.run(main())
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "1 lines of the access log were lost"
+        "1 line of the access log was lost"
     ] * 2
 
 

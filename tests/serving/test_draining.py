@@ -163,7 +163,7 @@ def test_a_clean_up_that_is_cut_is_told_of(cy, run, caplog):
         await running
 
     run(main())
-    text = "1 tasks that handle() has started were cut when the server stopped (shutdown_timeout is 0.02 s)"
+    text = "1 task that handle() has started was cut when the server stopped (shutdown_timeout is 0.02 s)"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", text)]
 
 

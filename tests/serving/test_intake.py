@@ -262,7 +262,7 @@ def test_cancellation_that_is_always_swallowed(cy, run, caplog):
         release.set()
 
     run(main())
-    assert [record for record in caplog.records if "1 tasks that handle() has started go on" in record.getMessage()]
+    assert [record for record in caplog.records if "1 task that handle() has started goes on" in record.getMessage()]
 
 
 @pytest.mark.parametrize("form", ["finally", "except", "behind", "child", "gather", "group", "wait_for"])

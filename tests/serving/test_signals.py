@@ -48,6 +48,12 @@ class Base(StatelessServer):
 
 BOTH = [signal.SIGINT, signal.SIGTERM]
 
+#: The one traceback that a LookupError of a script's application has.
+TRACEBACK = (
+    r"Traceback \(most recent call last\):\n(?:  [^\n]*\n)*"
+    r'  File "[^"\n]*script\.py", line \d+, in application\n    raise LookupError\nLookupError\n'
+)
+
 
 class Process:
     """A script under way, and what it has said."""
@@ -90,7 +96,7 @@ class Process:
         assert self._process.returncode == 0, (self.lines, err)
         first, _, following = err.partition("\n")
         assert first == complaint, (self.lines, err)
-        assert re.fullmatch(rest, following, re.DOTALL), (self.lines, err)
+        assert re.fullmatch(rest, following), (self.lines, err)
         return self.lines
 
     def kill(self):
@@ -318,7 +324,7 @@ def test_always_exits(start, who):
     complaints = ()
     if who == "hook":
         # What it was told of is told to the log.
-        complaints = "the hook application_exception was cancelled; it was called with LookupError()", ".*LookupError\n"
+        complaints = "the hook application_exception was cancelled; it was called with LookupError()", TRACEBACK
     assert process.end(*complaints) == ["ready", "returned"]
 
 

@@ -1,5 +1,8 @@
-"""What code of users (hooks, overrides) may raise. All of it is that code's failure and is logged, except what
-interrupts whoever runs the code: KeyboardInterrupt, SystemExit, and a cancellation of the task that runs it."""
+"""Errors of users' code, such as hooks and overrides.
+
+Whatever it raises is its own failure, to be logged, except what interrupts the caller: KeyboardInterrupt, SystemExit,
+and a cancellation of the task that runs the code.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,33 @@ import asyncio
 import weakref
 from typing import Any
 
-#: Around a plain call nothing else gets through: a cancellation arrives only at an await.
+#: What interrupts the caller of a plain function; a cancellation can arrive only at an await.
 INTERRUPTS = (KeyboardInterrupt, SystemExit)
 
 
 class Guard:
-    """Tells, in the task that made it, what code that was awaited has raised from what interrupts the task."""
+    """Tells errors of awaited code from interrupts of the awaiting task, which is the one that makes the guard."""
 
     __slots__ = ("_cancelled", "_task")
 
     def __init__(self) -> None:
         task = _current_task()
-        # Weak: a frame of the task that ends with an error refers to the guard, and the task to the frame.
+        # Weak, or else a task that ends with an error is part of a cycle: task, frame, guard, task.
         self._task = None if task is None else weakref.ref(task)
-        #: Cancellations that the task had been asked for before.
+        #: How often the task had been cancelled before.
         self._cancelled = 0 if task is None else task.cancelling()
 
     def interrupted(self, error: BaseException) -> bool:
-        """Whether the error has to be raised again.
+        """Return whether the error interrupts the task, and so must be raised again.
 
-        A CancelledError counts only if somebody has cancelled the task: any code can come by one, for example from the
+        A CancelledError does only if the task was cancelled: any code may raise one, for example by asking for the
         result of a cancelled future.
         """
         task = None if self._task is None else self._task()
         if isinstance(error, asyncio.CancelledError):
             return task is not None and task.cancelling() > self._cancelled
         if isinstance(error, GeneratorExit):
-            # A coroutine is closed from outside its task, or when that is gone.
+            # A coroutine is closed from outside its task, or when the task is gone.
             return _current_task() is not task or (self._task is not None and task is None)
         return isinstance(error, INTERRUPTS)
 
@@ -44,7 +47,7 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def error_of(task: asyncio.Task[Any]) -> BaseException | None:
-    """What a task has ended with; a RuntimeError if that is a CancelledError."""
+    """Return the error that a task has ended with; a RuntimeError in place of a CancelledError."""
     try:
         return task.exception()
     except asyncio.CancelledError as cancelled:

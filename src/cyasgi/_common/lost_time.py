@@ -1,7 +1,7 @@
-"""Time in which the event loop stood still: a handler blocked it, or the process was stopped. It counts against nobody.
+"""Time in which the event loop stood still, because a handler blocked it or the process was stopped.
 
-Timers and clocks of the system go on meanwhile, and what somebody should have done by now he may have had no chance to
-do. How long the loop stood still is seen by how late a timer is.
+Timers and clocks go on meanwhile, so that deadlines pass which nobody had a chance to meet: lost time must not count
+against anybody. It is measured by how late a timer is.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ import time
 from collections.abc import Callable
 from contextvars import Context
 
-#: Seconds by which a timer of a loop that is merely busy may be late.
+#: Seconds by which a timer may be late because the loop is busy.
 SLACK = 0.125
-#: Losses that are remembered one by one.
+#: How many losses are remembered one by one.
 REMEMBERED = 256
-#: Seconds between two looks of a `Watch`.
+#: Seconds between two checks of a `Watch`.
 INTERVAL = 0.25
-#: Seconds for a pass of the loop that reads what has come. Not 0: uvloop calls that before it reads.
+#: Seconds for a pass of the loop that reads what has arrived. Not 0: uvloop calls such a timer before it reads.
 PASS = 0.001
 
 
 class LostTime:
-    """What an event loop has lost, in seconds. All moments are those of `time.monotonic`."""
+    """The time that an event loop has lost, in seconds. All times are those of `time.monotonic`."""
 
     __slots__ = ("_due", "_recent", "_seen", "_total")
 
     def __init__(self) -> None:
-        #: When the timer that is waited for is due.
+        #: When the pending timer is due.
         self._due: float | None = None
-        #: Up to when losses were counted: two who wait for the same loop count them once.
+        #: The time up to which losses were counted, so that two timers of the same loop count them once.
         self._seen = 0.0
         self._total = 0.0
-        #: When losses ended, and how much each was.
+        #: When each loss ended, and how long it was.
         self._recent: collections.deque[tuple[float, float]] = collections.deque()
 
     def expect(self, due: float) -> None:
-        """A timer was set to this moment."""
+        """Note that a timer is due at this time."""
         self._due = due
 
     def woke(self, due: float, now: float) -> float:
-        """The timer that was set to `due` has rung; gives what was lost, 0 unless it was late."""
+        """Note that the timer for `due` has fired, and return what was lost; 0 unless it was late."""
         self._due = None
         lost = self._late(due, now)
         if lost:
@@ -59,15 +59,15 @@ class LostTime:
         return max(0.0, now - max(due, self._seen)) if now - due > SLACK else 0.0
 
     def pending(self, now: float) -> float:
-        """What is being lost, the loop standing still until now."""
+        """Return what was lost since the last timer, if the loop has been standing still until now."""
         return 0.0 if self._due is None or self._due > now else self._late(self._due, now)
 
     def total(self, now: float) -> float:
-        """All that was lost until now."""
+        """Return all that was lost until now."""
         return self._total + self.pending(now)
 
     def within(self, now: float, seconds: float) -> float:
-        """What was lost by blocks that ended in the last so many seconds."""
+        """Return what was lost in blocks that ended within the last `seconds`."""
         lost = self.pending(now)
         for moment, one in reversed(self._recent):
             if moment < now - seconds:
@@ -77,7 +77,7 @@ class LostTime:
 
 
 class ServedTimer:
-    """Calls a function after so many seconds in which the loop did not stand still, unless it is cancelled before."""
+    """Calls a function after `seconds` in which the loop did not stand still, unless it is cancelled before."""
 
     __slots__ = ("_before", "_callback", "_handle", "_loop", "_lost")
 
@@ -103,10 +103,10 @@ class ServedTimer:
 
 
 class Watch:
-    """Looks at a loop in short steps, while there is a reason to, to learn what it has lost.
+    """Measures the lost time of an event loop by short timers, as long as somebody wants to know.
 
     Args:
-        wanted: whether there is.
+        wanted: returns whether anybody still does.
     """
 
     __slots__ = ("_loop", "_timer", "_wanted", "lost")
@@ -118,7 +118,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """There is a reason now, in the running loop."""
+        """Start to measure the running loop, unless that is done already."""
         loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
             self._loop = loop

@@ -1,4 +1,4 @@
-"""The attributes that tune a server: checked when set, on instances and in the class bodies of subclasses alike."""
+"""Bounds of the attributes that tune a server, and the checks of values set by subclasses."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ EVICTION_POLICY = Choice(POLICIES)
 UNDELIVERED_TO = Choice((HOOK, SUCCESSOR))
 STARTUP_TIMEOUT = Number("number of seconds", none="no limit")
 ROOT_PATH = RootPath()
-#: What a command accepts for `application_checker_interval`. The attribute takes anything, as the reference's does, and
-#: is clamped to this where it is used.
+#: What the command accepts for `application_checker_interval`. The attribute accepts anything, like the reference's,
+#: and is clamped to this range where it is used.
 CHECKER_INTERVAL = Number("number of seconds", least=INTERVAL_LEAST, most=INTERVAL_MOST)
 
 
 def clamped_interval(value: Any) -> float:
-    """`application_checker_interval` as it is used: never an error, always a sensible number of seconds."""
+    """Return a sensible number of seconds for any `application_checker_interval`; never raise."""
     if not number(value) or math.isnan(seconds := as_float(value)):
         return INTERVAL_DEFAULT
     return min(max(seconds, INTERVAL_LEAST), INTERVAL_MOST)
 
 
 def segments_changed(server: Any) -> None:
-    """The policy, or the bound of the protected segment: for a table that is there already."""
-    life = server.__dict__.get("_cyasgi")
-    if life is not None:
-        life.table.follow(server)
+    """Apply a changed policy, or size of the protected segment, to a table that exists already."""
+    manager = server.__dict__.get("_cyasgi")
+    if manager is not None:
+        manager.table.follow(server)
 
 
 def adopt_class_settings(cls: type) -> None:
-    """Checks what a subclass's body assigns to a setting, and keeps it checked when it is set on instances."""
+    """Check what the body of a subclass assigns to settings, and keep it a setting, checked on instances as well."""
     for name, value in list(vars(cls).items()):
         if hasattr(type(value), "__get__"):
             continue

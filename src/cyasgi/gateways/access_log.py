@@ -73,4 +73,5 @@ class AccessLog:
         except INTERRUPTS:
             raise
         except BaseException as error:
-            logger.error("%d lines of the access log were lost: %r", len(lines), error)
+            lost = "1 line of the access log was" if len(lines) == 1 else f"{len(lines)} lines of the access log were"
+            logger.error("%s lost: %r", lost, error)

@@ -206,8 +206,10 @@ class ServerRun:
         cut = intake.tasks()
         if cut:
             logger.warning(
-                "%d tasks that handle() has started were cut when the server stopped (shutdown_timeout is %g s)",
-                len(cut),
+                "%s cut when the server stopped (shutdown_timeout is %g s)",
+                "1 task that handle() has started was"
+                if len(cut) == 1
+                else f"{len(cut)} tasks that handle() has started were",
                 bound,
             )
         rest = {checker, follower, *manager.overrides, *manager.reports.cancel(), *cut}
@@ -256,9 +258,18 @@ class ServerRun:
     def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
         """What still goes on is left to itself."""
         if self._manager.closing:
-            logger.warning("%d applications go on after they were cancelled", len(self._manager.closing))
+            count = len(self._manager.closing)
+            logger.warning(
+                "%s after cancellation", "1 application goes on" if count == 1 else f"{count} applications go on"
+            )
         if intake:
-            logger.warning("%d tasks that handle() has started go on after they were cancelled", len(intake))
+            count = len(intake)
+            logger.warning(
+                "%s on after cancellation",
+                "1 task that handle() has started goes"
+                if count == 1
+                else f"{count} tasks that handle() has started go",
+            )
         for entry in self._manager.closing:
             task: Any = getattr(entry, "_task", None)
             if task is not None:
