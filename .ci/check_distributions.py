@@ -10,13 +10,14 @@ import re
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 
+from release import version_of
+
 #: What builds or tests the project from its sdist.
 IN_SDIST = re.compile(
-    r"(src|tests|benchmarks)/.+|(pyproject\.toml|setup\.py|MANIFEST\.in|README\.md|CHANGELOG\.md|LICENSE)"
+    r"(src|tests|benchmarks|\.ci)/.+|(pyproject\.toml|setup\.py|MANIFEST\.in|README\.md|CHANGELOG\.md|LICENSE)"
 )
 #: What setuptools adds to an sdist by itself.
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|src/cyasgi\.egg-info/.+")
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--pure", action="store_true", help="the wheel was built without the extension")
     given = parser.parse_args()
-    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    version = version_of(Path.cwd())
     problems = check_sdist(given.sdist, version) + check_wheel(given.wheel, version, pure=given.pure)
     for problem in problems:
         print(problem)
