@@ -193,9 +193,9 @@ BAD_ACCEPTS = [
         ValueError,
         "the header b'Upgrade' of a 'websocket.accept' message is the server's",
     ),
-    ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "is the server's to set"),
-    ({"headers": [(b"transfer-encoding", b"chunked")]}, ValueError, "is the server's to set"),
-    ({"headers": [(b"content-length", b"5")]}, ValueError, "is the server's to set"),
+    ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "is set by the server"),
+    ({"headers": [(b"transfer-encoding", b"chunked")]}, ValueError, "is set by the server"),
+    ({"headers": [(b"content-length", b"5")]}, ValueError, "is set by the server"),
 ]
 
 

@@ -10,10 +10,10 @@ ACCEPTED = "accepted are HOST:PORT, [IPV6]:PORT and :PORT, with a port from 0 to
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """The (host, port) that `text` names; the host is empty for ``:9999``, that is for every interface.
+    """Return the (host, port) that `text` names. The host is empty for ``:9999``: every interface.
 
     Raises:
-        TypeError: `text` is not a string.
+        TypeError: `text` is not a str.
         ValueError: it is not an address; the message says what is accepted.
     """
     if not isinstance(text, str):
@@ -34,17 +34,17 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def format_address(address: Sequence[Any]) -> str:
-    """The address as `parse_address` reads it."""
+    """Return the address as `parse_address` reads it."""
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def check_address(address: Any, what: str = "an address") -> tuple[str, int]:
-    """`address` as a (host, port) tuple, if it is a sequence of a string and a port number.
+    """Return `address` as a (host, port) tuple, if it is a sequence of a string and a port number.
 
     Raises:
         TypeError: it is neither a tuple nor a list, or its items are of other types.
-        ValueError: it has not two items, or the port is not one.
+        ValueError: it does not have two items, or the port is out of range.
     """
     if not isinstance(address, (tuple, list)):
         raise TypeError(f"{what} must be (host, port), got {address!r}")
@@ -59,7 +59,7 @@ def check_address(address: Any, what: str = "an address") -> tuple[str, int]:
 
 
 def from_socket_address(address: Sequence[Any]) -> tuple[str, int]:
-    """The (host, port) of an IPv6 socket address; its scope id, where it counts, is kept behind a percent sign."""
+    """Return the (host, port) of a socket address; the scope id of an IPv6 one, if any, follows a percent sign."""
     host: str = address[0]
     if len(address) > 3 and address[3] and "%" not in host:
         host = f"{host}%{address[3]}"
@@ -67,7 +67,7 @@ def from_socket_address(address: Sequence[Any]) -> tuple[str, int]:
 
 
 def to_socket_address(address: tuple[str, int], family: int) -> tuple[Any, ...]:
-    """What ``sendto`` takes for a numeric (host, port): never a name, which would be looked up with the loop at rest.
+    """Return what ``sendto`` takes for a numeric (host, port): never a name, which it would look up, blocking the loop.
 
     Raises:
         ValueError: the host is not a numeric address of that family.

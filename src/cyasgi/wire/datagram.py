@@ -1,12 +1,12 @@
-"""ASGI for datagrams: the scope and the two messages, in the manner of the ASGI specification.
+"""ASGI for datagrams: the scope and the two messages, specified in the manner of ASGI.
 
 Datagram connection scope
 -------------------------
 
-Datagrams know no connection. A scope stands for all datagrams that the server counts as one conversation: by default
-those from one client address to one of the server's addresses. It begins with the first of them; nothing tells its
-end, the server forgets idle conversations when it needs the room or when they have been idle for too long: the
-application is then cancelled. It may also return, when it has nothing more to say; the next datagram begins anew.
+Datagrams have no connection. A scope stands for all datagrams that the server counts as one conversation: by default
+those from one client address to one of the server's addresses. It begins with the first of them. No message marks its
+end: the server forgets a conversation when it needs the room, or when it has been idle for too long, and cancels the
+application. The application may also return when it has nothing more to say; the next datagram begins a new scope.
 
 * ``type`` (*Unicode string*) - ``"datagram"``.
 * ``asgi["version"]`` (*Unicode string*) - version of the ASGI specification, ``"3.0"``, or
@@ -22,8 +22,8 @@ Receive - ``datagram.receive`` event
 
 * ``type`` (*Unicode string*) - ``"datagram.receive"``.
 * ``data`` (*byte string*) - the payload of one datagram, whole; it may be empty.
-* ``client`` (*two-item iterable*) - whom this datagram came from; the scope's, unless one scope serves several clients.
-* ``server`` (*two-item iterable*) - the address it was sent to; the scope's, unless one scope serves several.
+* ``client`` (*two-item iterable*) - where this datagram came from: the scope's client, unless one scope serves several.
+* ``server`` (*two-item iterable*) - where it was sent to: the scope's server, unless one scope serves several.
 
 Send - ``datagram.send`` event
 ------------------------------
@@ -33,7 +33,7 @@ Send - ``datagram.send`` event
 * ``client`` (*two-item iterable*) - where to send it, with a numeric host. Optional; the scope's client if missing.
 * ``server`` (*two-item iterable*) - which of the server's addresses to send it from. Optional; the scope's if missing.
 
-UDP loses and reorders datagrams: a send that returned says that the datagram was handed to the system, no more.
+UDP loses and reorders datagrams: when a send returns, the datagram was handed to the system, and no more than that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SPEC_VERSION = "1.0"
 
 
 def scope_fields(server: tuple[str, int], client: tuple[str, int] | None) -> dict[str, Any]:
-    """What a new scope holds."""
+    """Return what a new scope holds."""
     return {
         "type": "datagram",
         "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
@@ -60,11 +60,11 @@ def scope_fields(server: tuple[str, int], client: tuple[str, int] | None) -> dic
 
 
 def parse_send(message: Any) -> tuple[bytes, tuple[str, int] | None, tuple[str, int] | None]:
-    """The data, client and server of a ``datagram.send`` message, None for an address that it leaves out.
+    """Return the data, client and server of a ``datagram.send`` message; None for an address that it leaves out.
 
     Raises:
         TypeError: the message is not a dict, its data are not bytes, or an address is not (host, port).
-        ValueError: another type of message, no data, too many of them, or a port out of range.
+        ValueError: it is another type of message, has no data or more than fits, or a port is out of range.
     """
     check_type(message, ("datagram.send",), "a datagram scope")
     if "data" not in message:

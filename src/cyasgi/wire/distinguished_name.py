@@ -1,7 +1,7 @@
 """The subject of a certificate as text (RFC 5280, RFC 4514). Sans-I/O.
 
-Python's `ssl` gives the names of attributes without their identifiers, and values without their types: an attribute
-that RFC 4514 has no name for cannot be written from that.
+Python's `ssl` leaves out the identifiers of attributes and the types of values, and an attribute for which RFC 4514 has
+no name cannot be written without them. So the certificate is parsed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NAMES = {
     "0.9.2342.19200300.100.1.25": "DC",
 }
 
-#: The encodings of ASN.1's types of strings, by their tags.
+#: The encodings of ASN.1's string types, by their tags.
 _ENCODINGS = {
     12: "utf-8",
     18: "ascii",
@@ -44,12 +44,12 @@ _OBJECT_IDENTIFIER = 0x06
 _VERSION = 0xA0
 
 _ESCAPED = {ord(char): f"\\{char}" for char in '"+,;<>\\'}
-# Allowed, and what ends up in logs and headers has no line breaks then.
+# RFC 4514 allows it, and keeps line breaks out of logs and headers.
 _ESCAPED |= {code: f"\\{code:02x}" for code in (*range(32), 127)}
 
 
 def subject_name(certificate: bytes) -> str:
-    """The subject of an X.509 certificate in DER, as RFC 4514 writes it; empty if it has none.
+    """Return the subject of an X.509 certificate in DER, as RFC 4514 writes it; empty if it has none.
 
     Raises:
         ValueError: it is not a certificate.
@@ -58,22 +58,22 @@ def subject_name(certificate: bytes) -> str:
         # RFC 5280 section 4.1: Certificate, its TBSCertificate, and what that consists of.
         fields = _parts(certificate, _parts(certificate, _element(certificate, 0))[0])
         subject = fields[5 if certificate[fields[0][0]] == _VERSION else 4]
-        # RFC 4514 section 2.1: the last one comes first.
+        # RFC 4514 section 2.1: in reverse order.
         return ",".join(_relative_name(certificate, one) for one in reversed(_parts(certificate, subject)))
     except IndexError:
         raise ValueError("not a certificate in DER: it ends too early") from None
 
 
-#: Where an element begins, where its contents do, and where they and it end.
+#: Where an element begins, where its contents begin and end, and where it ends.
 _Element = tuple[int, int, int, int]
 
 
 def _element(data: bytes, begin: int) -> _Element:
     if data[begin] & 0x1F == 0x1F:
-        raise ValueError("not a certificate in DER: there is a tag of several bytes")
+        raise ValueError("not a certificate in DER: a tag has several bytes")
     length, start = data[begin + 1], begin + 2
     if length == 0x80:
-        # No DER, but OpenSSL takes BER too.
+        # The indefinite length of BER: not DER, but OpenSSL accepts it.
         end = start
         while data[end] or data[end + 1]:
             end = _element(data, end)[3]
@@ -88,7 +88,7 @@ def _element(data: bytes, begin: int) -> _Element:
 
 
 def _parts(data: bytes, element: _Element) -> list[_Element]:
-    """The elements that this one consists of."""
+    """Return the elements that this one consists of."""
     _, at, end, _ = element
     parts = []
     while at < end:
@@ -103,7 +103,7 @@ def _relative_name(data: bytes, element: _Element) -> str:
 
 def _attribute(data: bytes, kind: _Element, value: _Element) -> str:
     if data[kind[0]] != _OBJECT_IDENTIFIER:
-        raise ValueError("not a certificate in DER: the type of an attribute is no identifier")
+        raise ValueError("not a certificate in DER: the type of an attribute is not an identifier")
     identifier = _dotted(data[kind[1] : kind[2]])
     name, encoding = NAMES.get(identifier), _ENCODINGS.get(data[value[0]])
     if name is not None and encoding is not None:
@@ -111,7 +111,7 @@ def _attribute(data: bytes, kind: _Element, value: _Element) -> str:
             return f"{name}={_escape(data[value[1] : value[2]].decode(encoding))}"
         except UnicodeDecodeError:
             pass
-    # Section 2.4: what has no name, or no text, is written as it is encoded.
+    # Section 2.4: without a name, or as no text, it is written as it is encoded.
     return f"{name or identifier}=#{data[value[0] : value[3]].hex()}"
 
 
@@ -127,7 +127,7 @@ def _dotted(contents: bytes) -> str:
 
 
 def _escape(text: str) -> str:
-    """Section 2.4."""
+    """Escape a value (RFC 4514 section 2.4)."""
     escaped = text.translate(_ESCAPED)
     if text.startswith(("#", " ")):
         escaped = "\\" + escaped

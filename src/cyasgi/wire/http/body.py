@@ -1,4 +1,4 @@
-"""The body of a request: its bytes out of what follows the head, and where it ends (RFC 9112 sections 6 and 7)."""
+"""The body of a request: extracted from what follows the head, up to its end (RFC 9112 sections 6 and 7)."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import re
 
 from .scope import HTTPError
 
-#: Bytes of a line that gives a chunk's size, its extensions included.
+#: Bytes of a chunk-size line, extensions included, at most.
 MAX_CHUNK_LINE = 256
-#: Bytes of all extensions of chunks of one request: nothing uses them but those who want to keep a server busy.
+#: Bytes of all chunk extensions of one request, at most: only attacks use many.
 MAX_EXTENSIONS = 16_384
-#: Bytes of the trailer section.
+#: Bytes of the trailer section, at most.
 MAX_TRAILERS = 8192
-#: Number of trailers.
+#: Trailers, at most.
 MAX_TRAILER_COUNT = 100
 
-#: Extensions hold no control character but the tab.
+#: Extensions contain no control character but the tab.
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t -~\x80-\xff]*)?)")
 TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t -~\x80-\xff]*")
-#: What must not come after the body (RFC 9110 section 6.5.1); ignored like all trailers it would do no harm here, but
-#: whoever sends it means to do some elsewhere.
+#: What must not come after the body (RFC 9110 section 6.5.1). Ignored, as all trailers are, it would do no harm here,
+#: but it is sent to do some elsewhere.
 FORBIDDEN_TRAILERS = {b"content-length", b"transfer-encoding", b"host", b"connection", b"trailer"}
 
 
 class LengthBody:
-    """A body whose length the head gives."""
+    """A body of the length that Content-Length says."""
 
     __slots__ = ("done", "remaining", "rest")
 
     def __init__(self, length: int) -> None:
         self.remaining = length
         self.done = length == 0
-        #: What came behind the end of the body.
+        #: What came after the end of the body.
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The part of the body in these bytes."""
+        """Return the part of the body in these bytes."""
         length = len(data)
         if length < self.remaining:
             self.remaining -= length
@@ -49,7 +49,7 @@ class LengthBody:
 
 
 class ChunkedBody:
-    """A body in chunks. Extensions are ignored; trailers are checked and ignored."""
+    """A chunked body. Chunk extensions are ignored; trailers are checked and ignored."""
 
     __slots__ = ("_buffer", "_chunk", "_extensions", "_stage", "_trailer_count", "_trailers", "done", "rest")
 
@@ -62,14 +62,14 @@ class ChunkedBody:
         self._trailers = 0
         self._trailer_count = 0
         self.done = False
-        #: What came behind the end of the body.
+        #: What came after the end of the body.
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The parts of the body in these bytes, joined.
+        """Return the parts of the body in these bytes, joined.
 
         Raises:
-            HTTPError: they are no chunks.
+            HTTPError: the bytes are not well-formed chunks.
         """
         if self._buffer:
             data = self._buffer + data
@@ -86,10 +86,10 @@ class ChunkedBody:
             self.rest = data[position:]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    # The stages: each gives the position after what it has read, or -1 if that is not there as a whole.
+    # The stages: each returns the position after what it has read, or -1 if that is not complete.
 
     def _line(self, data: bytes, position: int, limit: int, what: str) -> int:
-        """The position of the CRLF that ends the line, or -1."""
+        """Return the position of the CRLF that ends the line, or -1."""
         end = data.find(b"\n", position, position + limit + 2)
         if end > position and data[end - 1] == 13:
             return end - 1
@@ -141,7 +141,7 @@ class ChunkedBody:
             return end + 2
         match = TRAILER.fullmatch(data, position, end)
         if match is None or match[1].lower() in FORBIDDEN_TRAILERS:
-            raise HTTPError(400, "a trailer is no header that may be one")
+            raise HTTPError(400, "a trailer is malformed, or a header that may not be a trailer")
         self._trailers += end - position
         self._trailer_count += 1
         if self._trailers > MAX_TRAILERS or self._trailer_count > MAX_TRAILER_COUNT:

@@ -1,7 +1,7 @@
-"""The head of a request: where it ends, what it says, and whether it may say so (RFC 9112 sections 2 to 6).
+"""The head of a request: where it ends, what it says, and whether that is allowed (RFC 9112 sections 2 to 6).
 
-The lines are parsed by httptools (llhttp). It sees one head at a time and nothing that follows, so that the few things
-that it lets through, such as other versions, several spaces, or no Host header, are checked here on the very bytes.
+httptools (llhttp) parses the lines. It gets one head at a time and nothing that follows. What it accepts although this
+server does not, such as other versions, several spaces or a missing Host header, is checked here on the bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..headers import RequestHeaders
 from .scope import HTTPError
 
 END = b"\r\n\r\n"
-#: Bytes as numbers: to look for one in bytes by its number is several times faster.
+#: As numbers: bytes are searched for a number several times faster than for bytes of length one.
 SLASH, HASH = b"/#"
 
 #: Bytes of a method, at most.
@@ -35,7 +35,7 @@ WRONG_VERSION = "the version of HTTP is neither 1.1 nor 1.0"
 #: A version that is well-formed (RFC 9112 section 2.3).
 VERSION = re.compile(rb"HTTP/([0-9])\.[0-9]")
 
-#: Methods that are usual, so that no request makes a string of its own.
+#: The usual methods, so that requests share their strings.
 METHODS = {
     name.encode(): name
     for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "QUERY")
@@ -51,13 +51,13 @@ EMPTY_LINES = 8
 
 USER_INFORMATION = re.compile(rb"https?://[^/?#]*@", re.IGNORECASE)
 
-#: Headers that may stand in a request once: with two of them, two recipients may each believe another. The others that
-#: are acted on are lists, whose lines count as one (RFC 9110 section 5.3).
+#: Headers that a request may have only once: of two, two recipients might believe different ones. The others that are
+#: acted on are lists, whose lines count as one (RFC 9110 section 5.3).
 ONCE = (b"host", b"content-length")
 
 
 class HeadLimits(NamedTuple):
-    """What a head may be at most: bytes of the target, bytes of all header lines together, number of headers."""
+    """The largest head: bytes of the target, bytes of all header lines together, number of headers."""
 
     target_size: int = 8190
     header_size: int = 65_536
@@ -65,7 +65,7 @@ class HeadLimits(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A request's head, for who takes the connection over."""
+    """A request's head, for the protocol that the connection is handed to."""
 
     method: str
     target: bytes
@@ -73,14 +73,14 @@ class Request(NamedTuple):
 
 
 class HeadParser:
-    """Parses heads, one after the other; its attributes tell of the last one.
+    """Parses heads, one after another; its attributes describe the last one.
 
     Args:
-        limits: beyond them a request is refused: 414 for its target, 431 for its headers.
-        strict: refuse also what is unambiguous and yet not allowed: a Host header missing, twice or invalid, versions
-            above 1.1 (else 1.2 to 1.9 are read as 1.1, RFC 9110 section 2.5), methods that httptools does not know
-            (else any token of up to 32 bytes is one), several spaces, a fragment in the target. What decides where a
-            request ends is always checked.
+        limits: a larger request is rejected: 414 for its target, 431 for its headers.
+        strict: reject RFC violations even where parsing is unambiguous: a Host header that is missing, repeated or
+            invalid; versions above 1.1 (otherwise 1.2 to 1.9 are read as 1.1, RFC 9110 section 2.5); methods that
+            httptools does not know (otherwise any token of up to 32 bytes is a method); several spaces; a fragment in
+            the target. What decides where a request ends is always checked.
     """
 
     __slots__ = (
@@ -111,14 +111,14 @@ class HeadParser:
     def __init__(self, limits: HeadLimits = HeadLimits(), strict: bool = True) -> None:  # noqa: B008
         self._limits = limits
         self._strict = strict
-        #: A head that is no longer cannot break a limit of size.
+        #: A head of at most so many bytes cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
         #: What the parser has found.
         self._collected = RequestHeaders()
-        #: Since the last request.
+        #: Empty lines since the last request.
         self._empty_lines = 0
-        #: The last head, if the same again would be no different, and its headers.
+        #: The last head, if an equal one means the same, and its headers.
         self._head = b""
         self._headers: tuple[tuple[bytes, bytes], ...] = ()
         #: The last Host that was found valid.
@@ -130,13 +130,13 @@ class HeadParser:
         self.version = ""
         #: Names in lower case, values without white space around them.
         self.headers: list[tuple[bytes, bytes]] = []
-        #: The length of the body in bytes; 0 for none, and if it is `chunked`.
+        #: The length of the body in bytes; 0 for none, and for a `chunked` one.
         self.length = 0
         self.chunked = False
         #: Whether the client lets the connection be used again.
         self.keep_alive = False
         self.expects_continue = False
-        #: What Upgrade asks for, in lower case, if Connection names it too: websocket alone if that is among it.
+        #: What Upgrade asks for, in lower case, if Connection names it too; just "websocket" if that is among it.
         self.upgrade = b""
         #: Whether the client takes trailers (RFC 9110 section 6.5.1).
         self.takes_trailers = False
@@ -144,13 +144,13 @@ class HeadParser:
     # Where a head ends
 
     def take(self, buffer: bytearray, seen: int = 0) -> bytes | None:
-        """Takes the next head out of the buffer, or gives None if it is not there as a whole.
+        """Remove the next head from the buffer and return it; None if it is not complete.
 
         Args:
-            seen: bytes of the buffer that were there at the last call.
+            seen: how many bytes of the buffer were there at the last call.
 
         Raises:
-            HTTPError: what there is of it can be no part of a request, or is too long.
+            HTTPError: what has come cannot be a part of a request, or is too long.
         """
         while buffer.startswith((b"\r\n", b"\n" if not self._strict else b"\r\n")):
             # RFC 9112 section 2.2: at least one empty line before a request is to be ignored.
@@ -171,7 +171,7 @@ class HeadParser:
     def _check_part(self, part: bytearray, start: int) -> None:
         line_end = part.find(b"\r\n")
         if not TOKEN.match(part):
-            raise HTTPError(400, "this is no HTTP request")
+            raise HTTPError(400, "this is not an HTTP request")
         if line_end < 0:
             if len(part) > self._limits.target_size + LINE_SLACK:
                 raise HTTPError(414, f"the request target is longer than {self._limits.target_size} bytes")
@@ -193,15 +193,17 @@ class HeadParser:
     # What a head says
 
     def parse(self, head: bytes) -> bool:
-        """Reads one head, from its first byte to the empty line that ends it; tells whether it is another one than the
-        last was.
+        """Read one head, from its first byte to the empty line that ends it.
+
+        Returns:
+            Whether it differs from the last one.
 
         Raises:
-            HTTPError: it is not to be served.
+            HTTPError: it is malformed, or not served.
         """
         self._empty_lines = 0
         if head == self._head:
-            # A client that asks the same again, as many do on a connection: there is nothing to be found out.
+            # Many clients send equal heads on a connection.
             self.headers = list(self._headers)
             return False
         self._head = b""
@@ -212,7 +214,7 @@ class HeadParser:
         try:
             method, target, version = head[:line_end].split(b" ")
         except ValueError:
-            method, target, version = self._split_oddly(head[:line_end])
+            method, target, version = self._split_leniently(head[:line_end])
         fed = head
         if version == b"HTTP/1.1":
             self.version = "1.1"
@@ -226,7 +228,7 @@ class HeadParser:
             fed = b"%b HTTP/1.1%b" % (head[:line_end].rpartition(b" ")[0], head[line_end:])
         known_method = METHODS.get(method)
         if known_method is None:
-            fed = self._odd_method(method, fed)
+            fed = self._replace_method(method, fed)
             known_method = method.decode("ascii")
         self.method = known_method
         collected = self._collected
@@ -247,28 +249,28 @@ class HeadParser:
         framing_headers = collected.framing_headers
         if collected.repeated:
             self._check_repeated(headers)
-        self._understand(framing_headers)
+        self._interpret(framing_headers)
         if not self.keep_alive or b"proxy-connection" in framing_headers:
             # httptools takes nothing after such a request. It takes Proxy-Connection for Connection.
             self._parser = None
         if target[0] == SLASH and HASH not in target:
             self.path, _, self.query = target.partition(b"?")
         else:
-            self._understand_target(target)
+            self._interpret_target(target)
         if self._parser is not None:
-            # Nothing out of the ordinary: no body, no upgrade, and the connection goes on.
+            # The usual case: no body, no upgrade, and the connection goes on.
             self._head = head
             self._headers = tuple(self.headers)
         return True
 
-    def _split_oddly(self, line: bytes) -> list[bytes]:
+    def _split_leniently(self, line: bytes) -> list[bytes]:
         parts = [part for part in line.split(b" ") if part]
         if self._strict or len(parts) != 3:
             raise HTTPError(400, "the request line is not: method, one space, target, one space, version")
         return parts
 
     def _newer(self, version: bytes) -> str:
-        """The version to read a request by that is neither 1.1 nor 1.0: 1.1 where only the minor number is higher."""
+        """Return the version by which to read a request of another one: 1.1 if only the minor number is higher."""
         match = VERSION.fullmatch(version)
         if match is None:
             raise HTTPError(400, WRONG_VERSION)
@@ -279,14 +281,14 @@ class HeadParser:
             raise HTTPError(400, WRONG_VERSION)
         return "1.1"
 
-    def _odd_method(self, method: bytes, head: bytes) -> bytes:
-        """The head with a method for httptools in place of one that is not usual."""
+    def _replace_method(self, method: bytes, head: bytes) -> bytes:
+        """Return the head for httptools, if its method is not a usual one."""
         if not TOKEN.fullmatch(method):
             # httptools skips CR and LF before it.
-            raise HTTPError(400, "the method is none")
+            raise HTTPError(400, "the method is not a token")
         if method in (b"CONNECT", b"PRI"):
             # RFC 9110 section 9.1.
-            raise HTTPError(501, f"the method {method.decode()} is not for this server")
+            raise HTTPError(501, f"the method {method.decode()} is not implemented")
         if len(method) > METHOD_SIZE:
             raise HTTPError(501, f"the method is longer than {METHOD_SIZE} bytes")
         # The framing does not depend on the method.
@@ -304,8 +306,8 @@ class HeadParser:
             if (self._strict or name != b"host") and names.count(name) > 1:
                 raise HTTPError(400, f"there are several {name.decode()} headers")
 
-    def _understand(self, fields: dict[bytes, bytes]) -> None:
-        """Host, framing, and what concerns the connection."""
+    def _interpret(self, fields: dict[bytes, bytes]) -> None:
+        """Interpret Host, the framing, and what concerns the connection."""
         self.chunked = self.expects_continue = self.takes_trailers = False
         self.length = 0
         self.upgrade = b""
@@ -313,7 +315,7 @@ class HeadParser:
         if host != self._host or host is None:
             self._check_host(host)
         if b"connection" in fields:
-            self._understand_connection(fields)
+            self._interpret_connection(fields)
         if b"content-length" in fields:
             length = fields[b"content-length"]
             # int() alone would take "+5", "1_0" and white space.
@@ -321,7 +323,7 @@ class HeadParser:
                 raise HTTPError(400, "Content-Length is not a number of bytes")
             self.length = int(length)
             if self.length:
-                # httptools waits for the body, which it will never see.
+                # httptools waits for the body, which it never gets.
                 self._parser = None
         if b"transfer-encoding" in fields:
             self._parser = None
@@ -341,7 +343,7 @@ class HeadParser:
             self.takes_trailers = b"trailers" in self._list(fields, b"te")
 
     def _list(self, fields: dict[bytes, bytes], name: bytes) -> list[bytes]:
-        """The members of a list, in lower case, over all of its lines; empty ones too (RFC 9110 section 5.6.1)."""
+        """Return the members of a list, in lower case, over all its lines; empty ones too (RFC 9110 section 5.6.1)."""
         value = fields[name]
         if self._collected.repeated:
             value = b",".join(one for key, one in self.headers if key == name)
@@ -349,11 +351,11 @@ class HeadParser:
 
     @staticmethod
     def _refuse_coding(codings: list[bytes]) -> NoReturn:
-        """Of codings that end with chunked it is known where they end, but what they mean is not."""
+        """Reject transfer codings: 501 if it is known where they end, though not what they mean; otherwise 400."""
         others = codings[:-1]
         if codings[-1] == b"chunked" and b"chunked" not in others and all(map(TOKEN.fullmatch, others)):
             # RFC 9112 section 6.1.
-            raise HTTPError(501, f"the transfer coding {others[0].decode()} is not known: accepted is chunked alone")
+            raise HTTPError(501, f"the transfer coding {others[0].decode()} is not known: accepted is chunked")
         # Section 6.3, item 4.
         raise HTTPError(400, "the only Transfer-Encoding accepted is chunked")
 
@@ -368,7 +370,7 @@ class HeadParser:
         else:
             self._host = host
 
-    def _understand_connection(self, fields: dict[bytes, bytes]) -> None:
+    def _interpret_connection(self, fields: dict[bytes, bytes]) -> None:
         if not self._collected.repeated and fields[b"connection"].lower() == b"keep-alive":
             self.keep_alive = True
             return
@@ -379,11 +381,11 @@ class HeadParser:
             self.keep_alive = True
         if b"upgrade" in options and self.version == "1.1" and b"upgrade" in fields:
             wanted = self._list(fields, b"upgrade")
-            # A client may offer several protocols; this is the only one that there is a choice of.
+            # A client may offer several protocols; this is the only one that is accepted.
             self.upgrade = b"websocket" if b"websocket" in wanted else b", ".join(filter(None, wanted))
 
-    def _understand_target(self, target: bytes) -> None:
-        """Targets in another form than /path?query (RFC 9112 section 3.2)."""
+    def _interpret_target(self, target: bytes) -> None:
+        """Interpret a target in another form than /path?query (RFC 9112 section 3.2)."""
         if HASH in target:
             if self._strict:
                 raise HTTPError(400, "there is a fragment in the request target")
@@ -403,22 +405,23 @@ class HeadParser:
             raise HTTPError(400, "the request target is neither a path nor a URL of http or https")
 
     def request(self) -> Request:
+        """Return the last head."""
         return Request(self.method, self.target, self.headers)
 
 
 def decode_path(path: bytes) -> str:
-    """The path as ASGI has it: percent-decoded, then UTF-8; what is none is replaced."""
+    """Return the path as ASGI has it: percent-decoded, then UTF-8-decoded, with U+FFFD for what is not UTF-8."""
     return unquote_to_bytes(path).decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=64)
 def encode_path(path: str) -> bytes:
-    """A path as it stands in a request: in UTF-8, percent-encoded but for what RFC 3986 section 3.3 allows."""
+    """Return the path as it stands in a request: UTF-8, percent-encoded except for what RFC 3986 section 3.3 allows."""
     return quote(path, safe="/!$&'()*+,;=:@", errors="surrogatepass").encode("ascii")
 
 
 def split_list(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:
-    """The items of a header that is a comma-separated list, over all its lines."""
+    """Return the items of a header that is a comma-separated list, over all its lines."""
     values = [value for key, value in headers if key == name]
     items = b",".join(values).split(b",")
     return [text for item in items if (text := item.strip(b" \t").decode("latin-1"))]

@@ -1,9 +1,9 @@
 """HTTP/1.1 and HTTP/1.0 for ASGI, sans-I/O: what a request and a response are on the wire (RFC 9110, RFC 9112).
 
-A request comes in by two objects: `HeadParser` finds and checks the head, and `Body` (`http_body`) takes the bytes of
-the body out of what follows it. Each is told exactly where a message ends, and neither ever looks beyond: whatever
-follows an ambiguous request is never taken for another one. A response goes out by `ResponseEncoder`
-(`http_response`). Errors are split by whose fault they are: `HTTPError` is the client's and names the answer to give;
+A request comes in by two objects: `cyasgi.wire.http.request.HeadParser` finds and checks the head, and `LengthBody` or
+`ChunkedBody` of `cyasgi.wire.http.body` extracts the body from what follows it. Neither looks beyond the end of a
+message, so what follows an ambiguous request is never taken for another one. `cyasgi.wire.http.response` encodes what
+goes out. Errors are split by whose fault they are: `HTTPError` is the client's, and names the answer to give;
 `TypeError` and `ValueError` are the application's.
 """
 
@@ -12,11 +12,11 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-#: The version of the ASGI HTTP and WebSocket specification that servers follow towards requests. From 2.4 on the
-#: error of `send` is how an application learns that its client has gone, and Starlette no longer listens for
-#: ``http.disconnect`` beside a stream: one that has nothing to send would never end.
+#: The version of the ASGI HTTP and WebSocket specification that scopes of requests name. From 2.4 on an application
+#: learns from the error of `send` that its client has gone, and Starlette no longer waits for ``http.disconnect`` while
+#: it streams: a stream with nothing to send would never end.
 SPEC_VERSION = "2.3"
-#: The same towards WebSockets, which applications listen to in any case.
+#: The version that scopes of WebSockets name: their applications receive in any case.
 WEBSOCKET_SPEC_VERSION = "2.4"
 
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -25,7 +25,7 @@ ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
 
 
 class HTTPError(Exception):
-    """A request that is refused: `status` is the answer, the message says why. The connection ends with it."""
+    """A malformed request, or one that is not served: `status` is the answer, after which the connection is closed."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Scope(dict[str, Any]):
     """A scope that knows its connection, whatever the application writes into it."""
 
     __slots__ = ("connection",)
-    #: What takes the messages that the application sends: it has `application_send(scope, message)`.
+    #: See `cyasgi._types.Connection`.
     connection: Any
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -45,7 +45,7 @@ class Scope(dict[str, Any]):
 
 
 def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
-    """The ``websocket`` scope of a request whose ``http`` scope this is (ASGI, "WebSocket Connection Scope")."""
+    """Return the ``websocket`` scope for a request with this ``http`` scope (ASGI, "WebSocket Connection Scope")."""
     found = Scope(scope)
     found["type"] = "websocket"
     found["asgi"] = {**scope["asgi"], "spec_version": WEBSOCKET_SPEC_VERSION}
@@ -59,11 +59,11 @@ def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
 
 
 def error_response(status: int, text: str, common: bytes = b"", fields: bytes = b"") -> bytes:
-    """A whole response of the server's own, after which the connection is closed.
+    """Return a complete response of the server's own, after which the connection is closed.
 
     Args:
         common: header lines of all responses, each with CRLF before it.
-        fields: further header lines, each with CRLF behind it.
+        fields: further header lines, each with CRLF after it.
     """
     body = text.encode("utf-8", "replace") + b"\n"
     return b"".join(

@@ -1,4 +1,4 @@
-"""ASGI for a WebSocket: its messages to bytes and back, from the request that asks for it to its end. Sans-I/O.
+"""ASGI for a WebSocket: messages to bytes and back, from the request for it to its end. Sans-I/O.
 
 The messages are those of the ASGI specification, "WebSocket" and its extension "Websocket Denial Response". Where that
 leaves a choice:
@@ -9,7 +9,7 @@ leaves a choice:
   our close frame.
 * ``websocket.close`` before ``websocket.accept`` refuses with 403.
 * A message sent after the end raises `WebSocketClosed`, an OSError (specification 2.4).
-* A subprotocol that the client did not offer, and headers that are the handshake's own, are errors.
+* A subprotocol that the client did not offer, and headers that the handshake sets itself, are errors.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .handshake import (
     error_status,
 )
 
-#: Longest message accepted, in bytes, where nothing else is said.
+#: The longest message accepted by default, in bytes.
 MAX_MESSAGE_SIZE = 1_048_576
-#: Longest reason of a close frame, in bytes of UTF-8 (RFC 6455 section 5.5).
+#: The longest reason of a close frame, in bytes of UTF-8 (RFC 6455 section 5.5).
 MAX_REASON = 123
 
-#: What a WebSocket is in: the application has not answered; it answers with an HTTP response; messages go both ways; a
-#: close frame was sent; it is over.
+#: The phases of a WebSocket: the application has not answered; it answers with an HTTP response; messages go both ways;
+#: a close frame was sent; it has ended.
 CONNECTING, RESPONDING, OPEN, CLOSING, CLOSED = range(5)
 PHASES = ("not accepted yet", "refused with a response", "open", "closing", "closed")
 
@@ -48,19 +48,19 @@ Message = dict[str, Any]
 
 
 class WebSocketClosed(OSError):
-    """Raised to an application that sends when the WebSocket is closed, or the client has gone."""
+    """Raised by ``send`` when the WebSocket is closed, or the client has gone."""
 
 
 class WebSocket:
     """One WebSocket, seen from the server.
 
-    Feed what came by `receive_data`; ask `next_message` until it gives None; give `send` what the application sends.
-    Each of them may leave something in `data_to_send`. When `ended` is true the TCP connection is to be closed once
-    that has been sent.
+    You must pass what comes to `receive_data`, call `next_message` until it returns None, and pass what the application
+    sends to `send`. Each of them may leave something to `data_to_send`. When `ended` is true, the TCP connection is to
+    be closed once that has been sent.
 
     Args:
-        headers: the request's, names in lower case; what HTTP demands of the request was checked before.
-        max_message_size: longest message accepted, in bytes after decompression; None for no limit.
+        headers: the request's, with names in lower case; what HTTP demands of the request was checked before.
+        max_message_size: the longest message accepted, in bytes after decompression; None for no limit.
         compression: whether permessage-deflate is accepted from clients that offer it.
         fields: header lines of every response, each with CRLF before it.
     """
@@ -92,11 +92,11 @@ class WebSocket:
         self._out: list[bytes] = []
         #: Status and headers of a response whose body has not begun.
         self._response: tuple[int, Fields] | None = None
-        #: Bytes of its body that are still to come; None: until the connection is closed.
+        #: Bytes of its body that are still to come; None: it ends when the connection is closed.
         self._to_come: int | None = None
         self.phase = CONNECTING
         self.ended = False
-        #: Of the answer to the request; 0 before there is one.
+        #: The status of the answer to the request; 0 before there is one.
         self.status = 0
         #: Bytes of messages, each with the head of its frame, or of the body of a response that refuses.
         self.sent = 0
@@ -105,28 +105,28 @@ class WebSocket:
 
     @property
     def subprotocols(self) -> list[str]:
-        """What the client offers."""
+        """The subprotocols that the client offers."""
         return self._handshake.subprotocols
 
     # From the client.
 
     def receive_data(self, data: bytes) -> None:
-        """Takes in what came."""
+        """Take in what has come."""
         if self.phase not in (RESPONDING, CLOSED):
             self._frames.receive_data(data)
 
     @property
     def buffered(self) -> int:
-        """Bytes that came and were not looked at."""
+        """Bytes that have come and were not parsed."""
         return self._frames.buffered
 
     @property
     def unfinished(self) -> bool:
-        """Whether `next_message` is to be asked again although it gave None: it lets others have their turn."""
+        """Whether `next_message` is to be called again although it returned None, after a turn of the event loop."""
         return self._frames.unfinished
 
     def next_message(self) -> Message | None:
-        """The next ``websocket.receive`` message; None if there is none yet, or none will come (see `ended`)."""
+        """Return the next ``websocket.receive`` message; None if there is none yet, or none will come (see `ended`)."""
         if self.phase not in READING:
             return None
         frames = self._frames
@@ -138,7 +138,7 @@ class WebSocket:
         return None
 
     def receive_eof(self) -> None:
-        """The client will send no more, or the connection is lost."""
+        """End the WebSocket: the client will send no more, or the connection is lost."""
         self._frames.receive_eof()
         self._end()
 
@@ -162,7 +162,7 @@ class WebSocket:
         return self.answering and self._to_come is None
 
     def disconnect(self) -> Message:
-        """The ``websocket.disconnect`` message, once the connection has ended."""
+        """Return the ``websocket.disconnect`` message, once the connection has ended."""
         return {
             "type": "websocket.disconnect",
             "code": self._frames.close_code,
@@ -172,10 +172,10 @@ class WebSocket:
     # From the application.
 
     def send(self, message: Any) -> bytes:
-        """What the application sends; gives what to send the client for it.
+        """Take a message of the application; return the bytes to send to the client for it.
 
         Raises:
-            TypeError, ValueError: the message is malformed; the text says what is accepted.
+            TypeError, ValueError: the message is malformed; the error says what is accepted.
             RuntimeError: it may not be sent now.
             WebSocketClosed: the WebSocket is closed, or the client has gone.
         """
@@ -191,7 +191,7 @@ class WebSocket:
         if self.phase not in accepted:
             raise RuntimeError(f"{kind!r} was sent when the WebSocket was {PHASES[self.phase]}")
         if kind == "websocket.send":
-            # A mapping that is no dict.
+            # A mapping that is not a dict.
             return self.send(dict(message))
         if kind == "websocket.accept":
             self._accept(message)
@@ -229,7 +229,7 @@ class WebSocket:
         self._end()
 
     def _answer(self, response: bytes) -> None:
-        """Sends a whole response of the server's own."""
+        """Send a complete response of the server's own."""
         self._out.append(response)
         self.status = int(response[9:12])
         self.sent = len(response.partition(b"\r\n\r\n")[2])
@@ -282,11 +282,11 @@ class WebSocket:
     # From the server.
 
     def close(self, code: Any, reason: Any = "") -> None:
-        """Begins the closing handshake of an open WebSocket.
+        """Begin the closing handshake of an open WebSocket.
 
         Raises:
-            TypeError, ValueError: the code is none that may be sent (RFC 6455 section 7.4), or the reason is longer
-                than 123 bytes.
+            TypeError, ValueError: the code may not be sent (RFC 6455 section 7.4), or the reason is longer than 123
+                bytes.
         """
         _check_close(code, reason)
         reason = str.__str__(reason)
@@ -305,15 +305,17 @@ class WebSocket:
     def stop(
         self, code: int, reason: str = "", *, status: int = 500, text: str = "internal error", more: bytes = b""
     ) -> bool:
-        """Ends what there is, for the server's own reasons: an open WebSocket by a close frame with this code, one that
-        waits to be accepted by a response with this status and text, and `more` header lines.
+        """End the WebSocket for the server's own reasons.
+
+        An open one is ended by a close frame with this code, one that waits to be accepted by a response with this
+        status, text and `more` header lines.
 
         Returns:
-            Whether there was something to be ended.
+            Whether there was anything to end.
         """
         if self.phase == OPEN:
             self.close(code, reason)
-            # What the application is told, if it is told before the client has answered.
+            # For `disconnect`, if that is called before the client has answered.
             self._frames.close_code, self._frames.close_reason = code, reason
         elif self.phase == CONNECTING:
             self._refuse(error_status(status, text, self._fields, more))
@@ -326,20 +328,21 @@ class WebSocket:
         return True
 
     def ping(self) -> None:
-        """Asks for a sign of life, if it is open."""
+        """Ping the client, if the WebSocket is open."""
         if self.phase == OPEN:
             self._frames.ping()
 
     def hold_pongs(self) -> None:
-        """From now on only the latest ping is remembered, to be answered by `release_pongs`."""
+        """Answer no pings from now on; `release_pongs` answers the latest one."""
         self._frames.hold_pongs()
 
     def release_pongs(self) -> None:
+        """Answer the latest ping that was held back, and those to come."""
         if self._frames.state != FRAMES_CLOSED:
             self._frames.release_pongs()
 
     def data_to_send(self) -> bytes:
-        """What is to be sent."""
+        """Return what is to be sent."""
         frames = self._frames
         if not self._out:
             return frames.data_to_send() if frames.pending else b""
@@ -375,7 +378,7 @@ def _payload(message: Message) -> str | bytes:
         if type(text) is str:
             return text
         if isinstance(text, str):
-            # What a subclass makes of itself, such as markup that is safe, is none of the wire's business.
+            # A subclass, such as safe markup, may define another `__str__`.
             return str.__str__(text)
     elif text is None and isinstance(data, (bytes, bytearray, memoryview)):
         return data if type(data) is bytes else bytes(data)

@@ -1,11 +1,10 @@
 """Frames of a WebSocket in, messages out; messages in, frames out. Sans-I/O (RFC 6455 section 5, RFC 7692).
 
-The protocol is the `websockets` library's: compression, close frames, and all that a server sends when it fails a
-connection. Added is what bounds the work: the bytes are cut into frames here and looked at one at a time, when the next
-message is asked for, so that a chunk of 64 KiB cannot become 64 MiB of messages at once; and what must be refused is
-refused at the head of its frame, before its payload is waited for. The frames of messages and pings go past the
-library's parser, which costs three times as much as all that is done here, and which compares the compressed length of
-a fragment with the limit of the message.
+The `websockets` library does compression, close frames, and all that a server sends when it fails a connection. This
+module bounds the work: it parses one frame at a time, when the next message is asked for, so that a chunk of 64 KiB
+cannot become 64 MiB of messages at once; and it rejects a frame at its head, before waiting for the payload. Frames of
+messages and pings bypass the library's parser, which costs three times as much as all that is done here, and which
+compares the compressed length of a fragment with the limit of the message.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
-#: The library tells of each connection's end at INFO; these are for who wants to see frames.
+#: Passed to the library, which logs frames at DEBUG and the end of each connection at INFO.
 logger = logging.getLogger("cyasgi.wire.websocket_frames")
 
-#: Frames that one call of `next_message` looks at, while they make no message.
+#: Frames that one call of `next_message` parses while they complete no message, at most.
 FRAMES_A_CALL = 256
-#: Fragments that a message may come in, whatever is in them, and one more for each `FRAGMENT` bytes of it.
+#: Fragments that a message may have, whatever is in them, and one more for each `FRAGMENT` bytes of it.
 MAX_FRAGMENTS = 16_384
 FRAGMENT = 64
-#: Bytes that compression may add to a payload, beside a small part of it.
+#: Bytes that compression may add to a payload, beside a small fraction of it.
 INFLATION = 1024
 
 #: First bytes of frames: FIN, the reserved bits, the opcode. Control frames are never fragmented (section 5.5).
@@ -54,12 +53,12 @@ new_decoder = codecs.getincrementaldecoder("utf-8")
 class Frames:
     """The frames of one open WebSocket, seen from the server.
 
-    Feed what came by `receive_data`, ask `next_message` until it gives None, and send what `data_to_send` gives after
-    each call of anything. When `ended` is true the TCP connection is to be closed once that has been sent.
+    You must pass what comes to `receive_data`, call `next_message` until it returns None, and send what `data_to_send`
+    returns after each call of anything. When `ended` is true, the TCP connection is to be closed once that was sent.
 
     Args:
         extensions: as the handshake negotiated them.
-        max_message_size: longest message accepted, in bytes after decompression; None for no limit.
+        max_message_size: the longest message accepted, in bytes after decompression; None for no limit.
     """
 
     __slots__ = (
@@ -97,26 +96,26 @@ class Frames:
         self._buffer: bytes | bytearray = b""
         #: Where in the buffer the next frame begins.
         self._start = 0
-        #: The fragmented message in the making: text as far as it is decoded, or bytes; None if there is none.
+        #: The incomplete fragmented message: text as far as it is decoded, or bytes; None if there is none.
         self._parts: list[str] | bytearray | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._compressed = False
         #: Bytes that its fragments lack to have `FRAGMENT` each.
         self._lacking = 0
-        #: Bytes that the message in the making may still get.
+        #: Bytes that the incomplete message may still get.
         self._room = self._most
         self._hold_pongs = False
         #: The latest ping that was not answered, while pongs are held back.
         self._held: bytes | None = None
         self._pongs: list[bytes] = []
-        #: OPEN; CLOSING once we have sent a close frame; CLOSED when nothing that comes matters any more.
+        #: OPEN; CLOSING once a close frame was sent; CLOSED when what comes is ignored.
         self.state = OPEN
         self.ended = False
         #: Whether close frames went both ways.
         self.clean = False
-        #: Whether `data_to_send` has something to give.
+        #: Whether `data_to_send` has something to return.
         self.pending = False
-        #: True if `next_message` gave None although there may be another message: to let others have their turn.
+        #: Whether `next_message` returned None although there may be another message: after a turn of the event loop.
         self.unfinished = False
         #: What the close frame said that ended the connection: the client's, or ours if it broke the protocol.
         self.close_code = 1006
@@ -125,7 +124,7 @@ class Frames:
     # From the client.
 
     def receive_data(self, data: bytes) -> None:
-        """Takes in what came."""
+        """Take in what has come."""
         if self._start == len(self._buffer):
             self._buffer = data
             self._start = 0
@@ -139,11 +138,11 @@ class Frames:
 
     @property
     def buffered(self) -> int:
-        """Bytes that came and were not looked at."""
+        """Bytes that have come and were not parsed."""
         return len(self._buffer) - self._start
 
     def next_message(self) -> str | bytes | None:
-        """The next message; None if there is none, or not yet (see `unfinished`), or the connection was closed."""
+        """Return the next message; None if there is none yet (see `unfinished`), or the connection was closed."""
         self.unfinished = False
         for _ in range(FRAMES_A_CALL):
             buffer, start = self._buffer, self._start
@@ -181,10 +180,10 @@ class Frames:
                 self._closed(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
                 return None
             if self.state != OPEN:
-                # Data frames are dropped unseen, those of a message that has begun among them.
+                # Data frames are dropped, also those of a message that has begun.
                 continue
             if first == PONG:
-                self._by_library(buffer if end - start == len(buffer) else buffer[start:end])
+                self._parse_by_library(buffer if end - start == len(buffer) else buffer[start:end])
                 continue
             message = self._fragment(first, apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
             if message is not None:
@@ -193,7 +192,7 @@ class Frames:
         return None
 
     def _long_length(self, first: int, size: int) -> int:
-        """The length of a payload that is written in so many bytes; -1 if it is not there yet, or may not be so."""
+        """Return the length of a payload, given in so many bytes; -1 if it is not complete, or not allowed."""
         if first & 8:
             self.fail(CloseCode.PROTOCOL_ERROR, "control frame too long")
             return -1
@@ -208,7 +207,7 @@ class Frames:
         return length
 
     def _decode(self, first: int, data: bytes) -> str | bytes | None:
-        """A whole message that is text, or compressed, or both."""
+        """Return a message in one frame that is text, or compressed, or both."""
         if first & COMPRESSED:
             inflated = self._inflate(Frame(Opcode(first & 0x0F), data, rsv1=True))
             if inflated is None:
@@ -223,8 +222,8 @@ class Frames:
             return None
 
     def _inflate(self, frame: Frame) -> bytes | None:
-        """The payload of a data frame without compression; None if the connection was failed for it."""
-        # One byte more than may be: at just as many the library takes what is left of the input for more output.
+        """Return the decompressed payload of a data frame; None if the connection was failed for it."""
+        # One byte more than allowed: at exactly the limit the library takes the rest of the input for more output.
         limit = None if self._max_size is None else int(self._room) + 1
         try:
             for extension in self._extensions:
@@ -241,8 +240,10 @@ class Frames:
         return bytes(frame.data)
 
     def _may_fit(self, first: int, length: int) -> bool:
-        """Whether a payload that is longer than the room for it is compressed, and may fit for all that: what cannot be
-        compressed becomes longer by a small part of it, and by some bytes for each flush."""
+        """Return whether a payload longer than the room for it may fit nevertheless, since it is compressed.
+
+        Incompressible data grow by a small fraction, and by some bytes for each flush.
+        """
         if not (first & COMPRESSED or (self._compressed and not first & 0x0F)):
             return False
         return length <= self._room + self._room // 32 + INFLATION
@@ -250,8 +251,8 @@ class Frames:
     def _too_big(self) -> None:
         self.fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_size} bytes")
 
-    def _by_library(self, frame: bytes | bytearray) -> None:
-        """One whole frame of the rarer kinds."""
+    def _parse_by_library(self, frame: bytes | bytearray) -> None:
+        """Let the library parse one complete frame of the rarer kinds."""
         protocol = self._protocol
         self.pending = True
         protocol.receive_data(frame)
@@ -260,7 +261,7 @@ class Frames:
             self._failed()
 
     def _fragment(self, first: int, data: bytes) -> str | bytes | None:
-        """A frame of a fragmented message; gives the message that it completes (section 5.4)."""
+        """Add a frame to a fragmented message; return the message if that is complete (section 5.4)."""
         opcode, fin = Opcode(first & 0x0F), bool(first & 0x80)
         if opcode is Opcode.CONT and self._parts is None:
             self.fail(CloseCode.PROTOCOL_ERROR, "unexpected continuation frame")
@@ -318,13 +319,13 @@ class Frames:
         self.fail(CloseCode.INVALID_DATA, f"text is not UTF-8: {error.reason}")
 
     def fail(self, code: int, reason: str) -> None:
-        """Fails the connection (section 7.1.7): a close frame is sent if none was, and nothing is read any more."""
+        """Fail the connection (section 7.1.7): send a close frame if none was sent, and read nothing any more."""
         self.pending = True
         self._protocol.fail(code, reason)
         self._failed()
 
     def _closed(self, payload: bytes) -> None:
-        """The client closes, maybe in the middle of a message (section 5.4), or has answered our close frame."""
+        """Take a close frame: the client closes, maybe within a message (section 5.4), or answers our close frame."""
         try:
             close = Close.parse(payload)
         except ProtocolError as error:
@@ -349,7 +350,7 @@ class Frames:
             self._end(1006, "")
 
     def receive_eof(self) -> None:
-        """The client will send no more, or the connection is lost."""
+        """End: the client will send no more, or the connection is lost."""
         self._end(1006, "")
 
     def _end(self, code: int, reason: str) -> None:
@@ -363,7 +364,7 @@ class Frames:
     # To the client.
 
     def encode(self, data: str | bytes) -> bytes:
-        """The frame of a message, to be sent after what `data_to_send` gives."""
+        """Return the frame of a message, to be sent after what `data_to_send` returns."""
         if isinstance(data, str):
             first, payload = WHOLE_TEXT, data.encode()
         else:
@@ -383,22 +384,23 @@ class Frames:
         return pack("!BBQ", first, 127, length) + payload
 
     def ping(self) -> None:
-        """Asks for a sign of life."""
+        """Ping the client."""
         self.pending = True
         self._protocol.send_ping(b"")
 
     def close(self, code: int, reason: str) -> None:
-        """Begins the closing handshake."""
+        """Begin the closing handshake."""
         self.pending = True
         self._protocol.send_close(code, reason)
         self.state = CLOSING
         self._parts = self._decoder = None
 
     def hold_pongs(self) -> None:
-        """From now on only the latest ping is remembered: the client does not take what we send (section 5.5.3)."""
+        """Answer no pings from now on, but remember the latest: the client takes nothing (section 5.5.3)."""
         self._hold_pongs = True
 
     def release_pongs(self) -> None:
+        """Answer the latest ping that was held back, and those to come."""
         self._hold_pongs = False
         ping, self._held = self._held, None
         if ping is not None:
@@ -412,8 +414,8 @@ class Frames:
             self._pongs.append(bytes((PONG, len(ping))) + ping)
 
     def data_to_send(self) -> bytes:
-        """What pings, pongs and close frames there are to be sent."""
+        """Return the pings, pongs and close frames that are to be sent."""
         self.pending = False
         pongs, self._pongs = self._pongs, []
-        # The library says by an empty one that the connection is to be closed: `ended` does.
+        # The library adds an empty one if the connection is to be closed; here `ended` says so.
         return b"".join((*pongs, *self._protocol.data_to_send()))

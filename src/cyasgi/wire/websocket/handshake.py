@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: the request looked at, the answers to it as bytes. Sans-I/O.
+"""The opening handshake of a WebSocket: the request checked, the answers to it as bytes. Sans-I/O.
 
 Negotiation is the `websockets` library's (RFC 6455 section 4.2, RFC 7692 for compression).
 """
@@ -18,7 +18,7 @@ from websockets.server import ServerProtocol
 from ..http.response import Fields, encode_fields
 from ..http.scope import error_response
 
-#: What the handshake itself decides.
+#: Headers that the handshake itself sets.
 RESERVED = frozenset(
     {
         b"connection",
@@ -31,14 +31,14 @@ RESERVED = frozenset(
     }
 )
 
-#: A window of 4 KiB and memory level 5 as the library's own server has: 64 KiB for each connection instead of 316.
+#: A window of 4 KiB and memory level 5, as in the library's own server: 64 KiB for each connection instead of 316.
 COMPRESSION = ServerPerMessageDeflateFactory(
     server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
 )
 
 
 def common_fields(fields: bytes, given: Fields) -> bytes:
-    """The server's own header lines, without those that the application has given itself."""
+    """Return the server's header lines without those that the application has set itself."""
     if not (given.date or given.server):
         return fields
     lines = fields.split(b"\r\n")[1:]
@@ -47,13 +47,18 @@ def common_fields(fields: bytes, given: Fields) -> bytes:
 
 
 def error_status(status: int, text: str, fields: bytes, more: bytes = b"") -> bytes:
-    """A whole response of the server's own. `fields`: as `Handshake` has; `more`: further lines, each with CRLF."""
+    """Return a complete response of the server's own.
+
+    Args:
+        fields: header lines of every response, each with CRLF before it.
+        more: further header lines, each with CRLF after it.
+    """
     return error_response(status, text, fields, more)
 
 
 def _invalid(status: int, error: Exception | None, fields: bytes) -> bytes:
-    # What the client sent is part of the text.
-    return error_status(status, f"this is no valid WebSocket handshake: {str(error)[:200]}", fields)
+    # The text contains what the client has sent, and so is cut.
+    return error_status(status, f"this is not a valid WebSocket handshake: {str(error)[:200]}", fields)
 
 
 def _members(value: str) -> list[str]:
@@ -61,10 +66,10 @@ def _members(value: str) -> list[str]:
 
 
 class Handshake:
-    """A request that asks for a WebSocket, and what accepts or refuses it.
+    """A request for a WebSocket, and the responses that accept or refuse it.
 
     Args:
-        headers: the request's, names in lower case. Method, HTTP version and Host were looked at before.
+        headers: the request's, with names in lower case. Method, HTTP version and Host were checked before.
         compression: whether permessage-deflate is accepted from clients that offer it.
         fields: header lines of every response, each with CRLF before it.
     """
@@ -76,10 +81,10 @@ class Handshake:
     ) -> None:
         request = RequestHeaders((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
         if "websocket" in _members(", ".join(request.get_all("Upgrade"))):
-            # Of what the client offers (RFC 9110 section 7.8); the library takes no other beside it.
+            # The client may offer others beside it (RFC 9110 section 7.8), which the library does not accept.
             del request["Upgrade"]
             request["Upgrade"] = "websocket"
-        #: The response to a request that is no valid handshake; None if it is one.
+        #: The response to a request that is not a valid handshake; None if it is one.
         self.refusal: bytes | None = None
         #: What the client offers, in its order.
         self.subprotocols: list[str] = []
@@ -89,7 +94,7 @@ class Handshake:
         version = ", ".join(request.get_all("Sec-WebSocket-Version"))
         if version != "13":
             # RFC 6455 section 4.4: the answer names the version to try again with.
-            text = f"Sec-WebSocket-Version is {version[:200]!r}: this server speaks version 13 alone"
+            text = f"Sec-WebSocket-Version is {version[:200]!r}: accepted is 13"
             self.refusal = error_status(426, text, fields, b"upgrade: websocket\r\nsec-websocket-version: 13\r\n")
             return
         protocol = ServerProtocol(extensions=[COMPRESSION] if compression else None)
@@ -105,18 +110,18 @@ class Handshake:
                 self._accepted += f"\r\n{name.lower()}: {response.headers[name]}".encode()
 
     def accept(self, subprotocol: str | None, headers: Any) -> bytes:
-        """The response that opens the WebSocket.
+        """Return the response that opens the WebSocket.
 
         Raises:
-            TypeError, ValueError: the headers are none (see `cyasgi.wire.http.response.encode_fields`) or are the
-                handshake's own, or the client did not offer this subprotocol (RFC 6455 section 4.2.2, item 5).
+            TypeError, ValueError: the headers are malformed (see `cyasgi.wire.http.response.encode_fields`) or set by
+                the handshake itself, or the client did not offer this subprotocol (RFC 6455 section 4.2.2, item 5).
         """
         if isinstance(headers, Iterable):
             headers = tuple(headers)
         given = encode_fields(headers)
         for name, _ in headers:
             if name.lower() in RESERVED:
-                raise ValueError(f"the header {name!r} of a 'websocket.accept' message is the server's to set")
+                raise ValueError(f"the header {name!r} of a 'websocket.accept' message is set by the server")
         lines = [b"HTTP/1.1 101 Switching Protocols", common_fields(self._fields, given), self._accepted]
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:
