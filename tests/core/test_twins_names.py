@@ -68,6 +68,18 @@ def test_what_the_compiled_twin_shows_of_its_own_the_pure_one_has(
     assert set(methods(compiled)) <= set(dir(pure))
 
 
+def test_layers_of_compiled_classes_cannot_be_made(twins: tuple[ModuleType, ModuleType]) -> None:
+    """Their methods rely on what the whole class sees to."""
+    _, compiled = twins
+    layers = {*compiled.ApplicationInstance.__mro__, *compiled.InstanceTable.__mro__}
+    layers -= {compiled.ApplicationInstance, compiled.InstanceTable, object}
+    assert len(layers) >= 4
+    for layer in layers:
+        for arguments in ((), ("id",), (None, None, "id", {}, 0)):
+            with pytest.raises(TypeError, match="cannot create"):
+                layer(*arguments)
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_order_of_methods(twins: tuple[ModuleType, ModuleType], name: str) -> None:
     pure, compiled = (methods(getattr(twin, name)) for twin in twins)

@@ -110,13 +110,14 @@ cdef extern from *:
         return value;
     }
 
-    /* Makes a type one of which there are objects of derived types only. */
+    /* Makes a type one of which there are objects of derived types only. A call prefers tp_vectorcall to tp_new. */
     static PyObject *cyasgi_abstract_new(PyTypeObject *type, PyObject *args, PyObject *named) {
         PyErr_Format(PyExc_TypeError, "cannot create '%.100s' instances", type->tp_name);
         return NULL;
     }
     static int cyasgi_set_abstract(PyObject *type) {
         ((PyTypeObject *)type)->tp_new = cyasgi_abstract_new;
+        ((PyTypeObject *)type)->tp_vectorcall = NULL;
         PyType_Modified((PyTypeObject *)type);
         return 0;
     }
