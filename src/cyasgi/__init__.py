@@ -1,5 +1,6 @@
 """cyasgi: a faster, fault-free drop-in for asgiref.server.StatelessServer, and gateways built on it."""
 
+from . import _moved
 from .core import ApplicationInstance, InstanceTable
 from .core.backend import backend
 from .core.caller import InstanceDeleted
@@ -17,5 +18,7 @@ __all__ = [
     "install",
     "uninstall",
 ]
+
+_moved.install()
 
 __version__ = "0.2.0"
