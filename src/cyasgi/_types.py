@@ -102,8 +102,12 @@ class Observer(Protocol):
     def counted(self, application: Application) -> Application:
         """Return the application as it is to be called instead."""
 
-    def left(self, instance: Any) -> None:
-        """Take note that it has left the table by the server's hand; its reason says why, if its run goes on."""
+    def left(self, instance: Any, reason: str) -> None:
+        """Take note that the server has removed it from the table.
+
+        Args:
+            reason: why, one of those of `ApplicationInstance.end_reason`; empty if its run has ended by itself.
+        """
 
     def kept(self, instance: Any) -> None:
         """Take note that it was idle, or there, for too long, and that an override has refused to delete it."""

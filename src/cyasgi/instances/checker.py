@@ -128,6 +128,10 @@ class Checking(Creation):
         waiting = self.table.finished_count()
         return Pace(share_of(waiting), waiting // 4 if plain else 0)
 
+    def is_listed(self, entry: Any) -> bool:
+        """Return whether the entry is in the table."""
+        return entry._table is self.table
+
     def expire(self, server: ServerPort, entry: Any, reason: int) -> None:
         """Dismisses an entry that was in the table for too long: IDLE or AGE."""
         live = not entry.ended

@@ -12,7 +12,7 @@ from typing import Any
 from .._common.guarding import INTERRUPTS, Guard
 from .._types import ServerPort
 from ..core import ApplicationInstance, ForeignEntry
-from ..core.constants import DELETED, EVICTED
+from ..core.constants import DELETED, EVICTED, REASONS
 from ..core.context import PendingDeletion, current_instance, deleting, outside
 from .deletion import Deletion
 from .hooks import logger
@@ -227,7 +227,7 @@ class Removal(Feeding):
         """For an entry that has just left the table."""
         own = type(entry) is ApplicationInstance
         if own and self.observer is not None:
-            self.observer.left(entry)
+            self.observer.left(entry, REASONS[entry._reason])
         if entry.ended:
             self.report(server, entry)
         elif entry in self.closing:

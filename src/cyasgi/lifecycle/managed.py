@@ -157,7 +157,7 @@ class ManagedServer(LifecycleHooks, StatelessServer):
         if instance is before and record is not None:
             record.active = self.clock()
         elif type(instance) is ApplicationInstance and instance not in observer.records:
-            observer.begin(instance, key)
+            observer.begin(self, instance, key)
         elif key is not None and instance is not before:
             # An override has made it from within.
             release(self, observer.keys, key)
@@ -244,7 +244,7 @@ class ManagedServer(LifecycleHooks, StatelessServer):
             age: float = self.clock() - record.aging_from
             if age <= max_age:
                 break
-            if instance._table is not manager.table:
+            if not manager.is_listed(instance):
                 # Taken out of the table by hand: no longer the server's.
                 del observer.aging[instance]
                 continue
