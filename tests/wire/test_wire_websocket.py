@@ -191,7 +191,7 @@ BAD_ACCEPTS = [
     (
         {"headers": [(b"Upgrade", b"h2c")]},
         ValueError,
-        "the header b'Upgrade' of a 'websocket.accept' message is the server's",
+        "the header b'Upgrade' of a 'websocket.accept' message is set by the server",
     ),
     ({"headers": [(b"sec-websocket-protocol", b"a")]}, ValueError, "is set by the server"),
     ({"headers": [(b"transfer-encoding", b"chunked")]}, ValueError, "is set by the server"),

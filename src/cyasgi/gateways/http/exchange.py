@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from ...core.constants import CANCELLED, RETURNED
 from ...core.context import outside
 from ...core.describe import describe
 from ...wire.http.response import CONTINUE
@@ -247,18 +246,19 @@ class Exchange(ResponseWriter):
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)
-        error = instance._error
-        if error is not None and self.disconnected and (told or caused_by(error, ClientDisconnected)):
-            logger.debug("the client of %r has gone, and the application raised %r", self, error)
-            instance._error = None
+        if self.disconnected:
+            error = instance.error
+            if error is not None and (told or caused_by(error, ClientDisconnected)):
+                logger.debug("the client of %r has gone, and the application raised %r", self, error)
+                instance.take_error()
 
     def _cut_short(self, protocol: ExchangeConnection, instance: Any) -> None:
         """Answer or cut the connection, since the application has ended before its response was complete."""
-        if instance._outcome == RETURNED and not self.disconnected:
+        if instance.outcome == "returned" and not self.disconnected:
             logger.error("an application returned before its response was complete: %s", describe(instance))
         if self.phase >= STREAMING or self.disconnected:
             protocol.abort()
-        elif instance._outcome == CANCELLED:
+        elif instance.outcome == "cancelled":
             protocol.answer(503, "the request was cancelled")
         else:
             protocol.answer(500, "internal error")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT, Pass
-from ...core.constants import CANCELLED, FAILED
 from ...core.describe import describe
 from ...instances.limits import LimitExceeded
 from ...wire.address import format_address
@@ -304,17 +303,19 @@ class WebSocketProtocol(WebSocketConnection):
         """End the WebSocket with its application; called from within the application's last step."""
         self._instance = None
         self.drop_backlog()
-        if instance._error is not None and self._disconnected and caused_by(instance._error, WebSocketClosed):
+        error = instance.error
+        if error is not None and self._disconnected and caused_by(error, WebSocketClosed):
             # It was told that the client has gone, if only by `send`.
-            instance._error = None
-        if instance._error is None:
+            instance.take_error()
+            error = None
+        if error is None:
             instance.forget()
         else:
             instance.take_all()
-        outcome = instance._outcome
-        if outcome == CANCELLED:
+        outcome = instance.outcome
+        if outcome == "cancelled":
             self.stop(1001, "going away", 503)
-        elif outcome == FAILED:
+        elif outcome == "failed":
             self.stop(1011, "internal error")
         else:
             if self.websocket.phase in UNANSWERED:
