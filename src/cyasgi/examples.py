@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from ._types import Receive, Scope, Send
+from ._types import Message as Message, Receive, Scope, Send
 
 
 def _datagrams_only(scope: Scope) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Hashable
+from typing import Any
 
 #: The name of the tasks of instances whose scope_id is no str.
 NAME = "cyasgi"
@@ -25,6 +26,17 @@ def resolved(future: asyncio.Future[None]) -> bool:
             raise
         return False
     return True
+
+
+def leave_pending(task: asyncio.Future[Any]) -> None:
+    """Let a task that will take no further step be destroyed without asyncio's complaint that it is pending."""
+    any_task: Any = task
+    any_task._log_destroy_pending = False
+
+
+def is_left_pending(task: asyncio.Future[Any]) -> bool:
+    """Return whether `leave_pending` was called for the task."""
+    return not getattr(task, "_log_destroy_pending", True)
 
 
 def runs_elsewhere(loop: asyncio.AbstractEventLoop | None) -> bool:

@@ -14,7 +14,7 @@ from .._types import ServerPort
 from ..core import ApplicationInstance, FastPath, ForeignEntry
 from ..core.constants import AUTO, NEW
 from ..core.context import current_instance
-from ..core.tasks import resolved
+from ..core.tasks import leave_pending, resolved
 from .hooks import logger
 
 
@@ -166,7 +166,7 @@ class ClosingRuns(FastPath):
     def _abandon(instance: ApplicationInstance) -> None:
         """Its loop is closed: the task will never take another step."""
         if instance._task is not None:
-            instance._task._log_destroy_pending = False  # type: ignore[attr-defined]
+            leave_pending(instance._task)
         instance._abandoned()
         if instance._placeholder is not None:
             instance._placeholder.cancel()

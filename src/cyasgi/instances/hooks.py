@@ -19,6 +19,7 @@ from .._common.guarding import INTERRUPTS, Guard
 from .._types import ServerPort
 from ..core import Pass
 from ..core.context import outside
+from ..core.tasks import leave_pending
 from .pacing import (
     BACKLOG,
     Pace,
@@ -177,7 +178,7 @@ class Reports:
             return
         self._reporter = reporter = outside().run(loop.create_task, self._report())
         # A loop that is closed over it leaves everything for the next one.
-        reporter._log_destroy_pending = False  # type: ignore[attr-defined]
+        leave_pending(reporter)
         reporter.add_done_callback(self._reporter_ended)
         self.loop_end.expect(loop)
 
@@ -197,7 +198,7 @@ class Reports:
         bound = max((report[0].shutdown_timeout for report in (*self._pending, *self._hooks.values())), default=0.0)
         flushing = asyncio.get_running_loop().create_task(self.flush())
         # Whoever ends the loop may cut this short.
-        flushing._log_destroy_pending = False  # type: ignore[attr-defined]
+        leave_pending(flushing)
         try:
             await asyncio.wait({flushing}, timeout=bound)
         finally:
@@ -338,7 +339,7 @@ class Reports:
     def _give_up_hooks(self, tasks: Iterable[asyncio.Task[None]]) -> None:
         """These will never take another step."""
         for task in tasks:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            leave_pending(task)
             _log_cancelled(*self._hooks[task][1:3])
             self._over(task)
 

@@ -14,6 +14,7 @@ from .._types import ServerPort
 from ..core import ApplicationInstance, ForeignEntry
 from ..core.constants import DELETED, EVICTED, REASONS
 from ..core.context import PendingDeletion, current_instance, deleting, outside
+from ..core.tasks import leave_pending
 from .deletion import Deletion
 from .hooks import logger
 from .reporting import look_at
@@ -264,7 +265,7 @@ class Removal(Feeding):
         for task, over in list(self.overrides.items()):
             if task.get_loop().is_closed():
                 del self.overrides[task]
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                leave_pending(task)
                 over()
 
     def _begin_deferred(self) -> None:

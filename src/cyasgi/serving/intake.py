@@ -14,6 +14,7 @@ from ..core import ForeignEntry, Run
 from ..core.caller import Call
 from ..core.context import at_work, origin
 from ..core.stopping import Reason
+from ..core.tasks import leave_pending
 from ..instances.manager import InstanceManager
 
 #: Seconds between two looks at what cannot tell of its state: listeners, queues of plain dicts, cancelled tasks.
@@ -231,7 +232,7 @@ class Intake:
         self._callers.clear()
         left = self.tasks()
         for task in left:
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            leave_pending(task)
         return left
 
 

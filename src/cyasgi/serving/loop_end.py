@@ -13,6 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ..core.tasks import is_left_pending, leave_pending
+
 logger = logging.getLogger("cyasgi.server")
 
 #: Seconds between two looks at threads that are to end.
@@ -42,12 +44,12 @@ def close_loop(
     for task in rest:
         task.cancel()
     # Those that the server has given up have had their time.
-    fresh = {task for task in rest if getattr(task, "_log_destroy_pending", True)}
+    fresh = {task for task in rest if not is_left_pending(task)}
     if rest:
         loop.run_until_complete(asyncio.wait(fresh or rest, timeout=bound if fresh else LOOK))
     for task in rest:
         if not task.done():
-            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            leave_pending(task)
         elif not task.cancelled() and (error := task.exception()) is not None:
             loop.call_exception_handler(
                 {"message": "unhandled exception while the server's loop closed", "exception": error, "task": task}

@@ -18,7 +18,7 @@ from ..core import ApplicationInstance, ForeignEntry, Pass
 from ..core.constants import STOPPING
 from ..core.context import outside
 from ..core.describe import describe
-from ..core.tasks import resolved
+from ..core.tasks import leave_pending, resolved
 from ..instances.held import is_held
 from ..instances.hooks import logger
 from ..instances.manager import InstanceManager
@@ -273,7 +273,7 @@ class ServerRun:
         for entry in self._manager.closing:
             task: Any = getattr(entry, "_task", None)
             if task is not None:
-                task._log_destroy_pending = False
+                leave_pending(task)
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
         """Awaits it for so long, or (`forced`) until a second request to stop."""
