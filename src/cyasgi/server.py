@@ -21,9 +21,7 @@ from .core.settings import (
     segments_changed,
 )
 from .instances.deletion import Deletion
-from .instances.hooks import (
-    logger,
-)
+from .instances.hooks import logger
 from .instances.manager import InstanceManager
 from .instances.summary import log_exception
 from .serving.running import (
@@ -34,7 +32,7 @@ from .serving.running import (
 
 
 class _NewManager:
-    """Makes a server's InstanceManager at its first use, whether or not `__init__` was called."""
+    """Makes a server's instance manager when it is first used, whether or not `__init__` was called."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -46,17 +44,18 @@ class _NewManager:
 
 
 class _NewTable:
-    """The same for the table, which is looked up once per message."""
+    """Does the same for the table, which is looked up once per message."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else instance._cyasgi.table
 
 
 class StatelessServer:
-    """Base of servers that keep an application instance per `scope_id`, whatever their transport.
+    """Base class of servers that keep an application instance per `scope_id`, whatever their transport.
 
-    Override `handle` (take messages in, find the instance by `get_or_create_application_instance`, put the message
-    into it) and `application_send` (send out what applications send). A drop-in for `asgiref.server.StatelessServer`:
+    A drop-in for `asgiref.server.StatelessServer`. Subclasses override `handle`, which receives messages and puts each
+    into the instance that `get_or_create_application_instance` returns, and `application_send`, which sends out what
+    applications send:
 
         instance = self.get_or_create_application_instance("user-7", {"type": "chat", "user": 7})
         instance.put_nowait({"type": "chat.message", "text": "hello"})
@@ -64,41 +63,41 @@ class StatelessServer:
     Args:
         application: an ASGI application: a single callable (ASGI 3), a double callable (ASGI 2), or a plain callable
             that returns a coroutine. May be replaced at run time.
-        max_applications: how many instances the table keeps at most; None for no limit. At the limit a finished
-            instance goes first, then the least recently used idle one, then the least recently used; see
+        max_applications: maximum number of instances in the table; None for no limit. At the limit, a finished
+            instance is evicted first, then the least recently used idle one, then the least recently used; see
             `eviction_policy`.
 
     Raises:
         TypeError, ValueError: `max_applications` is neither None nor an int of at least 1.
     """
 
-    #: Seconds between two rounds of the checker that nothing else woke; read each time, clamped to 0.001 ... 3600, and
-    #: at least 1 while there is no `idle_timeout` and nobody holds an instance.
+    #: Seconds between two rounds of the checker, unless something wakes it earlier. Read for each round and clamped to
+    #: 0.001 ... 3600; at least 1 while there is no `idle_timeout` and no instance is held.
     application_checker_interval: float = 0.1
     #: Seconds after which an idle instance is deleted; None for never.
     idle_timeout = Setting[float | None](None, IDLE_TIMEOUT)
-    #: Seconds that stopping waits for instances to drain, and again for cancelled ones to clean up.
+    #: Seconds that instances may take to drain when the server stops, and again to clean up once they are cancelled.
     shutdown_timeout = Setting[float](10.0, SHUTDOWN_TIMEOUT)
-    #: Messages that the queue of an instance made from now on holds at most; 0 for no bound.
+    #: Maximum number of messages in the queue of an instance created from now on; 0 for no bound.
     max_queue_size = Setting[int](0, MAX_QUEUE_SIZE)
-    #: Instances that the table keeps at most; None for no limit.
+    #: Maximum number of instances in the table; None for no limit.
     max_applications = Setting[int | None](1000, MAX_APPLICATIONS, segments_changed)
-    #: Who makes room first: "lru", the least recently used; or "slru", which resists floods of ids that never come
-    #: again: a new instance is on probation and is promoted when it is looked up again. Those on probation make room
-    #: for each other, the least recently used first, and for nobody else does a protected one go. At most four fifths
-    #: of `max_applications` are protected; those beyond, least recently used first, go on probation again. May be
-    #: changed at any time: under "slru" those that are there begin as protected ones.
+    #: Which instance makes room for a new one: "lru", the least recently used; or "slru", which resists floods of ids
+    #: that never come again. Under "slru" a new instance is on probation, and is protected once it is looked up again.
+    #: The least recently used one on probation makes room; a protected instance is evicted only if it has finished or
+    #: nothing is on probation. At most four fifths of `max_applications` are protected; those beyond, the least
+    #: recently used first, go back on probation. May be changed at any time: existing instances begin as protected.
     eviction_policy = Setting[str]("lru", EVICTION_POLICY, segments_changed)
 
-    #: Where messages go that wait behind an application which fails or returns: to "hook", `application_undelivered`;
-    #: or to "successor", the next instance of the id, which is made for them with the same scope. They come before
-    #: whatever is newer, even if they are more than `max_queue_size`; the message that made the application fail is not
-    #: among them. The hook gets them all the same if the application has taken no message, at the limit of
-    #: `max_applications`, if the server stops, and from instances that are deleted, evicted, expired or cancelled.
+    #: Where messages go that are waiting when the application fails or returns: to "hook", `application_undelivered`;
+    #: or to "successor", the next instance of the id, which is created for them with the same scope. There they come
+    #: before newer messages, even if they exceed `max_queue_size`, without the message on which the application has
+    #: failed. The hook still gets them if the application has received no message, at the limit of `max_applications`,
+    #: when the server stops, and from instances that are deleted, evicted, expired or cancelled.
     undelivered_to = Setting[str]("hook", UNDELIVERED_TO)
-    #: Whether `handle` says by `announce_started` when it serves; else it serves when `handle` has begun.
+    #: Whether `handle` calls `announce_started` when the server is ready; otherwise it is when `handle` has begun.
     announces_start: ClassVar[bool] = False
-    #: Whether an application that is called as in ASGI 2 finds that version in ``scope["asgi"]``, whatever was there.
+    #: Whether ``scope["asgi"]`` is made to say version 2 to an application that is called as in ASGI 2.
     tells_asgi_version: ClassVar[bool] = False
 
     _cyasgi: InstanceManager = _NewManager()  # type: ignore[assignment]
@@ -111,13 +110,15 @@ class StatelessServer:
     def __init__(self, application: Any, max_applications: int | None = 1000) -> None:
         self.application = application
         self.max_applications = max_applications
-        # There from now on: a copy of the server shares the table, as a copy of the reference's does.
+        # Create the table now, so that copies of the server share it, as copies of the reference do.
         _ = self.application_instances
 
     @property
     def application_instances(self) -> InstanceTable:
-        """The table: a MutableMapping from scope_id to instance, least recently used first; under the eviction policy
-        "slru" those on probation first, then the protected ones."""
+        """The table: a MutableMapping from scope_id to instance, the least recently used first.
+
+        Under the eviction policy "slru" those on probation come before the protected ones.
+        """
         return self._cyasgi_table
 
     @application_instances.setter
@@ -133,36 +134,38 @@ class StatelessServer:
     # Running
 
     def run(self) -> None:
-        """Runs the server in an event loop of its own (uvloop's where installed) until `handle` ends or it is
-        interrupted.
+        """Run the server in a new event loop, uvloop's if it is installed, until `handle` ends or it is interrupted.
 
-        In the main thread SIGINT and SIGTERM stop it in order, as `arun` describes; a second one at once.
-        KeyboardInterrupt out of `handle` ends it in order as well; out of an application or a hook it is raised again,
-        as SystemExit is in any case. In the main thread, too,
-        the garbage collector's thresholds are raised to (5,000, 10, 100) for as long as it runs, unless they are
-        other than the interpreter's own.
+        In the main thread, SIGINT and SIGTERM stop it gracefully, as described for `arun`; a second one stops it at
+        once. KeyboardInterrupt raised by `handle` stops it gracefully as well. Raised by an application or a hook it is
+        raised again, and SystemExit always is. While the server runs in the main thread, the garbage collector's
+        thresholds are raised to (5,000, 10, 100), unless they were changed from the interpreter's defaults.
 
-        It returns even if a thread that an application has started is blocked, but the interpreter waits for that
-        thread before the process ends: nothing can end a thread from without. `cyasgi serve` does not wait.
+        It returns even if a thread that an application has started is blocked. But the interpreter waits for that
+        thread before the process exits, since nothing can end a thread from outside; `cyasgi serve` does not wait.
 
         Raises:
-            RuntimeError: an event loop runs in this thread already; or as `arun`.
+            RuntimeError: this thread already runs an event loop; or as for `arun`.
         """
         self._cyasgi.control.expect()
         run_in_own_loop(self, partial(request_stop, self._cyasgi))
 
     async def arun(self) -> None:
-        """Runs the server in the caller's event loop.
+        """Run the server in the caller's event loop.
 
-        It ends when `handle` has returned and the listeners that `handle` opened are closed, or when `handle` or a
-        spawned task has raised. Then listeners are closed and all tasks that `handle` started, by whatever means, are
-        cancelled and awaited, up to `shutdown_timeout` seconds; but those that run an application as its caller only
-        when that has ended, and those of a listener's connections only after the instances. Every instance gets up to
-        `shutdown_timeout` seconds to drain (its queue empty, its application waiting in `receive`), and is cancelled
-        and awaited. If `arun` is cancelled, everything is cancelled at once. The server can be run again afterwards.
+        It ends when `handle` has returned and the listeners that `handle` has opened are closed, or when `handle` or a
+        spawned task raises. Then:
+
+        1. Listeners are closed. All tasks that `handle` has started, by whatever means, are cancelled and awaited for
+           up to `shutdown_timeout` seconds, except those that call an application, which go on until that has ended,
+           and those of a listener's connections, which go on until after step 2.
+        2. Every instance has up to `shutdown_timeout` seconds to drain: its queue empty, its application waiting in
+           `receive`. Then it is cancelled and awaited.
+
+        If `arun` is cancelled, everything is cancelled at once. The server can be run again afterwards.
 
         Raises:
-            RuntimeError: the server is running already.
+            RuntimeError: the server is already running.
             Exception: what `handle`, or a task started with `spawn`, raised.
         """
         manager = self._cyasgi
@@ -185,43 +188,43 @@ class StatelessServer:
             del error
 
     def stop(self) -> None:
-        """Ask the server to end, from any thread and at any time: in order as by the first signal, or, asked again, at
-        once.
+        """Ask the server to end, from any thread and at any time: gracefully, or at once if it was asked before.
 
-        Before the first run, or while `run` is about to begin, the stop is kept for that run. After a run has ended it
-        does nothing.
+        Before the first run, or just before `run` begins, the stop is kept for that run. After a run has ended it does
+        nothing.
         """
         self._cyasgi.control.stop()
 
     async def wait_started(self) -> None:
-        """Return when the server serves: a gateway when it listens, any other one when `handle` has begun. If it does
-        not run yet, its next run is waited for. From any event loop.
+        """Return when the server is ready: a gateway when it listens, any other server when `handle` has begun.
+
+        If the server is not running yet, its next run is waited for. May be awaited in any event loop.
 
         Raises:
-            Exception: what the run ended with before it served; RuntimeError if it ended without an error.
+            RuntimeError: the run ended without an error before it was ready.
+            Exception: what the run raised before it was ready.
         """
         await self._cyasgi.control.wait_started()
 
     @property
     def control(self) -> Control:
-        """What `cyasgi.embedding` waits for in another thread."""
+        """Starts and stops, for `cyasgi.embedding` to wait for in another thread."""
         return self._cyasgi.control
 
     def announce_started(self) -> None:
-        """For the `handle` of a subclass with `announces_start`: from now on the server serves."""
+        """Announce that the server is ready; for the `handle` of subclasses with `announces_start`."""
         self._cyasgi.control.started()
 
     async def handle(self) -> None:
-        """Override: takes messages in and puts them into instances."""
+        """Receive messages and put them into instances; to be overridden."""
         raise NotImplementedError("You must implement handle()")
 
     async def application_send(self, scope: Scope, message: Message) -> None:
-        """Override: sends out a message that the application of this scope has sent."""
+        """Send out a message from the application of this scope; to be overridden."""
         raise NotImplementedError("You must implement application_send()")
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Starts a task that belongs to the server: it is cancelled when the server ends, and its failure ends the
-        server with that error.
+        """Start a task that is cancelled when the server ends; if the task fails, the server ends with its error.
 
         Raises:
             RuntimeError: the server is not running.
@@ -234,28 +237,30 @@ class StatelessServer:
 
     # Instances
 
-    # A function of the core, so that the lookup of a live instance costs no Python frame.
+    # A function of the core: looking up a live instance takes no Python frame.
     get_or_create_application_instance = get_or_create_application_instance
 
     def delete_application_instance(self, scope_id: Hashable) -> Deletion:
-        """Takes the instance of this id out of the table and cancels its application, at once.
+        """Remove the instance with this id from the table and cancel its application, at once.
 
-        Overrides may be `def` or `async def` and clean up: every instance that leaves by the server's hand comes
-        through here once.
+        Overrides may be `def` or `async def`, and clean up: this is called once for every instance that the server
+        removes.
 
         Returns:
-            An awaitable that may be dropped: it waits (at most `shutdown_timeout` seconds) for the run's end, and
-            gives True if there was such an instance, else False.
+            An awaitable, which may be dropped. It waits up to `shutdown_timeout` seconds for the end of the run, and
+            returns whether there was such an instance.
         """
         return self._cyasgi.delete(self, scope_id)
 
     def delete_oldest_application_instance(self) -> Deletion:
-        """Deletes the instance that is to make room for another, through `delete_application_instance`."""
+        """Delete the instance that has to make room for a new one, by `delete_application_instance`."""
         return self._cyasgi.delete_oldest(self)
 
     async def application_checker(self) -> None:
-        """Sees off what has ended, what was idle for longer than `idle_timeout`, and instances that were awaited by a
-        task that has ended. Never returns; several at once, or none, do no harm."""
+        """Delete instances that have ended, were idle for `idle_timeout`, or were awaited by a task that has ended.
+
+        Never returns. Running several at once, or none, does no harm.
+        """
         manager = self._cyasgi
         manager.adopt(asyncio.get_running_loop())
         while True:
@@ -265,17 +270,24 @@ class StatelessServer:
     # Hooks
 
     async def application_exception(self, exception: BaseException, application_details: Details) -> None:
-        """Called once for each application that the server ran and that failed; logs an error with its traceback, and
-        with the request's method and path, or the scope's type and id.
+        """Log the failure of an application, with its traceback and the request's method and path, or the scope's type
+        and id.
 
-        Overrides may be `def` or `async def`.
+        Called once for each application that the server has run and that has failed. Overrides may be `def` or
+        `async def`.
         """
         log_exception(exception, application_details)
 
     def application_undelivered(self, messages: list[Message], application_details: Details) -> None:
-        """Called with the messages left in the queue of an instance that has ended, oldest first: its application has
-        begun none of them. What it has begun and not finished is `application_details.in_flight`. Logs a warning with
-        their numbers. Overrides may be `def` or `async def`."""
+        """Log how many messages were left in the queue of an instance that has ended.
+
+        Overrides may be `def` or `async def`.
+
+        Args:
+            messages: those that the application has not received, oldest first.
+            application_details: the instance. Its `in_flight` has the messages that the application has received but
+                not finished.
+        """
         in_flight = getattr(application_details, "in_flight", ())
         logger.warning(
             "%d undelivered message(s) were left in the queue of scope_id %r%s",
@@ -285,17 +297,17 @@ class StatelessServer:
         )
 
     def application_ended(self, application_details: Details, reason: str) -> None:
-        """Called once for each instance that has ended and left the table, after the other hooks for it have returned.
-        Overrides may be `def` or `async def`.
+        """Log the messages in flight of an application that has ended, unless another hook was told of them.
 
-        Not overridden, it is called only for an application that was cancelled with a message in flight of which no
-        other hook has heard, and logs a warning.
+        Called once for each instance that has ended and left the table, after the other hooks for it have returned; if
+        it is not overridden, only for applications that were cancelled with such messages. Overrides may be `def` or
+        `async def`.
 
         Args:
-            application_details: the instance. Its `in_flight` has the messages that the application had begun and not
-                finished: none, if it has returned.
-            reason: "returned", "failed" or "cancelled", if the application came to its end by itself; else who
-                ended it: "idle" or "age" (it expired), "evicted", "deleted", "stopping" (the server stops) or
+            application_details: the instance. Its `in_flight` has the messages that the application has received but
+                not finished: none, if it has returned.
+            reason: "returned", "failed" or "cancelled" if the application has ended by itself; otherwise why the server
+                has ended it: "idle" or "age" (it expired), "evicted", "deleted", "stopping" (the server stops) or
                 "orphaned" (it was awaited by a task that has ended).
         """
         in_flight = getattr(application_details, "in_flight", ())
@@ -308,8 +320,11 @@ class StatelessServer:
             )
 
     def stats(self) -> dict[str, int]:
-        """A snapshot: `live` and `idle` instances now, `closing` runs that have left the table and not ended, and
-        since the server was made: `created`, `reused`, `evicted`, `expired`, `orphaned` instances, `finished`,
-        `failed`, `cancelled` runs, `undelivered` messages and those `interrupted`: begun and not finished by
-        applications that failed or were cancelled."""
+        """Return a snapshot of the counters.
+
+        Current: `live` and `idle` instances, and `closing` runs, whose instances have left the table. Since the server
+        was made: `created`, `reused`, `evicted`, `expired` and `orphaned` instances; `finished`, `failed` and
+        `cancelled` runs; `undelivered` messages; and `interrupted` ones, which applications that failed or were
+        cancelled had received but not finished.
+        """
         return self._cyasgi.stats()

@@ -1,1 +1,1 @@
-"""What rooms share that is about no room: failures of users' code, and time that the event loop has lost."""
+"""What all rooms share: failures of users' code, lost time of event loops, and starts and stops across threads."""

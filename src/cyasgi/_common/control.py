@@ -29,7 +29,7 @@ class Control:
         self.served = False
 
     def stop(self) -> None:
-        """Ask the run at work to stop, or the one that is about to begin."""
+        """Ask the current run to stop, or the one that is about to begin."""
         with self._lock:
             loop, request = self._loop, self._request
             if loop is None:
@@ -48,12 +48,12 @@ class Control:
     # By whoever runs it, in its thread
 
     def expect(self) -> None:
-        """A run is about to begin, in a loop that is still to be made."""
+        """Announce a run that is about to begin, in an event loop that does not exist yet."""
         with self._lock:
             self._over = False
 
     def begin(self, loop: asyncio.AbstractEventLoop, request: Callable[[], object]) -> None:
-        """A run begins, which `request`, called in this loop, asks to stop."""
+        """Announce that a run begins in this loop, where `request` asks it to stop."""
         with self._lock:
             self._loop, self._request = loop, request
             self.served = False
@@ -62,13 +62,13 @@ class Control:
             request()
 
     def started(self) -> None:
-        """The run serves."""
+        """Announce that the run is ready."""
         self.served = True
         if not self._started.done():
             self._started.set_result(None)
 
     def end(self, error: BaseException | None) -> None:
-        """The run has ended, by this error."""
+        """Announce that the run has ended, with this error or None."""
         with self._lock:
             self._loop, self._request = None, bool
             self._early = 0

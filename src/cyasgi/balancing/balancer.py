@@ -218,7 +218,7 @@ class LoadBalancer:
         except INTERRUPTS:
             raise
         except BaseException as error:
-            # The run in which the change shows has nothing to do with it.
+            # The change shows during a run that has nothing to do with it.
             logger.error("on_state_change raised %r", error, exc_info=error)
 
     # The application

@@ -37,9 +37,9 @@ def _left() -> list[threading.Thread]:
 def _watch(code: int, ending: threading.Event, all_told: threading.Event) -> None:
     time.sleep(GRACE)
     if not _left():
-        # Whatever takes long now, no thread does.
+        # Threads are not what the interpreter is waiting for.
         return
-    # A thread may hold the lock of a stream or a handler, and so keep the other one from logging.
+    # Not for ever: a blocked thread may hold the lock of a stream or handler that logging needs.
     ending.set()
     all_told.wait(GRACE)
     os._exit(code)

@@ -159,7 +159,7 @@ class ManagedServer(LifecycleHooks, StatelessServer):
         elif type(instance) is ApplicationInstance and instance not in observer.records:
             observer.begin(self, instance, key)
         elif key is not None and instance is not before:
-            # An override has made it from within.
+            # Counted already: an override has made it by another call of this method.
             release(self, observer.keys, key)
         made: ApplicationInstance = instance
         return made
