@@ -1,4 +1,4 @@
-"""How often the garbage collector looks while a server has the process to itself."""
+"""How often the garbage collector runs while a server has the process to itself."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import gc
 import threading
 from collections.abc import Iterator
 
-#: What interpreters start with: up to 3.12, 3.13, from 3.14. Anything else was chosen by the user, and stays.
+#: Default thresholds of CPython up to 3.12, of 3.13, and from 3.14 on. Others were chosen by the user, and are kept.
 UNTOUCHED = {(700, 10, 10), (2000, 10, 10), (2000, 10, 0)}
 
-#: Instances die by reference counts, so that what the collector finds are cycles that applications left. With so many
-#: young objects between two looks a pass takes milliseconds, and all objects are looked at after 5 million new ones.
+#: Reference counts free instances, so that the collector finds only cycles that applications leave. With this many
+#: young objects between two collections one takes milliseconds, and a full one comes after 5 million new objects.
 #: Measured by the benchmark `pauses`.
 THRESHOLDS = (5_000, 10, 100)
 
 
 @contextlib.contextmanager
 def rare_collections() -> Iterator[None]:
-    """In the main thread, and unless the user chose thresholds: collect less often, and as before afterwards."""
+    """Collect less often inside the context, in the main thread and unless the user has chosen thresholds."""
     before = gc.get_threshold()
     if before not in UNTOUCHED or threading.current_thread() is not threading.main_thread():
         yield

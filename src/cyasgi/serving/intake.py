@@ -17,26 +17,26 @@ from ..core.stopping import Reason
 from ..core.tasks import leave_pending
 from ..instances.manager import InstanceManager
 
-#: Seconds between two looks at what cannot tell of its state: listeners, queues of plain dicts, cancelled tasks.
+#: Seconds between two checks of what does not announce changes: listeners, queues of plain dicts, cancelled tasks.
 POLL = 0.05
-#: Seconds that a task which has swallowed its cancellation, and does something else than before, has to end.
+#: Seconds that a task has to end after it has swallowed its cancellation and waits somewhere else than before.
 PAUSE = 1.0
 
-#: Seconds that a task has to pass its own cancellation on to those that it waits for.
+#: Seconds that a task has to pass its own cancellation on to the tasks that it waits for.
 HEADWAY = 0.02
 
-#: What a task of a handle() does: it takes messages in; it runs an application as its caller; it serves a connection.
+#: What a task of a handle() does: receive messages, call an application, or serve a connection.
 TAKES, CALLS, CONNECTED = range(3)
 
 
 class Origin:
-    """Say which arun() started a piece of code; inherited, as a context variable, by all that the code starts."""
+    """Tells which arun() has started a piece of code; inherited by all that the code starts, as a context variable."""
 
     __slots__ = ("by_listener", "intake")
 
     def __init__(self, intake: Intake, by_listener: bool) -> None:
         self.intake = intake
-        #: A listener's protocol, and what that has started.
+        #: Whether the code is a listener's protocol, or was started by one.
         self.by_listener = by_listener
 
 
@@ -52,36 +52,36 @@ class Request:
         self.reason: weakref.ref[Reason] | None = None
         #: Where the task was waiting when it was cancelled; at first, when it was found.
         self.positions = [position_of(task)]
-        #: Cancellations that others had asked for by then.
+        #: How often others had cancelled it by then.
         self.before = task.cancelling()
-        #: Another task, which waits for this one, has cancelled it.
+        #: Whether another task, which waits for this one, has cancelled it.
         self.others = False
 
 
 class Intake:
-    """All that the handle() of one arun() has started, by whatever means: tasks and listeners.
+    """All tasks and listeners that the handle() of one arun() has started, by whatever means.
 
-    Tasks are recognised by their context, which inherits `origin` from the code that creates them. Those of
-    applications are not among them, nor those that hooks and the server itself start.
+    Tasks are recognised by their context, which inherits `origin` from the code that creates them. Tasks of
+    applications, of hooks and of the server itself are not included.
     """
 
     def __init__(self, manager: InstanceManager, loop: asyncio.AbstractEventLoop) -> None:
         self._manager = weakref.ref(manager)
         self._loop = loop
         self.listeners: list[Any] = []
-        #: The tasks that are to end, as far as they are known.
+        #: The known tasks that have to end.
         self._requests: dict[asyncio.Task[Any], Request] = {}
         #: Tasks of connections, which carry answers as well: they end after the instances.
         self._connections: set[asyncio.Task[Any]] = set()
-        #: Those that are called off when the instances are dismissed, and may see to their clients.
+        #: Tasks that end when the instances are dismissed, and may then take care of their clients.
         self._callers: set[asyncio.Task[Any]] = set()
         self._callers_end = False
-        #: Seconds for `PAUSE`.
+        #: Seconds that take the place of `PAUSE`.
         self.pause = PAUSE
-        #: The arun() has ended.
+        #: Whether the arun() has ended.
         self.over = False
 
-    # Made anew for who asks: kept, they would refer to the intake that refers to them.
+    # Made for each use: if they were kept, they and the intake would form a cycle.
 
     @property
     def by_handle(self) -> Origin:
@@ -100,7 +100,7 @@ class Intake:
         return context.run(self._loop.create_task, coroutine)
 
     def scan(self) -> bool:
-        """Look through all tasks of the loop for those of this intake. Return whether there were new ones."""
+        """Look for tasks of this intake among all tasks of the loop; return whether there were new ones."""
         manager = self._manager()
         foreign = set()
         if manager is not None and manager.table.foreign:
@@ -129,7 +129,7 @@ class Intake:
             return None
         cell = context.get(at_work)
         if cell is not None:
-            # Either it calls an application, or it was started by one and belongs to that.
+            # Either it calls an application, or an application has started it, and owns it.
             call = None if cell.instance is None else cell.instance._call
             return CALLS if call is not None and call.task is task else None
         manager = self._manager()
@@ -142,16 +142,16 @@ class Intake:
         return CONNECTED if source.by_listener else TAKES
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """Return what is known and has not ended."""
+        """Return the known tasks that have not ended."""
         return {task for task in (*self._requests, *self._connections) if not task.done()}
 
     def spare_callers(self) -> set[asyncio.Task[Any]]:
-        """Return the tasks that run an application as its caller, or are about to: they end by `end_all` only."""
+        """Return the tasks that call an application, or are about to, and spare them until `end_all`."""
         self._callers = {task for task in self.tasks() if self._role(task) == CALLS}
         return self._callers
 
     def press(self) -> set[asyncio.Task[Any]]:
-        """Cancel the known tasks that are to end by now, once more those that have swallowed that; return them all."""
+        """Cancel the known tasks that have to end by now, or again if they have swallowed that; return all of them."""
         waiting = set()
         for task in list(self._requests):
             role = None if task.done() else self._role(task)
@@ -175,41 +175,41 @@ class Intake:
         return waiting
 
     def _is_due(self, task: asyncio.Task[Any], now: float, depends: bool) -> bool:
-        """Whether a task is to be cancelled, for the first time or once more."""
+        """Return whether a task is to be cancelled now, for the first time or again."""
         request = self._requests[task]
         if request.reason is None:
-            # A second cancellation would cut what the task does at the first: a task that waits for this one, and
-            # passes its own cancellation on, gets the time to do so.
+            # A second cancellation would interrupt what the task does about the first: a task that waits for this one,
+            # and passes its own cancellation on, gets the time to do so.
             request.others = request.others or task.cancelling() > request.before
             if request.others:
-                # What came of it is not known; but a clean-up waits somewhere else.
+                # Its effect is not known, but a task that cleans up waits somewhere else.
                 return now >= request.since + self.pause and position_of(task) in request.positions
             return not depends or now >= request.since + HEADWAY
         with contextlib.suppress(AttributeError):
-            # One that was cancelled while it was about to take a step keeps the message beyond the error.
+            # A task that was cancelled just before a step keeps the message even after it has handled the error.
             if not task._must_cancel:  # type: ignore[attr-defined]
                 task._cancel_message = None  # type: ignore[attr-defined]
         if request.reason() is not None or not waited_for(task).isdisjoint(self._requests):
             return False
-        # The error has been handled. If the task waits where it did before, it goes on as before; anything else may be
-        # a clean-up behind an `except` block.
+        # The task has handled the error. If it waits where it did before, it has swallowed it; otherwise it may be
+        # cleaning up.
         return position_of(task) in request.positions or now >= request.since + self.pause
 
     def hurry(self) -> None:
-        """Cancel once more what is cleaning up."""
+        """Cancel the tasks that are cleaning up."""
         for task, request in self._requests.items():
             if request.reason is not None or request.others:
                 task.cancel()
 
     def end_all(self) -> None:
-        """From now on callers and connections are to end too."""
+        """End callers and connections as well from now on."""
         self._callers_end = True
         for task in self._connections:
             self._requests.setdefault(task, Request(task, self._loop.time()))
         self._connections.clear()
 
     async def ended(self) -> None:
-        """Wait until all that is to end by now has ended, what was started meanwhile included."""
+        """Wait until all tasks that have to end by now have ended, including those started meanwhile."""
         while True:
             waiting = self.press()
             if waiting:
@@ -220,13 +220,13 @@ class Intake:
                 self.end_all()
 
     async def follow(self) -> None:
-        """Keep cancelling, as long as something is known: also callers whose call has ended."""
+        """Keep cancelling while any task is known, also callers whose call has ended meanwhile."""
         while self._requests or self._connections:
             self.press()
             await asyncio.sleep(POLL)
 
     def close(self) -> set[asyncio.Task[Any]]:
-        """The arun() has ended. Return the tasks that go on."""
+        """Forget everything, since the arun() has ended; return the tasks that are still running."""
         self.over = True
         self.listeners.clear()
         self._callers.clear()
@@ -237,14 +237,14 @@ class Intake:
 
 
 def context_of(task: asyncio.Task[Any]) -> Context | None:
-    """Return the context that a task runs in, None if it does not tell."""
+    """Return the context that a task runs in; None if that cannot be found out."""
     get_context = getattr(task, "get_context", None)
     if get_context is not None:
         return get_context()  # type: ignore[no-any-return]
     context = getattr(task, "_context", None)
     if context is not None:
         return context  # type: ignore[no-any-return]
-    # Up to 3.11 there is no way to ask; but the task has to show the collector what it refers to, its context first.
+    # Up to 3.11 there is no way to ask, but a task shows the collector what it refers to, its context included.
     return next((one for one in gc.get_referents(task) if type(one) is Context), None)
 
 

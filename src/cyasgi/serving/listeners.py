@@ -1,4 +1,4 @@
-"""Finds the listeners that a server's handle() opens: the server goes on until they are closed, and closes them."""
+"""Finds the listeners that a server's handle() opens: the server runs until they are closed, or closes them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ METHODS = ("create_server", "create_unix_server", "create_datagram_endpoint")
 def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def create(*args: Any, **kwargs: Any) -> Any:
         source = origin.get()
-        # What an application opens is its own.
+        # An application owns what it opens.
         if source is None or at_work.get() is not None:
             return await method(*args, **kwargs)
         intake = source.intake
         if kwargs.get("start_serving") is False:
             args, kwargs = _marked(intake.by_listeners, args, kwargs)
-        # The listener calls its protocols in copies of the context that it is opened in.
+        # The listener calls its protocols in copies of the context in which it is opened.
         token = origin.set(intake.by_listeners)
         try:
             result = await method(*args, **kwargs)
@@ -35,7 +35,7 @@ def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable
 
 
 def _marked(source: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Wrap the protocol factory of a listener that begins to serve later, in a context that is not known yet."""
+    """Wrap the protocol factory of a listener that starts to serve later, in a context that is not known yet."""
     factory: Callable[[], Any] = args[0] if args else kwargs["protocol_factory"]
 
     def make() -> Any:
@@ -47,10 +47,10 @@ def _marked(source: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
 @contextlib.contextmanager
 def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """While inside, what the loop opens for a handle() is entered into that handle()'s `Intake`.
+    """Inside the context, enter listeners that the loop opens for a handle() into the `Intake` of that handle().
 
-    The loop object's own methods are wrapped, since no event loop tells of its listeners. A loop that lets nobody set
-    its attributes goes unwatched.
+    The methods of the loop object are wrapped, since event loops do not tell of their listeners. A loop whose
+    attributes cannot be set is not watched.
     """
     wrapped = {}
     # Another server on the same loop may have wrapped them already.
@@ -75,12 +75,12 @@ def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def is_serving(listener: Any) -> bool:
-    """Whether an asyncio server still accepts connections, or a transport is still open."""
+    """Return whether an asyncio server still accepts connections, or a transport is still open."""
     if hasattr(listener, "is_serving"):
         return bool(listener.is_serving())
     return not listener.is_closing()
 
 
 def is_server(listener: Any) -> bool:
-    """An asyncio server, whose closing ends the intake alone; a datagram transport carries the answers too."""
+    """Return whether it is an asyncio server, which can be closed first; a datagram transport sends the answers too."""
     return hasattr(listener, "is_serving")

@@ -1,4 +1,4 @@
-"""The end of the event loop of a run(): what is left in it, and its threads, each for a bounded time."""
+"""The end of the event loop of a run(): ends its remaining tasks and threads, each within a bounded time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..core.tasks import is_left_pending, leave_pending
 
 logger = logging.getLogger("cyasgi.server")
 
-#: Seconds between two looks at threads that are to end.
+#: Seconds between two checks of threads that have to end.
 LOOK = 0.01
 
 
 def with_executor(loop: asyncio.AbstractEventLoop, replaceable: bool) -> Callable[[], ThreadPoolExecutor | None]:
-    """Give the loop a default executor whose threads can be waited for with a bound, and return what finds it.
+    """Give the loop a default executor whose threads can be waited for within a bound; return a function that finds it.
 
-    asyncio's own up to 3.11, and uvloop's, joins its threads for as long as they take. A loop that does not show its
-    executor gets one only if it is `replaceable`: known to have none.
+    asyncio up to 3.11 and uvloop join the threads of theirs for as long as these take. A loop that does not show its
+    executor gets one only if it is `replaceable`, that is known to have none.
     """
     if hasattr(loop, "_default_executor"):
         return lambda: loop._default_executor
@@ -39,11 +39,11 @@ def with_executor(loop: asyncio.AbstractEventLoop, replaceable: bool) -> Callabl
 def close_loop(
     loop: asyncio.AbstractEventLoop, find_executor: Callable[[], ThreadPoolExecutor | None], bound: float
 ) -> None:
-    """Do as asyncio.Runner does at its end, but each step for at most `bound` seconds."""
+    """Close the loop as asyncio.Runner does, but take at most `bound` seconds for each step."""
     rest: set[asyncio.Task[Any]] = {task for task in asyncio.all_tasks(loop) if not task.done()}
     for task in rest:
         task.cancel()
-    # Those that the server has given up have had their time.
+    # The tasks that the server has given up have had their time.
     fresh = {task for task in rest if not is_left_pending(task)}
     if rest:
         loop.run_until_complete(asyncio.wait(fresh or rest, timeout=bound if fresh else LOOK))
@@ -69,7 +69,7 @@ def close_loop(
 
 async def _end_threads(executor: ThreadPoolExecutor, seconds: float) -> None:
     executor.shutdown(wait=False)
-    # One of another kind has threads that are its own affair.
+    # An executor of another kind manages its threads itself.
     threads = getattr(executor, "_threads", ())
     deadline = time.monotonic() + seconds
     while busy := [thread for thread in threads if thread.is_alive()]:
@@ -77,7 +77,7 @@ async def _end_threads(executor: ThreadPoolExecutor, seconds: float) -> None:
             for thread in busy:
                 logger.warning("the thread %r is still running, %s", *told(thread))
             return
-        # The loop has to turn: a thread may wait for something in it.
+        # The loop has to go on: a thread may be waiting for it.
         await asyncio.sleep(LOOK)
 
 

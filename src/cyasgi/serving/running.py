@@ -35,7 +35,7 @@ from .listeners import (
 )
 from .loop_end import close_loop, with_executor
 
-#: Seconds that who has called an application has to end by itself when the application was cancelled.
+#: Seconds that the caller of an application has to end by itself after the application was cancelled.
 GRACE = 1.0
 
 
@@ -61,27 +61,27 @@ class ServerRun:
 
     @property
     def stale(self) -> bool:
-        """Its loop was closed over it."""
+        """Whether its loop was closed before it ended."""
         return self._loop.is_closed()
 
     @property
     def stopping(self) -> bool:
-        """Whether the intake is over."""
+        """Whether it takes in no more messages."""
         return self._stopping
 
     @property
     def graceful(self) -> bool:
-        """Whether it stops and may still wait for what is under way: asked once, and not twice."""
+        """Whether it was asked to stop once and not twice, so that work in hand may end."""
         return self._stop.done() and not self._force.done()
 
     def request_stop(self) -> None:
-        """The first request drains, the second cancels at once."""
+        """Ask the run to end: the first request drains, the second cancels at once."""
         self._requests += 1
         if self._requests == 1:
             resolved(self._stop)
         elif not self._force.done():
             self._force.set_result(None)
-            # What cleans up after the first request has had its time.
+            # Tasks that are cleaning up after the first request have had their time.
             self.intake.hurry()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -101,14 +101,14 @@ class ServerRun:
             logger.error("a spawned task failed while the server stopped", exc_info=error)
 
     async def serve(self) -> None:
-        """Runs the server to its end, whatever that is."""
+        """Run the server to its end."""
         manager, server = self._manager, self._server
         manager.end_stale(server)
         manager.adopt(self._loop)
         with watched(self._loop):
             handle = self.intake.create_task(server.handle(), outside())
             checker = outside().run(self._loop.create_task, self._check())
-            # Behind the first step of handle().
+            # After the first step of handle().
             self._loop.call_soon(self._begun, handle)
             cause: BaseException | None = None
             graceful = False
@@ -117,11 +117,11 @@ class ServerRun:
                 graceful = True
             finally:
                 try:
-                    # A coroutine that is thrown away after its loop was closed has nothing to wait in.
+                    # A coroutine that is closed after its loop has no loop to wait in.
                     if not self.stale:
                         await self._shut_down(checker, graceful)
                 except BaseException:
-                    # What is raised now is what has interrupted the end.
+                    # Whatever has interrupted the shutdown is raised instead.
                     cause = None
                     raise
                 finally:
@@ -130,14 +130,14 @@ class ServerRun:
                 raise cause
 
     def _begun(self, handle: asyncio.Task[None]) -> None:
-        """The first step of handle() has been taken."""
+        """Announce that the server is ready, after the first step of handle()."""
         failed = handle.done() and (handle.cancelled() or handle.exception() is not None)
         if not self._server.announces_start and not failed:
             self._manager.control.started()
 
     @staticmethod
     def _tell_of(handle: asyncio.Task[None], raised: BaseException | None) -> None:
-        """An error of handle() that serve() does not raise."""
+        """Log an error of handle() that serve() does not raise."""
         error = handle.exception() if handle.done() and not handle.cancelled() else None
         # Interrupts went through the loop.
         if isinstance(error, Exception) and error is not raised:
@@ -153,8 +153,11 @@ class ServerRun:
             logger.exception("application_checker raised; the server goes on without it")
 
     async def _ended(self, handle: asyncio.Task[None]) -> BaseException | None:
-        """Until handle() has returned and its listeners are closed, or a stop was asked for; gives the error that ends
-        the server. A CancelledError that is raised is one of arun() itself."""
+        """Wait until handle() has returned and its listeners are closed, or until a stop is asked for.
+
+        Returns:
+            The error that ends the server. A CancelledError that is raised instead is a cancellation of arun() itself.
+        """
         await asyncio.wait({handle, self._stop}, return_when=asyncio.FIRST_COMPLETED)
         if handle.done() and not handle.cancelled() and handle.exception() is None:
             while not self._stop.done() and any(map(is_serving, self.intake.listeners)):
@@ -168,7 +171,7 @@ class ServerRun:
         return None
 
     async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
-        """End the intake; if `graceful`, let the instances drain; dismiss them, and see that nothing goes on."""
+        """End the intake, let the instances drain if `graceful`, dismiss them, and end all the rest."""
         self._stopping = True
         server, manager, intake = self._server, self._manager, self.intake
         bound = server.shutdown_timeout
@@ -197,7 +200,7 @@ class ServerRun:
                 await self._end_rest(checker, follower, bound)
 
     async def _end_rest(self, checker: asyncio.Task[None], follower: asyncio.Task[None], bound: float) -> None:
-        """Cancel what still goes on, and leave to itself what goes on after that."""
+        """Cancel what is still running, and give up what goes on even then."""
         manager, intake = self._manager, self.intake
         self._dismiss_all()
         for listener in intake.listeners:
@@ -228,7 +231,7 @@ class ServerRun:
         self._give_up(left)
 
     async def _dismiss_late(self, bound: float) -> None:
-        """See off what an override has kept, or what was created by tasks that were cancelled last."""
+        """Delete instances that an override has kept, or that were created by the tasks that were cancelled last."""
         manager = self._manager
         tasks = set()
         for entry in manager.table.entries():
@@ -243,7 +246,7 @@ class ServerRun:
             await asyncio.wait(tasks, timeout=min(bound, 1.0))
 
     def _tell_of_cut(self, bound: float) -> None:
-        """What has not drained is about to be cancelled."""
+        """Log how many applications have not drained and are about to be cancelled."""
         cut = [entry for entry in self._manager.table.entries() if not _is_drained(entry)]
         if cut:
             logger.warning(
@@ -256,7 +259,7 @@ class ServerRun:
             )
 
     def _give_up(self, intake: set[asyncio.Task[Any]]) -> None:
-        """What still goes on is left to itself."""
+        """Log what is still running, and leave it to itself."""
         if self._manager.closing:
             count = len(self._manager.closing)
             logger.warning(
@@ -276,7 +279,7 @@ class ServerRun:
                 leave_pending(task)
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
-        """Awaits it for so long, or (`forced`) until a second request to stop."""
+        """Await the coroutine for this many seconds or, if `forced`, until a second request to stop; then cancel it."""
         task = self._loop.create_task(coroutine)
         until = {task, self._force} if forced else {task}
         try:
@@ -289,7 +292,7 @@ class ServerRun:
             task.result()
 
     async def _drained(self) -> None:
-        """Until every instance is settled: its queue empty and its application waiting in receive()."""
+        """Wait until every instance has drained: its queue is empty and its application waits in receive()."""
         manager, table = self._manager, self._manager.table
         while busy := [entry for entry in table.entries() if not _is_drained(entry)]:
             while busy:
@@ -311,7 +314,7 @@ class ServerRun:
                 self._manager.dismiss(self._server, entry, STOPPING)
 
     async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
-        """Until every run has ended, and every override that deletes, and then all that handle() has started."""
+        """Wait until every run and every override that deletes has ended, and then all that handle() has started."""
         manager, intake = self._manager, self.intake
         while True:
             while (entry := manager.table.pop_finished()) is not None:
@@ -326,7 +329,7 @@ class ServerRun:
             finally:
                 if manager.on_ended is tell:
                     manager.on_ended = None
-        # Who was called off by InstanceDeleted, or has just finished, may see to its client.
+        # Callers whose call has just ended may take care of their clients.
         if callers:
             await asyncio.wait(callers, timeout=min(self._server.shutdown_timeout, GRACE))
         intake.end_all()
@@ -340,7 +343,7 @@ def _is_drained(entry: ApplicationInstance | ForeignEntry) -> bool:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where it is installed, else asyncio's."""
+    """Return a new event loop: uvloop's if that is installed, else asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -349,12 +352,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _factories() -> tuple[Any, ...]:
-    """Those whose loops have no default executor yet."""
+    """Return the factories whose loops are known to have no default executor yet."""
     return new_event_loop, getattr(sys.modules.get("uvloop"), "new_event_loop", None)
 
 
 class Runnable(Protocol):
-    """What runs in a loop of its own: a server, or several."""
+    """What runs in an event loop of its own: a server, or several."""
 
     @property
     def shutdown_timeout(self) -> float: ...
@@ -363,7 +366,7 @@ class Runnable(Protocol):
 
 
 def request_stop(manager: InstanceManager) -> bool:
-    """Asks the server of this manager to end, as `ServerRun.request_stop`; False if it does not run."""
+    """Ask the server of this manager to end, as by `ServerRun.request_stop`; return False if it is not running."""
     if manager.server_run is None or manager.server_run.stale:
         return False
     manager.server_run.request_stop()
@@ -377,14 +380,16 @@ def run_in_own_loop(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] = new_event_loop,
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
 ) -> signal.Signals | None:
-    """Runs the server in a new loop to its end. Each of the signals calls `stop`; if that has nobody to ask and gives
-    False, the server's `arun` is cancelled.
+    """Run the server to its end in a new event loop.
+
+    Each of the signals calls `stop`. If that returns False, because there is nobody to ask, the server's `arun` is
+    cancelled.
 
     Returns:
-        The first signal that came.
+        The first signal that arrived.
 
     Raises:
-        RuntimeError: an event loop runs in this thread already; or as the server's `arun`.
+        RuntimeError: this thread already runs an event loop; or as for the server's `arun`.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called where an event loop runs already; await arun() there")
@@ -422,8 +427,8 @@ def _run_to_end(
             try:
                 loop.run_until_complete(main)
             except (KeyboardInterrupt, SystemExit) as error:
-                # Raised in some task: the loop was left with everything as it was.
-                # The same one comes again where a task has waited for the one that raised it: that asks for nothing.
+                # Raised in some task, which has stopped the loop and changed nothing else. The same error arrives again
+                # if a task has waited for the one that raised it, and then asks for nothing new.
                 again = error is interrupted
                 if interrupted is None:
                     interrupted = error
@@ -436,7 +441,7 @@ def _run_to_end(
                     raise
     if interrupted is not None:
         raised = None if main.cancelled() else main.exception()
-        # Raised by handle(), as by Ctrl-C there, it is a way to end; by an application or a hook it is an error.
+        # Raised by handle(), as by Ctrl-C, it is a way to end; raised by an application or a hook, it is an error.
         if raised is not interrupted or not isinstance(raised, KeyboardInterrupt):
             raise interrupted
         logger.info("Exiting due to KeyboardInterrupt")
@@ -449,7 +454,7 @@ def _run_to_end(
 def _signals(
     loop: asyncio.AbstractEventLoop, stop: Callable[[], None], seen: list[int], numbers: Sequence[signal.Signals]
 ) -> Iterator[None]:
-    """In the main thread: these signals call `stop` in the loop; what handled them before does so after."""
+    """In the main thread, let these signals call `stop` in the loop; restore their handlers afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -480,5 +485,5 @@ def _signals(
 
 
 def _keep_awake(loop: asyncio.AbstractEventLoop) -> None:
-    # Where a loop has no signal handlers of its own, Python's run only when the loop wakes up.
+    # If a loop does not support signal handlers, Python's run only when the loop wakes up.
     loop.call_later(0.2, _keep_awake, loop)
