@@ -1,5 +1,4 @@
-"""The access log: a line for each response, and for each WebSocket at its end, made of prepared strings and written
-many at a time."""
+"""The access log: a line for each response, and for each WebSocket at its end. Lines are written many at a time."""
 
 from __future__ import annotations
 
@@ -12,29 +11,29 @@ from .._common.guarding import INTERRUPTS
 
 logger = logging.getLogger(__name__)
 
-#: Lines kept before they are written.
+#: Lines that are collected before they are written, at most.
 LINES_AT_ONCE = 1024
 
-#: What stands for the status of a response that the client did not wait for.
+#: The status that is logged where the client did not wait for a response.
 CLIENT_GONE = 499
 
 QUOTE = ord('"')
-#: What may stand in a target as it came.
+#: What is not percent-encoded in a target.
 PLAIN = "".join(chr(code) for code in range(33, 127) if code != 34)
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class AccessLog:
-    """Lines in the Common Log Format, with the seconds that the request took behind them.
+    """Writes lines in the Common Log Format, with the seconds that the request took at their end.
 
     ``192.0.2.1:54321 - - [23/Nov/2026:20:56:33 +0000] "GET /path?query HTTP/1.1" 200 13 0.001``
 
-    Nothing in it can forge a line or a field: a target holds no white space and no control character, or it is refused,
-    and what is not ASCII in it, such as the control characters of Latin-1, is percent-encoded, as quotes are.
+    No client can forge a line or a field: a target with white space or ASCII control characters is rejected, and quotes
+    and what is not ASCII, such as the control characters of Latin-1, are percent-encoded.
 
     Args:
-        stream: what the lines are written to: anything with ``write(str)``.
+        stream: where lines are written: anything with ``write(str)``.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -44,7 +43,14 @@ class AccessLog:
         self._second = -1
 
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
-        """One request; `method` is empty for what was none."""
+        """Add the line of one request.
+
+        Args:
+            client: its address.
+            method: empty for a malformed request, of which nothing else is logged.
+            size: bytes of the body of the response.
+            took: seconds.
+        """
         if method:
             text = target.decode("ascii") if target.isascii() and QUOTE not in target else quote(target, PLAIN)
             request = f"{method} {text} HTTP/{version}"
@@ -55,7 +61,7 @@ class AccessLog:
             self.flush()
 
     def tick(self, second: int) -> None:
-        """Called now and then with the time: writes what has gathered."""
+        """Write what has been collected; `second` is the time, in seconds since the epoch."""
         if self._lines:
             self.flush()
         if second != self._second:
@@ -64,6 +70,7 @@ class AccessLog:
             self._moment = time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S +0000]", now)
 
     def flush(self) -> None:
+        """Write what has been collected; what cannot be written is lost, which is logged."""
         lines, self._lines = self._lines, []
         try:
             self._stream.write("".join(lines))

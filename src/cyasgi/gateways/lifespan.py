@@ -1,4 +1,4 @@
-"""The lifespan protocol of ASGI: an application is told when the server starts and when it stops."""
+"""ASGI's lifespan protocol: an application is told when the server starts and when it stops."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ..wire.messages import LIFESPAN_TYPES, check_type
 logger = logging.getLogger(__name__)
 
 MODES = ("auto", "on", "off")
-#: Seconds that an application may take to start, unless a server says otherwise.
+#: Seconds that an application may take to start, by default.
 STARTUP_TIMEOUT = 300.0
 
 
 class LifespanError(RuntimeError):
-    """The application failed to start, or to stop: the message is what it said."""
+    """The application failed to start, or to stop; the message is what it said."""
 
 
 class Lifespan:
     """One start and stop of an application.
 
     Args:
-        mode: "on": an application that takes no part is an error; "auto": it is served all the same, also one that
-            raises while it starts, with a warning; "off": it is not asked.
+        mode: what to do with an application that does not take part in the protocol: "on": fail; "auto": serve it all
+            the same, also one that raises while it starts, with a warning; "off": do not ask it.
     """
 
     def __init__(self, application: Any, mode: str = "auto") -> None:
         self._application = application
         self._mode = mode
-        #: What the application wrote into the state of its scope; every request gets a copy.
+        #: What the application wrote into ``scope["state"]``; every request gets a copy.
         self.state: dict[str, Any] = {}
         self._task: asyncio.Task[None] | None = None
         self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -47,10 +47,10 @@ class Lifespan:
         self._failure: str | None = None
         self._error: BaseException | None = None
         #: Whether the failure has been logged.
-        self._told = False
+        self._failure_logged = False
 
     async def startup(self, seconds: float | None = None) -> None:
-        """Return when the application has started, or turned out to take no part.
+        """Return when the application has started, or has turned out to take no part.
 
         Args:
             seconds: how long the application may take to start; None for no limit.
@@ -79,7 +79,7 @@ class Lifespan:
             self._start_refused()
 
     def _start_refused(self) -> None:
-        """The application ended without an answer to `lifespan.startup`."""
+        """Deal with an application that has ended without an answer to ``lifespan.startup``."""
         error = self._error
         if isinstance(error, SystemExit):
             raise error
@@ -116,7 +116,7 @@ class Lifespan:
         finally:
             if not task.done():
                 if self._stopped.done():
-                    # It may have a few steps to go.
+                    # It may have a few steps left.
                     await asyncio.wait({task}, timeout=min(seconds, 1.0))
                 task.cancel()
                 await asyncio.wait({task}, timeout=seconds)
@@ -124,7 +124,7 @@ class Lifespan:
         if not self._started.done():
             # The start was interrupted: there was nothing to stop.
             return
-        if self._told:
+        if self._failure_logged:
             raise LifespanError("the application's lifespan failed while it was served (logged then)") from self._error
         if self._failure is not None:
             raise LifespanError(f"the application failed to stop: {self._failure}") from self._error
@@ -142,7 +142,7 @@ class Lifespan:
             await as_single_callable(self._application, True)(scope, self._receive, self._send)
         except SystemExit as error:
             if self._started is None or self._started.done():
-                # While it is served, this ends the server as one from a request does.
+                # While it is served, this ends the server, as a SystemExit from a request does.
                 raise
             self._error = error
         except BaseException as error:
@@ -150,16 +150,16 @@ class Lifespan:
                 raise
             self._error = error
             if self._started is not None and self._started.done() and self._failure is None and not self._stopping:
-                self._tell(repr(error))
+                self._log_failure(repr(error))
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._queue.get()
         self._takes_part = True
         return message
 
-    def _tell(self, what: str) -> None:
-        """Log that the lifespan has failed while the application is served; it has nobody else to say so to."""
-        self._told = True
+    def _log_failure(self, what: str) -> None:
+        """Log that the lifespan has failed while the application is served: there is nobody to raise it to."""
+        self._failure_logged = True
         logger.error("the application's lifespan failed while it is served: %s", what, exc_info=self._error)
 
     async def _send(self, message: Any) -> None:
@@ -178,7 +178,7 @@ class Lifespan:
             if kind == "lifespan.shutdown.failed":
                 self._failure = reason or "it did not say why"
                 if not self._stopping:
-                    self._tell(self._failure)
+                    self._log_failure(self._failure)
             self._stopped.set_result(None)
         else:
             raise ValueError(f"a message of type {kind!r} is not expected now")

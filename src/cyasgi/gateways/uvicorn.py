@@ -1,12 +1,12 @@
 """cyasgi's HTTP under uvicorn: ``uvicorn app:app --http cyasgi.gateways.uvicorn:Protocol``.
 
-uvicorn has the sockets, the lifespan, the signals, the workers and the WebSockets; the protocol here has the requests:
-cyasgi's parsing and strictness, its limits and deadlines, its backpressure, and an instance for each request. Of
-uvicorn's options it heeds ``interface``, ``root_path``, ``limit_concurrency`` (requests at a time),
-``timeout_keep_alive``, ``access_log``, ``date_header``, ``server_header``, ``headers``, ``reset_contextvars``, and, for
-it counts connections, tasks and requests as uvicorn's own does, ``limit_max_requests`` and
-``timeout_graceful_shutdown``. cyasgi's own limits are class attributes of `Server`: to change one, subclass both and
-name the protocol's subclass to uvicorn.
+uvicorn is in charge of sockets, lifespan, signals, workers and WebSockets; the protocol here is in charge of requests:
+parsing and strictness, limits and deadlines, backpressure, and an instance for each request. Of uvicorn's options it
+respects ``interface``, ``root_path``, ``limit_concurrency`` (requests at a time), ``timeout_keep_alive``,
+``access_log``, ``date_header``, ``server_header``, ``headers`` and ``reset_contextvars``; and, since it counts
+connections, tasks and requests as uvicorn's own protocols do, ``limit_max_requests`` and ``timeout_graceful_shutdown``.
+cyasgi's own limits are class attributes of `Server`: to change one, subclass `Server` and `Protocol`, and give the
+latter to uvicorn.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AccessLog:
 
 
 class Server(HTTPServer):
-    """What the connections of one uvicorn server share: instances, limits, deadlines. It is never run itself.
+    """What the connections of one uvicorn server share: instances, limits, deadlines. It is never run.
 
     Args:
         config, server_state, app_state: as uvicorn gives them to its protocols.
@@ -66,7 +66,7 @@ class Server(HTTPServer):
         self.asgi = {**ASGI, "version": config.asgi_version}
         self.connections = server_state.connections
         self.keep_alive_timeout = max(config.timeout_keep_alive, 0.001)
-        # uvicorn takes any text for it.
+        # Not checked: uvicorn accepts any text.
         self.__dict__["root_path"] = config.root_path
         if config.access_log and access_logger.hasHandlers():
             self.log = AccessLog()  # type: ignore[assignment]
@@ -106,7 +106,7 @@ class Protocol(HTTPProtocol):
     __slots__ = ()
     server: Any
 
-    #: What the connections of a server share is an instance of it.
+    #: The class of what the connections of a server share.
     server_class: ClassVar[type[Server]] = Server
 
     def __init__(
@@ -114,7 +114,7 @@ class Protocol(HTTPProtocol):
     ) -> None:
         if not config.loaded:
             config.load()
-        # Kept where all protocols of a server find it, and no longer than that.
+        # Kept where all protocols of a server find it, and no longer than those.
         server = vars(server_state).get("cyasgi")
         if server is None or server.config is not config:
             server = server_state.cyasgi = self.server_class(config, server_state, app_state)
@@ -135,7 +135,7 @@ class Protocol(HTTPProtocol):
             logger.log(TRACE, "%s%s", prefix, what)
 
     def shutdown(self) -> None:
-        """Called by uvicorn when it stops."""
+        """Take no further request; called by uvicorn when it stops."""
         self.begin_shutdown()
 
     def begin_request(self, head: bytes, rest: bytes = b"") -> None:
@@ -145,7 +145,7 @@ class Protocol(HTTPProtocol):
             super().begin_request(head, rest)
         exchange = self.exchange
         if exchange is not None and exchange.instance is not None:
-            # uvicorn waits for its tasks when it stops, and cancels those that are late.
+            # uvicorn waits for these when it stops, and cancels them after `timeout_graceful_shutdown`.
             tasks = self.server.server_state.tasks
             task = exchange.instance.future
             tasks.add(task)
@@ -164,11 +164,11 @@ class Protocol(HTTPProtocol):
                 logger.warning(NO_WEBSOCKETS)
             return False
         self._trace("Upgrading to WebSocket")
-        # uvicorn's protocols for WebSockets read the request again.
+        # uvicorn's protocols for WebSockets parse the request again.
         lines = [
             b"GET %b HTTP/1.1\r\n" % parser.target,
             *(b"%b: %b\r\n" % header for header in parser.headers if header[0] != b"upgrade"),
-            # They take no list here.
+            # They accept no list here.
             b"upgrade: websocket\r\n\r\n",
         ]
         data = b"".join((*lines, rest or self.buffer))

@@ -64,7 +64,7 @@ SECONDS_OR_NONE = Number("number of seconds", none="no limit")
 
 
 class _AccessLog(Boolean):
-    """Also an object to write to, which no text stands for."""
+    """True, False, or an object to write to, which cannot be given as text."""
 
     def __init__(self) -> None:
         Bound.__init__(self, "True (standard output), False, or an object with write(str)")
@@ -99,10 +99,10 @@ class _WebSocketProtocolClass:
 
 
 class HTTPServer(Gateway):
-    """Serves an ASGI application over HTTP/1.1 and HTTP/1.0, on TCP, TLS and Unix sockets.
+    """Serve an ASGI application over HTTP/1.1 and HTTP/1.0, on TCP, TLS and Unix sockets.
 
-    Each request is an application instance of its own. At `max_applications` running ones a new request is answered
-    503; override `refuse_request` for any other rule.
+    Each request is an application instance of its own. At `max_applications` a new request is answered 503; override
+    `refuse_request` for any other rule.
 
     Args:
         application: the ASGI application, for scopes of the types ``http`` and ``lifespan``.
@@ -116,82 +116,85 @@ class HTTPServer(Gateway):
         TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
     """
 
-    #: Messages waiting for one instance, at most; what comes beyond waits in the socket, with reading paused.
+    #: Messages waiting for one instance, at most; what comes then waits in the socket, with reading paused.
     max_queue_size = Setting[int](1, Integer(1))
 
-    #: Bytes of the request target; beyond: 414.
+    #: Bytes of the request target, at most; a longer one is answered 414.
     max_target_size = Setting[int](8190, Integer(1))
-    #: Bytes of all header lines of a request; beyond: 431.
+    #: Bytes of all header lines of a request, at most; more are answered 431.
     max_header_size = Setting[int](65_536, Integer(1))
-    #: Headers of a request; beyond: 431.
+    #: Headers of a request, at most; more are answered 431.
     max_header_count = Setting[int](100, Integer(1))
-    #: Bytes of heads that have come in part, on all connections together; beyond: 503 where it is more than 4 KiB.
+    #: Bytes of incomplete heads on all connections together, at most; beyond, those over 4 KiB are answered 503.
     max_partial_heads = Setting[int](16_777_216, Integer(1))
-    #: Bytes of the body of a request; beyond: 413. None: no limit.
+    #: Bytes of the body of a request, at most; a longer one is answered 413. None: no limit.
     max_body_size = Setting[int | None](None, Integer(0, none="no limit"))
-    #: Connections at a time; further ones are answered 503 and closed. Fewer where the limit of open files is lower.
+    #: Connections at a time, at most; further ones are answered 503 and closed. Fewer if the limit of open files is
+    #: lower.
     max_connections = Setting[int](10_000, Integer(1))
 
-    #: Seconds from the beginning of a connection to its first byte; with TLS, to each of the two first bytes.
+    #: Seconds from the beginning of a connection to its first byte; with TLS, to the first byte of the handshake, and
+    #: from its end to the first byte of a request.
     first_byte_timeout = Setting[float](10.0, SECONDS)
     #: Seconds for the TLS handshake, from the client's first byte.
     tls_handshake_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the first byte of a request to the end of its headers.
     header_timeout = Setting[float](10.0, SECONDS)
-    #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it; while
-    #: the application does not take what has come, the time does not count.
+    #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it. Time in
+    #: which the application does not take what has come does not count.
     body_timeout = Setting[float](60.0, SECONDS)
-    #: Seconds from the end of the headers to the end of the response; beyond: 503, and the application is cancelled.
+    #: Seconds from the end of the headers to the end of the response; then the request is answered 503, and its
+    #: application is cancelled. None: no limit.
     request_timeout = Setting[float | None](None, SECONDS_OR_NONE)
     #: Seconds for which a connection is kept open for another request.
     keep_alive_timeout = Setting[float](5.0, SECONDS)
-    #: Seconds in which a client that falls behind must have taken what makes its transport writable again, or else
-    #: that many times `min_rate` bytes.
+    #: Stall timeout: every `write_timeout` seconds a slow client must drain the buffer or read at least `write_timeout`
+    #: × `min_rate` bytes.
     write_timeout = Setting[float](60.0, SECONDS)
-    #: Bytes a second, over all: what is slower than that, reading or writing, is given up.
+    #: Bytes a second that a client must send, or take, on average; slower ones are cut off.
     min_rate = Setting[int](1024, Integer(1))
 
-    #: Write a line for each response, and for each WebSocket when it ends: to the standard output (True), or to an
-    #: object with ``write(str)``.
+    #: Write a line for each response, and for each WebSocket when it ends: to standard output (True), or to an object
+    #: with ``write(str)``.
     access_log = Setting[Any](False, _AccessLog())
-    #: Refuse what is unambiguous and yet not allowed, see `cyasgi.wire.http.request.HeadParser`.
+    #: Reject RFC violations even where parsing is unambiguous, see `cyasgi.wire.http.request.HeadParser`.
     strict = Setting[bool](True, Boolean())
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
     lifespan = Setting[str]("auto", Choice(MODES))
     #: Seconds that the application may take to start; None for no limit.
     startup_timeout = Setting[float | None](STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)
-    #: The path that the application is mounted at, as ASGI has it: it is put before the path of every request.
+    #: The path that the application is mounted at (ASGI's ``root_path``); it is put before the path of every request.
     root_path = Setting[str]("", ROOT_PATH)
     #: The value of the Server header; None for none.
     server_header = Setting[str | None]("cyasgi", _ServerHeader())
     #: Connections that the system keeps for a listener until they are accepted.
     backlog = Setting[int](2048, Integer(1, LARGEST_BACKLOG))
-    #: Permissions of Unix sockets, whatever the umask: who may write to one may connect, by default everybody, and so a
-    #: proxy of another user, whom the directory lets through.
+    #: Permissions of Unix sockets, whatever the umask. Whoever may write to one may connect: by default everybody whom
+    #: the directory lets through, such as a proxy of another user.
     unix_permissions = Setting[int](0o666, Permissions())
 
-    #: Bytes of a message that a WebSocket may receive, after decompression; beyond: closed with 1009. None: no limit.
+    #: Bytes of a message to a WebSocket after decompression, at most; a longer one closes it with 1009. None: no limit.
     max_websocket_message_size = Setting[int | None](1_048_576, Integer(1, none="no limit"))
-    #: Messages that wait for the application of one WebSocket before no more are read; 64 KiB of them do that too.
+    #: Messages that wait for the application of one WebSocket, at most, or 64 KiB of them: then no more are read.
     max_websocket_queue = Setting[int](32, Integer(1))
-    #: Seconds for the application to accept or refuse a WebSocket; beyond: 504.
+    #: Seconds for the application to accept or refuse a WebSocket; then it is answered 504.
     websocket_handshake_timeout = Setting[float](10.0, SECONDS)
     #: Seconds for the client to answer a close frame before the connection is cut.
     websocket_close_timeout = Setting[float](10.0, SECONDS)
     #: Seconds between pings; None for none.
     websocket_ping_interval = Setting[float | None](20.0, SECONDS_OR_NONE)
-    #: Seconds after a ping in which something must come, and for which a client may take nothing of what is sent;
-    #: beyond, the connection is given up. None: no limit.
+    #: Seconds after a ping within which something must come, and within which the client must take something of what is
+    #: sent; otherwise the connection is cut. None: no limit.
     websocket_ping_timeout = Setting[float | None](20.0, SECONDS_OR_NONE)
     #: Whether messages are compressed (permessage-deflate) for clients that ask for it.
     websocket_compression = Setting[bool](True, Boolean())
 
-    #: The protocol that WebSockets are handed to; None: they are requests like any other. By default
+    #: The protocol that WebSockets are handed to; None: they are requests like any others. By default
     #: `cyasgi.gateways.websocket.protocol.WebSocketProtocol` where the library `websockets` is installed.
     websocket_protocol_class: Any = _WebSocketProtocolClass()
     #: What is copied into every scope as ``scope["asgi"]``.
     asgi: dict[str, str] = ASGI
-    #: Whether requests that ask for no WebSocket are answered 426.
+    #: Whether requests that do not ask for a WebSocket are answered 426.
     websockets_only: ClassVar[bool] = False
 
     #: Addresses listened on when `binds` is not given.
@@ -215,31 +218,31 @@ class HTTPServer(Gateway):
         #: All open connections.
         self.connections: set[Any] = set()
         self.deadlines = Deadlines(self._tick)
-        #: The access log at work, if there is one.
+        #: The access log in use, if there is one.
         self.log: AccessLog | None = None
-        #: What every scope gets a shallow copy of: what the application's lifespan wrote into its state. None, where
-        #: the server runs no lifespan, for no such key; who runs it in the server's stead sets this.
+        #: What the application's lifespan wrote into its state; every scope gets a shallow copy. None, if the server
+        #: runs no lifespan, for no such key; whoever runs the lifespan in the server's stead sets this.
         self.state: dict[str, Any] | None = None
         #: Whether all listeners are open.
         self.serving = False
         #: Whether no new connection is served.
         self.stopping = False
-        #: Nobody has overridden what an instance that is deleted passes through.
+        #: Whether no method is overridden that is called when an instance is deleted.
         self.plain = True
-        #: Nor what the messages of applications pass through.
+        #: Whether `application_send` is not overridden, so that messages need not pass through it.
         self.direct = True
-        #: Somebody has overridden the hook for their end.
+        #: Whether the hook for the end of instances is overridden.
         self.hears_of_ends = False
         self._look_for_overrides()
-        #: A context that belongs to no application, for what is begun in the name of none.
+        #: A context that belongs to no application, for whatever is not begun by one.
         self.outside = outside()
-        #: Header lines of every response, as of now: each with CRLF before it.
+        #: Header lines of every response as of now, each with CRLF before it.
         self.common_fields = b""
         self.head_limits = HeadLimits()
         #: Return how many instances there are.
         self.count_instances = life.table.size
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
-        #: Bytes of heads that have come in part.
+        #: Bytes of incomplete heads, on all connections together.
         self.partial_heads = 0
         self._sockets: list[Listening] = []
         self._second = 0
@@ -251,8 +254,10 @@ class HTTPServer(Gateway):
     # What subclasses override.
 
     def refuse_request(self, scope: Scope) -> bool:
-        """Called for a request when `max_applications` run: True answers it 503, False lets it push out another one,
-        by the rules of `StatelessServer`."""
+        """Return whether a request is answered 503 when there are `max_applications`; otherwise it evicts another one.
+
+        Called for each request and WebSocket then. `StatelessServer` says which instance is evicted.
+        """
         return True
 
     # Starting and stopping.
@@ -264,7 +269,7 @@ class HTTPServer(Gateway):
         return sock.address
 
     async def handle(self) -> None:
-        """Starts the application, listens until it is cancelled, and sees the connections off."""
+        """Start the application, listen until cancelled, and close the connections."""
         self.bind()
         self.stopping = False
         self._look_for_overrides()
@@ -310,7 +315,7 @@ class HTTPServer(Gateway):
         elif isinstance(loop, asyncio.SelectorEventLoop):
             return PlainListening(self, sock, protocol)
         self._loop_accepts = True
-        # The event loop closes the socket that it is given, and asyncio's takes no duplicate of a Unix socket's path.
+        # The event loop closes the socket that it is given; asyncio's accepts no second one on a Unix socket's path.
         if listener.is_unix:
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
@@ -372,12 +377,12 @@ class HTTPServer(Gateway):
     # For the connections.
 
     def connection_opened(self, connection: Any) -> None:
-        """A connection begins."""
+        """Count a connection that begins."""
         self.connections.add(connection)
         self.connections_total += 1
 
     def connection_closed(self, connection: Any) -> None:
-        """A connection has ended, or is another protocol's from now on."""
+        """Forget a connection that has ended, or has been handed to another protocol."""
         self.connections.discard(connection)
         if self._all_closed is not None and not self.connections and not self._all_closed.done():
             self._all_closed.set_result(None)
@@ -395,26 +400,31 @@ class HTTPServer(Gateway):
         self._capacity.lacking(error)
 
     def refused_request(self, error: HTTPError) -> None:
+        """Count a malformed request."""
         self.bad_requests += 1
 
     def application_send(self, scope: Any, message: Any) -> Any:
-        """Sends what the application of this scope sends; waits while the client takes no more.
+        """Send a message of the application of this scope.
+
+        Returns:
+            An awaitable, done when the client takes more.
 
         Raises:
-            TypeError, ValueError: the message is none that a server takes.
-            RuntimeError: it is not its turn.
+            TypeError, ValueError: the message is malformed.
+            RuntimeError: another type of message is expected.
             OSError: the client has gone.
         """
         return scope.connection.application_send(scope, message)
 
     def add_root_path(self, scope: dict[str, Any]) -> None:
-        # That of the connection, as the scope has it.
+        """Put the root path before the path of a scope."""
+        # The connection's, which the scope has: the setting may have changed since.
         root_path = scope["root_path"]
         scope["path"] = root_path + scope["path"]
         scope["raw_path"] = encode_path(root_path) + scope["raw_path"]
 
     def common_fields_without(self, date: int, server: int) -> bytes:
-        """`common_fields` for a response that has a Date, or a Server, of its own."""
+        """Return `common_fields` for a response that has a Date, or a Server, of its own."""
         return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
 
     def _tick(self) -> None:
@@ -431,9 +441,14 @@ class HTTPServer(Gateway):
             self.common_fields = self._date_field + self._server_field
 
     def stats(self) -> dict[str, int]:
-        """The snapshot of `StatelessServer.stats`, and since the server was made: `connections_total`, `requests`
-        and `websockets` begun, requests and connections `refused` for want of room, `bad_requests` and `timeouts`;
-        `connections` now."""
+        """Return the snapshot of `StatelessServer.stats`, with the counts of connections and requests.
+
+        * ``connections``: now open
+        * ``connections_total``, ``requests``, ``websockets``: begun since the server was made
+        * ``refused``: requests and connections refused for want of room
+        * ``bad_requests``: malformed requests
+        * ``timeouts``: requests and clients that took too long
+        """
         return {
             **super().stats(),
             "connections": len(self.connections),

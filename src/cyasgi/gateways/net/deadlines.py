@@ -1,12 +1,12 @@
 """One coarse timer for all connections of a server.
 
-A connection's deadlines move with every request; a timer of the event loop for each would cost more than the rest of
-what the server does. Here to move a deadline is to write down a number: each deadline stands in the bucket of a tick at
-which it might be over, and is looked at then, and moved on if it is not.
+A connection's deadlines move with every request; a timer of the event loop for each would cost more than all else that
+the server does. Here moving a deadline means setting a number: each deadline is in the bucket of a tick at which it
+might be over, is checked then, and put into a later bucket if it is not.
 
-The clock of deadlines stands still while the event loop does: a handler that blocks it for eleven seconds, a process
-that is stopped or a machine that is suspended takes that time from everybody, and no client must pay for it. After such
-a tick nobody is judged before what has come meanwhile was read.
+The clock of deadlines stops while the event loop is blocked: a handler that blocks it for eleven seconds, or a process
+or machine that is suspended, takes that time from everybody, and no client must pay for it. After such a tick no
+deadline is met before what has come meanwhile was read.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ...core.context import outside
 
 logger = logging.getLogger("cyasgi.gateways.deadlines")
 
-#: Seconds between two ticks. A deadline is met three of them late at most, and never early.
+#: Seconds between two ticks. A deadline is met at most three of them late, and never early.
 RESOLUTION = 0.25
-#: How late a tick may be, as a part of that, before the loop counts as blocked.
+#: How late a tick may be, as a fraction of that, before the loop counts as blocked.
 SLACK = 0.5
-#: Seconds for a pass of the loop that reads what has come. Not 0: uvloop calls that before it reads.
+#: Seconds for a pass of the loop that reads what has come. Not 0: uvloop calls such timers before it reads.
 PASS = 0.001
-#: How often in a row judging is put off: a loop that is blocked all the time still gets to it.
-PUT_OFF = 3
+#: How many times in a row meeting deadlines is postponed, at most: a loop that is always blocked still gets to it.
+MAX_POSTPONED = 3
 
 
 class Deadline:
@@ -39,14 +39,15 @@ class Deadline:
     def __init__(self, wheel: Deadlines, callback: Callable[[], object]) -> None:
         self._wheel: Deadlines | None = wheel
         self.callback: Callable[[], object] | None = callback
-        #: Seconds of the loop's clock; infinite for never. Who sets it to less than `listed` calls `relist`.
+        #: When it is over, by the clock of the deadlines; infinite for never. After setting it to less than `listed`
+        #: you must call `relist`.
         self.due = math.inf
         #: What `due` was when it was put into a bucket; infinite for none.
         self.listed = math.inf
         self.tick = 0
 
     def move(self, seconds: float | None) -> None:
-        """Sets it to so many seconds from now; None for never."""
+        """Set it to so many seconds from now; None for never."""
         wheel = self._wheel
         if wheel is not None:
             self.due = math.inf if seconds is None else wheel.now + seconds
@@ -54,13 +55,14 @@ class Deadline:
                 self.relist()
 
     def relist(self) -> None:
+        """Put it into the bucket of `due`."""
         wheel = self._wheel
         if wheel is not None:
             wheel._unlist(self)
             wheel._list(self)
 
     def cancel(self) -> None:
-        """The function will not be called any more, and is no longer referred to."""
+        """Never call the function, and drop the reference to it."""
         wheel, self._wheel = self._wheel, None
         if wheel is not None:
             wheel._unlist(self)
@@ -77,24 +79,24 @@ class Deadlines:
     """
 
     def __init__(self, on_tick: Callable[[], object] | None = None) -> None:
-        #: The time as of the last tick: that of the loop's clock, without what the loop has lost.
+        #: The time as of the last tick: that of the loop's clock, less the time for which the loop was blocked.
         self.now = 0.0
         #: The loop's clock at the last tick, and for how long the timer was set then.
         self._ticked = 0.0
         self._delay = RESOLUTION
-        self._put_off = 0
+        self._postponed = 0
         self._on_tick = on_tick
         self._buckets: dict[int, set[Deadline]] = {}
-        #: The first tick not looked at yet.
+        #: The first tick whose bucket was not checked yet.
         self._next = 0
         self._live = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def at(self, seconds: float | None, callback: Callable[[], object]) -> Deadline:
-        """Calls the function so many seconds from now (never, for None, until the deadline is moved).
+        """Return a deadline that calls the function so many seconds from now; None: never, until it is moved.
 
-        Cancel it when it is no longer needed, also after it was met: until then it keeps the timer going.
+        You must cancel it when it is no longer needed, also after it was met: until then it keeps the timer going.
         """
         loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
@@ -105,7 +107,7 @@ class Deadlines:
         return deadline
 
     def close(self) -> None:
-        """Stops the timer; deadlines that were not cancelled are forgotten."""
+        """Stop the timer; deadlines that were not cancelled are forgotten."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
@@ -120,7 +122,7 @@ class Deadlines:
         self.close()
         self._loop = loop
         self.now = self._ticked = loop.time()
-        self._put_off = 0
+        self._postponed = 0
         self._next = int(self.now / RESOLUTION)
         if self._on_tick is not None:
             self._on_tick()
@@ -132,7 +134,7 @@ class Deadlines:
 
     def _list(self, deadline: Deadline) -> None:
         if deadline.due < math.inf:
-            # `now` may be a tick old, and it is not met before it is that much over.
+            # Since `now` may be a tick old, a deadline is met only when it has been over for that long.
             tick = deadline.tick = max(int(deadline.due / RESOLUTION) + 2, self._next)
             deadline.listed = deadline.due
             self._buckets.setdefault(tick, set()).add(deadline)
@@ -158,24 +160,24 @@ class Deadlines:
         self.now += min(passed, most)
         if self._on_tick is not None:
             self._on_tick()
-        if passed > most and self._put_off < PUT_OFF:
-            self._put_off += 1
+        if passed > most and self._postponed < MAX_POSTPONED:
+            self._postponed += 1
             self._arm(loop, PASS)
             return
-        self._put_off = 0
-        self._judge()
+        self._postponed = 0
+        self._meet_all()
         if self._live > 0:
             self._arm(loop, RESOLUTION)
         else:
             self._timer = None
 
-    def _judge(self) -> None:
-        """Meet the deadlines that are over, by as much as `now` may have been behind when they were set."""
+    def _meet_all(self) -> None:
+        """Meet the deadlines that have been over for as long as `now` may have been behind when they were set."""
         margin = RESOLUTION * (1 + SLACK)
         current = int(self.now / RESOLUTION)
         due: list[Deadline] = []
         if current - self._next > len(self._buckets):
-            # After a long pause: look at the buckets that exist rather than at every tick.
+            # After a long pause: check the buckets that exist rather than every tick.
             ticks = sorted(tick for tick in self._buckets if tick <= current)
         else:
             ticks = [tick for tick in range(self._next, current + 1) if tick in self._buckets]
@@ -193,7 +195,7 @@ class Deadlines:
     @staticmethod
     def _meet(deadline: Deadline) -> None:
         callback = deadline.callback
-        # Those met before it may have cancelled or moved it.
+        # One that was met before it may have cancelled or moved it.
         if callback is None or deadline.listed < math.inf:
             return
         deadline.due = math.inf
@@ -202,4 +204,4 @@ class Deadlines:
         except INTERRUPTS:
             raise
         except BaseException:
-            logger.exception("what was to be done at a deadline raised")
+            logger.exception("the callback of a deadline raised")

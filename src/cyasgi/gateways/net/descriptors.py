@@ -10,7 +10,7 @@ import sys
 if sys.platform != "win32":
     import resource
 
-#: Descriptors that are left to the application: an eighth of all, and how many at least and at most.
+#: Descriptors that are left to the application: an eighth of all, but not fewer and not more than these.
 SHARE = 8
 LEAST, MOST = 16, 256
 
@@ -33,18 +33,18 @@ def descriptor_limit() -> int | None:
 
 
 def reserved(limit: int) -> int:
-    """Return how many descriptors of so many are not for connections."""
+    """Return how many descriptors of this limit are left to the application."""
     return min(max(limit // SHARE, LEAST), MOST)
 
 
 def room_for_connections() -> int | None:
-    """Return how many further connections may be open, with some descriptors left for files; None for any number."""
+    """Return how many further connections may be open; None for any number."""
     limit = descriptor_limit()
     return None if limit is None else max(1, limit - reserved(limit) - open_descriptors())
 
 
 def raise_descriptor_limit(connections: int) -> None:
-    """Have the system allow so many further connections, or as many as it will: raise the soft limit."""
+    """Raise the soft limit so that this many further connections may be open, or as many as the hard limit allows."""
     limit = descriptor_limit()
     if sys.platform == "win32" or limit is None:
         return

@@ -9,12 +9,12 @@ from typing import Any
 
 from ...wire.address import from_socket_address
 
-#: By port, the sockets' families and addresses. A list, for two sockets may share an address (SO_REUSEPORT).
+#: For each port, the families and addresses of sockets. A list, as two sockets may share an address (SO_REUSEPORT).
 OWN_PORTS: dict[int, list[tuple[int, tuple[str, int]]]] = {}
 
-#: Seconds for which it is taken for granted that an address is this machine's, or is not; and how many are remembered.
-REMEMBERED = 10.0
-MOST_REMEMBERED = 1024
+#: Seconds for which it is cached whether an address is one of this machine, and how many addresses are cached.
+CACHE_SECONDS = 10.0
+CACHE_SIZE = 1024
 
 ANY = ("0.0.0.0", "::")
 
@@ -58,10 +58,10 @@ def _is_local(family: int, address: Any) -> bool:
         local = True
     except OSError as error:
         if error.errno != errno.EADDRNOTAVAIL:
-            # No descriptor left, say: a datagram too few is better than one that goes in circles.
+            # For example, no descriptor is left: dropping a datagram is better than one that goes in circles.
             return True
         local = False
-    if len(_local) >= MOST_REMEMBERED:
+    if len(_local) >= CACHE_SIZE:
         _local.clear()
-    _local[family, where] = local, now + REMEMBERED
+    _local[family, where] = local, now + CACHE_SECONDS
     return local

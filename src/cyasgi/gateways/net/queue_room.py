@@ -1,4 +1,4 @@
-"""Waiting for room in an instance's queue without a task of one's own: how a slow application pauses reading."""
+"""Waiting for room in an instance's queue without a task: how a slow application pauses reading."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def when_room(instance: Any, context: Context, callback: Callable[[], object]) -> None:
-    """Calls the function, once, soon after the instance's full queue has room again or the instance has ended.
+    """Call the function once, soon after the instance's full queue has room again or the instance has ended.
 
     Raises:
         ValueError: the queue is not full.

@@ -1,4 +1,4 @@
-"""Logging of what may happen a million times a second: one line a second at most, with nothing missing in it."""
+"""Logging of what may happen a million times a second: one line a second at most, with nothing left out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ INTERVAL = 1.0
 
 
 class RateLimitedLog:
-    """Calls a method that logs at once when there is something to say, and then once a second while there is more.
+    """Calls a method that logs: at once when there is something to log, and then once a second while there is more.
 
     Args:
-        log: logs what has come up since it was last called; returns False if that is nothing. Referred to weakly: its
-            object has this one.
+        log: logs what has come up since it was last called; returns False if that is nothing. Referred to weakly, as
+            its object refers to this one.
     """
 
     __slots__ = ("_log", "_loop", "_timer")
@@ -28,7 +28,7 @@ class RateLimitedLog:
         self._timer: asyncio.TimerHandle | None = None
 
     def notice(self) -> None:
-        """There is something to say: now, or when the last line is a second old."""
+        """Have something logged: now, or when the last line is a second old."""
         if self._timer is None or self._loop is not asyncio.get_running_loop():
             self._say()
 

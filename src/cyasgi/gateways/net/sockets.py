@@ -1,4 +1,4 @@
-"""Sockets to listen on, opened before any event loop runs: errors come early, and one at a time."""
+"""Sockets to listen on, opened before any event loop runs, so that errors come early and one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ...wire.address import (
     parse_address,
 )
 
-#: Of the addresses that one name stands for, those that this machine does not have are passed over.
+#: Errors of addresses that this machine does not have; of those that a name resolves to, such ones are skipped.
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
 
 
@@ -28,10 +28,10 @@ class ListenError(OSError):
 
 
 def check_binds(binds: Any) -> list[tuple[str, int]]:
-    """The addresses that a server's `binds` names, one of them or an iterable of several.
+    """Return the addresses that a server's `binds` names, one or an iterable of several.
 
     Raises:
-        TypeError, ValueError: they are none; the message says what was given and what is accepted.
+        TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
     if isinstance(binds, str) or (isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)):
         binds = [binds]
@@ -44,10 +44,10 @@ def check_binds(binds: Any) -> list[tuple[str, int]]:
 
 
 def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
-    """A bound UDP socket for each address that the host has, for every interface if it is empty.
+    """Return a bound UDP socket for each address of the host; an empty host means every interface.
 
     Raises:
-        ListenError: the host has no address, or one of them cannot be bound.
+        ListenError: the host has no address, or one of its addresses cannot be bound.
     """
     return _open_sockets(host, port, socket.SOCK_DGRAM)
 
@@ -87,7 +87,7 @@ def _open_sockets(host: str, port: int, kind: socket.SocketKind) -> list[socket.
 
 
 def _bind(sock: socket.socket, address: Any) -> None:
-    """Bind so that another server that is bound to the address, and does not listen yet, is noticed too."""
+    """Bind a socket; fail also if another server is bound to the address and does not listen yet."""
     try:
         sock.bind(address)
     except OSError as error:
@@ -98,18 +98,18 @@ def _bind(sock: socket.socket, address: Any) -> None:
 
 
 def _reuse_address(sock: socket.socket) -> None:
-    """Let the address be bound again although connections of an earlier server wait for their end there."""
+    """Let the address be bound again although connections of an earlier server are in TIME_WAIT there."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One address to listen on for connections, with what holds for it alone.
+    """One address to listen on for connections, with TLS and strictness of its own.
 
     Args:
         address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``.
-        ssl: its `ssl.SSLContext`; None for the server's, if that has one.
-        strict: how strictly requests are checked; None for as the server has it.
+        ssl: its `ssl.SSLContext`; None for the server's, if there is one.
+        strict: how strictly requests are checked; None for the server's setting.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -139,12 +139,12 @@ class Listener:
 
 
 class Listening:
-    """A socket bound to an address of a listener's, open until `close`. Nobody can connect before `listen`."""
+    """A socket bound to an address of a listener, open until `close`. Clients can connect after `listen`."""
 
     def __init__(self, listener: Listener, sock: socket.socket) -> None:
         self.listener = listener
         self.sock = sock
-        #: The address, as ASGI has it: (host, port), or (path, None) for a Unix socket.
+        #: The address as ASGI has it: (host, port), or (path, None) for a Unix socket.
         self.address: tuple[str, int | None]
         self._file: tuple[int, int] | None = None
         if listener.is_unix:
@@ -167,14 +167,14 @@ class Listening:
         """
         try:
             if not self.listener.is_unix and os.name == "posix":
-                # Connections inherit it, and so do not keep the next server from the address.
+                # Connections inherit it, and so do not keep the next server from binding the address.
                 _reuse_address(self.sock)
             self.sock.listen(backlog)
         except OSError as error:
             raise ListenError(error.errno, f"cannot listen on {self}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Closes the socket; a Unix socket's path is removed, unless it is another's by now."""
+        """Close the socket. A Unix socket's path is removed, unless it is another socket's by now."""
         self.sock.close()
         if self._file is not None and self._file == _identity(self.address[0]):
             with contextlib.suppress(OSError):
@@ -190,10 +190,13 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
-    """The listeners that a server's `binds` names, one or an iterable of several; `ssl` for those that have none.
+    """Return the listeners that a server's `binds` names, one or an iterable of several.
+
+    Args:
+        ssl: for listeners that have none of their own.
 
     Raises:
-        TypeError, ValueError: they are none; the message says what was given and what is accepted.
+        TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
     if isinstance(binds, (str, Listener)) or (
         isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
@@ -208,11 +211,13 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
 
 
 def open_listener(listener: Listener, permissions: int) -> list[Listening]:
-    """A bound socket for each address that the listener's has, or one with these permissions on the path of
-    ``unix:PATH``.
+    """Return a bound socket for each address of the listener's host, or one on its path for ``unix:PATH``.
+
+    Args:
+        permissions: those of a Unix socket.
 
     Raises:
-        ListenError: the host has no address, or one of them cannot be bound.
+        ListenError: the host has no address, or one of its addresses cannot be bound.
     """
     if listener.is_unix:
         return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
@@ -228,7 +233,7 @@ def _open_unix_socket(path: str, permissions: int) -> socket.socket:
         _remove_stale(path)
         sock.bind(path)
         bound = True
-        # Nobody can connect before it listens.
+        # No client can connect before it listens.
         os.chmod(path, permissions)
     except OSError as error:
         sock.close()
@@ -240,7 +245,7 @@ def _open_unix_socket(path: str, permissions: int) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Removes the socket of a server that has gone without doing so; one that answers is left alone."""
+    """Remove the socket of a server that has gone and left it behind; one that answers is kept."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return
@@ -258,9 +263,9 @@ def _remove_stale(path: str) -> None:
 
 
 def _is_bound(path: str) -> bool:
-    """Whether a process has a socket bound to this path, listening or, while its application starts, not yet.
+    """Return whether a process has a socket bound to this path, also one that does not listen yet.
 
-    Only Linux tells; elsewhere one that does not listen yet is taken for one that has gone.
+    Only Linux tells; elsewhere a server that does not listen yet is taken for one that has gone.
     """
     try:
         with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:

@@ -1,10 +1,10 @@
-"""Listening with TLS: what a connection costs before its handshake is over is bounded, and is given back in time.
+"""Listening with TLS: connections that have not completed their handshake cost little, and not for long.
 
-An event loop that is asked to listen with TLS begins the handshake of each connection at once, whatever it costs (with
-asyncio 300 KiB of memory each), knows no limit to how many are in it, and leaves them behind when it stops to listen.
-Here a connection first waits for the client's first byte, as nothing but a socket; then at most `AT_ONCE` are in their
-handshake. Those beyond wait for their turn, the newest first, and one that has taken `SLOW` seconds then gives way. So
-who opens thousands of connections and completes no handshake harms those most that he has opened himself.
+An event loop that listens with TLS begins the handshake of each connection at once, whatever it costs (with asyncio
+300 KiB of memory each), without a limit, and abandons those that are in it when it stops listening. Here a connection
+first waits for the client's first byte, as a mere socket; then at most `AT_ONCE` are in their handshake. The others
+wait for their turn, the newest first, and while any wait, one that has taken `SLOW` seconds gives way. So a client that
+opens thousands of connections and completes no handshake mostly harms its own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ logger = logging.getLogger("cyasgi.gateways.tls")
 AT_ONCE = 64
 #: Seconds after which a handshake gives way to others that wait.
 SLOW = 1.0
-#: Seconds after which the event loop gives a connection up that is in its handshake, or is to be closed: the deadlines
-#: here leave out the time that the loop was blocked, and the protocols' let a client go on that still takes something.
+#: Timeouts of the event loop for the TLS handshake and shutdown, in seconds: never in practice. The deadlines here
+#: leave out the time for which the loop was blocked, and the protocols' spare a client that still takes something.
 NEVER = 3600.0
 
 
 class Pending:
-    """A connection without, or in, its handshake."""
+    """A connection whose handshake is not complete."""
 
     __slots__ = ("begun", "deadline", "due", "given_up", "sock", "task")
 
@@ -40,19 +40,19 @@ class Pending:
         self.deadline: Any = None
         #: When its handshake must be over, by the clock of the deadlines.
         self.due = 0.0
-        #: Whether the socket is the event loop's.
+        #: Whether the event loop owns the socket.
         self.begun = False
         self.given_up = False
         self.task: asyncio.Task[None] | None = None
 
 
 class TLSListening(Accepting):
-    """Accepts the connections of one socket, and makes protocols for those whose handshake succeeds, until `close`.
+    """Accepts the connections of one socket until `close`, and makes protocols for those whose handshake succeeds.
 
     Args:
-        server: whose `first_byte_timeout` and `tls_handshake_timeout` hold.
-        sock: the socket, which is closed in the end.
-        listener: what holds for it; it has TLS.
+        server: whose `first_byte_timeout` and `tls_handshake_timeout` apply.
+        sock: the socket, which `close` closes.
+        listener: the one that the socket was opened for; it has TLS.
         protocol: makes the protocol of a connection.
 
     Raises:
@@ -68,15 +68,15 @@ class TLSListening(Accepting):
     ) -> None:
         super().__init__(server, sock, protocol)
         self._context = listener.ssl
-        #: Those of which no byte has come; those that wait for their turn; and those at it: each in its order.
+        #: Connections of which no byte has come, those that wait for their turn, and those in their handshake.
         self._silent: dict[Pending, None] = {}
         self._waiting: dict[Pending, None] = {}
         self._active: dict[Pending, None] = {}
-        #: How many of those at it were given up, and have not ended yet.
+        #: How many of those in their handshake were given up and have not ended yet.
         self._ending = 0
 
     def close(self) -> None:
-        """Stops listening, and ends what has not become a connection."""
+        """Stop listening, and close connections whose handshake is not complete."""
         if self.closed:
             return
         super().close()
@@ -92,18 +92,18 @@ class TLSListening(Accepting):
             self._drop(next(iter(self._silent or self._waiting)))
         self._silent[pending] = None
         pending.deadline = self._server.deadlines.at(self._server.first_byte_timeout, partial(self._drop, pending))
-        self._loop.add_reader(sock, self._begins, pending)
+        self._loop.add_reader(sock, self._first_byte, pending)
 
     def _drop(self, pending: Pending) -> None:
-        """Ends one that is not at its handshake."""
+        """Close a connection that is not in its handshake."""
         if self._silent.pop(pending, pending) is None:
             self._loop.remove_reader(pending.sock)
         self._waiting.pop(pending, None)
         pending.deadline.cancel()
         pending.sock.close()
 
-    def _begins(self, pending: Pending) -> None:
-        """The first byte is there."""
+    def _first_byte(self, pending: Pending) -> None:
+        """Let a connection wait for its turn: its first byte has come."""
         self._loop.remove_reader(pending.sock)
         del self._silent[pending]
         pending.deadline.move(self._server.tls_handshake_timeout)
@@ -115,14 +115,14 @@ class TLSListening(Accepting):
             pending, _ = self._waiting.popitem()
             self._active[pending] = None
             deadline = pending.deadline
-            deadline.callback = partial(self._slow, pending)
+            deadline.callback = partial(self._check_slow, pending)
             pending.due = self._server.deadlines.now + self._server.tls_handshake_timeout
             self._go_on_within(pending, self._server.tls_handshake_timeout)
             task = self._loop.create_task(self._shake_hands(pending), context=self._server.outside.copy())
             pending.task = task
             task.add_done_callback(partial(self._done, pending), context=self._server.outside)
 
-    def _slow(self, pending: Pending) -> None:
+    def _check_slow(self, pending: Pending) -> None:
         left = pending.due - self._server.deadlines.now
         if left > 0 and len(self._waiting) <= self._ending:
             self._go_on_within(pending, left)
@@ -150,14 +150,14 @@ class TLSListening(Accepting):
                 ssl_shutdown_timeout=NEVER,
             )
         except (OSError, asyncio.CancelledError) as error:
-            # Whoever is on the other side has failed, or is too slow, or the server stops.
+            # The client has failed or is too slow, or the server stops.
             logger.debug("a TLS handshake failed: %r", error)
         except Exception:
             logger.exception("a TLS connection could not be begun")
 
     def _done(self, pending: Pending, _: asyncio.Task[None]) -> None:
         if not pending.begun:
-            # The server has stopped before its first step.
+            # The server has stopped before the first step of the task.
             pending.sock.close()
         self._ending -= pending.given_up
         pending.task = None
