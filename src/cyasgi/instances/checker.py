@@ -1,4 +1,4 @@
-"""The rounds of the checker: see off what has ended, was idle for too long, or is held by nobody any more."""
+"""The rounds of the checker, which deletes what has ended, was idle for too long, or is no longer held by anybody."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .hooks import logger
 from .pacing import Pace, pace_of_round, share_of
 from .succession import delete_with_successor
 
-#: Seconds between two rounds of a checker that nothing but the end of a run concerns: it costs what an idle loop costs.
+#: Seconds between two rounds of a checker that has to wait for ends of runs only: as cheap as an idle loop.
 UNEVENTFUL = 1.0
-#: Entries that the checker sees off between two looks at the time.
+#: Entries that the checker deletes between two looks at the clock.
 ENTRIES_AT_ONCE = 16
 
 
 class Checking(Creation):
-    """Sleep until there is something to see off, and see it off at a pace that leaves the loop to others."""
+    """Sleeps until something has to be deleted, and deletes it at a pace that leaves time to others."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
@@ -40,10 +40,10 @@ class Checking(Creation):
                 resolved(sleeper)
 
     async def nap(self, server: ServerPort) -> None:
-        """Sleeps until a run has ended, or it is time to look for what only time brings about."""
+        """Sleep until a run has ended, or it is time to look for idle instances and orphans."""
         seconds = clamped_interval(server.application_checker_interval)
         if server.idle_timeout is None and not self.held.holders and not self.held.orphans:
-            # There is nothing of the kind; but an idle_timeout may be set at any time.
+            # There are none, but an idle_timeout may be set at any time.
             seconds = max(seconds, UNEVENTFUL)
         if self.table.finished_count():
             await Pass()
@@ -64,17 +64,17 @@ class Checking(Creation):
                 self.table.on_finished = None
             late = self.lost.woke(due, time.monotonic())
         if late:
-            # What has come meanwhile is read before anybody is found idle.
+            # Read what has arrived meanwhile before finding anybody idle.
             await asyncio.sleep(PASS)
 
     async def sweep(self, server: ServerPort) -> None:
-        """One round of the checker."""
+        """Run one round of the checker."""
         table = self.table
         interval = clamped_interval(server.application_checker_interval)
         idle_timeout = server.idle_timeout
         unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
         table.set_timeout(idle_timeout, unit)
-        # Nobody has overridden what an entry that is deleted passes through: then there is nothing to pass through.
+        # If the delete methods are not overridden, they need not be called.
         plain = self._is_plain(server)
         delete: Callable[[Any, Any], object] = self.end_entry if plain else self.dismiss
         if server.undelivered_to == SUCCESSOR:
@@ -82,7 +82,7 @@ class Checking(Creation):
             delete = partial(delete_with_successor, self, delete)
         seen = rounds = 0
         pace = self._pace(plain)
-        # Only what has ended by now: what the hooks below bring about is the next round's.
+        # Only what has ended by now: what ends because of the calls below is left to the next round.
         for _ in range(table.finished_count()):
             entry = table.pop_finished()
             if entry is None:
@@ -92,7 +92,7 @@ class Checking(Creation):
             except INTERRUPTS:
                 raise
             except BaseException:
-                # A dict of somebody else's, whose future and queue do what they like.
+                # For example a plain dict, whose future and queue may raise anything.
                 logger.exception("the end of scope_id %r could not be seen to", entry.scope_id)
             seen += 1
             if seen % ENTRIES_AT_ONCE == 0 and pace.over(ENTRIES_AT_ONCE):
@@ -123,8 +123,11 @@ class Checking(Creation):
                 pace = Pace(share_of(len(self.held.orphans)))
 
     def _pace(self, plain: bool) -> Pace:
-        """For those that have ended. To see one off that no override takes its time with costs less than it did to make
-        it: a quarter of those that wait, in each pass, is no burden, and keeps up with as many as are made."""
+        """Return the pace for instances that have ended.
+
+        Without overrides, deleting an instance takes less time than creating it. So deleting a quarter of the waiting
+        ones in each pass is no burden, and keeps up with any rate of new ones.
+        """
         waiting = self.table.finished_count()
         return Pace(share_of(waiting), waiting // 4 if plain else 0)
 
@@ -133,7 +136,7 @@ class Checking(Creation):
         return entry._table is self.table
 
     def expire(self, server: ServerPort, entry: Any, reason: int) -> None:
-        """Dismisses an entry that was in the table for too long: IDLE or AGE."""
+        """Dismiss an entry that was in the table for too long; `reason` is IDLE or AGE."""
         live = not entry.ended
         since = time.time()
         self.dismiss(server, entry, reason)

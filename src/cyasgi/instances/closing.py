@@ -1,4 +1,4 @@
-"""Runs that go on after their entry has left the table: who waits for their end, and when they are cancelled again."""
+"""Closing runs, which go on after their entry has left the table: waiting for them, and cancelling them again."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from .hooks import logger
 
 
 class Closing:
-    """A run that goes on after its entry has left the table, and for whose end somebody waits."""
+    """A closing run for whose end somebody waits."""
 
     __slots__ = ("deadline", "successors", "timer", "waiters")
 
     def __init__(self, deadline: float) -> None:
-        #: When it is cancelled once more, in seconds of the monotonic clock.
+        #: When it is cancelled again, in seconds of the monotonic clock.
         self.deadline = deadline
         self.waiters: list[asyncio.Future[None]] = []
-        #: Instances of the same id that start when it has ended.
+        #: Instances of the same id, which start when it has ended.
         self.successors: list[ApplicationInstance] = []
         self.timer: ServedTimer | None = None
 
 
 class ClosingRuns(FastPath):
-    """Wait for the runs that are closing, and cancel those that go on too long once more."""
+    """Waits for closing runs, and cancels again those that take too long."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
-        #: What the loop of the checker has lost.
+        #: The time that the checker's loop has lost.
         self.lost = LostTime()
-        #: Seconds between the moment when a run was cancelled and its deadline, at most.
+        #: The longest time in seconds from the cancellation of a run to its deadline.
         self._longest_cancel_delay = 0.0
 
     def _closing(self, entry: Any) -> Closing | None:
-        """Of a run that is closing, somebody being about to wait for its end; None if it has ended."""
+        """Return the record of a closing run, for whose end the caller is going to wait; None if it has ended."""
         closing: Closing | float | None = self.closing.get(entry)
         if isinstance(closing, float):
             closing = self.closing[entry] = Closing(closing)
@@ -61,7 +61,7 @@ class ClosingRuns(FastPath):
 
     @staticmethod
     def _release(closing: Closing) -> None:
-        """The successors' wait is over."""
+        """Let the successors start."""
         if closing.timer is not None:
             closing.timer.cancel()
         successors, closing.successors = closing.successors, []
@@ -71,7 +71,7 @@ class ClosingRuns(FastPath):
                 instance._open_gate()
 
     def _let_go(self, closing: Closing) -> None:
-        """Those who wait for the end of a run that has ended."""
+        """Wake those who wait for the end of a run, which has ended."""
         if closing.successors or closing.timer is not None:
             self._release(closing)
         for waiter in closing.waiters:
@@ -83,7 +83,7 @@ class ClosingRuns(FastPath):
         instance._predecessor = None
 
     def _own(self, entry: Any) -> bool:
-        """Whether the current task is part of the run of this entry."""
+        """Return whether the current task is part of the run of this entry."""
         if current_instance() is entry:
             return True
         call = getattr(entry, "_call", None)
@@ -94,7 +94,7 @@ class ClosingRuns(FastPath):
             await self.wait_closed(entry, timeout)
 
     async def wait_closed(self, entry: Any, timeout: float) -> None:
-        """Waits for the end of a run that is closing; when the time is over it is cancelled once more."""
+        """Wait for the end of a closing run; after `timeout` seconds, cancel it again and return."""
         closing = self._closing(entry)
         if closing is None:
             return
@@ -112,14 +112,14 @@ class ClosingRuns(FastPath):
             self.cancel_again(entry)
 
     def _set_cancel_timer(self, loop: asyncio.AbstractEventLoop, deadline: float, lost: float = 0.0) -> None:
-        """One timer for all that are closing: what has not ended by its deadline is cancelled once more.
+        """Set the one timer for all closing runs, which cancels again those that have not ended by their deadline.
 
-        Deadlines are later by what was lost since they were set.
+        Time lost since a deadline was set is added to it.
         """
         timer = self._cancel_timer
         if timer is None or timer.cancelled() or loop is not self._cancel_timer_loop:
             self._cancel_timer_loop = loop
-            # Weak: the loop keeps the timer, and a server that is dropped meanwhile need not wait for it.
+            # Weak, so that the timer does not keep a server alive.
             seconds = deadline + lost - time.monotonic()
             self._longest_cancel_delay = max(self._longest_cancel_delay, seconds)
             self._cancel_timer = loop.call_later(seconds, _cancel_overdue, weakref.ref(self))
@@ -137,7 +137,7 @@ class ClosingRuns(FastPath):
                 break
             due.append((entry, closing))
         for entry, closing in due:
-            # Behind all the others, who are still to be looked at.
+            # Put behind all the others, which have still to be looked at.
             if self.closing.pop(entry, None) is None:
                 continue
             if type(closing) is Closing:
@@ -146,7 +146,7 @@ class ClosingRuns(FastPath):
             self.cancel_again(entry)
 
     def cancel_again(self, entry: Any) -> None:
-        """For a run that resists: one more cancellation; it stays referenced, and counted, until it ends."""
+        """Cancel a run that ignores its cancellation once more; it stays referenced, and counted, until it ends."""
         if entry in self.ignoring_cancel:
             return
         if type(entry) is ApplicationInstance and entry._loop is not None and entry._loop.is_closed():
@@ -164,7 +164,7 @@ class ClosingRuns(FastPath):
 
     @staticmethod
     def _abandon(instance: ApplicationInstance) -> None:
-        """Its loop is closed: the task will never take another step."""
+        """End an instance whose loop is closed, so that its task will take no further step."""
         if instance._task is not None:
             leave_pending(instance._task)
         instance._abandoned()

@@ -1,4 +1,4 @@
-"""How instances come into the table: made, adopted by a loop, renewed, called again."""
+"""How instances enter the table: created, adopted by a loop, renewed, or called again."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .succession import hand_over, left_to_successor
 
 
 class Creation(Removal):
-    """Make the instances that the fast path does not make."""
+    """Creates the instances that the fast path does not create."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
         self.held = HeldInstances()
-        #: The loop that instances were last made in.
+        #: The loop in which instances were last created.
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
     def obtain(self, server: ServerPort, scope_id: Hashable, scope: Any) -> Any:
-        """The slow half of get_or_create: whatever a touch does not settle."""
+        """Return the instance of this id, or create one; for all cases that the fast path leaves."""
         table = self.table
         table.check_thread()
         self._check_run(scope_id)
@@ -50,7 +50,7 @@ class Creation(Removal):
         if loop is not None:
             self._be_at_home(server, loop)
             instance._start(loop)
-        # Built: only now somebody may lose its place for it.
+        # The instance is complete, so another one may be evicted for it now.
         left: list[Any] = []
         try:
             if entry is not None and entry._table is table:
@@ -77,13 +77,13 @@ class Creation(Removal):
             table.created += 1
             if loop is None:
                 self.unstarted[instance] = None
-                # The next instance that a loop asks for comes this way, and has this one started.
+                # Leave the fast path, so that the next instance asked for in a loop has this one started.
                 table.loop = None
         hand_over(self, server, entry, left)
         return queue
 
     def _asgi3_app(self, server: ServerPort) -> Application:
-        """The server's application as it is called."""
+        """Return the server's application as an ASGI 3 callable."""
         table = self.table
         single: Application | None = table.asgi3_app
         if single is None or server.application is not table.application:
@@ -94,7 +94,7 @@ class Creation(Removal):
         return single
 
     def _be_at_home(self, server: ServerPort, loop: asyncio.AbstractEventLoop) -> None:
-        """Instances are made in this loop and this thread from now on."""
+        """Create instances in this loop and this thread from now on."""
         table = self.table
         if self._loop is None or self._loop() is not loop:
             self._loop = weakref.ref(loop)
@@ -104,7 +104,7 @@ class Creation(Removal):
         table._thread, table._guarded_loop = (threading.get_ident(), loop) if loop.get_debug() else (0, None)
 
     def _check_home(self, scope_id: Hashable, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Refuse to make an instance in another thread than the one that the server's event loop runs in."""
+        """Refuse to create an instance in another thread than the one that runs the server's event loop."""
         run = self.server_run
         homes = (None if self._loop is None else self._loop(), None if run is None else run.loop)
         if any(home is not None and home is not loop and home.is_running() for home in homes):
@@ -125,7 +125,7 @@ class Creation(Removal):
             )
 
     def _usable(self, entry: Any, loop: asyncio.AbstractEventLoop | None) -> Any:
-        """What get_or_create returns for an entry that is there; None if it has to be renewed."""
+        """Return what get_or_create returns for an existing entry; None if it has to be renewed."""
         if entry.ended:
             return None
         table = self.table
@@ -152,12 +152,12 @@ class Creation(Removal):
 
     @staticmethod
     def _unmake(instance: ApplicationInstance) -> None:
-        """An instance that was never entered: its task finds it done at its first step."""
+        """Discard an instance that never entered the table: its task finds it done at its first step."""
         instance._state = DONE
         instance._open_gate()
 
     def adopt(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A loop of this server's runs: starts what waits for one, and ends what belongs to a closed one."""
+        """Start in this loop, which is running, what has waited for one."""
         if self.unstarted:
             waiting, self.unstarted = self.unstarted, {}
             for instance in waiting:
@@ -172,12 +172,12 @@ class Creation(Removal):
         self.reports.kick()
 
     def is_over(self) -> None:
-        """An arun() has ended: what it left behind is noticed when it asks for an instance, see `obtain`."""
+        """Leave the fast path after an arun(), so that `obtain` notices tasks of it that still ask for instances."""
         self._loop = self.table.loop = None
 
     def end_stale(self, server: ServerPort) -> None:
-        """End what belongs to a closed loop: the records, also of runs that were closing, asynchronous overrides, and
-        messages from other threads that waited for room."""
+        """End what belongs to closed loops: instances, closing runs, asynchronous overrides, and messages from other
+        threads that wait for room."""
         for entry in (*self.table.entries(), *self.closing):
             if type(entry) is ForeignEntry:
                 if entry.stale and entry in self.closing:
@@ -190,7 +190,7 @@ class Creation(Removal):
         self._end_stale_feeding()
 
     def call_again(self, instance: ApplicationInstance) -> None:
-        """A caller's run has ended and the caller calls again: the record is live again."""
+        """Revive an instance whose caller calls its application again after the run has ended."""
         table = self.table
         here = table.entry(instance.scope_id)
         if here is not None and here is not instance:
@@ -212,7 +212,7 @@ class Creation(Removal):
         if instance._task is None or instance._task.done():
             instance._start(asyncio.get_running_loop())
         table.add(instance)
-        # Not a newcomer.
+        # It is not a new instance.
         table.touch(instance)
         if self.observer is not None:
             self.observer.begins_again(instance)

@@ -1,4 +1,4 @@
-"""What the delete methods return: done already when it is made, and awaitable by who wants to see the old run end."""
+"""What the delete methods return: the deletion has been done, and awaiting it waits for the end of the old run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 class Deletion(Coroutine[Any, Any, bool]):
     """The outcome of a deletion that has already been carried out; may be dropped.
 
-    Awaited, it waits for the end of the instance's run (bounded by `shutdown_timeout`, and never for the run that it
-    is awaited in) and gives True if there was such an instance, else False. A coroutine to create_task and gather.
+    Awaiting it waits for the end of the instance's run, for `shutdown_timeout` seconds at most and never for the run
+    in which it is awaited, and returns whether there was such an instance. For create_task and gather it is a
+    coroutine.
     """
 
     __slots__ = ("_coroutine", "_found", "_wait")
@@ -21,7 +22,7 @@ class Deletion(Coroutine[Any, Any, bool]):
         self._coroutine: Coroutine[Any, Any, bool] | None = None
 
     def __bool__(self) -> bool:
-        """Whether there was such an instance."""
+        """Return whether there was such an instance."""
         return self._found
 
     async def _run(self) -> bool:

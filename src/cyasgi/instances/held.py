@@ -12,18 +12,18 @@ from ..core.constants import CALLER, HELD
 
 
 class HeldInstances:
-    """Who holds what, and what nobody holds any more."""
+    """The tasks that hold instances, and the instances whose task has ended."""
 
     __slots__ = ("holders", "orphans")
 
     def __init__(self) -> None:
         self.holders: dict[asyncio.Task[Any], Holder] = {}
-        #: Since when, in seconds of the monotonic clock; oldest first. No dict, whose first one is found only behind
-        #: the places of all that were removed before it.
+        #: When each became an orphan, in seconds of the monotonic clock; the oldest first. To find its first entry, a
+        #: plain dict would pass over the places of all that were removed.
         self.orphans: collections.OrderedDict[ApplicationInstance, float] = collections.OrderedDict()
 
     def hold(self, instance: ApplicationInstance) -> None:
-        """The current task has awaited the instance."""
+        """Note that the current task has awaited the instance."""
         task = asyncio.current_task()
         if instance._holder is not None:
             instance._holder.drop(instance)
@@ -35,7 +35,7 @@ class HeldInstances:
         holder.hold(instance)
 
     def pop_orphan(self, before: float) -> ApplicationInstance | None:
-        """An instance that has been an orphan since before that moment, and still is; None if there is none."""
+        """Remove and return an instance that has been an orphan since before that time; None if there is none."""
         while self.orphans:
             instance, since = next(iter(self.orphans.items()))
             if since > before:
@@ -47,7 +47,7 @@ class HeldInstances:
 
 
 class Holder:
-    """A task that holds instances by having awaited them: when it ends, those that nobody runs are orphans."""
+    """A task that holds instances by having awaited them; when it ends, those that are not run become orphans."""
 
     __slots__ = ("_holding", "_instances", "_task")
 
@@ -62,7 +62,7 @@ class Holder:
         instance._holder = self
 
     def drop(self, instance: ApplicationInstance) -> None:
-        """The instance has ended, or somebody else holds it."""
+        """Let go of an instance, which has ended or is held by another task."""
         instance._holder = None
         self._instances.pop(instance, None)
         self._holding.orphans.pop(instance, None)
@@ -82,6 +82,6 @@ class Holder:
 
 
 def is_held(instance: ApplicationInstance) -> bool:
-    """Whether it waits for a caller that has not begun to run it."""
+    """Return whether it waits for a caller that has not begun to run it."""
     call = instance._call
     return instance._state == HELD or (instance._state == CALLER and call is not None and not call.started)

@@ -1,8 +1,8 @@
-"""Calls the hooks of a server: in the background, whatever they do, and however many calls there are to make.
+"""Calls of a server's hooks: in the background, whatever they do, and however many calls there are.
 
-What waits is bounded. The time that is given to it grows with it; and reports that only a default hook would hear of
-are put together in a `Summary` while there is a crowd. Hooks that are overridden are called for each one: a plain one
-takes the time that it needs from the loop, and as many asynchronous ones are at work at a time as keep up.
+The backlog is bounded: the time for it grows with it, and while it is long, reports for default hooks are merged into a
+`Summary`. Overridden hooks are called for each report: plain ones take as much time from the loop as they need, and as
+many asynchronous ones run at a time as it takes to keep up.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from .untold import LoopEnd
 
 logger = logging.getLogger("cyasgi.server")
 
-#: Asynchronous hooks at work at the same time, while no more than a crowd waits; with twice as much twice as many.
+#: How many asynchronous hooks run at a time while no more than `BACKLOG` is waiting; twice as many with twice as much.
 HOOKS_AT_ONCE = 100
-#: Messages in what waits that make a crowd of it, however few the reports are.
+#: Undelivered messages that make a backlog long, however few the reports are.
 MESSAGES = 10_000
 
 EXCEPTION = "application_exception"
 UNDELIVERED = "application_undelivered"
 ENDED = "application_ended"
 
-#: A call that is to be made: the server, the name of the hook, an exception or messages, and details; of an event all
-#: its arguments are in a tuple.
+#: A call to be made: the server, the name of the hook, an exception or messages, and details; for an event, a tuple of
+#: all arguments takes the place of the third.
 Report = tuple[ServerPort, str, Any, Any]
 
 
 class Line:
-    """What is told of one instance while asynchronous hooks are at work for it."""
+    """Calls about one instance while asynchronous hooks for it are running."""
 
     __slots__ = ("at_work", "events")
 
     def __init__(self) -> None:
         self.at_work = 0
-        #: These are told when all that are at work have returned.
+        #: Calls to be made when all running ones have returned.
         self.events: list[Report] = []
 
 
 class Reports:
-    """What is still to be told to a server's hooks."""
+    """The calls of a server's hooks that are still to be made."""
 
     __slots__ = (
         "_defaults",
@@ -72,7 +72,7 @@ class Reports:
     )
 
     def __init__(self, loop_end: LoopEnd, base: type[ServerPort]) -> None:
-        #: The hooks that nobody has overridden.
+        #: The default hooks.
         self._defaults = {name: getattr(base, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
         self.loop_end = loop_end
         #: Oldest first.
@@ -80,12 +80,12 @@ class Reports:
         #: Undelivered messages in these.
         self._messages = 0
         self._summary = Summary()
-        #: By the id() of the instance, or of the plain dict, that asynchronous hooks are at work for.
+        #: By the id() of the instance, or plain dict, for which asynchronous hooks are running.
         self._lines: dict[int, Line] = {}
         #: Lists in `_pending` that further messages of the same instance may join.
         self._late: dict[Any, list[Any]] = {}
         self._reporter: asyncio.Task[None] | None = None
-        #: Asynchronous hooks at work, and what each was called for.
+        #: Running asynchronous hooks, and the call of each.
         self._hooks: dict[asyncio.Task[None], Report] = {}
         #: Resolved when another one may be called.
         self._room: asyncio.Future[None] | None = None
@@ -97,7 +97,7 @@ class Reports:
         self.kick()
 
     def add(self, server: ServerPort, error: BaseException, details: Any) -> None:
-        """As `exception`, where nobody is to be called yet."""
+        """Do as `exception`, but call nobody yet."""
         if self._crowded and self._is_default(server, EXCEPTION):
             self._summary.failed(error, details)
         else:
@@ -108,7 +108,7 @@ class Reports:
         self.kick()
 
     def add_undelivered(self, server: ServerPort, messages: list[Any], details: Any) -> None:
-        """As `undelivered`, where nobody is to be called yet."""
+        """Do as `undelivered`, but call nobody yet."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(len(messages), details)
             self._count_in_flight(details)
@@ -117,7 +117,7 @@ class Reports:
             self._pending.append((server, UNDELIVERED, messages, details))
 
     def undelivered_late(self, server: ServerPort, message: Any, details: Any) -> None:
-        """A message that was put when its instance had already been reported."""
+        """Report a message that was put after its instance had been reported."""
         if self._crowded and self._is_default(server, UNDELIVERED):
             self._summary.undelivered(1, details)
             self.kick()
@@ -131,7 +131,7 @@ class Reports:
         self._messages += 1
 
     def ended(self, server: ServerPort, details: Any, reason: str) -> None:
-        """The last that is told of a run."""
+        """Report the end of a run, after everything else about it."""
         if self._crowded and self._is_default(server, ENDED):
             self._count_in_flight(details)
         else:
@@ -139,13 +139,13 @@ class Reports:
         self.kick()
 
     def event(self, server: ServerPort, name: str, arguments: tuple[Any, ...], details: Any) -> None:
-        """Something for a hook that hears of several things about one instance: one after the other."""
+        """Call a hook that is one of several about the same instance, which are called one after the other."""
         self._pending.append((server, name, arguments, details))
         self.kick()
 
     @property
     def pending(self) -> int:
-        """How many reports are still to be made."""
+        """The number of calls that are still to be made or have not returned."""
         return len(self._pending) + len(self._hooks) + bool(self._summary)
 
     @property
@@ -163,7 +163,7 @@ class Reports:
     # Telling it
 
     def kick(self) -> None:
-        """Starts the reporter, if there is something to tell and a loop to do it in; else the next loop does."""
+        """Start the reporter if there is something to tell and a running loop; otherwise the next loop will."""
         reporter = self._reporter
         if reporter is not None and not reporter.get_loop().is_closed():
             if self._room is not None and len(self._pending) > BACKLOG:
@@ -177,13 +177,13 @@ class Reports:
         if not self._pending and not self._summary:
             return
         self._reporter = reporter = outside().run(loop.create_task, self._report())
-        # A loop that is closed over it leaves everything for the next one.
+        # If the loop is closed before it ends, the next loop takes over.
         leave_pending(reporter)
         reporter.add_done_callback(self._reporter_ended)
         self.loop_end.expect(loop)
 
     async def flush(self) -> None:
-        """Waits until every report has been made and every hook has returned."""
+        """Wait until every call has been made and every hook has returned."""
         while True:
             self.kick()
             waiting = set(self._hooks)
@@ -194,10 +194,10 @@ class Reports:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
 
     async def finish(self) -> None:
-        """As `flush`, for `shutdown_timeout` seconds at most; hooks that are at work by then are cancelled."""
+        """Do as `flush` for up to `shutdown_timeout` seconds, then cancel the hooks that are still running."""
         bound = max((report[0].shutdown_timeout for report in (*self._pending, *self._hooks.values())), default=0.0)
         flushing = asyncio.get_running_loop().create_task(self.flush())
-        # Whoever ends the loop may cut this short.
+        # The loop may end before this does.
         leave_pending(flushing)
         try:
             await asyncio.wait({flushing}, timeout=bound)
@@ -206,7 +206,7 @@ class Reports:
         await asyncio.wait({flushing, *self.cancel()}, timeout=bound)
 
     def cancel(self) -> set[asyncio.Task[None]]:
-        """Cancels what is at work, and gives it; what was not begun stays to be told."""
+        """Cancel what is running, and return the tasks; calls that were not made yet remain to be made."""
         tasks = {task for task in (self._reporter, *self._hooks) if task is not None and not task.done()}
         self._reporter = self._room = None
         for task in tasks:
@@ -227,7 +227,7 @@ class Reports:
             if not self._pending:
                 return
             if told:
-                # Hooks that wait for nothing have returned by then.
+                # Hooks that wait for nothing return meanwhile.
                 await Pass()
             else:
                 self._room = asyncio.get_running_loop().create_future()
@@ -248,11 +248,11 @@ class Reports:
             return
         self._reporter = self._room = None
         if not reporter.cancelled():
-            # KeyboardInterrupt and SystemExit went through the loop: nobody else is going to look at them.
+            # KeyboardInterrupt and SystemExit have gone through the loop, so that nobody else retrieves them.
             reporter.exception()
             self.kick()
             return
-        # Somebody cancels all tasks, and would cancel another reporter too: the loop is about to end.
+        # Somebody cancels all tasks, and would cancel a new reporter as well: the loop is about to end.
         for _ in range(len(self._pending)):
             self._tell(self._pending.popleft())
         self._summary.log()
@@ -268,7 +268,7 @@ class Reports:
             return
         try:
             if name == EXCEPTION and self._is_default(server, name):
-                # Which waits for nothing, and needs no task.
+                # It waits for nothing, and so needs no task.
                 log_exception(subject, details)
                 return
             hook = getattr(server, name)
@@ -282,7 +282,7 @@ class Reports:
             return
         task = asyncio.get_running_loop().create_task(self._await(result, name, subject))
         if task.done():
-            # An eager one that waited for nothing.
+            # An eager task that has waited for nothing.
             self._returned(result, task)
             return
         self._hooks[task] = report
@@ -300,7 +300,7 @@ class Reports:
         except BaseException as error:
             if guard.interrupted(error):
                 if task in self._hooks:
-                    # Else that has been logged, when it was given up.
+                    # Otherwise it was logged when the hook was given up.
                     _log_cancelled(name, subject)
                 raise
             _log_failure(name, subject, error)
@@ -308,7 +308,7 @@ class Reports:
             self._over(task)
 
     def _over(self, task: asyncio.Task[None]) -> bool:
-        """A hook has returned, or will never do so; False if that is known."""
+        """Note that a hook has returned, or never will; return False if that was known."""
         report = self._hooks.pop(task, None)
         if report is None:
             return False
@@ -324,27 +324,27 @@ class Reports:
     def _returned(self, awaitable: Any, task: asyncio.Task[None]) -> None:
         report = self._hooks.get(task)
         if self._over(task) and report is not None:
-            # Cancelled before its first step, with the server: not a line of it was run.
+            # Cancelled before its first step, with the server.
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
             _log_cancelled(*report[1:3])
         elif not task.cancelled():
-            # KeyboardInterrupt and SystemExit went through the loop: nobody else is going to look at them.
+            # KeyboardInterrupt and SystemExit have gone through the loop, so that nobody else retrieves them.
             task.exception()
         self.kick()
 
     # What nobody is going to tell
 
     def _give_up_hooks(self, tasks: Iterable[asyncio.Task[None]]) -> None:
-        """These will never take another step."""
+        """Give up hooks that will take no further step."""
         for task in tasks:
             leave_pending(task)
             _log_cancelled(*self._hooks[task][1:3])
             self._over(task)
 
     def log_rest(self) -> None:
-        """Logs all that is still to be told, as the default hooks would: there is no loop to come."""
+        """Log the rest as the default hooks would, since there will be no loop to call hooks in."""
         self._reporter = self._room = None
         self._give_up_hooks(list(self._hooks))
         pending, self._pending = self._pending, collections.deque()
@@ -353,7 +353,7 @@ class Reports:
         for number, (server, name, subject, details) in enumerate(pending):
             task = getattr(details, "_task", None)
             if name == EXCEPTION and task is not None and task.done() and not task.cancelled():
-                # So that asyncio does not complain that nobody ever looked at it.
+                # Retrieve it, so that asyncio does not complain that nobody has.
                 task.exception()
             if name == EXCEPTION and number < BACKLOG:
                 log_exception(subject, details)

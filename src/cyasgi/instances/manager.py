@@ -1,4 +1,4 @@
-"""All that a server keeps about its instances: each layer below has one part of their life."""
+"""All that a server keeps about its instances; each base class has one part of their life."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .checker import Checking
 
 
 class InstanceManager(Checking):
-    """All that a StatelessServer keeps about its instances, the table aside. Refers to no server: instances do."""
+    """All that a StatelessServer keeps about its instances, except the table.
+
+    It does not refer to the server; instances do.
+    """
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
@@ -19,7 +22,7 @@ class InstanceManager(Checking):
         self.control = Control()
 
     def __reduce__(self) -> Any:
-        """Copy or pickle the entries alone, as a copy of the reference does; nothing that is under way."""
+        """Copy or pickle only the entries, as for the reference, and nothing that is in progress."""
         return _restored, (self.table, self.base)
 
     def stats(self) -> dict[str, int]:

@@ -20,17 +20,17 @@ from .hooks import logger
 from .reporting import look_at
 from .threads import Feeding
 
-#: Victims whose override may refuse before making room goes over its head.
+#: How many refusals of overrides are accepted before making room ignores the overrides.
 REFUSALS = 16
 
 
 class Removal(Feeding):
-    """Make room, delete, and run the overrides that this passes through."""
+    """Makes room and deletes entries, through overrides of the delete methods."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
-        #: Tasks in which asynchronous overrides of delete methods run, with what ends each, and overrides that wait for
-        #: a loop.
+        #: The tasks of asynchronous overrides of delete methods, with what ends each; and overrides that wait for a
+        #: loop.
         self.overrides: dict[asyncio.Task[None], Callable[[], None]] = {}
         self._deferred: list[Callable[[], Any]] = []
         self._victim: Any = None
@@ -39,7 +39,7 @@ class Removal(Feeding):
         self._warned_of_refusal = False
 
     def _make_room_slow(self, server: ServerPort, limit: int) -> None:
-        """Where delete methods are overridden."""
+        """Make room when delete methods are overridden."""
         table = self.table
         # An override may itself create instances, and so make room again: the refusals of all count together.
         if not self._making_room:
@@ -81,7 +81,7 @@ class Removal(Feeding):
 
     @staticmethod
     def asking(server: ServerPort) -> ApplicationInstance | None:
-        """The instance of this server whose application is at work now."""
+        """Return the instance of this server whose application is running now."""
         instance = current_instance()
         return instance if instance is not None and instance._server is server else None
 
@@ -101,7 +101,7 @@ class Removal(Feeding):
             self._override(server, result, victim, oldest=True)
 
     def delete_oldest(self, server: ServerPort) -> Deletion:
-        """The base of delete_oldest_application_instance."""
+        """Do what delete_oldest_application_instance does unless it is overridden."""
         self.table.check_thread()
         pending = deleting.get()
         if pending is not None and pending.oldest and not pending.over and pending.table is self.table:
@@ -121,9 +121,9 @@ class Removal(Feeding):
         return deletion
 
     def dismiss(self, server: ServerPort, entry: Any, reason: int = DELETED) -> Deletion:
-        """An entry leaves by the server's hand: through `delete_application_instance`, overridden or not.
+        """Remove an entry by `delete_application_instance`, overridden or not.
 
-        A plain override that refuses leaves it in the table.
+        A plain override may refuse, and so leave it in the table.
         """
         if not entry.ended:
             entry._reason = reason
@@ -143,7 +143,7 @@ class Removal(Feeding):
         return result if type(result) is Deletion else Deletion(gone)
 
     def _override(self, server: ServerPort, awaitable: Awaitable[Any], entry: Any, oldest: bool) -> Deletion:
-        """Runs an asynchronous override for an entry that has just left the table."""
+        """Run an asynchronous override for an entry that has just left the table."""
         pending = PendingDeletion(self.table, entry, oldest)
         self.table._pending_deletions += 1
         context = outside()
@@ -203,7 +203,7 @@ class Removal(Feeding):
             self.delete_entry(server, pending.entry)
 
     def delete(self, server: ServerPort, scope_id: Hashable) -> Deletion:
-        """The base of delete_application_instance."""
+        """Do what delete_application_instance does unless it is overridden."""
         self.table.check_thread()
         pending = deleting.get()
         if pending is not None and pending.matches(self.table, scope_id):
@@ -218,14 +218,14 @@ class Removal(Feeding):
         return self.delete_entry(server, entry)
 
     def delete_entry(self, server: ServerPort, entry: Any) -> Deletion:
-        """Takes this very entry out of the table, ends its run and reports it."""
+        """Remove the entry, cancel its run and report it. Does not wait, but what it returns does if awaited."""
         self.end_entry(server, entry)
         if entry not in self.closing:
             return Deletion(True)
         return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
 
     def _end_slow(self, server: ServerPort, entry: Any) -> None:
-        """For an entry that has just left the table."""
+        """End the run of an entry that has just left the table."""
         own = type(entry) is ApplicationInstance
         if own and self.observer is not None:
             self.observer.left(entry, REASONS[entry._reason])
@@ -261,7 +261,7 @@ class Removal(Feeding):
         future.cancel()
 
     def _end_stale_overrides(self) -> None:
-        """End the overrides whose loop was closed over them."""
+        """End the overrides whose loop was closed before they ended."""
         for task, over in list(self.overrides.items()):
             if task.get_loop().is_closed():
                 del self.overrides[task]

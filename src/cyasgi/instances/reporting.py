@@ -1,4 +1,4 @@
-"""The end of a run, and what its hooks are told: by the loop it ended in, at the end of that, or in the log."""
+"""The end of a run, and what its hooks are told: in its loop, at the end of the loop, or in the log."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .untold import LoopEnd
 
 
 class Reporting(ClosingRuns):
-    """Count how runs end, and report them."""
+    """Counts how runs end, and reports them."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
         self.loop_end = LoopEnd(self)
         self.reports = Reports(self.loop_end, base)
-        #: The arun() at work.
+        #: The current arun().
         self.server_run: Stoppable | None = None
 
     def _ended_slow(self, instance: ApplicationInstance) -> None:
-        """A run that failed, or one that is observed, has ended."""
+        """Note the end of a run that has failed or is observed."""
         self.counts[OUTCOMES[instance._outcome]] += 1
         if self.observer is not None:
             self.observer.ended(instance)
         if instance._outcome == FAILED and instance._begun and instance._task is not None:
-            # A hook is told of it, if it is no KeyboardInterrupt or SystemExit: these go their own way.
+            # A hook is told of the error, except of KeyboardInterrupt and SystemExit, which go through the loop.
             loop = instance._task.get_loop()
             loop.call_soon(look_at, instance._task)
             self.loop_end.expect(loop)
@@ -42,7 +42,7 @@ class Reporting(ClosingRuns):
             self.on_ended()
 
     def report(self, server: ServerPort, entry: Any, *, again: bool = False) -> None:
-        """Tells the hooks of an entry that has ended and left the table, or (`again`) begins again."""
+        """Tell the hooks of an entry that has ended and left the table or, if `again`, begins again."""
         if entry._reported:
             return
         entry._reported = True
@@ -75,7 +75,7 @@ class Reporting(ClosingRuns):
         self.reports.undelivered(server, messages, entry.public)
 
     def put_after_end(self, instance: ApplicationInstance, message: Any) -> None:
-        """A message put on an instance that has ended."""
+        """Accept a message that was put into an instance that has ended."""
         if instance._reported:
             heir = self._heir_of(instance)
             if heir is not None:
@@ -87,18 +87,18 @@ class Reporting(ClosingRuns):
             instance._keep(message)
 
     async def tell_rest(self) -> None:
-        """The loop is about to end: tells the hooks what is still to be told, within `shutdown_timeout`."""
+        """Tell the hooks the rest before the loop ends, within `shutdown_timeout` seconds."""
         for instance, error in self._take_failures():
             self.reports.exception(instance._server, error, instance)
         await self.reports.finish()
 
     def log_rest(self) -> None:
-        """There is no loop to come: logs what is still to be told."""
+        """Log the rest, since there will be no loop to tell the hooks in."""
         for instance, error in self._take_failures():
             self.reports.add(instance._server, error, instance)
         if self.counts["failed"]:
             for entry in self.table.entries():
-                # A next loop's checker would have told of these, or handed them to a successor.
+                # The checker of another loop would have reported these, or handed them to a successor.
                 if type(entry) is ApplicationInstance and entry.ended and entry._outcome == FAILED:
                     messages = entry.take_all()
                     if messages:
@@ -107,7 +107,7 @@ class Reporting(ClosingRuns):
         self.reports.log_rest()
 
     def _take_failures(self) -> list[tuple[Any, BaseException]]:
-        """Instances in the table that have failed, with the errors that no hook has heard of: one has from now on."""
+        """Return instances in the table that have failed, with their errors if no hook was told; take the errors."""
         failures = []
         if self.counts["failed"]:
             for entry in self.table.entries():
@@ -120,7 +120,7 @@ class Reporting(ClosingRuns):
         self.log_rest()
 
     def _heir_of(self, instance: ApplicationInstance) -> ApplicationInstance | None:
-        """Return who gets what is put into an instance that has ended: a putter may come only now that waited then."""
+        """Return the instance that gets what is put into one that has ended, by putters that have waited until now."""
         if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
             return None
         heir = self.table.entry(instance.scope_id)
@@ -128,13 +128,13 @@ class Reporting(ClosingRuns):
 
 
 def look_at(task: asyncio.Task[Any]) -> None:
-    """So that asyncio does not complain that nobody ever looked at its exception."""
+    """Retrieve the task's exception, so that asyncio does not complain that nobody has."""
     if task.done() and not task.cancelled():
         task.exception()
 
 
 def _foreign_outcome(entry: ForeignEntry) -> tuple[int, BaseException | None, list[Any]]:
-    """What became of a plain dict's future, its error, and what is left in the queue."""
+    """Return the outcome of a plain dict's future, its error, and what is left in the queue."""
     future = entry._watched
     error = None
     outcome = CANCELLED

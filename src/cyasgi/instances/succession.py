@@ -1,4 +1,4 @@
-"""What waits behind an application that ends by itself goes to the next instance of its id, if the server says so."""
+"""Messages that are waiting when an application ends by itself go to the next instance of its id, if so configured."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .reporting import Reporting
 
 
 def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
-    """Take out of an entry that has ended what a successor is to have; nothing where the hook is to have it.
+    """Take the messages for a successor out of an entry that has ended; none if they are for the hook.
 
-    An application that has failed without having taken a message would fail again and again.
+    Without having received a message, an application that has failed would fail again and again.
     """
     if (
         server.undelivered_to != SUCCESSOR
@@ -33,7 +33,7 @@ def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
 def delete_with_successor(
     manager: Reporting, delete: Callable[[Any, Any], object], server: ServerPort, entry: Any
 ) -> None:
-    """Delete an entry that has ended, and hand what it has left to its successor, whatever overrides do meanwhile."""
+    """Delete an entry that has ended, and hand its messages to its successor, whatever overrides do meanwhile."""
     messages = left_to_successor(server, entry)
     try:
         delete(server, entry)
@@ -43,9 +43,9 @@ def delete_with_successor(
 
 
 def _succeed(manager: Reporting, server: ServerPort, entry: Any, messages: list[Any]) -> None:
-    """Hand them to a successor, which is made if there is none and room for one; else to the hook."""
+    """Hand the messages to a successor, created if there is none and room for one; otherwise to the hook."""
     try:
-        # Still in the table: an override has refused to delete it.
+        # If it is still in the table, an override has refused to delete it.
         if manager.table.entry(entry.scope_id) is None and _may_be_succeeded(manager, server):
             made: Any = server.get_or_create_application_instance(entry.scope_id, entry.scope)
             if inspect.iscoroutine(made):
@@ -60,7 +60,7 @@ def _succeed(manager: Reporting, server: ServerPort, entry: Any, messages: list[
 
 
 def hand_over(manager: Reporting, server: ServerPort, entry: Any, messages: list[Any]) -> None:
-    """Put them before all that waits in the instance that has the id by now; if there is none they go to the hook."""
+    """Put the messages first in the queue of the instance that has the id now; if there is none, tell the hook."""
     if not messages:
         return
     heir = manager.table.entry(entry.scope_id)

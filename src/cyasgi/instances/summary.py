@@ -1,4 +1,4 @@
-"""What the default hooks log in place of a line for each instance, while more is to be told than anybody could read."""
+"""What the default hooks log instead of a line for each instance, while there are more than anybody could read."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ logger = logging.getLogger("cyasgi.server")
 
 #: Seconds between two summaries.
 EVERY = 1.0
-#: Types of exceptions that a summary names.
+#: How many types of exceptions a summary names.
 TYPES = 10
 
 
 def log_exception(error: BaseException, details: Any) -> None:
-    """The default of `application_exception`."""
+    """Log a failure as `application_exception` does by default."""
     logger.error("Exception inside application (%s): %s", describe(details), error, exc_info=error)
 
 
 class Summary:
-    """Failures, and messages that were lost, since the last line about them."""
+    """Failures and lost messages since the last summary."""
 
     __slots__ = ("_begun", "_example", "_failed", "_in_flight", "_instances", "_interrupted", "_left", "_undelivered")
 
@@ -32,15 +32,15 @@ class Summary:
         self._clear()
 
     def _clear(self) -> None:
-        #: When the first of them came, in seconds of the monotonic clock; None if there is none.
+        #: When the first of them was added, in seconds of the monotonic clock; None if there is none.
         self._begun: float | None = None
-        #: Failures by type, and the first one: the application in words, and the error.
+        #: Failures by type; and the first one: the application in words, and its error.
         self._failed: collections.Counter[str] = collections.Counter()
         self._example: tuple[str, BaseException] | None = None
-        #: Messages that were left in the queues of so many instances: these, as far as they live.
+        #: Undelivered messages, the number of their instances, and those of the instances that are still alive.
         self._undelivered = self._instances = 0
         self._left: weakref.WeakSet[Any] = weakref.WeakSet()
-        #: Messages that so many applications had begun and not finished.
+        #: Messages in flight, and the number of applications that had received and not finished them.
         self._in_flight = self._interrupted = 0
 
     def __bool__(self) -> bool:
@@ -60,7 +60,7 @@ class Summary:
     def undelivered(self, count: int, details: Any) -> None:
         self._begin()
         self._undelivered += count
-        # Messages that come late are told in a second batch. A plain dict gets none.
+        # An instance may be reported again, for late messages; a plain dict is not.
         if isinstance(details, collections.abc.Hashable):
             if details in self._left:
                 return

@@ -1,4 +1,4 @@
-"""Messages from other threads, which wait for room where the queue is."""
+"""Messages from other threads, which wait for room in the thread of the queue."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .reporting import Reporting
 
 
 class Feeding(Reporting):
-    """Take messages from any thread."""
+    """Accepts messages from any thread."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         super().__init__(base)
-        #: Messages that wait for room, by what tells of them.
+        #: Messages that wait for room, by their futures.
         self._fed: dict[futures.Future[None], tuple[ApplicationInstance, Any]] = {}
 
     def put_threadsafe(self, instance: ApplicationInstance, message: Any) -> futures.Future[None]:
-        """The future may be cancelled until the message is in hand where it is queued, and not from then on."""
+        """Queue a message from any thread; the future can be cancelled until the queue's thread handles the message."""
         accepted: futures.Future[None] = futures.Future()
         loop = instance._loop
         if loop is None:
@@ -39,7 +39,7 @@ class Feeding(Reporting):
             if instance._loop is None:
                 accepted.set_exception(error)
                 raise
-            # At once, and not in a task's first step: so those who come later stay behind.
+            # Line up at once, not in the first step of a task, so that later messages stay behind.
             place = instance._line_up()
             self._fed[accepted] = (instance, message)
             place.add_done_callback(partial(self._accept_in_line, instance, message, accepted))
@@ -52,12 +52,12 @@ class Feeding(Reporting):
         if self._fed.pop(accepted, None) is None:
             return
         if not instance._fill(place, message):
-            # It has ended meanwhile.
+            # The instance has ended meanwhile.
             instance.put_nowait(message)
         accepted.set_result(None)
 
     def _end_stale_feeding(self) -> None:
-        """Report what waits for room in instances of closed loops."""
+        """Report the messages that wait for room in instances of closed loops."""
         for accepted, (instance, message) in list(self._fed.items()):
             if instance._loop is not None and instance._loop.is_closed():
                 del self._fed[accepted]

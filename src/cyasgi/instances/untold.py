@@ -1,4 +1,4 @@
-"""What is still to be told to hooks when an event loop ends, a server is dropped, or the interpreter ends."""
+"""What hooks have still to be told when an event loop ends, a server is freed, or the interpreter exits."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Who has something to tell."""
+    """Whoever has something to tell."""
 
     async def tell_rest(self) -> None:
-        """Tell what is still to be told; the loop is about to end."""
+        """Tell the rest, since the loop is about to end."""
 
     def log_rest(self) -> None:
-        """Log what is still to be told; there is no loop to come."""
+        """Log the rest, since there will be no loop to tell it in."""
 
 
 _reporters: weakref.WeakSet[Reporter] = weakref.WeakSet()
 
 
 class LoopEnd:
-    """Has `Reporter.tell_rest` awaited at the end of every loop that something was to be told in.
+    """Has `Reporter.tell_rest` awaited at the end of every loop in which something was to be told.
 
-    asyncio.run(), asyncio.Runner and this package close the asynchronous generators that were begun in a loop when all
-    tasks have ended, and the loop still turns: this is one that never does anything else.
+    When all tasks have ended, and before the loop does, asyncio.run(), asyncio.Runner and this package close the
+    asynchronous generators that were started in the loop. This is one, which does nothing else.
     """
 
     __slots__ = ("_generator", "_loop", "_manager")
@@ -39,13 +39,13 @@ class LoopEnd:
         _reporters.add(manager)
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop, which is running, may end before all is told."""
+        """Have the rest told at the end of this loop, which is running."""
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)
         self._generator = _at_the_end(self._manager)
         hooks = sys.get_asyncgen_hooks()
-        # When it is dropped nothing has to be run in the loop.
+        # Freeing it must not run anything in the loop.
         sys.set_asyncgen_hooks(hooks.firstiter, None)
         try:
             self._generator.__anext__().send(None)
@@ -61,7 +61,7 @@ async def _at_the_end(manager: weakref.ref[Reporter]) -> AsyncGenerator[None, No
         yield
     finally:
         there = manager()
-        # One that is dropped, its loop having been closed without a word, may not await.
+        # If it is freed because its loop was closed without ending generators, it may not await.
         if there is not None and asyncio._get_running_loop() is loop() is not None:
             await there.tell_rest()
 
