@@ -105,6 +105,46 @@ def test_no_circles() -> None:
     assert not left, f"these import each other: {left}"
 
 
+#: Private names that have no public one: those of asyncio and the interpreter, and `_cyasgi`, where a server keeps its
+#: manager, out of the way of the names that subclasses take.
+WELL_KNOWN = {
+    "_cancel_message",
+    "_current_frames",
+    "_cyasgi",
+    "_exception",
+    "_exit",
+    "_get_running_loop",
+    "_log_destroy_pending",
+    "_must_cancel",
+}
+
+
+def private_names(path: Path) -> tuple[set[str], set[str]]:
+    """The private names that a module defines, and those that it asks other objects for."""
+    defined, asked = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            defined.add(node.value)
+        elif isinstance(node, ast.Name):
+            defined.add(node.id)
+        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (defined if own else asked).add(node.attr)
+    return defined, asked
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {""}))
+def test_private_names_are_not_reached_through(name: str) -> None:
+    """What a module asks of others is public, or its own; the two halves of an instance's life know each other's."""
+    room = room_of(name)
+    if room in ("core", "instances"):
+        return
+    defined, asked = private_names(MODULES[name])
+    assert asked - defined - WELL_KNOWN == set()
+
+
 def test_rooms_are_all_known() -> None:
     """Whoever adds a room, or a module at the top, says where it stands."""
     assert {room_of(name) for name in MODULES} <= set().union(*LAYERS)

@@ -75,7 +75,7 @@ class Checking(Creation):
         unit = interval if idle_timeout is None else max(INTERVAL_LEAST, min(interval, idle_timeout))
         table.set_timeout(idle_timeout, unit)
         # If the delete methods are not overridden, they need not be called.
-        plain = self._is_plain(server)
+        plain = self.is_plain(server)
         delete: Callable[[Any, Any], object] = self.end_entry if plain else self.dismiss
         if server.undelivered_to == SUCCESSOR:
             plain = False

@@ -224,6 +224,24 @@ class Removal(Feeding):
             return Deletion(True)
         return Deletion(True, partial(self._wait_unless_own, entry, server.shutdown_timeout))
 
+    def dismiss_all(self, server: ServerPort, reason: int) -> None:
+        """Dismiss all that are in the table now."""
+        for entry in self.table.entries():
+            if entry._table is not None:
+                self.dismiss(server, entry, reason)
+
+    def delete_all(self, server: ServerPort, reason: int) -> set[asyncio.Task[Any]]:
+        """Delete all that are in the table now, whatever overrides say; return the tasks that still run."""
+        tasks = set()
+        for entry in self.table.entries():
+            if not entry.ended:
+                entry._reason = reason
+            self.delete_entry(server, entry)
+            task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
+            if task is not None and not task.done():
+                tasks.add(task)
+        return tasks
+
     def _end_slow(self, server: ServerPort, entry: Any) -> None:
         """End the run of an entry that has just left the table."""
         own = type(entry) is ApplicationInstance

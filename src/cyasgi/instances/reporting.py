@@ -65,7 +65,7 @@ class Reporting(ClosingRuns):
             self.undelivered(server, messages, entry)
         if not again:
             untold = interrupted and error is None and not messages
-            if untold or self._hears_of_ends(server):
+            if untold or self.hears_of_ends(server):
                 self.reports.ended(server, entry.public, REASONS[entry._reason or outcome])
         if self.observer is not None and not again and type(entry) is ApplicationInstance:
             self.observer.closed(entry)

@@ -130,8 +130,7 @@ class Intake:
         cell = context.get(at_work)
         if cell is not None:
             # Either it calls an application, or an application has started it, and owns it.
-            call = None if cell.instance is None else cell.instance._call
-            return CALLS if call is not None and call.task is task else None
+            return CALLS if cell.instance is not None and cell.instance.caller_task is task else None
         manager = self._manager()
         holder = None if manager is None else manager.held.holders.get(task)
         if holder is not None and holder.serves():

@@ -18,7 +18,7 @@ from ..core import ApplicationInstance, ForeignEntry, Pass
 from ..core.constants import STOPPING
 from ..core.context import outside
 from ..core.describe import describe
-from ..core.tasks import leave_pending, resolved
+from ..core.tasks import resolved
 from ..instances.held import is_held
 from ..instances.hooks import logger
 from ..instances.manager import InstanceManager
@@ -233,14 +233,7 @@ class ServerRun:
     async def _dismiss_late(self, bound: float) -> None:
         """Delete instances that an override has kept, or that were created by the tasks that were cancelled last."""
         manager = self._manager
-        tasks = set()
-        for entry in manager.table.entries():
-            if not entry.ended:
-                entry._reason = STOPPING
-            manager.delete_entry(self._server, entry)
-            task: asyncio.Task[Any] | None = getattr(entry, "_task", None)
-            if task is not None and not task.done():
-                tasks.add(task)
+        tasks = manager.delete_all(self._server, STOPPING)
         manager.is_over()
         if tasks:
             await asyncio.wait(tasks, timeout=min(bound, 1.0))
@@ -273,10 +266,7 @@ class ServerRun:
                 if count == 1
                 else f"{count} tasks that handle() has started go",
             )
-        for entry in self._manager.closing:
-            task: Any = getattr(entry, "_task", None)
-            if task is not None:
-                leave_pending(task)
+        self._manager.give_up_closing()
 
     async def _within(self, coroutine: Coroutine[Any, Any, Any], seconds: float, *, forced: bool = True) -> None:
         """Await the coroutine for this many seconds or, if `forced`, until a second request to stop; then cancel it."""
@@ -309,9 +299,7 @@ class ServerRun:
                         table.on_idle = manager.on_ended = None
 
     def _dismiss_all(self) -> None:
-        for entry in self._manager.table.entries():
-            if entry._table is not None:
-                self._manager.dismiss(self._server, entry, STOPPING)
+        self._manager.dismiss_all(self._server, STOPPING)
 
     async def _closed(self, callers: set[asyncio.Task[Any]]) -> None:
         """Wait until every run and every override that deletes has ended, and then all that handle() has started."""

@@ -42,11 +42,11 @@ cdef class FastPath:
         """Evicts until there is room for one more."""
         self._make_room(server, limit)
 
-    def _is_plain(self, server):
+    def is_plain(self, server):
         """Whether nobody has overridden the delete methods."""
         return self._plain(server)
 
-    def _hears_of_ends(self, server):
+    def hears_of_ends(self, server):
         """Whether the hook for them has been overridden."""
         return self._hears(server)
 

@@ -217,6 +217,12 @@ cdef class ApplicationInstance(InputQueue):
         return error
 
     @property
+    def caller_task(self):
+        """The task in which a caller runs the application; None if none does."""
+        call = _cold(self).call
+        return None if call is None else call.task
+
+    @property
     def end_reason(self):
         """Why it has ended: "returned", "failed", "cancelled", "idle", "age", "evicted", "deleted", "stopping" or
         "orphaned"; see `StatelessServer.application_ended`. None while it has not."""

@@ -68,7 +68,7 @@ class FastPath:
         """Evicts until there is room for one more."""
         table = self.table
         table.follow(server)
-        if not self._is_plain(server):
+        if not self.is_plain(server):
             self._make_room_slow(server, limit)
             return
         # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
@@ -85,7 +85,7 @@ class FastPath:
             self.end_entry(server, victim)
             self.counts["evicted"] += live
 
-    def _is_plain(self, server: ServerPort) -> bool:
+    def is_plain(self, server: ServerPort) -> bool:
         """Whether nobody has overridden the delete methods."""
         cls = type(server)
         base = self.base
@@ -96,7 +96,7 @@ class FastPath:
             and "delete_application_instance" not in server.__dict__
         )
 
-    def _hears_of_ends(self, server: ServerPort) -> bool:
+    def hears_of_ends(self, server: ServerPort) -> bool:
         """Whether the hook for them has been overridden."""
         return (
             type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
@@ -177,7 +177,7 @@ class FastPath:
             and entry._joiners is None
             and not entry._interrupted
             and self.observer is None
-            and not self._hears_of_ends(server)
+            and not self.hears_of_ends(server)
         ):
             entry._unfinished = 0
             entry._reported = True

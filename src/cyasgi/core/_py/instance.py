@@ -240,6 +240,12 @@ class ApplicationInstance(InputQueue):
         return error
 
     @property
+    def caller_task(self) -> asyncio.Task[Any] | None:
+        """The task in which a caller runs the application; None if none does."""
+        call = self._call
+        return None if call is None else call.task
+
+    @property
     def end_reason(self) -> str | None:
         """Why it has ended: "returned", "failed", "cancelled", "idle", "age", "evicted", "deleted", "stopping" or
         "orphaned"; see `StatelessServer.application_ended`. None while it has not."""

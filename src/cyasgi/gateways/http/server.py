@@ -24,6 +24,7 @@ from ..._settings import (
 from ...core import Setting
 from ...core.context import outside
 from ...core.settings import ROOT_PATH, STARTUP_TIMEOUT as STARTUP_TIMEOUT_BOUND
+from ...instances.connected import ConnectedManager
 from ...server import StatelessServer
 from ...wire.http.request import HeadLimits, encode_path
 from ...wire.http.scope import (
@@ -50,7 +51,6 @@ from ..net.sockets import (
 )
 from ..net.tls import TLSListening
 from .protocol import HTTPProtocol
-from .request_manager import RequestManager
 
 logger = logging.getLogger("cyasgi.gateways.http")
 
@@ -211,7 +211,7 @@ class HTTPServer(Gateway):
         binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
         ssl: Any = None,
     ) -> None:
-        self.__dict__["_cyasgi"] = life = RequestManager(StatelessServer)
+        self.__dict__["_cyasgi"] = life = ConnectedManager(StatelessServer)
         self.__dict__["_cyasgi_table"] = life.table
         super().__init__(application, max_applications)
         self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
@@ -368,8 +368,8 @@ class HTTPServer(Gateway):
                 self.log.flush()
 
     def _look_for_overrides(self) -> None:
-        self.plain = self._cyasgi._is_plain(self)
-        self.hears_of_ends = self._cyasgi._hears_of_ends(self)
+        self.plain = self._cyasgi.is_plain(self)
+        self.hears_of_ends = self._cyasgi.hears_of_ends(self)
         self.direct = (
             type(self).application_send is HTTPServer.application_send and "application_send" not in self.__dict__
         )

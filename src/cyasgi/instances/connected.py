@@ -1,28 +1,25 @@
-"""The end of a request: its instance leaves the table at once, without the checker.
-
-Only this module of the HTTP gateway knows how the core keeps its instances.
-"""
+"""The manager of instances that serve a connection: they leave the table as soon as their run ends."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
-from ...core.constants import RETURNED
-from ...instances.manager import InstanceManager
-from ...wire.http.scope import Scope
-
-logger = logging.getLogger("cyasgi.gateways.http")
+from ..core.constants import RETURNED
+from .hooks import logger
+from .manager import InstanceManager
 
 
-class RequestManager(InstanceManager):
-    """Manages instances as `InstanceManager` does, but each leaves the table at the very end of its run."""
+class ConnectedManager(InstanceManager):
+    """Manage instances as `InstanceManager` does, and tell the `Connection` of a scope when its application has ended.
+
+    Its server looks at once whether methods are overridden, and keeps that as `plain` and `hears_of_ends`.
+    """
 
     def ended(self, instance: Any) -> None:
-        scope = instance.scope
-        if type(scope) is Scope:
+        connection = getattr(instance.scope, "connection", None)
+        if connection is not None:
             try:
-                scope.connection.application_ended(instance)
+                connection.application_ended(instance)
             except Exception:
                 # Whatever is wrong with the connection, the instance must leave the table.
                 logger.exception("the connection of %r failed when its application had ended", instance)
