@@ -79,8 +79,8 @@ class Adapted(Protocol):
     def ws_protocol_class(self, value):
         self.server.config.ws_protocol_class = value
 
-    def _begin(self, head, rest=b""):
-        super()._begin(head, rest)
+    def begin_request(self, head, rest=b""):
+        super().begin_request(head, rest)
         if self.exchange is not None and self.exchange.instance is not None:
             self.scope = self.exchange.instance.scope
 

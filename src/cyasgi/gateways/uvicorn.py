@@ -40,11 +40,15 @@ class AccessLog:
     """uvicorn's access log, in its format and on its logger."""
 
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
+        """Log one request, unless it was malformed."""
         if method:
             access_logger.info('%s - "%s %s HTTP/%s" %d', client, method, target.decode("latin-1"), version, status)
 
     def tick(self, second: int) -> None:
-        pass
+        """Do nothing: each line was logged at once."""
+
+    def flush(self) -> None:
+        """Do nothing: each line was logged at once."""
 
 
 class Server(HTTPServer):
@@ -69,7 +73,7 @@ class Server(HTTPServer):
         # Not checked: uvicorn accepts any text.
         self.__dict__["root_path"] = config.root_path
         if config.access_log and access_logger.hasHandlers():
-            self.log = AccessLog()  # type: ignore[assignment]
+            self.log = AccessLog()
         self._headers: Any = None
         self._tick()
 

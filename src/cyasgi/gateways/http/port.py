@@ -18,6 +18,12 @@ class RequestLog(Protocol):
     def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
         """Log one request."""
 
+    def tick(self, second: int) -> None:
+        """Write what has been collected; `second` is the time, in seconds since the epoch."""
+
+    def flush(self) -> None:
+        """Write what has been collected."""
+
 
 class HTTPServerPort(ConnectionServer, Protocol):
     """The server, as connections of HTTP and WebSockets know it; `HTTPServer` documents the settings.

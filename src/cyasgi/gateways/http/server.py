@@ -50,6 +50,7 @@ from ..net.sockets import (
     open_listener,
 )
 from ..net.tls import TLSListening
+from .port import RequestLog
 from .protocol import HTTPProtocol
 
 logger = logging.getLogger("cyasgi.gateways.http")
@@ -219,7 +220,7 @@ class HTTPServer(Gateway):
         self.connections: set[Any] = set()
         self.deadlines = Deadlines(self._tick)
         #: The access log in use, if there is one.
-        self.log: AccessLog | None = None
+        self.log: RequestLog | None = None
         #: What the application's lifespan wrote into its state; every scope gets a shallow copy. None, if the server
         #: runs no lifespan, for no such key; whoever runs the lifespan in the server's stead sets this.
         self.state: dict[str, Any] | None = None

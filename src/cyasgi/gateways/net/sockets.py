@@ -33,14 +33,22 @@ def check_binds(binds: Any) -> list[tuple[str, int]]:
     Raises:
         TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
-    if isinstance(binds, str) or (isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)):
-        binds = [binds]
+    each = _each_bind(binds, "(host, port) or 'host:port'")
+    return [parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in each]
+
+
+def _each_bind(binds: Any, accepted: str) -> list[Any]:
+    """Return a list of `binds`, which is one address, one `Listener`, or an iterable of several."""
+    if isinstance(binds, (str, Listener)) or (
+        isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
+    ):
+        return [binds]
     if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
-        raise TypeError(f"binds must be addresses, each (host, port) or 'host:port', got {binds!r}")
-    checked = [parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in binds]
-    if not checked:
+        raise TypeError(f"binds must be addresses, each {accepted}, got {binds!r}")
+    each = list(binds)
+    if not each:
         raise ValueError("binds must name at least one address, got none")
-    return checked
+    return each
 
 
 def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
@@ -198,15 +206,8 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     Raises:
         TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
-    if isinstance(binds, (str, Listener)) or (
-        isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
-    ):
-        binds = [binds]
-    if isinstance(binds, (bytes, Mapping)) or not isinstance(binds, Iterable):
-        raise TypeError(f"binds must be addresses, each (host, port), 'host:port' or 'unix:path', got {binds!r}")
-    listeners = [one if isinstance(one, Listener) else Listener(one) for one in binds]
-    if not listeners:
-        raise ValueError("binds must name at least one address, got none")
+    each = _each_bind(binds, "(host, port), 'host:port' or 'unix:path'")
+    listeners = [one if isinstance(one, Listener) else Listener(one) for one in each]
     return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
 
 
