@@ -14,7 +14,7 @@ from .context import enter, leave
 
 
 class Callee(Protocol):
-    """What a call knows of the instance whose application it runs."""
+    """What a call knows about the instance whose application it runs."""
 
     @property
     def scope_id(self) -> Hashable: ...
@@ -27,11 +27,11 @@ class Callee(Protocol):
 
 
 class InstanceDeleted(Exception):
-    """Raised to who runs an instance's application itself, when the instance was deleted, evicted or expired."""
+    """Raised in callers that run an application themselves, if its instance was deleted, evicted or expired."""
 
 
 class HeldApplication:
-    """`instance["application"]`: one ASGI 3 callable, whatever kind of application the server has."""
+    """`instance["application"]`: an ASGI 3 callable, whatever kind of application the server has."""
 
     __slots__ = ("_instance",)
     _asgi_single_callable = True
@@ -40,11 +40,11 @@ class HeldApplication:
         self._instance = instance
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, Any]:
-        """Takes the run over at once and returns a coroutine that runs the application to its end.
+        """Take over the run at once, and return a coroutine that runs the application to its end.
 
         Raises:
-            RuntimeError: the server, or another call, runs it already; or its id has a newer instance by now.
-            InstanceDeleted: (from the coroutine) the instance was deleted meanwhile.
+            RuntimeError: the server or another call runs it already, or its id has a newer instance.
+            InstanceDeleted: (raised by the coroutine) the instance was deleted meanwhile.
         """
         call = Call(self._instance)
         coroutine = call.run(scope, receive, send)
@@ -77,7 +77,7 @@ class Call:
         self._coroutine: weakref.ref[Any] | None = None
 
     def watch(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """A coroutine that is dropped or cancelled before its first step runs no line of `run`: end the call then."""
+        """End the call also if the coroutine is dropped or cancelled before its first step, which runs no line."""
         self._coroutine = weakref.ref(coroutine, self._gone)
 
     def _gone(self, _: object) -> None:
@@ -91,11 +91,11 @@ class Call:
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
-        """The task that the run is part of."""
+        """The task in which the run is."""
         return self._task
 
     def cancel(self) -> None:
-        """The instance is being deleted: ends the run by cancelling the task it is in."""
+        """End the run by cancelling its task, since the instance is being deleted."""
         if self._deleted:
             return
         self._deleted = True
@@ -114,7 +114,7 @@ class Call:
             self._task.cancel()
 
     def cancel_again(self) -> None:
-        """For a run that went on after `cancel`; the extra request is taken back with the first."""
+        """Cancel a run again that has ignored `cancel`; both requests are taken back together."""
         if self._task is not None and self._instance is not None:
             self._task.cancel()
             self._task.uncancel()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """What `at_work` holds: the instance at work. Emptied at the end of the run, so that the context of a task that
-    outlives the run, or of the finished task itself, keeps no instance alive."""
+    """Holds the running instance, as the value of `at_work`. Emptied at the end of the run, so that contexts of tasks
+    that outlive the run, or of the finished task itself, keep no instance alive."""
 
     __slots__ = ("instance",)
 
@@ -26,8 +26,8 @@ class Cell:
 class PendingDeletion:
     """An instance that has left the table while an asynchronous override of a delete method still works on it.
 
-    In the task of that override (and nowhere else) `scope_id` stands for this entry: looking it up gives the entry
-    until it is deleted, and never a namesake that was created meanwhile.
+    In the task of that override, and nowhere else, `scope_id` stands for this entry: looking it up returns the entry
+    until it is deleted, and never an instance of the same id that was created meanwhile.
     """
 
     __slots__ = ("deleted", "entry", "oldest", "over", "table", "visible")
@@ -53,16 +53,16 @@ origin: ContextVar[OriginPort | None] = ContextVar("cyasgi.origin", default=None
 
 
 def current_instance() -> Any:
-    """The ApplicationInstance at work, inside an application, its child tasks and `application_send`; else None.
+    """Return the running ApplicationInstance, in an application, its child tasks and `application_send`; else None.
 
-    A child task that outlives the run of its application sees None.
+    In a child task that outlives the run of its application it is None.
     """
     cell = at_work.get()
     return None if cell is None else cell.instance
 
 
 def enter(instance: Any) -> tuple[Cell, Token[Any]]:
-    """Makes the instance the current one in this context; `leave` undoes it."""
+    """Make the instance the current one in this context, until `leave` is called."""
     cell = Cell(instance)
     return cell, at_work.set(cell)
 
@@ -75,7 +75,7 @@ def leave(cell: Cell, token: Token[Any]) -> None:
 
 
 def outside() -> Context:
-    """A copy of the context that belongs to no instance and no handle(): for the server's own work and its hooks."""
+    """Return a copy of the context without instance and handle(), for the server's own work and its hooks."""
     context = copy_context()
     context.run(at_work.set, None)
     context.run(deleting.set, None)

@@ -7,13 +7,13 @@ from typing import Any
 
 
 def describe(details: Any) -> str:
-    """A request by its method and path, a WebSocket by its path, anything else by its scope's type and id.
+    """Describe a request by its method and path, a WebSocket by its path, and others by their scope's type and id.
 
     Args:
         details: an instance, or a mapping with a `scope` that was written into the table.
 
     Returns:
-        One line: a path is in the form that `repr` gives it.
+        One line; paths are quoted as by `repr`.
     """
     try:
         scope = details["scope"]

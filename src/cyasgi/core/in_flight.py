@@ -29,7 +29,7 @@ class TakenByTasks:
         self._broken: list[Any] = []
 
     def called(self, task: Any) -> None:
-        """`receive()` was called in this task."""
+        """Note that `receive()` was called in this task."""
         self._taken.pop(task, None)
         if self._ended:
             self._settle(self._ended)
@@ -42,7 +42,7 @@ class TakenByTasks:
         tasks.clear()
 
     def took(self, task: Any, message: Any) -> None:
-        """What this task called for has come."""
+        """Note that this task has received a message."""
         self.ever = True
         self._taken[task] = message
         if task is NO_TASK:
@@ -58,11 +58,11 @@ class TakenByTasks:
         (self._broken if broken else self._ended).append(task)
 
     def messages(self) -> list[Any]:
-        """Those in flight."""
+        """Return the messages in flight."""
         return list(self._taken.values())
 
 
 def calling_task() -> Any:
-    """The current task; NO_TASK in a callback, and in a thread without a loop."""
+    """Return the current task; NO_TASK in a callback, and in a thread without a loop."""
     task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
     return NO_TASK if task is None else task

@@ -17,7 +17,7 @@ def make_placeholder() -> futures.Future[Any]:
 
 
 def follow(placeholder: futures.Future[Any], task: asyncio.Task[Any]) -> None:
-    """Tie it to the task that has been made."""
+    """Tie the placeholder to the task, which has been created now."""
     task.add_done_callback(partial(_task_done, placeholder))
     placeholder.add_done_callback(partial(_cancel_task, task))
 

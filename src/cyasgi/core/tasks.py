@@ -16,7 +16,7 @@ NAME = "cyasgi"
 
 
 def resolved(future: asyncio.Future[None]) -> bool:
-    """Resolve the future of somebody who waits; False if that was cancelled meanwhile, or its loop is closed."""
+    """Resolve the future of a waiter; return False if it is done already, or its loop is closed."""
     if future.done():
         return False
     try:
@@ -40,7 +40,7 @@ def is_left_pending(task: asyncio.Future[Any]) -> bool:
 
 
 def runs_elsewhere(loop: asyncio.AbstractEventLoop | None) -> bool:
-    """Whether it runs in another thread than this one."""
+    """Return whether the loop runs in another thread than this one."""
     return loop is not None and loop.is_running() and asyncio._get_running_loop() is not loop
 
 
@@ -49,8 +49,8 @@ def name_of(scope_id: Hashable) -> str:
 
 
 def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
-    """Whether the loop's `create_task` is asyncio's own or uvloop's: without a factory both make an asyncio.Task and
-    do nothing else."""
+    """Return whether the loop's `create_task` is asyncio's or uvloop's: without a factory, both only create an
+    asyncio.Task."""
     create_task = getattr(type(loop), "create_task", None)
     uvloop = getattr(sys.modules.get("uvloop"), "Loop", asyncio.BaseEventLoop)
     known = create_task in (asyncio.BaseEventLoop.create_task, uvloop.create_task)
@@ -58,5 +58,5 @@ def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
 
 
 def takes_names(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether `create_task` takes a name for certain: a task factory need not."""
+    """Return whether `create_task` certainly accepts a name, which a task factory need not."""
     return has_plain_tasks(loop) and loop.get_task_factory() is None

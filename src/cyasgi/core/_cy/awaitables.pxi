@@ -1,7 +1,7 @@
 # What is awaited besides the loop's own futures, and what makes and resolves these.
 
 cdef object _new_future(ApplicationInstance instance):
-    """A future of the instance's loop."""
+    """Return a future of the instance's loop."""
     cdef InstanceTable table = instance._table
     loop = instance._loop
     if loop is None:
@@ -13,7 +13,7 @@ cdef object _new_future(ApplicationInstance instance):
 
 
 cdef inline PyObject *_given(object value):
-    """A new reference for a result slot; whoever reads the slot owns it."""
+    """Return a new reference for a result slot, which whoever reads the slot owns."""
     Py_INCREF(value)
     return <PyObject *>value
 
@@ -25,7 +25,7 @@ cdef object _error_of(kind, value):
 
 
 cdef object _thrown(PyObject *const *args, Py_ssize_t count):
-    """The exception that the arguments of a coroutine's throw() stand for; never raises."""
+    """Return the exception that the arguments of a coroutine's throw() stand for; never raise."""
     if count == 1 and isinstance(<object>args[0], BaseException):
         return <object>args[0]
     try:
@@ -41,7 +41,7 @@ cdef object _thrown(PyObject *const *args, Py_ssize_t count):
 
 @cython.final
 cdef class Pass:
-    """Awaited: lets the loop turn once."""
+    """Let the event loop turn once when awaited."""
 
     cdef bint _turned
 
@@ -73,13 +73,13 @@ async def _awaited(awaitable):
 
 
 async def _send_there(server, scope, message):
-    """Called in another thread than the event loop's, which is the one that awaits it."""
+    """Send a message when called in another thread than the event loop's, which is the one that awaits it."""
     return await server.application_send(scope, message)
 
 
 @cython.final
 cdef class Sent:
-    """Awaited: done at once. What a `send` gives that had nothing to wait for."""
+    """Be done at once when awaited: what a `send` returns that has nothing to wait for."""
 
     def __await__(self):
         return self

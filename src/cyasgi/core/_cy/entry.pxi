@@ -31,7 +31,7 @@ cyasgi_set_abstract(Entry)
 
 
 cdef inline void _unlink_dying(Entry entry) noexcept:
-    """For `__dealloc__` of what is derived from Entry, which comes before anything of the entry is gone."""
+    """Unlink the entry; for `__dealloc__` of subclasses of Entry, which runs before anything of the entry is gone."""
     # Still linked only if the collector has emptied the table's dict.
     if entry._owner is not NULL:
         (<InstanceTable>entry._owner)._unlink(entry, entry._place >> 1)
@@ -58,7 +58,7 @@ cdef class ForeignEntry(Entry):
 
     @property
     def idle(self):
-        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        """Whether nothing is queued and somebody waits in the queue's `get`, as far as that can be seen."""
         queue = self.details.get("input_queue")
         try:
             return bool(queue.empty() and getattr(queue, "_getters", True))
@@ -75,7 +75,7 @@ cdef class ForeignEntry(Entry):
 
     @property
     def stale(self):
-        """Whether it waits in a loop that was closed: its future will never be done."""
+        """Whether its future will never be done, because its loop was closed."""
         future = self._watched
         return future is not None and not future.done() and bool(future.get_loop().is_closed())
 

@@ -1,11 +1,14 @@
 # Expiry: which entries are due to be looked at, and when.
 
 cdef class Expiry(OrderedEntries):
-    """Entries that have been idle for longer than the timeout, found at constant cost."""
+    """Finds entries that have been idle for longer than the timeout, at constant cost."""
 
     def keep(self, Entry entry not None, double since):
-        """An override that was called at `since` (wall clock) refused to delete this entry: that counts as a use, but
-        promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
+        """Keep an entry that an override, called at `since` (wall clock), has refused to delete.
+
+        That counts as a use, but does not promote the entry. A `last_used` of `since` or later stays, since the
+        override may have assigned it.
+        """
         if entry._table is not self:
             return
         self._reorder_foreign(entry)
@@ -25,7 +28,7 @@ cdef class Expiry(OrderedEntries):
         self._reschedule(entry)
 
     def set_timeout(self, timeout, double unit):
-        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
+        """Let entries expire when they are idle for `timeout` seconds, checked in steps of `unit` seconds."""
         cdef Entry entry
         cdef double now, moment
         cdef list entries
@@ -51,8 +54,8 @@ cdef class Expiry(OrderedEntries):
                 self._schedule(entry, entry._active + seconds)
 
     def pop_expired(self, double lost=0.0):
-        """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
-        seconds do not count."""
+        """Return an entry that has been idle for longer than the timeout, not counting `lost` seconds; None if there is
+        none yet."""
         cdef Entry entry
         cdef double due, now
         cdef long long current
@@ -116,7 +119,7 @@ cdef class Expiry(OrderedEntries):
         entry._bucket = -1
 
     cdef _reschedule(self, Entry entry):
-        """Its `_active` was changed. An entry that is just being expired stands in no bucket."""
+        """Move an entry to the bucket of its changed `_active`. One that is just being expired is in no bucket."""
         if entry._bucket != -1:
             self._unschedule(entry)
         if self._expiring:

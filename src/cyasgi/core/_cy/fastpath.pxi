@@ -1,7 +1,7 @@
 # FastPath: what every eviction and every end of a run comes to in the usual case.
 
 cdef class FastPath:
-    """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
+    """Base of InstanceManager: the usual course of evictions and of ends of runs."""
 
     #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
     cdef readonly object base
@@ -39,23 +39,23 @@ cdef class FastPath:
     # _let_go.
 
     def make_room(self, server, limit):
-        """Evicts until there is room for one more."""
+        """Evict until there is room for one more."""
         self._make_room(server, limit)
 
     def is_plain(self, server):
-        """Whether nobody has overridden the delete methods."""
+        """Return whether the delete methods are not overridden."""
         return self._plain(server)
 
     def hears_of_ends(self, server):
-        """Whether the hook for them has been overridden."""
+        """Return whether the hook for ends of runs is overridden."""
         return self._hears(server)
 
     def end_entry(self, server, Entry entry):
-        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        """Remove the entry, cancel its run and report it. Does not wait; see `delete_entry()`."""
         self._end(server, entry)
 
     def _close(self, server, ApplicationInstance instance, loop):
-        """Cancels the run of an instance that has left the table."""
+        """Cancel the run of an instance that has left the table."""
         self._cancel(server, instance, loop)
 
     # What is usual
@@ -147,7 +147,7 @@ cdef class FastPath:
             instance._task.cancel()
 
     def ended(self, ApplicationInstance instance):
-        """Called by every run of an own instance at its end, from within its last step."""
+        """Count and report the end of a run; called by each run of an instance in its last step."""
         if instance._outcome == 2 or self.observer is not None:
             self._ended_slow(instance)
             return
@@ -161,7 +161,7 @@ cdef class FastPath:
             self.on_ended()
 
     def _closed(self, server, Entry entry):
-        """The run of an entry that has left the table has ended."""
+        """Note the end of a closing run."""
         self._over(server, entry)
 
     cdef _over(self, server, Entry entry):
@@ -182,7 +182,7 @@ cdef class FastPath:
             self.on_ended()
 
     cdef _tell(self, server, Entry entry):
-        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
+        """Report an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
             and (<ApplicationInstance>entry)._count == 0
@@ -199,7 +199,7 @@ cdef class FastPath:
 
 
 cdef object _asking(server):
-    """The instance of this server whose application is at work now."""
+    """Return the instance of this server whose application is running now."""
     cdef PyObject *value = NULL
     PyContextVar_Get(_at_work, NULL, &value)
     cell = _taken(value)

@@ -3,13 +3,13 @@
 @cython.final
 @cython.collection_type("mapping")
 cdef class ApplicationInstance(InputQueue):
-    """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
+    """One application instance: its input queue, its details as a mapping, and an awaitable that returns itself.
 
-    Made by `StatelessServer.get_or_create_application_instance` only.
+    Created only by `StatelessServer.get_or_create_application_instance`.
 
-    As a queue it has what `asyncio.Queue` has; as a mapping the keys `application`, `future`, `input_queue`,
-    `last_used` and `scope`, each an attribute too, and any that callers add. `get()` is the queue's,
-    `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
+    As a queue it has the methods of `asyncio.Queue`. As a mapping it has the keys `application`, `future`,
+    `input_queue`, `last_used` and `scope`, which are attributes as well, and any that callers add. `get()` is the
+    queue's, `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
     """
 
     def __dealloc__(self):
@@ -53,7 +53,7 @@ cdef class ApplicationInstance(InputQueue):
     # The life of the instance
 
     def _start(self, loop):
-        """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        """Create the task; raise whatever the loop's task factory raises, with nothing changed."""
         cdef Run run
         if takes_names(loop):
             run = Run.__new__(Run)
@@ -77,7 +77,7 @@ cdef class ApplicationInstance(InputQueue):
         self._loop = loop
 
     cdef _start_plainly(self, loop):
-        """The same where all that loop.create_task() would do is this, without its frame."""
+        """Create the task without the frame of loop.create_task(), if that would do nothing else."""
         cdef Run run = Run.__new__(Run)
         run.instance = self
         run._trusted = True
@@ -87,14 +87,14 @@ cdef class ApplicationInstance(InputQueue):
         self._loop = loop
 
     cdef _hold(self, bint holder):
-        """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
+        """Hold the instance for whoever awaits it; `holder`: for the current task, which is going to call it."""
         if self._state == C_NEW:
             self._state = C_HELD
         if holder and self._state == C_HELD:
             self._server._cyasgi.held.hold(self)
 
     def _take_over(self, call):
-        """The caller is going to run the application itself."""
+        """Leave the run of the application to its caller."""
         if self._state == C_DONE:
             self._server._cyasgi.call_again(self)
         elif self._begun or self._state == C_CALLER:
@@ -114,21 +114,21 @@ cdef class ApplicationInstance(InputQueue):
             self._open_gate()
 
     cdef Run _run_of_task(self):
-        """What the task drives, while it does."""
+        """Return the run that the task drives; None if it does not, or not any more."""
         run = _cold(self).run
         if run is None:
             run = getattr(self._task, "get_coro", bool)()
         return run if type(run) is Run and (<Run>run).instance is self else None
 
     cdef _taken_by(self, taker, message):
-        """What `receive()` was called for, other than by the Receive itself, has come."""
+        """Note that a `receive()` other than the Receive itself has got its message."""
         if type(taker) is Run:
             _take_in_hand(<Run>taker, message)
         else:
             _cold(self).taken.took(taker, message)
 
     cdef _interrupt(self, Run run, bint returned):
-        """A run in which messages were taken is about to end."""
+        """Keep what is in flight in a run that is about to end."""
         if run._holds != C_NEVER or (_cold(self).taken is not None and _cold(self).taken.ever):
             self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
@@ -145,11 +145,11 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def _taking(self):
-        """Whether the application took a message from `receive()`; known when it has ended."""
+        """Whether the application has received any message; known when it has ended."""
         return self._begun == 2
 
     def _abandoned(self):
-        """The loop is closed: the task will never take another step."""
+        """End the instance, whose task will take no further step since its loop is closed."""
         cdef Run run = self._run_of_task()
         if run is not None and (run._holds != C_NEVER or _cold(self).taken is not None):
             self._interrupt(run, False)
@@ -157,12 +157,12 @@ cdef class ApplicationInstance(InputQueue):
         self._finish(asyncio.CancelledError(), None)
 
     cpdef forget(self):
-        """Drops what is queued, and what was in flight: whoever is to hear of the end is told in another way."""
+        """Drop queued messages and those in flight; for callers who learn of the end in another way."""
         self.take_all()
         _cold(self).interrupted = None
 
     cdef _run_ended(self, object error):
-        """The task's run is over; not the instance's, if its caller runs the application."""
+        """End the run of the task; the instance goes on if its caller runs the application."""
         if self._state == C_CALLER:
             if _cold(self).call is not None:
                 _cold(self).call.cancel()
@@ -170,7 +170,7 @@ cdef class ApplicationInstance(InputQueue):
             self._finish(error, error)
 
     cpdef _finish(self, error, reported):
-        """The one end of every run. `reported`: the error if application_exception is to hear of it."""
+        """End the run. `reported`: the error, if application_exception is to be told of it."""
         self._state = C_DONE
         if error is None:
             self._outcome = 1
@@ -196,7 +196,7 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def server(self):
-        """The server that it belongs to."""
+        """The server of the instance."""
         return self._server
 
     @property
@@ -206,11 +206,11 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def error(self):
-        """What it has failed with, as long as no hook was told of it."""
+        """The error that it has failed with, until a hook is told of it."""
         return _cold(self).error
 
     def take_error(self):
-        """Return what it has failed with, None for nothing; from now on no hook will be told of it."""
+        """Return the error that it has failed with, or None; no hook will be told of it."""
         error = _cold(self).error
         if error is not None:
             self._error = None
@@ -230,9 +230,9 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def in_flight(self):
-        """The messages that its application has begun and not finished: taken from `receive()` by the application, or
-        by a child task of it, that has not called `receive()` again. When the application has returned there are none;
-        when it failed or was cancelled they stay here. Usually there is one at most."""
+        """The messages that its application has received but not finished: a message is finished when the application,
+        or the child task that has received it, calls `receive()` again. When the application has returned there are
+        none; if it has failed or was cancelled they stay here. Usually there is at most one."""
         cdef Run run
         if self._state == C_DONE:
             return _cold(self).interrupted or ()
@@ -244,9 +244,9 @@ cdef class ApplicationInstance(InputQueue):
         return self
 
     def get(self, key=_MISSING, default=None):
-        """`get()`: an awaitable that takes the oldest message, waiting for one if there is none.
+        """`get()`: return an awaitable that takes the oldest message, and waits if there is none.
 
-        `get(key[, default])`: the mapping's.
+        `get(key[, default])`: return the value of a key, as mappings do.
         """
         if key is _MISSING:
             return _make_get(self)
@@ -259,7 +259,7 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def application(self):
-        """The server's application as a single callable, for callers that run it themselves."""
+        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
         return HeldApplication(self)
 
     @property
@@ -279,8 +279,8 @@ cdef class ApplicationInstance(InputQueue):
 
     @property
     def last_used(self):
-        """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
-        order of eviction, until it is asked for again."""
+        """When the instance was last looked up, in seconds since the epoch. An assigned value determines its place in
+        the order of eviction, until it is looked up again."""
         return self._used if self._assigned is None else self._assigned[0]
 
     @last_used.setter
@@ -361,14 +361,14 @@ cdef class ApplicationInstance(InputQueue):
         return value
 
     def popitem(self):
-        """Removes the key that was added last by a caller; KeyError if there is none."""
+        """Remove the key that a caller has added last; raise KeyError if there is none."""
         cdef dict extra = _cold(self).extra
         if not extra:
             raise KeyError("popitem(): no key was added to this application instance")
         return extra.popitem()
 
     def clear(self):
-        """Removes the keys that callers added."""
+        """Remove the keys that callers have added."""
         _cold(self).extra = None
 
     def setdefault(self, key, default=None):
@@ -404,7 +404,7 @@ cdef class ApplicationInstance(InputQueue):
         raise _error_of(kind, value)
 
     def close(self):
-        """Nothing to be done: the coroutine protocol's."""
+        """Do nothing; part of the coroutine protocol."""
 
 
 MutableMapping.register(ApplicationInstance)
@@ -412,7 +412,7 @@ Coroutine.register(ApplicationInstance)
 
 
 def _held(ApplicationInstance instance):
-    """An iterator that gives the instance, holding it when it is driven."""
+    """Yield nothing and return the instance, holding it once the iteration starts."""
     instance._hold(True)
     if instance is not None:
         return instance
@@ -420,7 +420,7 @@ def _held(ApplicationInstance instance):
 
 
 cdef double _moment(value) except? -1.0:
-    """A point of time as `last_used` takes it."""
+    """Check and convert a value for `last_used`."""
     cdef double moment
     try:
         moment = float(value)

@@ -2,10 +2,10 @@
 
 @cython.final
 cdef class Line:
-    """The places of those who wait for room, first come, first served.
+    """The line of those who wait for room in a queue, first come, first served.
 
-    A place is a future. The first `owned` ones are resolved: each owns a free slot until it is filled, or given up.
-    While anybody stands in line, nobody puts who came later.
+    A place in it is a future. The first `owned` ones are resolved: each owns a free slot until that is filled or given
+    up. While anybody is in line, later putters have to line up too.
     """
 
     cdef object places
@@ -15,7 +15,7 @@ cdef class Line:
         self.places = _deque()
 
     cdef advance(self, Py_ssize_t room):
-        """Gives those of `room` slots that nobody owns to the first who own none."""
+        """Give the slots among `room` that nobody owns to the first places that own none."""
         places = self.places
         while self.owned < room and self.owned < len(places):
             if _resolved(places[self.owned]):
@@ -24,7 +24,7 @@ cdef class Line:
                 del places[self.owned]
 
     cdef bint leave(self, place) except -1:
-        """Takes a place out of the line; whether it owned a slot."""
+        """Take a place out of the line; return whether it owned a slot."""
         cdef Py_ssize_t index
         try:
             # Usually it is the first one.

@@ -1,7 +1,7 @@
 # get_or_create_application_instance: the one call of every message, a method of StatelessServer.
 
 cdef InstanceTable _table_of(server):
-    """Of a server that has not used it yet; TypeError if it is no server."""
+    """Return the table of a server that has not used it yet; raise TypeError for what is not a server."""
     error = None
     try:
         table = server._cyasgi_table
@@ -16,13 +16,13 @@ cdef InstanceTable _table_of(server):
 
 @cython.binding(True)
 def get_or_create_application_instance(self, scope_id, scope):
-    """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
+    """Return the live instance of this id, or a new one for `scope`, as the most recently used one of the table.
 
-    Called plainly, the server runs the application, and the result is its input queue. Awaited before anything was
-    put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
+    The server runs the application, and the instance is its input queue. But if the result of the call is awaited
+    before anything was put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
 
     Raises:
-        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
+        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted then.
     """
     table = own_attribute(self, "_cyasgi_table")
     if type(table) is not InstanceTable:

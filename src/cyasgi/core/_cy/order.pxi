@@ -1,7 +1,7 @@
 # OrderedEntries: the fields of the table, and the orders that its entries stand in.
 
 cdef class OrderedEntries:
-    """Entries in the order of their use, in one segment or two: see the theory of operation."""
+    """Entries in the order of their use, in one segment or two; see the theory of operation."""
 
     cdef dict _entries
     #: The ends of the natural orders, borrowed; see the top.
@@ -77,9 +77,9 @@ cdef class OrderedEntries:
                 entry = following
 
     cpdef follow(self, server):
-        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
+        """Adopt the server's `eviction_policy`, and the size of the protected segment, a part of `max_applications`.
 
-        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
+        When the policy becomes "slru", existing entries are protected, the most recently used first.
         """
         cdef Py_ssize_t most
         policy = server.eviction_policy
@@ -103,7 +103,7 @@ cdef class OrderedEntries:
 
     @property
     def protected(self):
-        """How many entries are in the protected segment; under "lru" all."""
+        """The number of entries in the protected segment; under "lru" all."""
         return self._protected()
 
     @cython.final
@@ -111,7 +111,7 @@ cdef class OrderedEntries:
         return len(self._entries) - self._on_probation
 
     cpdef touch(self, Entry entry):
-        """Moves an entry that was used again to the young end of the order."""
+        """Move an entry that was used again to the young end of the order."""
         entry._used = wall()
         entry._active = mono()
         if entry._table is not self:
@@ -123,11 +123,11 @@ cdef class OrderedEntries:
             self._link(entry, 0)
 
     cdef _reschedule(self, Entry entry):
-        """Is overridden by Expiry."""
+        """Do nothing; overridden by Expiry."""
 
     @cython.final
     cdef inline void _link(self, Entry entry, int segment) noexcept:
-        """Enters what stands nowhere at the young end of a natural order."""
+        """Add an entry that is in no order at the young end of a natural order."""
         if entry._owner is not NULL:
             (<InstanceTable>entry._owner)._unlink(entry, entry._place >> 1)
         entry._owner = <PyObject *>self
@@ -165,7 +165,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef _link_assigned(self, Entry entry, tuple assigned, tuple place, int segment):
-        """The same where its `last_used` was assigned. `place` is (*assigned, entry), made before the entry was taken
+        """Add an entry whose `last_used` was assigned. `place` is (*assigned, entry), made before the entry was taken
         out: nothing from there on makes an object that the collector sees."""
         entry._assigned = assigned
         entry._place = C_ASSIGNED
@@ -176,7 +176,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef _take_out(self, Entry entry):
-        """Out of whichever order it stands in."""
+        """Take an entry out of whichever order it is in."""
         cdef list places
         cdef tuple assigned
         cdef int segment = entry._place >> 1
@@ -191,7 +191,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef _promote(self, Entry entry):
-        """A use of what was assigned, or is on probation."""
+        """Note the use of an entry that was assigned a time, or is on probation."""
         self._take_out(entry)
         self._link(entry, 0)
         if self._segmented:
@@ -199,7 +199,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef _demote(self):
-        """Those that the protected segment has no room for go on probation."""
+        """Put entries that the protected segment has no room for on probation."""
         cdef Entry entry
         cdef tuple assigned, place
         while self._protected() > self._most_protected:
@@ -224,7 +224,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef _unite(self):
-        """One segment, ordered by the time of use, which both had in common."""
+        """Merge both segments into one, by the time of use."""
         cdef Entry entry, other
         # In place, so that the collector sees nothing: each goes behind all of them, up to the last of those that are
         # in the first segment now.
@@ -267,7 +267,7 @@ cdef class OrderedEntries:
 
     @property
     def foreign(self):
-        """How many entries are plain dicts."""
+        """The number of entries that are plain dicts."""
         return len(self._foreign)
 
     @cython.final
@@ -282,7 +282,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef bint _reorder_foreign(self, Entry entry) except -1:
-        """Whether a foreign entry stands where its dict says; if not, moves it there."""
+        """Return whether a foreign entry is where its dict says; if not, move it there."""
         if type(entry) is ForeignEntry:
             moment = _seconds((<ForeignEntry>entry).details.get("last_used"))
             if (
@@ -312,7 +312,7 @@ cdef class OrderedEntries:
 
     @cython.final
     cdef Entry _oldest(self):
-        """The first entry in order, or None."""
+        """Return the first entry in order, or None."""
         cdef Entry entry = self._oldest_in(1)
         return self._oldest_in(0) if entry is None else entry
 
@@ -342,12 +342,12 @@ cyasgi_set_abstract(OrderedEntries)
 
 
 cdef inline Entry _entry_at(PyObject *place):
-    """The entry that a borrowed pointer points to, from now on held; None for NULL."""
+    """Return the entry of a borrowed pointer as an owned reference; None for NULL."""
     return None if place is NULL else <Entry>place
 
 
 cdef object _seconds(value):
-    """What the `last_used` of a plain dict says; None if it is no point of time."""
+    """Return the `last_used` of a plain dict; None if it is not a time."""
     if not isinstance(value, (int, float)):
         return None
     try:

@@ -31,7 +31,7 @@ cdef ColdFields _NOTHING = ColdFields()
 
 
 cdef inline ColdFields _cold(InputQueue instance):
-    """For reading, and for assigning None."""
+    """Return the cold fields, for reading and for assigning None."""
     return _NOTHING if instance._seldom is None else instance._seldom
 
 
@@ -72,7 +72,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef ColdFields _ensure_cold(self):
-        """For assigning."""
+        """Return the cold fields, for assigning."""
         cdef ColdFields fresh
         if self._seldom is None:
             fresh = ColdFields.__new__(ColdFields)
@@ -88,7 +88,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef object _last_message(self):
-        """What `receive()` gives after the end, by the word of the scope's connection; None for nothing."""
+        """Return what `receive()` returns after the end, from the scope's connection; None for nothing."""
         last_message = getattr(getattr(self.scope, "connection", None), "last_message", None)
         return None if last_message is None else last_message()
 
@@ -110,7 +110,7 @@ cdef class InputQueue(Entry):
                 self._table.idle -= 1
 
     cpdef _keep(self, item):
-        """A message put between the end of the run and the removal of the record."""
+        """Keep a message that was put after the end of the run and before the instance is reported."""
         self._append(item)
 
     def take_all(self):
@@ -125,7 +125,7 @@ cdef class InputQueue(Entry):
         return messages
 
     def _inherit(self, list messages, bint first):
-        """Accepts what was put into an instance that has ended, bound or not: `first`, before all that waits here."""
+        """Accept messages put into an instance that has ended, bound or not; `first`: before all that wait here."""
         cdef list waiting = []
         if first:
             while self._count:
@@ -152,7 +152,7 @@ cdef class InputQueue(Entry):
 
     @property
     def idle(self):
-        """The queue is empty and somebody waits in `receive`."""
+        """Whether the queue is empty and somebody waits in `receive`."""
         return self._idle != 0
 
     @property
@@ -209,7 +209,7 @@ cdef class InputQueue(Entry):
         return item
 
     cpdef qsize(self):
-        """How many messages are queued."""
+        """Return the number of messages in the queue."""
         return self._count
 
     cpdef bint empty(self):
@@ -221,19 +221,19 @@ cdef class InputQueue(Entry):
         return (self._getter is not None) + (0 if getters is None else len(getters))
 
     cpdef bint full(self) except -1:
-        """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
-        put. Never with a `maxsize` of 0."""
+        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
+        has yet to put. Never with a `maxsize` of 0."""
         return self.maxsize > 0 and (
             self._count >= self.maxsize or (_cold(self).line is not None and self._is_occupied())
         )
 
     cpdef put_nowait(self, item):
-        """Queues a message.
+        """Queue a message.
 
         On an instance that has ended it goes to `StatelessServer.application_undelivered`.
 
         Raises:
-            asyncio.QueueFull: `maxsize` messages are queued, or somebody who waited for room has yet to put.
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
         """
         if self._guarded:
             self._check_thread()
@@ -280,7 +280,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef object _wait(self):
-        """A future that the next message resolves."""
+        """Return a future that the next message resolves."""
         future = _new_future(self)
         if self._count:
             # Making the future had something put.
@@ -309,10 +309,10 @@ cdef class InputQueue(Entry):
             self._set_busy()
 
     def put(self, item):
-        """Queues a message, waiting for room if the queue is full; nobody who puts later overtakes it. To be awaited.
+        """Queue a message, waiting for room if the queue is full; later messages do not overtake it. To be awaited.
 
         On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
-        cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
+        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
         """
         cdef Put put = Put.__new__(Put)
         put._instance = self
@@ -320,8 +320,8 @@ cdef class InputQueue(Entry):
         return put
 
     cpdef _line_up(self):
-        """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
-        `_fill` is to be called, or `_leave_line` at any time before."""
+        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
+        instance has ended; then call `_fill`, or before that `_leave_line`."""
         if self._guarded:
             self._check_thread()
         cdef Line line = _cold(self).line
@@ -336,8 +336,8 @@ cdef class InputQueue(Entry):
         return place
 
     cpdef bint _fill(self, place, item) except -1:
-        """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
-        meanwhile: then the queue is to be looked at anew."""
+        """Queue a message in the slot that the place owns. Return False if it owns none, because the instance has ended
+        meanwhile; then check the queue again."""
         cdef Line line = _cold(self).line
         if line is None or not line.leave(place):
             return False
@@ -359,7 +359,7 @@ cdef class InputQueue(Entry):
             self.maxsize = maxsize
 
     cpdef _leave_line(self, place):
-        """The place is given up; a slot that it owned is the next one's."""
+        """Give up a place; a slot that it owns goes to the next one."""
         cdef Line line
         place.cancel()
         line = _cold(self).line
@@ -369,7 +369,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef _advance(self):
-        """Those in line get what room there is."""
+        """Give the room that there is to those in line."""
         cdef Line line = _cold(self).line
         if line is not None:
             line.advance(self.maxsize - self._count)
@@ -378,7 +378,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef bint _is_occupied(self) except -1:
-        """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
+        """Return whether anybody is in line, except those whose loop was closed, who will never put."""
         cdef Line line = _cold(self).line
         while line is not None:
             place = line.places[0]
@@ -390,7 +390,7 @@ cdef class InputQueue(Entry):
         return False
 
     def get_nowait(self):
-        """Takes the oldest message.
+        """Take the oldest message.
 
         Raises:
             asyncio.QueueEmpty: there is none.
@@ -409,7 +409,7 @@ cdef class InputQueue(Entry):
         return item
 
     def task_done(self):
-        """Tells `join` that one message taken from the queue has been dealt with.
+        """Tell `join` that one message taken from the queue has been dealt with.
 
         Raises:
             ValueError: called more often than messages were put.
@@ -428,19 +428,19 @@ cdef class InputQueue(Entry):
                 _resolved(joiner)
 
     def join(self):
-        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
+        """Wait until `task_done` was called for every message put, or the instance has ended and what was left in
         its queue was handed to `application_undelivered`. To be awaited."""
         cdef Join join = Join.__new__(Join)
         join._instance = self
         return join
 
     def put_threadsafe(self, item):
-        """Queues a message from another thread.
+        """Queue a message from another thread.
 
         Returns:
-            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
-            is when a slot becomes free. Cancelled before the event loop has taken the message in hand, the message is
-            not queued; after that it cannot be cancelled.
+            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
+            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
+            message is not queued; after that it cannot be cancelled.
 
         Raises:
             RuntimeError: the instance's event loop is closed; the message was not accepted.
@@ -452,7 +452,7 @@ cyasgi_set_abstract(InputQueue)
 
 
 cdef Py_ssize_t _size(value) except -1:
-    """An int as a size; what is beyond every size is the largest."""
+    """Convert an int to a size; larger ones become the largest size."""
     try:
         return value
     except OverflowError:
@@ -460,7 +460,7 @@ cdef Py_ssize_t _size(value) except -1:
 
 
 cdef bint _resolved(object future) except -1:
-    """Resolves a waiter; False if it was cancelled meanwhile, or its loop was closed."""
+    """Resolve a waiter; return False if it was cancelled meanwhile, or its loop was closed."""
     try:
         if type(future) is Run:
             return _resolve_run(<Run>future)

@@ -55,7 +55,7 @@ cdef class Receive:
 
 
 cdef object _call_in(Receive receive, Run run):
-    """A call while another is under way, or that a child task may have made."""
+    """Call `receive()` while another call is in progress, or in what may be a child task."""
     cdef ApplicationInstance instance = run.instance
     cdef Get get
     cdef bint own
@@ -96,7 +96,7 @@ cdef inline ApplicationInstance _instance_of(Receive receive):
 
 
 cdef _end_receive(Receive receive, last):
-    """The run has ended, and somebody keeps its `receive`."""
+    """Detach it from the run, which has ended while somebody keeps its `receive`."""
     receive._over = True
     if last is not None:
         # Given back by __dealloc__.
@@ -105,12 +105,12 @@ cdef _end_receive(Receive receive, last):
 
 
 cdef object _last_of(Receive receive):
-    """What comes after the end; None for nothing."""
+    """Return what comes after the end; None for nothing."""
     return <object>receive._run if receive._over and receive._run is not NULL else None
 
 
 cdef object _step_receive(Receive receive, bint *done):
-    """A message, `done`; or what is to be waited for."""
+    """Return a message with `done` set, or else what has to be waited for."""
     cdef ApplicationInstance instance = _instance_of(receive)
     cdef Run run
     if instance is None:
@@ -156,7 +156,7 @@ cdef object _step_receive(Receive receive, bint *done):
 
 
 cdef bint _woken(Receive receive, ApplicationInstance instance) except -1:
-    """Whether what it waited for has come."""
+    """Return whether what it has waited for is there."""
     if receive._waits == FOR_RUN:
         return (<Run>receive._run)._wait != PENDING
     return _cold(instance).received.done()
@@ -226,7 +226,7 @@ cdef object _last_or_cancelled(last):
 
 
 async def _after_end(last):
-    """For a child task that outlives its application: what comes last, or the end of who waits for nothing."""
+    """Return the last message to a child task that outlives its application, or end its wait if there is none."""
     # Who never stops asking must not keep the loop to itself.
     await Pass()
     return _last_or_cancelled(last)

@@ -153,8 +153,8 @@ cdef object _awaited_code = (lambda: None).__code__
 
 
 cdef object _start_run(Run run):
-    """Before the application has begun: what the task is to wait for, or None for one pass, or, with `_coroutine` set,
-    nothing."""
+    """Return what the task waits for until the application begins, or None for one pass; with `_coroutine` set, there
+    is nothing to wait for."""
     cdef ApplicationInstance instance = run.instance
     if instance is None:
         raise RuntimeError("cannot reuse the run of an instance")
@@ -256,7 +256,7 @@ cdef Py_ssize_t _handle_offsets[7]
 
 
 cdef object _make_handle(callback, tuple args, loop, context):
-    """What asyncio.Handle(callback, args, loop, context) is outside debug mode; see _handles_are_known."""
+    """Return what asyncio.Handle(callback, args, loop, context) is outside debug mode; see _handles_are_known."""
     handle = bare_handle(_Handle)
     fill_slot(handle, _handle_offsets[0], context)
     fill_slot(handle, _handle_offsets[1], loop)
@@ -274,7 +274,7 @@ class _NoDebug:
 
 
 cdef bint _handles_are_known() except -1:
-    """Whether an asyncio.Handle has the attributes that _make_handle gives it, and no more."""
+    """Return whether an asyncio.Handle has the attributes that _make_handle sets, and no others."""
     slots = set(getattr(_Handle, "__slots__", ())) - {"__weakref__"}
     if slots != set(_HANDLE_SLOTS) or _Handle.__mro__ != (_Handle, object):
         return False

@@ -3,10 +3,10 @@
 @cython.final
 @cython.collection_type("mapping")
 cdef class InstanceTable(Expiry):
-    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
-    the policy "slru" those on probation, then the protected ones.
+    """`StatelessServer.application_instances`: a mapping from scope_id to ApplicationInstance, the least recently used
+    first; under the policy "slru" those on probation come before the protected ones.
 
-    Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
+    Plain dicts may be written into it, and are returned unchanged. Removing an entry cancels nothing.
     """
 
     def __init__(self, initial=None):
@@ -14,7 +14,7 @@ cdef class InstanceTable(Expiry):
             self.update(initial)
 
     cdef inline ApplicationInstance lookup(self, scope_id):
-        """The live instance, touched; None if there is none, or if it needs more than a touch: then see `entry`."""
+        """Return the live instance, touched; None if there is none, or if it needs more than that: then see `entry`."""
         found = self._entries.get(scope_id)
         if type(found) is not ApplicationInstance or self._thread:
             return None
@@ -88,7 +88,7 @@ cdef class InstanceTable(Expiry):
         return loop.get_task_factory() is None
 
     cdef ApplicationInstance create(self, server, scope_id, scope):
-        """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
+        """Return a new instance in the usual case; None if the slow path has to decide."""
         cdef ApplicationInstance instance
         loop = self._loop
         if scope_id in self._entries or not self._loop_runs_here():
@@ -125,11 +125,11 @@ cdef class InstanceTable(Expiry):
         return instance
 
     def entry(self, scope_id):
-        """The entry, or None, without counting as a use."""
+        """Return the entry or None; this does not count as a use."""
         return self._entries.get(scope_id)
 
     cpdef add(self, Entry entry):
-        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment.
+        """Add an entry whose id is free, as the youngest; on probation if there is such a segment.
 
         Raises:
             RuntimeError: the id is not free.
@@ -161,7 +161,7 @@ cdef class InstanceTable(Expiry):
             self._now_idle()
 
     cpdef bint remove(self, Entry entry) except -1:
-        """Takes out this very entry; False if it was not in the table."""
+        """Remove this very entry; return False if it is not in the table."""
         cdef object found
         if entry._table is not self:
             return False
@@ -195,9 +195,9 @@ cdef class InstanceTable(Expiry):
         return True
 
     cpdef victim(self, spared=None):
-        """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
-        recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
-        `spared`, while there is another."""
+        """Return the entry that has to make room: a finished one; else the least recently used idle one, skipping a
+        bounded number of busy ones; else the least recently used one. Entries on probation come first, if there are
+        any. `spared` is returned only if there is no other."""
         cdef Entry found
         if self._finished:
             for entry in self._finished:
@@ -253,20 +253,20 @@ cdef class InstanceTable(Expiry):
         return first
 
     def pop_finished(self):
-        """An entry whose run has ended, no longer listed as such; None if there is none."""
+        """Return an entry whose run has ended, and remove it from the list of these; None if there is none."""
         if self._finished:
             return self._finished.popitem(last=False)[0]
         return None
 
     def size(self):
-        """How many entries there are, whoever asks."""
+        """Return the number of entries, regardless of who asks."""
         return len(self._entries)
 
     def finished_count(self):
         return len(self._finished)
 
     def entries(self):
-        """All entries, in no particular order."""
+        """Return all entries, in no particular order."""
         return list(self._entries.values())
 
     cpdef _add_finished(self, Entry entry):
@@ -290,7 +290,7 @@ cdef class InstanceTable(Expiry):
             raise RuntimeError("application_instances was used from another thread than its event loop's")
 
     cdef object _find(self, scope_id):
-        """The entry as the current task is to see it; None if there is none."""
+        """Return the entry as the current task has to see it; None if there is none."""
         self.check_thread()
         if self._pending_deletions:
             pending = _deleting.get()
@@ -340,7 +340,7 @@ cdef class InstanceTable(Expiry):
             raise KeyError(scope_id)
 
     cdef bint _vanish(self, entry) except -1:
-        """Takes out an entry by hand, or hides one that is being deleted from its override."""
+        """Remove an entry by hand, or hide one that is being deleted from its override."""
         if self.remove(entry):
             if type(entry) is ApplicationInstance and (<ApplicationInstance>entry)._state == C_DONE:
                 entry._server._cyasgi.report(entry._server, entry)
@@ -355,7 +355,7 @@ cdef class InstanceTable(Expiry):
         return self._find(scope_id) is not None
 
     cdef object _pending_deletion(self):
-        """The entry that only the current task still sees, or None."""
+        """Return the entry that only the current task still sees, or None."""
         pending = _deleting.get()
         if pending is not None and pending.visible and pending.matches(self, pending.entry.scope_id):
             return pending.entry
@@ -419,7 +419,7 @@ cdef class InstanceTable(Expiry):
         return value
 
     def popitem(self):
-        """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        """Remove and return the least recently used entry; raise KeyError if the table is empty."""
         self.check_thread()
         entry = self._oldest()
         if entry is None:
@@ -450,7 +450,7 @@ cdef class InstanceTable(Expiry):
         return dict(self.items()) == dict(other.items())
 
     def copy(self):
-        """A plain dict with the same entries, least recently used first."""
+        """Return a plain dict with the same entries, least recently used first."""
         return dict(self.items())
 
     def __repr__(self):
@@ -464,7 +464,7 @@ MutableMapping.register(InstanceTable)
 
 
 cdef _shrink(emptied):
-    """Has a dict that was large give its memory back, which it does not do by itself."""
+    """Have a dict give its memory back if it is empty, which it does not do by itself."""
     if not emptied:
         emptied.clear()
 

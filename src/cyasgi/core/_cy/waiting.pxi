@@ -12,11 +12,11 @@ cdef class Waiting:
         raise NotImplementedError
 
     cdef _cut(self, error):
-        """An error was thrown in instead of the outcome."""
+        """Note that an error was thrown in instead of the outcome."""
         self._give_up()
 
     cdef object _abandoned(self, object future):
-        """The wait for `future` was given up."""
+        """Note that the wait for `future` was given up."""
 
     def __await__(self):
         return self

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Pass:
-    """Awaited: lets the loop turn once."""
+    """Let the event loop turn once when awaited."""
 
     __slots__ = ("_turned",)
 
@@ -37,7 +37,7 @@ class Pass:
 
 
 class Sent:
-    """Awaited: done at once. What a `send` gives that had nothing to wait for."""
+    """Be done at once when awaited: what a `send` returns that has nothing to wait for."""
 
     __slots__ = ()
 
@@ -63,6 +63,6 @@ SENT = Sent()
 
 
 def error_of(kind: Any, value: Any) -> BaseException:
-    """The exception that the arguments of a coroutine's throw() stand for."""
+    """Return the exception that the arguments of a coroutine's throw() stand for."""
     error: BaseException = kind if isinstance(kind, BaseException) else (kind() if value is None else value)
     return error

@@ -10,8 +10,8 @@ from ..constants import DONE
 
 
 class Order:
-    """A natural order: a ring of entries through their `_next` and `_prev`, in which this is the place between the
-    youngest and the oldest."""
+    """A natural order: a ring of entries linked by `_next` and `_prev`. This object sits between the youngest and the
+    oldest."""
 
     __slots__ = ("_next", "_prev")
 
@@ -20,7 +20,7 @@ class Order:
         self._prev: Any = self
 
     def link(self, entry: Any) -> None:
-        """Enters what stands nowhere as the youngest."""
+        """Add an entry that is in no order, as the youngest."""
         youngest = self._prev
         youngest._next = entry
         entry._prev = youngest
@@ -35,7 +35,7 @@ class Order:
 
 
 def unlink(entry: Any) -> None:
-    """Takes an entry out of its natural order."""
+    """Take an entry out of its natural order."""
     entry._prev._next = entry._next
     entry._next._prev = entry._prev
     entry._prev = entry._next = None
@@ -101,7 +101,7 @@ class ForeignEntry(Entry):
 
     @property
     def idle(self) -> bool:
-        """Nothing queued, and somebody waits in the queue's `get`, as far as that can be seen."""
+        """Whether nothing is queued and somebody waits in the queue's `get`, as far as that can be seen."""
         queue = self._details.get("input_queue")
         try:
             return bool(queue.empty() and getattr(queue, "_getters", True))  # type: ignore[union-attr]
@@ -118,7 +118,7 @@ class ForeignEntry(Entry):
 
     @property
     def stale(self) -> bool:
-        """Whether it waits in a loop that was closed: its future will never be done."""
+        """Whether its future will never be done, because its loop was closed."""
         future = self._watched
         return future is not None and not future.done() and bool(future.get_loop().is_closed())
 

@@ -21,13 +21,16 @@ _sequence = itertools.count()
 
 
 class Expiry(OrderedEntries):
-    """Entries that have been idle for longer than the timeout, found at constant cost."""
+    """Finds entries that have been idle for longer than the timeout, at constant cost."""
 
     __slots__ = ()
 
     def keep(self, entry: Any, since: float) -> None:
-        """An override that was called at `since` (wall clock) refused to delete this entry: that counts as a use, but
-        promotes nobody. A `last_used` that is no earlier stands: the override may have assigned it."""
+        """Keep an entry that an override, called at `since` (wall clock), has refused to delete.
+
+        That counts as a use, but does not promote the entry. A `last_used` of `since` or later stays, since the
+        override may have assigned it.
+        """
         if entry._table is not self:
             return
         self._reorder_foreign(entry)
@@ -47,7 +50,7 @@ class Expiry(OrderedEntries):
         self._reschedule(entry)
 
     def set_timeout(self, timeout: float | None, unit: float) -> None:
-        """From now on entries expire when idle for `timeout` seconds, found in steps of `unit` seconds."""
+        """Let entries expire when they are idle for `timeout` seconds, checked in steps of `unit` seconds."""
         if timeout == self._timeout and (timeout is None or unit == self._unit):
             return
         self._due.clear()
@@ -63,8 +66,8 @@ class Expiry(OrderedEntries):
                 self._schedule(entry, entry._active + timeout)
 
     def pop_expired(self, lost: float = 0.0) -> Any:
-        """An entry that has been idle for longer than the timeout; None if there is none (yet). Of that time `lost`
-        seconds do not count."""
+        """Return an entry that has been idle for longer than the timeout, not counting `lost` seconds; None if there is
+        none yet."""
         timeout = self._timeout
         if timeout is None:
             return None
@@ -115,7 +118,7 @@ class Expiry(OrderedEntries):
         entry._bucket = -1
 
     def _reschedule(self, entry: Any) -> None:
-        """Its `_active` was changed. An entry that is just being expired stands in no bucket."""
+        """Move an entry to the bucket of its changed `_active`. One that is just being expired is in no bucket."""
         if entry._bucket != -1:
             self._unschedule(entry)
         if self._timeout is not None:

@@ -22,7 +22,7 @@ from .table import InstanceTable, shrink
 
 
 class FastPath:
-    """Base of InstanceManager: the usual course of every eviction and of every end of a run."""
+    """Base of InstanceManager: the usual course of evictions and of ends of runs."""
 
     def __init__(self, base: type[ServerPort]) -> None:
         #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
@@ -65,7 +65,7 @@ class FastPath:
     # What is usual
 
     def make_room(self, server: ServerPort, limit: int) -> None:
-        """Evicts until there is room for one more."""
+        """Evict until there is room for one more."""
         table = self.table
         table.follow(server)
         if not self.is_plain(server):
@@ -86,7 +86,7 @@ class FastPath:
             self.counts["evicted"] += live
 
     def is_plain(self, server: ServerPort) -> bool:
-        """Whether nobody has overridden the delete methods."""
+        """Return whether the delete methods are not overridden."""
         cls = type(server)
         base = self.base
         return (
@@ -97,13 +97,13 @@ class FastPath:
         )
 
     def hears_of_ends(self, server: ServerPort) -> bool:
-        """Whether the hook for them has been overridden."""
+        """Return whether the hook for ends of runs is overridden."""
         return (
             type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
         )
 
     def end_entry(self, server: ServerPort, entry: Any) -> None:
-        """Takes this very entry out of the table, ends its run and reports it; for who waits for nothing."""
+        """Remove the entry, cancel its run and report it. Does not wait; see `delete_entry()`."""
         self.table.remove(entry)
         if type(entry) is ApplicationInstance and entry._state == DONE and self.observer is None:
             self._tell(server, entry)
@@ -122,7 +122,7 @@ class FastPath:
         self._close(server, entry, loop)
 
     def _close(self, server: ServerPort, instance: ApplicationInstance, loop: asyncio.AbstractEventLoop) -> None:
-        """Cancels the run of an instance that has left the table."""
+        """Cancel the run of an instance that has left the table."""
         self.closing[instance] = deadline = float(time.monotonic() + server.shutdown_timeout)
         self._peak_size = max(self._peak_size, len(self.closing))
         timer = self._cancel_timer
@@ -136,7 +136,7 @@ class FastPath:
             instance._task.cancel()
 
     def ended(self, instance: ApplicationInstance) -> None:
-        """Called by every run of an own instance at its end, from within its last step."""
+        """Count and report the end of a run; called by each run of an instance in its last step."""
         outcome = instance._outcome
         if outcome == FAILED or self.observer is not None:
             self._ended_slow(instance)
@@ -150,7 +150,7 @@ class FastPath:
             self.on_ended()
 
     def _closed(self, server: ServerPort, entry: Any) -> None:
-        """The run of an entry that has left the table has ended."""
+        """Note the end of a closing run."""
         closing = self.closing.pop(entry, None)
         if self.ignoring_cancel:
             self.ignoring_cancel.discard(entry)
@@ -169,7 +169,7 @@ class FastPath:
             self.on_ended()
 
     def _tell(self, server: ServerPort, entry: Any) -> None:
-        """Reports an entry that has ended and left the table, if there is anything to tell of it."""
+        """Report an entry that has ended and left the table, if there is anything to tell of it."""
         if (
             type(entry) is ApplicationInstance
             and not entry._items

@@ -53,13 +53,13 @@ _puts = itertools.count(1)
 
 
 class ApplicationInstance(InputQueue):
-    """One application instance: its input queue, its details as a mapping, and an awaitable that gives itself.
+    """One application instance: its input queue, its details as a mapping, and an awaitable that returns itself.
 
-    Made by `StatelessServer.get_or_create_application_instance` only.
+    Created only by `StatelessServer.get_or_create_application_instance`.
 
-    As a queue it has what `asyncio.Queue` has; as a mapping the keys `application`, `future`, `input_queue`,
-    `last_used` and `scope`, each an attribute too, and any that callers add. `get()` is the queue's,
-    `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
+    As a queue it has the methods of `asyncio.Queue`. As a mapping it has the keys `application`, `future`,
+    `input_queue`, `last_used` and `scope`, which are attributes as well, and any that callers add. `get()` is the
+    queue's, `get(key[, default])` the mapping's. Equality and hash are by identity; it is always true.
     """
 
     __slots__ = (
@@ -105,7 +105,7 @@ class ApplicationInstance(InputQueue):
     # The life of the instance
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Makes the task. Raises whatever the loop's task factory raises, with nothing changed."""
+        """Create the task; raise whatever the loop's task factory raises, with nothing changed."""
         self._start_in(loop, takes_names(loop))
         self._thread = get_ident() if loop.get_debug() else 0
 
@@ -121,14 +121,14 @@ class ApplicationInstance(InputQueue):
         self._loop = loop
 
     def _hold(self, holder: bool) -> None:
-        """Somebody awaits the instance; `holder`: as a part of the current task, which is going to call it."""
+        """Hold the instance for whoever awaits it; `holder`: for the current task, which is going to call it."""
         if self._state == NEW:
             self._state = HELD
         if holder and self._state == HELD:
             self._server._cyasgi.held.hold(self)
 
     def _take_over(self, call: Call) -> None:
-        """The caller is going to run the application itself."""
+        """Leave the run of the application to its caller."""
         if self._state == DONE:
             self._server._cyasgi.call_again(self)
         elif self._begun or self._state == CALLER:
@@ -148,14 +148,14 @@ class ApplicationInstance(InputQueue):
             self._open_gate()
 
     def _run_of_task(self) -> Run | None:
-        """What the task drives, while it does."""
+        """Return the run that the task drives; None if it does not, or not any more."""
         run: Any = self._run
         if run is None:
             run = getattr(self._task, "get_coro", bool)()
         return run if type(run) is Run and run.instance is self else None
 
     def _interrupt(self, run: Run, returned: bool) -> None:
-        """A run in which messages were taken is about to end."""
+        """Keep what is in flight in a run that is about to end."""
         if run._in_flight is not None or (self._taken is not None and self._taken.ever):
             self._begun = 2
         # Messages that come from `scope.connection` are the connection's affair.
@@ -169,11 +169,11 @@ class ApplicationInstance(InputQueue):
 
     @property
     def _taking(self) -> bool:
-        """Whether the application took a message from `receive()`; known when it has ended."""
+        """Whether the application has received any message; known when it has ended."""
         return self._begun == 2
 
     def _abandoned(self) -> None:
-        """The loop is closed: the task will never take another step."""
+        """End the instance, whose task will take no further step since its loop is closed."""
         run = self._run_of_task()
         if run is not None and (run._in_flight is not None or self._taken is not None):
             self._interrupt(run, False)
@@ -181,12 +181,12 @@ class ApplicationInstance(InputQueue):
         self._finish(asyncio.CancelledError(), None)
 
     def forget(self) -> None:
-        """Drops what is queued, and what was in flight: whoever is to hear of the end is told in another way."""
+        """Drop queued messages and those in flight; for callers who learn of the end in another way."""
         self.take_all()
         self._interrupted = ()
 
     def _run_ended(self, error: BaseException) -> None:
-        """The task's run is over; not the instance's, if its caller runs the application."""
+        """End the run of the task; the instance goes on if its caller runs the application."""
         if self._state == CALLER:
             if self._call is not None:
                 self._call.cancel()
@@ -194,7 +194,7 @@ class ApplicationInstance(InputQueue):
             self._finish(None if isinstance(error, StopIteration) else error, error)
 
     def _finish(self, error: BaseException | None, reported: BaseException | None) -> None:
-        """The one end of every run. `reported`: the error if application_exception is to hear of it."""
+        """End the run. `reported`: the error, if application_exception is to be told of it."""
         self._state = DONE
         if error is None:
             self._outcome = RETURNED
@@ -219,7 +219,7 @@ class ApplicationInstance(InputQueue):
 
     @property
     def server(self) -> Any:
-        """The server that it belongs to."""
+        """The server of the instance."""
         return self._server
 
     @property
@@ -229,11 +229,11 @@ class ApplicationInstance(InputQueue):
 
     @property
     def error(self) -> BaseException | None:
-        """What it has failed with, as long as no hook was told of it."""
+        """The error that it has failed with, until a hook is told of it."""
         return self._error
 
     def take_error(self) -> BaseException | None:
-        """Return what it has failed with, None for nothing; from now on no hook will be told of it."""
+        """Return the error that it has failed with, or None; no hook will be told of it."""
         error = self._error
         if error is not None:
             self._error = None
@@ -253,9 +253,9 @@ class ApplicationInstance(InputQueue):
 
     @property
     def in_flight(self) -> tuple[Any, ...]:
-        """The messages that its application has begun and not finished: taken from `receive()` by the application, or
-        by a child task of it, that has not called `receive()` again. When the application has returned there are none;
-        when it failed or was cancelled they stay here. Usually there is one at most."""
+        """The messages that its application has received but not finished: a message is finished when the application,
+        or the child task that has received it, calls `receive()` again. When the application has returned there are
+        none; if it has failed or was cancelled they stay here. Usually there is at most one."""
         if self._state == DONE:
             return self._interrupted
         run = self._run_of_task()
@@ -266,9 +266,9 @@ class ApplicationInstance(InputQueue):
         return self
 
     def get(self, key: Any = _MISSING, default: Any = None) -> Any:
-        """`get()`: an awaitable that takes the oldest message, waiting for one if there is none.
+        """`get()`: return an awaitable that takes the oldest message, and waits if there is none.
 
-        `get(key[, default])`: the mapping's.
+        `get(key[, default])`: return the value of a key, as mappings do.
         """
         if key is _MISSING:
             return self._get()
@@ -281,7 +281,7 @@ class ApplicationInstance(InputQueue):
 
     @property
     def application(self) -> HeldApplication:
-        """The server's application as a single callable, for callers that run it themselves."""
+        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
         return HeldApplication(self)
 
     @property
@@ -301,8 +301,8 @@ class ApplicationInstance(InputQueue):
 
     @property
     def last_used(self) -> float:
-        """When the instance was last asked for, in seconds since the epoch. What is assigned decides its place in the
-        order of eviction, until it is asked for again."""
+        """When the instance was last looked up, in seconds since the epoch. An assigned value determines its place in
+        the order of eviction, until it is looked up again."""
         return self._used if self._assigned is None else self._assigned[0]
 
     @last_used.setter
@@ -372,13 +372,13 @@ class ApplicationInstance(InputQueue):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Removes the key that was added last by a caller; KeyError if there is none."""
+        """Remove the key that a caller has added last; raise KeyError if there is none."""
         if not self._extra:
             raise KeyError("popitem(): no key was added to this application instance")
         return self._extra.popitem()
 
     def clear(self) -> None:
-        """Removes the keys that callers added."""
+        """Remove the keys that callers have added."""
         self._extra = None
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -414,7 +414,7 @@ class ApplicationInstance(InputQueue):
         raise error_of(kind, value)
 
     def close(self) -> None:
-        """Nothing to be done: the coroutine protocol's."""
+        """Do nothing; part of the coroutine protocol."""
 
 
 MutableMapping.register(ApplicationInstance)
@@ -422,14 +422,14 @@ Coroutine.register(ApplicationInstance)
 
 
 def _held(instance: ApplicationInstance) -> Generator[Any, None, ApplicationInstance]:
-    """An iterator that gives the instance, holding it when it is driven."""
+    """Yield nothing and return the instance, holding it once the iteration starts."""
     instance._hold(True)
     yield from ()
     return instance
 
 
 def _moment(value: Any) -> float:
-    """A point of time as `last_used` takes it."""
+    """Check and convert a value for `last_used`."""
     try:
         moment = float(value)
     except (TypeError, ValueError):

@@ -9,10 +9,10 @@ from ..tasks import resolved
 
 
 class Line:
-    """The places of those who wait for room, first come, first served.
+    """The line of those who wait for room in a queue, first come, first served.
 
-    A place is a future. The first `owned` ones are resolved: each owns a free slot until it is filled, or given up.
-    While anybody stands in line, nobody puts who came later.
+    A place in it is a future. The first `owned` ones are resolved: each owns a free slot until that is filled or given
+    up. While anybody is in line, later putters have to line up too.
     """
 
     __slots__ = ("owned", "places")
@@ -22,7 +22,7 @@ class Line:
         self.owned = 0
 
     def advance(self, room: int) -> None:
-        """Gives those of `room` slots that nobody owns to the first who own none."""
+        """Give the slots among `room` that nobody owns to the first places that own none."""
         places = self.places
         while self.owned < room and self.owned < len(places):
             if resolved(places[self.owned]):
@@ -31,7 +31,7 @@ class Line:
                 del places[self.owned]
 
     def leave(self, place: asyncio.Future[None]) -> bool:
-        """Takes a place out of the line; whether it owned a slot."""
+        """Take a place out of the line; return whether it owned a slot."""
         try:
             # Usually it is the first one.
             index = self.places.index(place)

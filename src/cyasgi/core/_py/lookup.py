@@ -16,13 +16,13 @@ _NOBODY = ForeignEntry(None, {})
 
 
 def get_or_create_application_instance(self: Any, scope_id: Hashable, scope: Any) -> ApplicationInstance:
-    """The live instance of this id, or a fresh one made for `scope`, as the youngest of the table.
+    """Return the live instance of this id, or a new one for `scope`, as the most recently used one of the table.
 
-    Called plainly, the server runs the application, and the result is its input queue. Awaited before anything was
-    put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
+    The server runs the application, and the instance is its input queue. But if the result of the call is awaited
+    before anything was put into it, the caller runs it: `await instance["application"](scope, receive, send)`.
 
     Raises:
-        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted.
+        TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted then.
     """
     table = self._cyasgi_table
     if type(table) is not InstanceTable:

@@ -31,7 +31,7 @@ _sequence = itertools.count()
 
 
 class OrderedEntries:
-    """Entries in the order of their use, in one segment or two: see the theory of operation."""
+    """Entries in the order of their use, in one segment or two; see the theory of operation."""
 
     __slots__ = (
         "__weakref__",
@@ -111,9 +111,9 @@ class OrderedEntries:
         self.on_idle: Callable[[], object] | None = None
 
     def follow(self, server: ServerPort) -> None:
-        """Adopts the server's `eviction_policy` and the bound that `max_applications` sets to the protected segment.
+        """Adopt the server's `eviction_policy`, and the size of the protected segment, a part of `max_applications`.
 
-        Entries that are there when the policy becomes "slru" are protected, the most recently used first.
+        When the policy becomes "slru", existing entries are protected, the most recently used first.
         """
         policy = server.eviction_policy
         if policy is not self._policy:
@@ -131,11 +131,11 @@ class OrderedEntries:
 
     @property
     def protected(self) -> int:
-        """How many entries are in the protected segment; under "lru" all."""
+        """The number of entries in the protected segment; under "lru" all."""
         return len(self._entries) - self._on_probation
 
     def touch(self, entry: Any) -> None:
-        """Moves an entry that was used again to the young end of the order."""
+        """Move an entry that was used again to the young end of the order."""
         entry._used = time.time()
         entry._active = time.monotonic()
         if entry._table is not self:
@@ -147,17 +147,17 @@ class OrderedEntries:
             self._order.link(entry)
 
     def _reschedule(self, entry: Any) -> None:
-        """Is overridden by Expiry."""
+        """Do nothing; overridden by Expiry."""
 
     def _link(self, entry: Any, segment: int) -> None:
-        """Enters what stands nowhere at the young end of a natural order; `segment`: PROBATION or 0."""
+        """Add an entry that is in no order at the young end of a natural order; `segment`: PROBATION or 0."""
         entry._place = segment
         if segment:
             self._on_probation += 1
         self._orders[segment >> 1].link(entry)
 
     def _link_assigned(self, entry: Any, assigned: tuple[float, int], segment: int) -> None:
-        """The same where its `last_used` was assigned."""
+        """Add an entry whose `last_used` was assigned."""
         entry._assigned = assigned
         entry._place = ASSIGNED | segment
         if segment:
@@ -165,7 +165,7 @@ class OrderedEntries:
         bisect.insort(self._assigned[segment >> 1], (*assigned, entry))
 
     def _take_out(self, entry: Any) -> None:
-        """Out of whichever order it stands in."""
+        """Take an entry out of whichever order it is in."""
         place = entry._place
         if place & ASSIGNED:
             assigned = self._assigned[place >> 1]
@@ -178,14 +178,14 @@ class OrderedEntries:
         entry._place = 0
 
     def _promote(self, entry: Any) -> None:
-        """A use of what was assigned, or is on probation."""
+        """Note the use of an entry that was assigned a time, or is on probation."""
         self._take_out(entry)
         self._link(entry, 0)
         if self._segmented:
             self._demote()
 
     def _demote(self) -> None:
-        """Those that the protected segment has no room for go on probation."""
+        """Put entries that the protected segment has no room for on probation."""
         while self.protected > self._most_protected:
             entry = next(self._in_order(0), None)
             if entry is None or self.protected <= self._most_protected:
@@ -202,7 +202,7 @@ class OrderedEntries:
                 self._link_assigned(entry, assigned, PROBATION)
 
     def _unite(self) -> None:
-        """One segment, ordered by the time of use, which both had in common."""
+        """Merge both segments into one, by the time of use."""
         natural = sorted((*self._orders[1], *self._order), key=lambda entry: entry._used)
         assigned = sorted((*self._assigned[1], *self._assigned[0]))
         for entry in natural:
@@ -230,7 +230,7 @@ class OrderedEntries:
 
     @property
     def foreign(self) -> int:
-        """How many entries are plain dicts."""
+        """The number of entries that are plain dicts."""
         return len(self._foreign)
 
     def _reorder_few_foreign(self) -> None:
@@ -243,7 +243,7 @@ class OrderedEntries:
                 self._reorder_foreign(entry)
 
     def _reorder_foreign(self, entry: Any) -> bool:
-        """Whether a foreign entry stands where its dict says; if not, moves it there."""
+        """Return whether a foreign entry is where its dict says; if not, move it there."""
         if type(entry) is ForeignEntry:
             moment = seconds_of(entry._details.get("last_used"))
             if (
@@ -256,7 +256,7 @@ class OrderedEntries:
         return True
 
     def _in_order(self, segment: int) -> Iterator[Any]:
-        """A segment's entries, least recently used first, for as long as nothing but this changes the order."""
+        """Yield a segment's entries, least recently used first; nothing else may change the order meanwhile."""
         order = self._orders[segment]
         assigned = self._assigned[segment]
         young = order._next
@@ -282,7 +282,7 @@ class OrderedEntries:
                 return
 
     def _oldest(self) -> Any:
-        """The first entry in order, or None."""
+        """Return the first entry in order, or None."""
         return next(itertools.chain(self._in_order(1), self._in_order(0)), None)
 
     def _keys_in_order(self) -> list[Any]:
@@ -306,7 +306,7 @@ class OrderedEntries:
 
 
 def seconds_of(value: Any) -> float | None:
-    """What the `last_used` of a plain dict says; None if it is no point of time."""
+    """Return the `last_used` of a plain dict; None if it is not a time."""
     if not isinstance(value, (int, float)):
         return None
     try:

@@ -85,7 +85,7 @@ class InputQueue(Entry):
             resolved(gate)
 
     def _last_message(self) -> Any:
-        """What `receive()` gives after the end, by the word of the scope's connection; None for nothing."""
+        """Return what `receive()` returns after the end, from the scope's connection; None for nothing."""
         last_message = getattr(getattr(self.scope, "connection", None), "last_message", None)
         return None if last_message is None else last_message()
 
@@ -103,7 +103,7 @@ class InputQueue(Entry):
                 self._table.idle -= 1
 
     def _keep(self, item: Any) -> None:
-        """A message put between the end of the run and the removal of the record."""
+        """Keep a message that was put after the end of the run and before the instance is reported."""
         self._items.append(item)
         self._unfinished += 1
 
@@ -116,7 +116,7 @@ class InputQueue(Entry):
         return messages
 
     def _inherit(self, messages: list[Any], first: bool) -> None:
-        """Accepts what was put into an instance that has ended, bound or not: `first`, before all that waits here."""
+        """Accept messages put into an instance that has ended, bound or not; `first`: before all that wait here."""
         if first:
             self._items.extendleft(reversed(messages))
         else:
@@ -137,7 +137,7 @@ class InputQueue(Entry):
 
     @property
     def idle(self) -> bool:
-        """The queue is empty and somebody waits in `receive`."""
+        """Whether the queue is empty and somebody waits in `receive`."""
         return self._idle
 
     @property
@@ -147,12 +147,12 @@ class InputQueue(Entry):
 
     @property
     def maxsize(self) -> int:
-        """How many messages the queue takes; 0 stands for any number."""
+        """The maximum number of messages in the queue; 0 for no bound."""
         return self._maxsize
 
     @property
     def pulls(self) -> bool:
-        """Whether `receive` asks the connection of the scope when the queue is empty."""
+        """Whether `receive` asks the connection of the scope if the queue is empty."""
         return self._pulls
 
     @property
@@ -161,7 +161,7 @@ class InputQueue(Entry):
         return self._direct
 
     def qsize(self) -> int:
-        """How many messages are queued."""
+        """Return the number of messages in the queue."""
         return len(self._items)
 
     def empty(self) -> bool:
@@ -172,19 +172,19 @@ class InputQueue(Entry):
         return len(self._getters)
 
     def full(self) -> bool:
-        """Whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who waited for room has yet to
-        put. Never with a `maxsize` of 0."""
+        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
+        has yet to put. Never with a `maxsize` of 0."""
         return self._maxsize > 0 and (
             len(self._items) >= self._maxsize or (self._line is not None and self._is_occupied())
         )
 
     def put_nowait(self, item: Any) -> None:
-        """Queues a message.
+        """Queue a message.
 
         On an instance that has ended it goes to `StatelessServer.application_undelivered`.
 
         Raises:
-            asyncio.QueueFull: `maxsize` messages are queued, or somebody who waited for room has yet to put.
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
         """
         if self._thread:
             self._check_thread()
@@ -224,10 +224,10 @@ class InputQueue(Entry):
             pass
 
     async def put(self, item: Any) -> None:
-        """Queues a message, waiting for room if the queue is full; nobody who puts later overtakes it.
+        """Queue a message, waiting for room if the queue is full; later messages do not overtake it.
 
         On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
-        cancelled meanwhile. One that waits for a slot when a stopping server cancels its handle() is queued as well.
+        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
         """
         if self._maxsize <= 0:
             if self._yielding or next(_puts) % YIELD_EVERY == 0:
@@ -266,8 +266,8 @@ class InputQueue(Entry):
             self._maxsize = maxsize
 
     def _line_up(self) -> asyncio.Future[None]:
-        """A place in line for who finds the queue full: resolved when it owns a slot, or the instance has ended. Then
-        `_fill` is to be called, or `_leave_line` at any time before."""
+        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
+        instance has ended; then call `_fill`, or before that `_leave_line`."""
         if self._thread:
             self._check_thread()
         loop = self._loop
@@ -278,8 +278,8 @@ class InputQueue(Entry):
         return place
 
     def _fill(self, place: asyncio.Future[None], item: Any) -> bool:
-        """Queues a message in the slot that the place owns. False where it owns none, because the instance has ended
-        meanwhile: then the queue is to be looked at anew."""
+        """Queue a message in the slot that the place owns. Return False if it owns none, because the instance has ended
+        meanwhile; then check the queue again."""
         line = self._line
         if line is None or not line.leave(place):
             return False
@@ -293,14 +293,14 @@ class InputQueue(Entry):
         return True
 
     def _leave_line(self, place: asyncio.Future[None]) -> None:
-        """The place is given up; a slot that it owned is the next one's."""
+        """Give up a place; a slot that it owns goes to the next one."""
         place.cancel()
         if self._line is not None:
             self._line.leave(place)
             self._advance()
 
     def _advance(self) -> None:
-        """Those in line get what room there is."""
+        """Give the room that there is to those in line."""
         line = self._line
         if line is not None:
             line.advance(self._maxsize - len(self._items))
@@ -308,14 +308,14 @@ class InputQueue(Entry):
                 self._line = None
 
     def _is_occupied(self) -> bool:
-        """Whether somebody stands in line. Not those whose loop has been closed, who will never put."""
+        """Return whether anybody is in line, except those whose loop was closed, who will never put."""
         while self._line is not None and (place := self._line.places[0]).get_loop().is_closed():
             self._line.leave(place)
             self._advance()
         return self._line is not None
 
     def get_nowait(self) -> Any:
-        """Takes the oldest message.
+        """Take the oldest message.
 
         Raises:
             asyncio.QueueEmpty: there is none.
@@ -333,7 +333,7 @@ class InputQueue(Entry):
         return item
 
     async def _get(self, taker: Any = None) -> Any:
-        """`taker`: for `receive()`, the run in whose task it was called, or a Child."""
+        """Take a message, or wait for it. `taker`: for `receive()`, the run in whose task it was called, or a Child."""
         # What the application has left is not for a child task that outlives it.
         while not self._items or (taker is not None and taker.instance is None):
             if taker is not None and taker.instance is None:
@@ -367,7 +367,7 @@ class InputQueue(Entry):
         return item
 
     def _give_up(self, getter: asyncio.Future[None]) -> None:
-        """A `get` that waited was cancelled."""
+        """Note that a waiting `get` was cancelled."""
         getter.cancel()
         if getter in self._getters:
             self._getters.remove(getter)
@@ -377,7 +377,7 @@ class InputQueue(Entry):
             self._set_busy()
 
     def task_done(self) -> None:
-        """Tells `join` that one message taken from the queue has been dealt with.
+        """Tell `join` that one message taken from the queue has been dealt with.
 
         Raises:
             ValueError: called more often than messages were put.
@@ -394,8 +394,8 @@ class InputQueue(Entry):
             resolved(joiner)
 
     async def join(self) -> None:
-        """Waits until `task_done` was called for every message put, or the instance has ended and what was left in
-        its queue was handed to `application_undelivered`."""
+        """Wait until `task_done` was called for every message put, or until the instance has ended and the rest of its
+        queue was handed to `application_undelivered`."""
         if self._unfinished > 0:
             joiner = asyncio.get_running_loop().create_future()
             if self._joiners is None:
@@ -404,12 +404,12 @@ class InputQueue(Entry):
             await joiner
 
     def put_threadsafe(self, item: Any) -> futures.Future[None]:
-        """Queues a message from another thread.
+        """Queue a message from another thread.
 
         Returns:
-            A concurrent.futures.Future, done when the message is in the queue; with `maxsize` messages queued that
-            is when a slot becomes free. Cancelled before the event loop has taken the message in hand, the message is
-            not queued; after that it cannot be cancelled.
+            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
+            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
+            message is not queued; after that it cannot be cancelled.
 
         Raises:
             RuntimeError: the instance's event loop is closed; the message was not accepted.

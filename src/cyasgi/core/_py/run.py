@@ -23,12 +23,12 @@ async def _awaited(awaitable: Any) -> Any:
 
 
 async def _send_there(server: Any, scope: Any, message: Any) -> None:
-    """Called in another thread than the event loop's, which is the one that awaits it."""
+    """Send a message when called in another thread than the event loop's, which is the one that awaits it."""
     await server.application_send(scope, message)
 
 
 class Receive:
-    """The `receive` of an application that the server runs. The run's end severs it from the instance."""
+    """The `receive` of an application that the server runs; the end of the run detaches it from the instance."""
 
     __slots__ = ("_last", "_run")
 
@@ -47,7 +47,7 @@ class Receive:
 
 
 def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
-    """A call that a child task may have made, perhaps after the end."""
+    """Call `receive()` in what may be a child task, perhaps after the end of the run."""
     instance: Any = run.instance
     if instance is None:
         return _after_end(receive._last)
@@ -66,7 +66,7 @@ def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
 
 
 class Child:
-    """Stands for a run where it is a child task that takes a message."""
+    """Takes the place of a run if a child task receives a message."""
 
     __slots__ = ("_in_flight", "_run")
 
@@ -79,7 +79,7 @@ class Child:
 
 
 async def _get_in(instance: Any, run: Run, task: Any) -> Any:
-    """`receive()` in a child task."""
+    """Receive a message in a child task."""
     try:
         message = await instance._get(Child(run))
         if run.instance is not None:
@@ -91,7 +91,7 @@ async def _get_in(instance: Any, run: Run, task: Any) -> Any:
 
 
 async def _after_end(last: Any) -> Any:
-    """For a child task that outlives its application: what comes last, or the end of who waits for nothing."""
+    """Return the last message to a child task that outlives its application, or end its wait if there is none."""
     # Who never stops asking must not keep the loop to itself.
     await Pass()
     if last is None:
@@ -169,7 +169,7 @@ class Run:
         self._ended(asyncio.CancelledError())
 
     def _start(self) -> Any:
-        """Before the application has begun: what the task is to wait for, None for one pass; self once it has."""
+        """Return what the task waits for until the application begins, None for one pass; self once it has begun."""
         instance = self.instance
         if instance is None:
             raise RuntimeError("cannot reuse the run of an instance")

@@ -32,10 +32,10 @@ _sequence = itertools.count()
 
 
 class InstanceTable(Expiry, MutableMapping[Any, Any]):
-    """`StatelessServer.application_instances`: from scope_id to ApplicationInstance, least recently used first; under
-    the policy "slru" those on probation, then the protected ones.
+    """`StatelessServer.application_instances`: a mapping from scope_id to ApplicationInstance, the least recently used
+    first; under the policy "slru" those on probation come before the protected ones.
 
-    Plain dicts may be written into it and come back as they are. Removing an entry cancels nothing.
+    Plain dicts may be written into it, and are returned unchanged. Removing an entry cancels nothing.
     """
 
     __slots__ = ()
@@ -59,11 +59,11 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
 
     @property
     def home(self) -> int:
-        """The thread of the loop, 0 while there is none."""
+        """The thread of the loop; 0 if there is none."""
         return self._home
 
     def _create(self, server: ServerPort, scope_id: Hashable, scope: Any) -> ApplicationInstance | None:
-        """A fresh instance, where nothing stands in the way of it; None where the slow path has to see."""
+        """Return a new instance in the usual case; None if the slow path has to decide."""
         loop = self._loop
         if loop is None or scope_id in self._entries or self._home != get_ident() or not loop.is_running():
             return None
@@ -90,11 +90,11 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return instance
 
     def entry(self, scope_id: Hashable) -> Any:
-        """The entry, or None, without counting as a use."""
+        """Return the entry or None; this does not count as a use."""
         return self._entries.get(scope_id)
 
     def add(self, entry: Any) -> None:
-        """Enters an entry whose id is free, as the youngest; on probation if there is such a segment.
+        """Add an entry whose id is free, as the youngest; on probation if there is such a segment.
 
         Raises:
             RuntimeError: the id is not free.
@@ -130,7 +130,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
             self._now_idle()
 
     def remove(self, entry: Any) -> bool:
-        """Takes out this very entry; False if it was not in the table."""
+        """Remove this very entry; return False if it is not in the table."""
         if entry._table is not self:
             return False
         # First what may raise, or do anything: an id's own methods.
@@ -162,9 +162,9 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return True
 
     def victim(self, spared: Any = None) -> Any:
-        """The entry that is to make room: a finished one; else, of those on probation if there are any, the least
-        recently used idle one, looking past a bounded number of busy ones; else the least recently used. Never
-        `spared`, while there is another."""
+        """Return the entry that has to make room: a finished one; else the least recently used idle one, skipping a
+        bounded number of busy ones; else the least recently used one. Entries on probation come first, if there are
+        any. `spared` is returned only if there is no other."""
         for entry in self._finished:
             if entry is not spared:
                 return entry
@@ -195,7 +195,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return first
 
     def _first(self, spared: Any) -> Any:
-        """The first one in order, where plain dicts stand now."""
+        """Return the first entry in order, once plain dicts are where they belong."""
         for segment in (1, 0):
             entries = heapq.merge(
                 ((moment, 0, entry) for moment, _, entry in self._assigned[segment]),
@@ -208,21 +208,21 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return None
 
     def pop_finished(self) -> Any:
-        """An entry whose run has ended, no longer listed as such; None if there is none."""
+        """Return an entry whose run has ended, and remove it from the list of these; None if there is none."""
         while self._finished:
             entry, _ = self._finished.popitem(last=False)
             return entry
         return None
 
     def size(self) -> int:
-        """How many entries there are, whoever asks."""
+        """Return the number of entries, regardless of who asks."""
         return len(self._entries)
 
     def finished_count(self) -> int:
         return len(self._finished)
 
     def entries(self) -> list[Any]:
-        """All entries, in no particular order."""
+        """Return all entries, in no particular order."""
         return list(self._entries.values())
 
     def _add_finished(self, entry: Any) -> None:
@@ -246,7 +246,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
             raise RuntimeError("application_instances was used from another thread than its event loop's")
 
     def _find(self, scope_id: Any) -> Any:
-        """The entry as the current task is to see it; None if there is none."""
+        """Return the entry as the current task has to see it; None if there is none."""
         self.check_thread()
         if self._pending_deletions:
             pending = deleting.get()
@@ -293,7 +293,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
             raise KeyError(scope_id)
 
     def _vanish(self, entry: Any) -> bool:
-        """Takes out an entry by hand, or hides one that is being deleted from its override."""
+        """Remove an entry by hand, or hide one that is being deleted from its override."""
         if self.remove(entry):
             if type(entry) is ApplicationInstance and entry._state == DONE:
                 entry._server._cyasgi.report(entry._server, entry)
@@ -308,7 +308,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return self._find(scope_id) is not None
 
     def _pending_deletion(self) -> Any:
-        """The entry that only the current task still sees, or None."""
+        """Return the entry that only the current task still sees, or None."""
         pending = deleting.get()
         if pending is not None and pending.visible and pending.matches(self, pending.entry.scope_id):
             return pending.entry
@@ -348,7 +348,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         return iter(self._keys_in_order()[::-1])
 
     def popitem(self) -> tuple[Any, Any]:
-        """Removes and returns the least recently used entry; KeyError if the table is empty."""
+        """Remove and return the least recently used entry; raise KeyError if the table is empty."""
         self.check_thread()
         entry = self._oldest()
         if entry is None:
@@ -362,7 +362,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
             self._vanish(entry)
 
     def copy(self) -> dict[Any, Any]:
-        """A plain dict with the same entries, least recently used first."""
+        """Return a plain dict with the same entries, least recently used first."""
         return dict(self)
 
     def __repr__(self) -> str:
@@ -373,6 +373,6 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
 
 
 def shrink(emptied: Any) -> None:
-    """Has a dict that was large give its memory back, which it does not do by itself."""
+    """Have a dict give its memory back if it is empty, which it does not do by itself."""
     if not emptied:
         emptied.clear()
