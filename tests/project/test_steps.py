@@ -39,7 +39,7 @@ def test_help_tells_what_can_be_set() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("name", ["lnt", "--lint", "", "tools.x", "a b", "step'"])
+@pytest.mark.parametrize("name", ["lnt", "", "lint tools"])
 def test_an_unknown_step_is_refused_before_a_known_one_runs(name: str) -> None:
     done = run("lint", name)
     assert done.returncode == 2
