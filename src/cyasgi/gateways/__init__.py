@@ -1,1 +1,4 @@
-"""Transports: what brings bytes from the network to applications and back. Only the command imports them."""
+"""Gateways bring bytes from the network to applications and back: UDP, HTTP, WebSockets, and what they share in `net`.
+
+Nothing but the command imports them, and only when it needs them.
+"""

@@ -1,2 +1,2 @@
-"""Sans-I/O: bytes and addresses to ASGI scopes and messages, and back. Imports no asyncio, and nothing
-else of ours but the name of the back end."""
+"""Sans-I/O: bytes and addresses to ASGI scopes and messages, and back. No module imports asyncio, or anything else of
+the package but `core.backend`."""

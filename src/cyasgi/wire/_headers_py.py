@@ -28,7 +28,7 @@ FRAMING = frozenset(
     )
 )
 
-#: For each name that has come, as it was spelled: the name in lower case, and whether it is among the FRAMING ones.
+#: For each name that was received, as it was spelled: the name in lower case, and whether it is among the FRAMING ones.
 name_cache: dict[bytes, tuple[bytes, bool]] = {}
 
 #: Names that many clients send: they are cached from the beginning, so that no others can take their places.

@@ -93,13 +93,13 @@ class HTTPConnection(FlowControl, asyncio.Protocol):
         self.body: LengthBody | ChunkedBody | None = None
         #: Whether no request is taken after the one at work.
         self.last = False
-        #: What has come and was not looked at, or is not a whole head yet.
+        #: Received bytes that were not parsed yet.
         self.buffer = bytearray()
         #: Bytes of the buffer that were searched for the end of a head; while lingering, what `received` was last.
         self.seen = 0
         #: Bytes of an incomplete head that count among the server's `partial_heads`.
         self.partial = 0
-        #: Bytes of the body that have come; while lingering, bytes that were dropped.
+        #: Bytes of the body that were received; while lingering, bytes that were dropped.
         self.received = 0
         #: Whether what comes of the body is dropped.
         self.discarding = False

@@ -63,7 +63,7 @@ class Exchange(ResponseWriter):
         self.status = 0
         #: Parts of the body of the request that wait for the application.
         self._parts: list[bytes] | None = None
-        #: Whether all of that body has come, and whether the application has received the end of it.
+        #: Whether all of that body has arrived, and whether the application has received the end of it.
         self._whole = whole
         self._received = False
         #: Whether the application waits, or has waited, for a part of it.
@@ -188,7 +188,7 @@ class Exchange(ResponseWriter):
         asyncio.get_running_loop().call_soon(callback, context=outside())
 
     def expect_continue(self) -> None:
-        """Send 100 (Continue) when the application asks for the body, which the client waits to be told."""
+        """Send 100 (Continue), which the client waits for, when the application asks for the body."""
         self.waits_for_continue = True
         if self._asked:
             self._continue()
@@ -215,7 +215,7 @@ class Exchange(ResponseWriter):
                 instance.put_nowait({"type": "http.disconnect"})
                 self._disconnects = 1
         if self._parts is None:
-            # Otherwise `_serve_waiting` is on its way, and what has come of the body comes first.
+            # Otherwise `_serve_waiting` is on its way, and what has arrived of the body comes first.
             self._disconnect_waiting()
 
     # The end
@@ -239,8 +239,8 @@ class Exchange(ResponseWriter):
     def application_ended(self, instance: Any) -> None:
         """End the exchange with its application; called from within the application's last step."""
         self.instance = None
-        # An application that was told in the middle of its request may raise what it likes: Starlette does.
-        told = self.broken_off and self._disconnects > 0 and not instance.qsize()
+        # An application that got ``http.disconnect`` in the middle of its request may raise anything: Starlette does.
+        warned = self.broken_off and self._disconnects > 0 and not instance.qsize()
         if instance.qsize():
             instance.take_all()
         protocol, self.protocol = self.protocol, None
@@ -248,7 +248,7 @@ class Exchange(ResponseWriter):
             self._cut_short(protocol, instance)
         if self.disconnected:
             error = instance.error
-            if error is not None and (told or caused_by(error, ClientDisconnected)):
+            if error is not None and (warned or caused_by(error, ClientDisconnected)):
                 logger.debug("the client of %r has gone, and the application raised %r", self, error)
                 instance.take_error()
 

@@ -142,7 +142,7 @@ class HTTPServer(Gateway):
     #: Seconds from the first byte of a request to the end of its headers.
     header_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it. Time in
-    #: which the application does not take what has come does not count.
+    #: which the application does not take what has arrived does not count.
     body_timeout = Setting[float](60.0, SECONDS)
     #: Seconds from the end of the headers to the end of the response; then the request is answered 503, and its
     #: application is cancelled. None: no limit.
@@ -394,7 +394,7 @@ class HTTPServer(Gateway):
 
     def connections_left(self) -> float:
         """Return how many more connections may be open; below 0 if there are too many."""
-        return min(self.max_connections - len(self.connections), self._capacity.left)
+        return min(self.max_connections - len(self.connections), self._capacity.left())
 
     def cannot_accept(self, error: OSError) -> None:
         """Log that the system has nothing left for another connection, in one line a second at most."""

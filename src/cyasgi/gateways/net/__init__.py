@@ -1,1 +1,1 @@
-"""What the gateways share: sockets, deadlines, TLS, accepting."""
+"""What the gateways share: sockets, accepting, TLS, capacity, deadlines, flow control."""

@@ -36,7 +36,7 @@ class ConnectionCapacity:
         self.connections = connections
         self._most = math.inf
         if room is not None:
-            self._most = room + _all_connections()
+            self._most = room + sum(len(one.connections) for one in tuple(_at_work))
             if self._most < max_connections:
                 logger.warning(
                     "at most %d connections are served at a time, and not max_connections=%d: the limit of open files "
@@ -55,10 +55,9 @@ class ConnectionCapacity:
         """Log what was not logged yet."""
         self._lacks.close()
 
-    @property
     def left(self) -> float:
-        """How many more connections the system allows; below 0 if there are too many."""
-        return self._most - _all_connections()
+        """Return how many more connections the system allows; below 0 if there are too many."""
+        return self._most - sum([len(one.connections) for one in tuple(_at_work)])
 
     def lacking(self, error: OSError) -> None:
         """Log, in one line a second at most, that no connection can be accepted because of this error."""
@@ -83,7 +82,3 @@ class ConnectionCapacity:
             "is" if count == 1 else "are",
         )
         return True
-
-
-def _all_connections() -> int:
-    return sum(len(one.connections) for one in tuple(_at_work))

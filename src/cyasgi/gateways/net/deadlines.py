@@ -6,7 +6,7 @@ might be over, is checked then, and put into a later bucket if it is not.
 
 The clock of deadlines stops while the event loop is blocked: a handler that blocks it for eleven seconds, or a process
 or machine that is suspended, takes that time from everybody, and no client must pay for it. After such a tick no
-deadline is met before what has come meanwhile was read.
+deadline is met before what has arrived meanwhile was read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger("cyasgi.gateways.deadlines")
 RESOLUTION = 0.25
 #: How late a tick may be, as a fraction of that, before the loop counts as blocked.
 SLACK = 0.5
-#: Seconds for a pass of the loop that reads what has come. Not 0: uvloop calls such timers before it reads.
+#: Seconds for a pass of the loop that reads what has arrived. Not 0: uvloop calls such timers before it reads.
 PASS = 0.001
 #: How many times in a row meeting deadlines is postponed, at most: a loop that is always blocked still gets to it.
 MAX_POSTPONED = 3

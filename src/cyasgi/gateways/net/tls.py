@@ -68,7 +68,7 @@ class TLSListening(Accepting):
     ) -> None:
         super().__init__(server, sock, protocol)
         self._context = listener.ssl
-        #: Connections of which no byte has come, those that wait for their turn, and those in their handshake.
+        #: Connections that have sent no byte, those that wait for their turn, and those in their handshake.
         self._silent: dict[Pending, None] = {}
         self._waiting: dict[Pending, None] = {}
         self._active: dict[Pending, None] = {}
@@ -103,7 +103,7 @@ class TLSListening(Accepting):
         pending.sock.close()
 
     def _first_byte(self, pending: Pending) -> None:
-        """Let a connection wait for its turn: its first byte has come."""
+        """Let a connection wait for its turn: its first byte has arrived."""
         self._loop.remove_reader(pending.sock)
         del self._silent[pending]
         pending.deadline.move(self._server.tls_handshake_timeout)

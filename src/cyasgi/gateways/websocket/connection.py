@@ -81,7 +81,7 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
         #: For the access log: when it began, and with whom; empty for no line.
         self._began = 0.0
         self._client = ""
-        #: Whether anything has come since the last ping.
+        #: Whether anything was received since the last ping.
         self.heard = False
         #: How much the client had taken when that was last checked (`send_progress`).
         self._taken = 0.0
@@ -93,7 +93,7 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
     # What the application's side does.
 
     def pump(self) -> None:
-        """Give the application what has come, as far as there is room for it."""
+        """Give the application what was received, as far as there is room for it."""
         raise NotImplementedError
 
     def tell_disconnect(self) -> None:
@@ -205,7 +205,7 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
             self.ping_deadline.move(timeout)
 
     def _check_heard(self) -> None:
-        """Close the WebSocket if nothing has come since the last ping."""
+        """Close the WebSocket if nothing was received since the last ping."""
         if self.heard or self.reading_paused or self.paused:
             # What the server does not read, or cannot send, is no fault of the client's; see `_check_stalled`.
             self.ping_deadline.callback = self._ping

@@ -150,7 +150,7 @@ class HeadParser:
             seen: how many bytes of the buffer were there at the last call.
 
         Raises:
-            HTTPError: what has come cannot be a part of a request, or is too long.
+            HTTPError: what was received cannot be a part of a request, or is too long.
         """
         while buffer.startswith((b"\r\n", b"\n" if not self._strict else b"\r\n")):
             # RFC 9112 section 2.2: at least one empty line before a request is to be ignored.

@@ -111,13 +111,13 @@ class WebSocket:
     # From the client.
 
     def receive_data(self, data: bytes) -> None:
-        """Take in what has come."""
+        """Take in received bytes."""
         if self.phase not in (RESPONDING, CLOSED):
             self._frames.receive_data(data)
 
     @property
     def buffered(self) -> int:
-        """Bytes that have come and were not parsed."""
+        """Received bytes that were not parsed."""
         return self._frames.buffered
 
     @property

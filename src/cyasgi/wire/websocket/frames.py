@@ -124,7 +124,7 @@ class Frames:
     # From the client.
 
     def receive_data(self, data: bytes) -> None:
-        """Take in what has come."""
+        """Take in received bytes."""
         if self._start == len(self._buffer):
             self._buffer = data
             self._start = 0
@@ -138,7 +138,7 @@ class Frames:
 
     @property
     def buffered(self) -> int:
-        """Bytes that have come and were not parsed."""
+        """Received bytes that were not parsed."""
         return len(self._buffer) - self._start
 
     def next_message(self) -> str | bytes | None:
