@@ -2,7 +2,7 @@
 
 @cython.final
 @cython.collection_type("mapping")
-cdef class ApplicationInstance(InputQueue):
+cdef class ApplicationInstance(Details):
     """One application instance: its input queue, its details as a mapping, and an awaitable that returns itself.
 
     Created only by `StatelessServer.get_or_create_application_instance`.
@@ -49,8 +49,6 @@ cdef class ApplicationInstance(InputQueue):
     @property
     def _placeholder(self):
         return _cold(self).placeholder
-
-    # The life of the instance
 
     def _start(self, loop):
         """Create the task; raise whatever the loop's task factory raises, with nothing changed."""
@@ -243,6 +241,127 @@ cdef class ApplicationInstance(InputQueue):
     def public(self):
         return self
 
+    @property
+    def application(self):
+        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
+        return HeldApplication(self)
+
+    # The queue. These stand here, and not in InputQueue, because the interpreter calls inherited C methods more slowly.
+
+    cpdef qsize(self):
+        """Return the number of messages in the queue."""
+        return self._count
+
+    cpdef bint empty(self):
+        return self._count == 0
+
+    cpdef Py_ssize_t waiting(self):
+        """Return how many wait for a message."""
+        getters = _cold(self).getters
+        return (self._getter is not None) + (0 if getters is None else len(getters))
+
+    cpdef bint full(self) except -1:
+        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
+        has yet to put. Never with a `maxsize` of 0."""
+        return self.maxsize > 0 and (
+            self._count >= self.maxsize or (_cold(self).line is not None and self._is_occupied())
+        )
+
+    cpdef put_nowait(self, item):
+        """Queue a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
+        """
+        if self._guarded:
+            self._check_thread()
+        if self._state == C_DONE:
+            self._server._cyasgi.put_after_end(self, item)
+            return
+        if self.maxsize > 0 and self.full():
+            raise QueueFull
+        self._append(item)
+        if self._state <= C_HELD:
+            self._fed()
+        if self._getter is not None or _cold(self).getters is not None:
+            self._wake_getter()
+
+    def connect(self, bint direct):
+        """Have the server run the application, fed by the connection of its scope: see `Connection`.
+
+        Args:
+            direct: what the application sends goes to the connection, rather than to the server's `application_send`.
+        """
+        self.pulls = True
+        self.direct = direct
+        if self._state <= C_HELD:
+            self._fed()
+
+    def put(self, item):
+        """Queue a message, waiting for room if the queue is full; later messages do not overtake it. To be awaited.
+
+        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
+        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
+        """
+        cdef Put put = Put.__new__(Put)
+        put._instance = self
+        put._item = item
+        return put
+
+    cdef _put_anyway(self, item):
+        """Queue a message, full or not."""
+        maxsize, self.maxsize = self.maxsize, 0
+        try:
+            self.put_nowait(item)
+        finally:
+            self.maxsize = maxsize
+
+    def get_nowait(self):
+        """Take the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._guarded:
+            self._check_thread()
+        if not self._count:
+            raise QueueEmpty
+        return self._take()
+
+    def task_done(self):
+        """Tell `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    def join(self):
+        """Wait until `task_done` was called for every message put, or the instance has ended and what was left in
+        its queue was handed to `application_undelivered`. To be awaited."""
+        cdef Join join = Join.__new__(Join)
+        join._instance = self
+        return join
+
+    def put_threadsafe(self, item):
+        """Queue a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
+            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
+            message is not queued; after that it cannot be cancelled.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
+
     def get(self, key=_MISSING, default=None):
         """`get()`: return an awaitable that takes the oldest message, and waits if there is none.
 
@@ -254,131 +373,6 @@ cdef class ApplicationInstance(InputQueue):
             return self[key]
         except KeyError:
             return default
-
-    # The mapping
-
-    @property
-    def application(self):
-        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
-        return HeldApplication(self)
-
-    @property
-    def future(self):
-        """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
-        if self._task is not None:
-            return self._task
-        if _cold(self).placeholder is None:
-            self._ensure_cold().placeholder = make_placeholder()
-            if self._state == C_DONE:
-                _cold(self).placeholder.cancel()
-        return _cold(self).placeholder
-
-    @property
-    def input_queue(self):
-        return self
-
-    @property
-    def last_used(self):
-        """When the instance was last looked up, in seconds since the epoch. An assigned value determines its place in
-        the order of eviction, until it is looked up again."""
-        return self._used if self._assigned is None else self._assigned[0]
-
-    @last_used.setter
-    def last_used(self, value):
-        cdef double moment = _moment(value)
-        cdef InstanceTable table = self._table
-        if table is not None:
-            table._assign(self, moment)
-        else:
-            self._used = moment
-
-    def __getitem__(self, key):
-        if key == "input_queue":
-            return self
-        if key in _KEYS:
-            return getattr(self, key)
-        cdef dict extra = _cold(self).extra
-        if extra is None:
-            raise KeyError(key)
-        return extra[key]
-
-    def __setitem__(self, key, value):
-        cdef dict extra
-        if key in ("application", "future", "input_queue"):
-            raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
-        if key == "last_used":
-            self.last_used = value
-        elif key == "scope":
-            self.scope = value
-        else:
-            extra = _cold(self).extra
-            if extra is None:
-                extra = {}
-                if _cold(self).extra is None:
-                    self._ensure_cold().extra = extra
-                extra = _cold(self).extra
-            extra[key] = value
-
-    def __delitem__(self, key):
-        if key in _KEYS:
-            raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        cdef dict extra = _cold(self).extra
-        if extra is None:
-            raise KeyError(key)
-        del extra[key]
-
-    def __iter__(self):
-        cdef dict extra = _cold(self).extra
-        return iter((*_KEYS, *(extra or ())))
-
-    def __len__(self):
-        cdef dict extra = _cold(self).extra
-        return len(_KEYS) + (0 if extra is None else len(extra))
-
-    def __contains__(self, key):
-        cdef dict extra = _cold(self).extra
-        return key in _KEYS or (extra is not None and key in extra)
-
-    def __bool__(self):
-        return True
-
-    def keys(self):
-        return KeysView(self)
-
-    def values(self):
-        return ValuesView(self)
-
-    def items(self):
-        return ItemsView(self)
-
-    def pop(self, key, default=_MISSING):
-        if key not in self:
-            if default is _MISSING:
-                raise KeyError(key)
-            return default
-        value = self[key]
-        del self[key]
-        return value
-
-    def popitem(self):
-        """Remove the key that a caller has added last; raise KeyError if there is none."""
-        cdef dict extra = _cold(self).extra
-        if not extra:
-            raise KeyError("popitem(): no key was added to this application instance")
-        return extra.popitem()
-
-    def clear(self):
-        """Remove the keys that callers have added."""
-        _cold(self).extra = None
-
-    def setdefault(self, key, default=None):
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def update(self, *others, **values):
-        for key, value in dict(*others, **values).items():
-            self[key] = value
 
     def __repr__(self):
         state = _STATES[self._state]

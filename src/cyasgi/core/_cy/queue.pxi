@@ -208,57 +208,6 @@ cdef class InputQueue(Entry):
             self._head = (self._head + 1) & <unsigned int>(len(self._ring) - 1)
         return item
 
-    cpdef qsize(self):
-        """Return the number of messages in the queue."""
-        return self._count
-
-    cpdef bint empty(self):
-        return self._count == 0
-
-    cpdef Py_ssize_t waiting(self):
-        """Return how many wait for a message."""
-        getters = _cold(self).getters
-        return (self._getter is not None) + (0 if getters is None else len(getters))
-
-    cpdef bint full(self) except -1:
-        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
-        has yet to put. Never with a `maxsize` of 0."""
-        return self.maxsize > 0 and (
-            self._count >= self.maxsize or (_cold(self).line is not None and self._is_occupied())
-        )
-
-    cpdef put_nowait(self, item):
-        """Queue a message.
-
-        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
-
-        Raises:
-            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
-        """
-        if self._guarded:
-            self._check_thread()
-        if self._state == C_DONE:
-            self._server._cyasgi.put_after_end(self, item)
-            return
-        if self.maxsize > 0 and self.full():
-            raise QueueFull
-        self._append(item)
-        if self._state <= C_HELD:
-            self._fed()
-        if self._getter is not None or _cold(self).getters is not None:
-            self._wake_getter()
-
-    def connect(self, bint direct):
-        """Have the server run the application, fed by the connection of its scope: see `Connection`.
-
-        Args:
-            direct: what the application sends goes to the connection, rather than to the server's `application_send`.
-        """
-        self.pulls = True
-        self.direct = direct
-        if self._state <= C_HELD:
-            self._fed()
-
     @cython.final
     cdef _fed(self):
         self._state = C_AUTO
@@ -308,17 +257,6 @@ cdef class InputQueue(Entry):
         elif self._getter is None and not _cold(self).getters:
             self._set_busy()
 
-    def put(self, item):
-        """Queue a message, waiting for room if the queue is full; later messages do not overtake it. To be awaited.
-
-        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
-        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
-        """
-        cdef Put put = Put.__new__(Put)
-        put._instance = self
-        put._item = item
-        return put
-
     cpdef _line_up(self):
         """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
         instance has ended; then call `_fill`, or before that `_leave_line`."""
@@ -348,15 +286,6 @@ cdef class InputQueue(Entry):
         if self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
         return True
-
-    @cython.final
-    cdef _put_anyway(self, item):
-        """Queue a message, full or not."""
-        maxsize, self.maxsize = self.maxsize, 0
-        try:
-            self.put_nowait(item)
-        finally:
-            self.maxsize = maxsize
 
     cpdef _leave_line(self, place):
         """Give up a place; a slot that it owns goes to the next one."""
@@ -389,18 +318,6 @@ cdef class InputQueue(Entry):
             line = _cold(self).line
         return False
 
-    def get_nowait(self):
-        """Take the oldest message.
-
-        Raises:
-            asyncio.QueueEmpty: there is none.
-        """
-        if self._guarded:
-            self._check_thread()
-        if not self._count:
-            raise QueueEmpty
-        return self._take()
-
     @cython.final
     cdef object _take(self):
         item = self._pop()
@@ -408,44 +325,12 @@ cdef class InputQueue(Entry):
             self._advance()
         return item
 
-    def task_done(self):
-        """Tell `join` that one message taken from the queue has been dealt with.
-
-        Raises:
-            ValueError: called more often than messages were put.
-        """
-        if self._unfinished <= 0:
-            raise ValueError("task_done() called too many times")
-        self._unfinished -= 1
-        if self._unfinished == 0:
-            self._release_joiners()
-
     @cython.final
     cdef _release_joiners(self):
         joiners, _cold(self).joiners = _cold(self).joiners, None
         if joiners is not None:
             for joiner in joiners:
                 _resolved(joiner)
-
-    def join(self):
-        """Wait until `task_done` was called for every message put, or the instance has ended and what was left in
-        its queue was handed to `application_undelivered`. To be awaited."""
-        cdef Join join = Join.__new__(Join)
-        join._instance = self
-        return join
-
-    def put_threadsafe(self, item):
-        """Queue a message from another thread.
-
-        Returns:
-            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
-            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
-            message is not queued; after that it cannot be cancelled.
-
-        Raises:
-            RuntimeError: the instance's event loop is closed; the message was not accepted.
-        """
-        return self._server._cyasgi.put_threadsafe(self, item)
 
 
 cyasgi_set_abstract(InputQueue)

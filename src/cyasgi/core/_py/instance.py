@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
+from asyncio import QueueEmpty, QueueFull
 from collections.abc import (
     Coroutine,
     Generator,
     Hashable,
-    ItemsView,
-    Iterator,
-    KeysView,
     MutableMapping,
-    ValuesView,
 )
 from concurrent import futures
 from threading import get_ident
@@ -31,28 +27,28 @@ from ..constants import (
     DONE,
     FAILED,
     HELD,
-    KEYS,
     NEW,
     REASONS,
     RETURNED,
     STATES,
+    YIELD_EVERY,
 )
 from ..in_flight import TakenByTasks
-from ..placeholder import make_placeholder
+from ..stopping import is_stop
 from ..tasks import (
     name_of,
     resolved,
     takes_names,
 )
-from .awaitables import error_of
-from .queue import InputQueue
+from .awaitables import Pass, error_of
+from .details import Details
 from .run import Run
 
 _MISSING: Any = object()
 _puts = itertools.count(1)
 
 
-class ApplicationInstance(InputQueue):
+class ApplicationInstance(Details):
     """One application instance: its input queue, its details as a mapping, and an awaitable that returns itself.
 
     Created only by `StatelessServer.get_or_create_application_instance`.
@@ -67,16 +63,13 @@ class ApplicationInstance(InputQueue):
         "_begun",
         "_call",
         "_error",
-        "_extra",
         "_holder",
         "_interrupted",
         "_outcome",
-        "_placeholder",
         "_predecessor",
         "_reported",
         "_run",
         "_taken",
-        "_task",
     )
 
     def __init__(
@@ -86,23 +79,18 @@ class ApplicationInstance(InputQueue):
         self._application = application
         #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
         self._begun = 0
-        self._task: asyncio.Task[Any] | None = None
         self._call: Call | None = None
         self._holder: Any = None
         self._predecessor: ApplicationInstance | None = None
         self._outcome = 0
         self._error: BaseException | None = None
         self._reported = False
-        self._placeholder: futures.Future[Any] | None = None
-        self._extra: dict[str, Any] | None = None
         #: What child tasks of the application have in flight, once one of them has called `receive()`.
         self._taken: TakenByTasks | None = None
         #: What was in flight when the run ended, other than by returning.
         self._interrupted: tuple[Any, ...] = ()
         #: The Run, where a task factory made a task of something around it.
         self._run: Run | None = None
-
-    # The life of the instance
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Create the task; raise whatever the loop's task factory raises, with nothing changed."""
@@ -265,6 +253,153 @@ class ApplicationInstance(InputQueue):
     def public(self) -> ApplicationInstance:
         return self
 
+    @property
+    def application(self) -> HeldApplication:
+        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
+        return HeldApplication(self)
+
+    # The queue. These stand here, and not in InputQueue, because inherited C methods are called more slowly.
+
+    def qsize(self) -> int:
+        """Return the number of messages in the queue."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        return not self._items
+
+    def waiting(self) -> int:
+        """Return how many wait for a message."""
+        return len(self._getters)
+
+    def full(self) -> bool:
+        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
+        has yet to put. Never with a `maxsize` of 0."""
+        return self._maxsize > 0 and (
+            len(self._items) >= self._maxsize or (self._line is not None and self._is_occupied())
+        )
+
+    def put_nowait(self, item: Any) -> None:
+        """Queue a message.
+
+        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
+
+        Raises:
+            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
+        """
+        if self._thread:
+            self._check_thread()
+        if self._state == DONE:
+            self._server._cyasgi.put_after_end(self, item)
+            return
+        if self._maxsize > 0 and self.full():
+            raise QueueFull
+        self._items.append(item)
+        self._unfinished += 1
+        if self._state <= HELD:
+            self._fed()
+        if self._getters:
+            self._wake_getter()
+
+    def connect(self, direct: bool) -> None:
+        """Have the server run the application, fed by the connection of its scope: see `Connection`.
+
+        Args:
+            direct: what the application sends goes to the connection, rather than to the server's `application_send`.
+        """
+        self._pulls = True
+        self._direct = direct
+        if self._state <= HELD:
+            self._fed()
+
+    async def put(self, item: Any) -> None:
+        """Queue a message, waiting for room if the queue is full; later messages do not overtake it.
+
+        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
+        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
+        """
+        if self._maxsize <= 0:
+            if self._yielding or next(_puts) % YIELD_EVERY == 0:
+                # Whoever puts meanwhile does the same, and so stays behind.
+                self._yielding += 1
+                try:
+                    await Pass()
+                except asyncio.CancelledError:
+                    # Nobody has to make room for the message: it must not be lost for a turn of the loop.
+                    self.put_nowait(item)
+                    raise
+                finally:
+                    self._yielding -= 1
+        else:
+            while self._state != DONE and self.full():
+                place = self._line_up()
+                try:
+                    await place
+                except BaseException as error:
+                    # A coroutine that is thrown away after its loop was closed has nobody to make room for.
+                    if place.cancelled() or not place.get_loop().is_closed():
+                        self._leave_line(place)
+                    if is_stop(error):
+                        self._put_anyway(item)
+                    raise
+                if self._fill(place, item):
+                    return
+        self.put_nowait(item)
+
+    def _put_anyway(self, item: Any) -> None:
+        """Queue a message, full or not."""
+        maxsize, self._maxsize = self._maxsize, 0
+        try:
+            self.put_nowait(item)
+        finally:
+            self._maxsize = maxsize
+
+    def get_nowait(self) -> Any:
+        """Take the oldest message.
+
+        Raises:
+            asyncio.QueueEmpty: there is none.
+        """
+        if self._thread:
+            self._check_thread()
+        if not self._items:
+            raise QueueEmpty
+        return self._take()
+
+    def task_done(self) -> None:
+        """Tell `join` that one message taken from the queue has been dealt with.
+
+        Raises:
+            ValueError: called more often than messages were put.
+        """
+        if self._unfinished <= 0:
+            raise ValueError("task_done() called too many times")
+        self._unfinished -= 1
+        if self._unfinished == 0:
+            self._release_joiners()
+
+    async def join(self) -> None:
+        """Wait until `task_done` was called for every message put, or until the instance has ended and the rest of its
+        queue was handed to `application_undelivered`."""
+        if self._unfinished > 0:
+            joiner = asyncio.get_running_loop().create_future()
+            if self._joiners is None:
+                self._joiners = []
+            self._joiners.append(joiner)
+            await joiner
+
+    def put_threadsafe(self, item: Any) -> futures.Future[None]:
+        """Queue a message from another thread.
+
+        Returns:
+            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
+            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
+            message is not queued; after that it cannot be cancelled.
+
+        Raises:
+            RuntimeError: the instance's event loop is closed; the message was not accepted.
+        """
+        return self._server._cyasgi.put_threadsafe(self, item)
+
     def get(self, key: Any = _MISSING, default: Any = None) -> Any:
         """`get()`: return an awaitable that takes the oldest message, and waits if there is none.
 
@@ -276,119 +411,6 @@ class ApplicationInstance(InputQueue):
             return self[key]
         except KeyError:
             return default
-
-    # The mapping
-
-    @property
-    def application(self) -> HeldApplication:
-        """The server's application as an ASGI 3 callable, for callers that run it themselves."""
-        return HeldApplication(self)
-
-    @property
-    def future(self) -> Any:
-        """The task; a concurrent.futures.Future in its place until an event loop has started the instance."""
-        if self._task is not None:
-            return self._task
-        if self._placeholder is None:
-            self._placeholder = make_placeholder()
-            if self._state == DONE:
-                self._placeholder.cancel()
-        return self._placeholder
-
-    @property
-    def input_queue(self) -> ApplicationInstance:
-        return self
-
-    @property
-    def last_used(self) -> float:
-        """When the instance was last looked up, in seconds since the epoch. An assigned value determines its place in
-        the order of eviction, until it is looked up again."""
-        return self._used if self._assigned is None else self._assigned[0]
-
-    @last_used.setter
-    def last_used(self, value: float) -> None:
-        moment = _moment(value)
-        if self._table is not None:
-            self._table._assign(self, moment)
-        else:
-            self._used = moment
-
-    def __getitem__(self, key: str) -> Any:
-        if key == "input_queue":
-            return self
-        if key in KEYS:
-            return getattr(self, key)
-        if self._extra is None:
-            raise KeyError(key)
-        return self._extra[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        if key in ("application", "future", "input_queue"):
-            raise TypeError(f"{key!r} of an application instance cannot be assigned; 'last_used' and 'scope' can")
-        if key == "last_used":
-            self.last_used = value
-        elif key == "scope":
-            self.scope = value
-        else:
-            if self._extra is None:
-                self._extra = {}
-            self._extra[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        if key in KEYS:
-            raise TypeError(f"{key!r} of an application instance cannot be deleted; keys added by callers can")
-        if self._extra is None:
-            raise KeyError(key)
-        del self._extra[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((*KEYS, *(self._extra or ())))
-
-    def __len__(self) -> int:
-        return len(KEYS) + len(self._extra or ())
-
-    def __contains__(self, key: object) -> bool:
-        return key in KEYS or (self._extra is not None and key in self._extra)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def keys(self) -> KeysView[str]:
-        return KeysView(self)
-
-    def values(self) -> ValuesView[Any]:
-        return ValuesView(self)
-
-    def items(self) -> ItemsView[str, Any]:
-        return ItemsView(self)
-
-    def pop(self, key: str, default: Any = _MISSING) -> Any:
-        if key not in KEYS and (self._extra is None or key not in self._extra):
-            if default is _MISSING:
-                raise KeyError(key)
-            return default
-        value = self[key]
-        del self[key]
-        return value
-
-    def popitem(self) -> tuple[str, Any]:
-        """Remove the key that a caller has added last; raise KeyError if there is none."""
-        if not self._extra:
-            raise KeyError("popitem(): no key was added to this application instance")
-        return self._extra.popitem()
-
-    def clear(self) -> None:
-        """Remove the keys that callers have added."""
-        self._extra = None
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        if key not in self:
-            self[key] = default
-        return self[key]
-
-    def update(self, *others: Any, **values: Any) -> None:
-        for key, value in dict(*others, **values).items():
-            self[key] = value
 
     def __repr__(self) -> str:
         state = STATES[self._state]
@@ -426,16 +448,3 @@ def _held(instance: ApplicationInstance) -> Generator[Any, None, ApplicationInst
     instance._hold(True)
     yield from ()
     return instance
-
-
-def _moment(value: Any) -> float:
-    """Check and convert a value for `last_used`."""
-    try:
-        moment = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"last_used={value!r}: accepted is a number of seconds since the epoch") from None
-    if isinstance(value, str) or math.isnan(moment):
-        raise (TypeError if isinstance(value, str) else ValueError)(
-            f"last_used={value!r}: accepted is a number of seconds since the epoch"
-        )
-    return moment

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import itertools
 import time
-from asyncio import QueueEmpty, QueueFull
 from collections.abc import (
     Hashable,
 )
-from concurrent import futures
 from threading import get_ident
 from typing import Any
 
@@ -20,19 +17,15 @@ from ..constants import (
     DONE,
     HELD,
     NEW,
-    YIELD_EVERY,
 )
-from ..stopping import is_stop
 from ..tasks import (
     resolved,
     runs_elsewhere,
 )
-from .awaitables import Pass
 from .entry import Entry
 from .line import Line
 
 _MISSING: Any = object()
-_puts = itertools.count(1)
 
 
 class InputQueue(Entry):
@@ -160,57 +153,6 @@ class InputQueue(Entry):
         """Whether `send` is the connection's own, and not `application_send`."""
         return self._direct
 
-    def qsize(self) -> int:
-        """Return the number of messages in the queue."""
-        return len(self._items)
-
-    def empty(self) -> bool:
-        return not self._items
-
-    def waiting(self) -> int:
-        """Return how many wait for a message."""
-        return len(self._getters)
-
-    def full(self) -> bool:
-        """Return whether `put_nowait` would raise: `maxsize` messages are queued, or somebody who has waited for room
-        has yet to put. Never with a `maxsize` of 0."""
-        return self._maxsize > 0 and (
-            len(self._items) >= self._maxsize or (self._line is not None and self._is_occupied())
-        )
-
-    def put_nowait(self, item: Any) -> None:
-        """Queue a message.
-
-        On an instance that has ended it goes to `StatelessServer.application_undelivered`.
-
-        Raises:
-            asyncio.QueueFull: `maxsize` messages are queued, or somebody who has waited for room has yet to put.
-        """
-        if self._thread:
-            self._check_thread()
-        if self._state == DONE:
-            self._server._cyasgi.put_after_end(self, item)
-            return
-        if self._maxsize > 0 and self.full():
-            raise QueueFull
-        self._items.append(item)
-        self._unfinished += 1
-        if self._state <= HELD:
-            self._fed()
-        if self._getters:
-            self._wake_getter()
-
-    def connect(self, direct: bool) -> None:
-        """Have the server run the application, fed by the connection of its scope: see `Connection`.
-
-        Args:
-            direct: what the application sends goes to the connection, rather than to the server's `application_send`.
-        """
-        self._pulls = True
-        self._direct = direct
-        if self._state <= HELD:
-            self._fed()
-
     def _fed(self) -> None:
         self._state = AUTO
         if self._gate is not None:
@@ -222,48 +164,6 @@ class InputQueue(Entry):
         getters = self._getters
         while getters and not resolved(getters.popleft()):
             pass
-
-    async def put(self, item: Any) -> None:
-        """Queue a message, waiting for room if the queue is full; later messages do not overtake it.
-
-        On a queue without a bound it lets the event loop turn once in 64 messages, and queues the message even if it is
-        cancelled meanwhile. One that waits for room when a stopping server cancels its handle() is queued as well.
-        """
-        if self._maxsize <= 0:
-            if self._yielding or next(_puts) % YIELD_EVERY == 0:
-                # Whoever puts meanwhile does the same, and so stays behind.
-                self._yielding += 1
-                try:
-                    await Pass()
-                except asyncio.CancelledError:
-                    # Nobody has to make room for the message: it must not be lost for a turn of the loop.
-                    self.put_nowait(item)
-                    raise
-                finally:
-                    self._yielding -= 1
-        else:
-            while self._state != DONE and self.full():
-                place = self._line_up()
-                try:
-                    await place
-                except BaseException as error:
-                    # A coroutine that is thrown away after its loop was closed has nobody to make room for.
-                    if place.cancelled() or not place.get_loop().is_closed():
-                        self._leave_line(place)
-                    if is_stop(error):
-                        self._put_anyway(item)
-                    raise
-                if self._fill(place, item):
-                    return
-        self.put_nowait(item)
-
-    def _put_anyway(self, item: Any) -> None:
-        """Queue a message, full or not."""
-        maxsize, self._maxsize = self._maxsize, 0
-        try:
-            self.put_nowait(item)
-        finally:
-            self._maxsize = maxsize
 
     def _line_up(self) -> asyncio.Future[None]:
         """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
@@ -313,18 +213,6 @@ class InputQueue(Entry):
             self._line.leave(place)
             self._advance()
         return self._line is not None
-
-    def get_nowait(self) -> Any:
-        """Take the oldest message.
-
-        Raises:
-            asyncio.QueueEmpty: there is none.
-        """
-        if self._thread:
-            self._check_thread()
-        if not self._items:
-            raise QueueEmpty
-        return self._take()
 
     def _take(self) -> Any:
         item = self._items.popleft()
@@ -376,42 +264,7 @@ class InputQueue(Entry):
         elif not self._getters:
             self._set_busy()
 
-    def task_done(self) -> None:
-        """Tell `join` that one message taken from the queue has been dealt with.
-
-        Raises:
-            ValueError: called more often than messages were put.
-        """
-        if self._unfinished <= 0:
-            raise ValueError("task_done() called too many times")
-        self._unfinished -= 1
-        if self._unfinished == 0:
-            self._release_joiners()
-
     def _release_joiners(self) -> None:
         joiners, self._joiners = self._joiners, None
         for joiner in joiners or ():
             resolved(joiner)
-
-    async def join(self) -> None:
-        """Wait until `task_done` was called for every message put, or until the instance has ended and the rest of its
-        queue was handed to `application_undelivered`."""
-        if self._unfinished > 0:
-            joiner = asyncio.get_running_loop().create_future()
-            if self._joiners is None:
-                self._joiners = []
-            self._joiners.append(joiner)
-            await joiner
-
-    def put_threadsafe(self, item: Any) -> futures.Future[None]:
-        """Queue a message from another thread.
-
-        Returns:
-            A concurrent.futures.Future, which is done when the message is in the queue; if `maxsize` messages are
-            queued, that is when a slot becomes free. If it is cancelled before the event loop handles the message, the
-            message is not queued; after that it cannot be cancelled.
-
-        Raises:
-            RuntimeError: the instance's event loop is closed; the message was not accepted.
-        """
-        return self._server._cyasgi.put_threadsafe(self, item)
