@@ -21,7 +21,7 @@ from .core.settings import (
     segments_changed,
 )
 from .instances.deletion import Deletion
-from .instances.hooks import logger
+from .instances.hooks import logger, remember_default_hooks
 from .instances.manager import InstanceManager
 from .instances.summary import log_exception
 from .serving.running import (
@@ -328,3 +328,6 @@ class StatelessServer:
         cancelled had received but not finished.
         """
         return self._cyasgi.stats()
+
+
+remember_default_hooks(StatelessServer)

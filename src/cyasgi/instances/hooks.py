@@ -44,6 +44,15 @@ ENDED = "application_ended"
 Report = tuple[ServerPort, str, Any, Any]
 
 
+#: By base class: its own hooks, as they were when the class was made.
+_DEFAULTS: dict[type[ServerPort], dict[str, Any]] = {}
+
+
+def remember_default_hooks(base: type[ServerPort]) -> None:
+    """Remember the hooks of a base class, so that others are recognised even if they replace these on the class."""
+    _DEFAULTS[base] = {name: getattr(base, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
+
+
 class Line:
     """Calls about one instance while asynchronous hooks for it are running."""
 
@@ -73,7 +82,7 @@ class Reports:
 
     def __init__(self, loop_end: LoopEnd, base: type[ServerPort]) -> None:
         #: The default hooks.
-        self._defaults = {name: getattr(base, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
+        self._defaults = _DEFAULTS[base]
         self.loop_end = loop_end
         #: Oldest first.
         self._pending: collections.deque[Report] = collections.deque()
