@@ -290,8 +290,8 @@ class StatelessServer:
         """
         in_flight = getattr(application_details, "in_flight", ())
         logger.warning(
-            "%d undelivered message(s) were left in the queue of scope_id %r%s",
-            len(messages),
+            "%s left in the queue of scope_id %r%s",
+            "1 undelivered message was" if len(messages) == 1 else f"{len(messages)} undelivered messages were",
             getattr(application_details, "scope_id", None),
             f", and {len(in_flight)} in flight, begun and not finished" if in_flight else "",
         )
@@ -313,8 +313,8 @@ class StatelessServer:
         in_flight = getattr(application_details, "in_flight", ())
         if in_flight:
             logger.warning(
-                "%d message(s) in flight, begun and not finished, when the application of scope_id %r ended: %s",
-                len(in_flight),
+                "%s in flight, begun and not finished, when the application of scope_id %r ended: %s",
+                "1 message" if len(in_flight) == 1 else f"{len(in_flight)} messages",
                 getattr(application_details, "scope_id", None),
                 reason,
             )

@@ -571,11 +571,11 @@ def logged(caplog):
     [
         (
             ["work"],
-            ["1 message(s) in flight, begun and not finished, when the application of scope_id 'a' ended: deleted"],
+            ["1 message in flight, begun and not finished, when the application of scope_id 'a' ended: deleted"],
         ),
         (
             ["work", 1, 2],
-            ["2 undelivered message(s) were left in the queue of scope_id 'a'" + IN_FLIGHT],
+            ["2 undelivered messages were left in the queue of scope_id 'a'" + IN_FLIGHT],
         ),
         (["next", "next"], []),
         (["fail"], ["Exception inside application (scope_id 'a'): failed"]),

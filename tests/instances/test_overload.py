@@ -88,7 +88,7 @@ def test_undelivered_messages(cy, run, tick, caplog):
         assert server.stats()["undelivered"] == undelivered(server)
 
     def undelivered(server):
-        lines = sum(record.getMessage().startswith("1 undelivered message(s)") for record in caplog.records)
+        lines = sum(record.getMessage().startswith("1 undelivered message was") for record in caplog.records)
         (messages, instances), summaries = numbers(caplog, SUMMARY)
         assert messages == instances > 15_000
         assert 1 <= summaries <= 3
@@ -144,7 +144,7 @@ def test_messages_in_flight(cy, run, tick, caplog):
 
     with caplog.at_level(logging.INFO):
         run(main())
-    lines = sum(record.getMessage().startswith("1 message(s) in flight") for record in caplog.records)
+    lines = sum(record.getMessage().startswith("1 message in flight") for record in caplog.records)
     (messages, applications), summaries = numbers(caplog, IN_FLIGHT)
     assert lines + messages == 4_900
     assert messages == applications > 0
@@ -194,7 +194,7 @@ def test_late_messages_of_one_instance(cy, run, tick, caplog):
     with caplog.at_level(logging.INFO):
         run(main())
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
-        "10000 undelivered message(s) were left in the queue of scope_id 'a'",
+        "10000 undelivered messages were left in the queue of scope_id 'a'",
         "40000 more undelivered messages were left in the queues of 1 instances",
     ]
 

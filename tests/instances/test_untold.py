@@ -83,7 +83,7 @@ def logged(caplog):
             assert isinstance(record.exc_info[1], ValueError)
             assert record.exc_info[2] is not None
             failures[record.exc_info[1].args[0]] += 1
-        elif found := re.match(r"(\d+) undelivered message\(s\) were left in the queue of scope_id (\d+)", text):
+        elif found := re.match(r"(\d+) undelivered messages? (?:was|were) left in the queue of scope_id (\d+)", text):
             messages[int(found[2])] += int(found[1])
         elif found := re.search(r"application_undelivered was cancelled; it was called with \[(\d+)\]$", text):
             messages[int(found[1])] += 1
@@ -326,6 +326,6 @@ def test_the_end_of_the_process(cy, tmp_path, end):
     assert done.returncode == 0, done.stderr
     for number in range(3):
         assert len(re.findall(rf"^ValueError: {number}$", done.stderr, re.MULTILINE)) == 1, done.stderr
-        assert done.stderr.count(f"2 undelivered message(s) were left in the queue of scope_id {number}") == 1
+        assert done.stderr.count(f"2 undelivered messages were left in the queue of scope_id {number}") == 1
     assert "never retrieved" not in done.stderr
     assert "was destroyed" not in done.stderr
