@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: needs real time, a process of its own, or much work: 50 ms and more")
     config.addinivalue_line(
         "markers", "few_combinations(count): on each twin and each loop once, or on so many of these two pairs"
     )
@@ -108,6 +109,8 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     run.complaints = complaints  # type: ignore[attr-defined]
     yield run
     gc.collect()
+    # What is left belongs to pytest: the next collection need not look at it again.
+    gc.freeze()
     assert not complaints, complaints
 
 

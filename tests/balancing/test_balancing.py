@@ -35,6 +35,7 @@ CONNECT = {"type": "websocket.connect"}
 # ---- who is asked --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "order"),
     [

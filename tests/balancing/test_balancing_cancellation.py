@@ -61,6 +61,7 @@ async def swallowing(scope, receive, send):
         return
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half_open", [False, True], ids=["closed", "half-open"])
 @pytest.mark.parametrize("application", [thorough, stubborn, swallowing])
 @pytest.mark.parametrize("retried", [False, True], ids=["first", "retried"])

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 
+import pytest
 from test_balancing_server import balancer_of
 
 from support.balancing import Held, answering, failing, tallies
@@ -68,6 +69,7 @@ async def reading_then_failing(scope, receive, send):
     raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_in_turn_and_repeated(cy, run):
     """Requests go to each in turn; a failure before the answer goes unnoticed by the client, the body is whole."""
 

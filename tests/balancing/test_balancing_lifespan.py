@@ -81,6 +81,7 @@ class Server(Client):
         return task
 
 
+@pytest.mark.slow
 def test_all_start_and_stop(run):
     """All start in their order before the server hears of it, and shut down in the reverse order."""
 

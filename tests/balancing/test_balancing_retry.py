@@ -40,6 +40,7 @@ class Reading:
         await answering("".join(message["body"].decode() for message in self.seen))(scope, receive, send)
 
 
+@pytest.mark.slow
 def test_repeated_on_another(caplog):
     """The client notices nothing; the failure is logged with its traceback, and counted."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 
+import pytest
+
 from support.balancing import tallies
 from support.loops import passes
 from support.recording import recording, served
@@ -38,6 +40,7 @@ async def failing_later(scope, receive, send):
     raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_instances_are_spread(cy, run):
     """Each instance is run by one application from its beginning to its end; all its messages go there."""
 

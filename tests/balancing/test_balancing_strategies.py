@@ -36,6 +36,7 @@ def chosen(strategy, available, count, scope=None):
     return "".join(strategy.choose(available, scope).name for _ in range(count))
 
 
+@pytest.mark.slow
 def test_round_robin():
     """Each in turn; those that are not there are passed over without a turn being lost."""
     strategy = RoundRobin()
@@ -71,6 +72,7 @@ def test_weighted_is_smooth():
     assert chosen(Weighted(), backends(0.5, 0.25, 0.25), 4) == "abca"
 
 
+@pytest.mark.slow
 @given(weights=st.lists(st.integers(1, 9), min_size=1, max_size=6))
 def test_weighted_is_exact(weights):
     """In each round of as many choices as the weights add up to, each is chosen as often as it weighs."""
@@ -89,6 +91,7 @@ def owners(available, keys):
 KEYS = [f"192.0.2.{number}" for number in range(2000)]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(count=st.integers(2, 8), gone=st.integers(0, 7), salt=st.text(max_size=5))
 def test_only_the_scopes_of_who_leaves_move(count, gone, salt):
@@ -108,6 +111,7 @@ def test_only_the_scopes_of_who_leaves_move(count, gone, salt):
         assert {after[key] for key in moved} == {backend.name for backend in everybody} - {everybody[gone].name}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(weights=st.lists(st.sampled_from([0.5, 1, 2, 3, 5]), min_size=2, max_size=5), raised=st.integers(0, 4))
 def test_consistent_hashing_respects_weights(weights, raised):
@@ -145,6 +149,7 @@ def test_keys_that_are_none(key):
             strategy.choose(backends(1, 1), None)
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.tuples(st.text(), st.integers())), unique=True))
 def test_different_keys_are_different_bytes(keys):
     """No two keys are hashed as one."""

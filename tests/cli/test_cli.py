@@ -53,6 +53,7 @@ def complaint(command):
 # ---- serving -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["auto", "asyncio", "uvloop"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve(cy, tmp_path, loop, number):
@@ -67,6 +68,7 @@ def test_serve(cy, tmp_path, loop, number):
         assert not [line for line in command.lines if "Warning" in line or "Traceback" in line]
 
 
+@pytest.mark.slow
 def test_the_event_loop_that_was_asked_for(tmp_path):
     """The application runs on the loop that --loop names."""
     application(
@@ -88,6 +90,7 @@ async def application(scope, receive, send):
             assert command.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_several_addresses(tmp_path):
     """One server listens on several addresses, of both families."""
     arguments = [*LOCAL, "--udp", "[::1]:0", "--udp", "localhost:0"]
@@ -97,6 +100,7 @@ def test_several_addresses(tmp_path):
         assert command.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_sigterm_loses_no_queued_work(cy, tmp_path):
     """A signal that finds work queued: all of it is done, and every answer arrives, before the process ends."""
     application(
@@ -130,6 +134,7 @@ async def application(scope, receive, send):
         assert "undelivered" not in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tmp_path):
     """A second signal does not wait for the work; what is left is told."""
     application(
@@ -155,6 +160,7 @@ async def application(scope, receive, send):
         assert "undelivered=1" in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_options_reach_the_server(tmp_path):
     """What options say holds: here the most instances, the idle timeout and the length of queues."""
     arguments = [
@@ -182,6 +188,7 @@ def test_options_reach_the_server(tmp_path):
         assert "created=4" in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_a_failing_application_is_told_with_its_traceback(tmp_path):
     """What an application raises is logged with its traceback, and the server goes on."""
     application(
@@ -206,6 +213,7 @@ async def application(scope, receive, send):
         assert "failed=1" in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_log_level(tmp_path):
     """With a higher log level the command says nothing when all goes well."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -222,6 +230,7 @@ def test_log_level(tmp_path):
         assert command.lines == []
 
 
+@pytest.mark.slow
 def test_app_dir_and_factory(tmp_path):
     """The module is looked for in --app-dir; with --factory its attribute, dotted too, is called."""
     there = tmp_path / "there"
@@ -432,6 +441,7 @@ def test_what_is_an_application(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "examples_of_mine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "last"),
     [
@@ -453,6 +463,7 @@ def test_a_module_that_raises(code, last, tmp_path):
     assert re.fullmatch(r"cyasgi: 'broken:application' could not be loaded: it raised \w+", command.lines[-1])
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken(tmp_path):
     """A port that is taken ends the command with one line and exit code 1."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -462,6 +473,7 @@ def test_a_port_that_is_taken(tmp_path):
             assert complaint(command) == (1, f"cyasgi: cannot listen on udp {where}: Address already in use")
 
 
+@pytest.mark.slow
 def test_a_port_that_is_not_permitted(tmp_path):
     """A port that the system keeps for itself ends the command with one line and exit code 1."""
     code = """
@@ -480,6 +492,7 @@ def test_a_port_that_is_not_permitted(tmp_path):
     assert process.stderr == "cyasgi: cannot listen on udp 127.0.0.1:53: Permission denied\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["192.0.2.1:9999", "no-such-host.invalid:9999"])
 def test_an_address_that_is_not_here(address, tmp_path):
     """An address of another machine and an unknown name end the command with one line and exit code 1."""
@@ -489,6 +502,7 @@ def test_an_address_that_is_not_here(address, tmp_path):
         assert line.startswith(f"cyasgi: cannot listen on udp {address}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "arguments", "says"),
     [
@@ -523,6 +537,7 @@ def test_a_library_that_is_missing(missing, arguments, says, tmp_path):
     assert (process.returncode, process.stderr) == (1, f"cyasgi: {says}\n")
 
 
+@pytest.mark.slow
 def test_without_uvloop(tmp_path):
     """With uvloop not installed, --loop auto is asyncio."""
     code = """
@@ -583,6 +598,7 @@ def test_without_a_command(capsys):
     assert "serve" in written.out + written.err
 
 
+@pytest.mark.slow
 def test_imports_little(tmp_path):
     """`import cyasgi` needs neither the command's nor the gateways' libraries."""
     code = """

@@ -25,12 +25,14 @@ def told(tmp_path, **chosen):
     return output(python(SCRIPT, cwd=tmp_path, **{**dict.fromkeys(NAMES), **chosen}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLIBC, reason="glibc's thresholds")
 def test_is_set(tmp_path):
     """Where nobody has chosen, glibc takes both values."""
     assert told(tmp_path) == ["True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_user_chose_stays(tmp_path, name):
     """A variable of the environment that says what glibc is to do is left to say it."""

@@ -50,6 +50,7 @@ def refused(capsys, arguments):
     return written.err.removeprefix("cyasgi: ").rstrip()
 
 
+@pytest.mark.slow
 def test_what_nobody_has_said(options):
     """Limits that nobody has set are left to the servers."""
     given = options("--udp", "127.0.0.1:0", ECHO)

@@ -17,6 +17,8 @@ from websockets.sync.client import connect
 from support.certificates import PASSWORD, write_certificates
 from support.udp import Command
 
+pytestmark = pytest.mark.slow
+
 HELLO = "cyasgi.examples:hello"
 
 #: Notes its lifespan in the log, and answers what it is.

@@ -12,6 +12,8 @@ from test_cli_http import get, listening
 
 from support.udp import Command
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d),\d{3} \+0000 ([A-Z]+) (cyasgi[\w.]*): (.+)")
 
 #: What applications do with logging when they are imported, and a request that logs.

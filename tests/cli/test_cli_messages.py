@@ -19,6 +19,7 @@ HTTP = ("--http", "127.0.0.1:0")
 # ---- options given twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -160,6 +161,7 @@ def test_options_with_effect(arguments, options, tmp_path, monkeypatch):
     assert options(*arguments, ECHO).ignored == []
 
 
+@pytest.mark.slow
 def test_what_has_no_effect_is_logged(tmp_path):
     arguments = ["--udp", "127.0.0.1:0", "--max-body-size", "5"]
     with Command("serve", *arguments, ECHO, cwd=tmp_path, CYASGI_SERVE_MAX_AEG="1") as command:
@@ -195,6 +197,7 @@ def test_messages_name_options(arguments, says, capsys, monkeypatch):
     assert says in refused(capsys, [*HTTP, *arguments])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "says"),
     [
@@ -229,6 +232,7 @@ def script(*arguments, prelude="", **changes):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_a_back_end_that_there_is_not():
     code, said = script("serve", *HTTP, ECHO, CYASGI_BACKEND="rust")
     assert (code, said) == (
@@ -237,6 +241,7 @@ def test_a_back_end_that_there_is_not():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["asyncio", "cyasgi.server", "click", "cyasgi.cli.options"])
 def test_interrupted_while_it_is_imported(module):
     """Ctrl-C in the first tenth of a second ends it as any other does: code 130, and no traceback."""
@@ -253,6 +258,7 @@ sys.meta_path.insert(0, Interrupts())
     assert script("serve", *HTTP, ECHO, prelude=prelude) == (130, "")
 
 
+@pytest.mark.slow
 def test_another_import_error_keeps_its_traceback(tmp_path):
     """What is broken in an installation is not hidden."""
     (tmp_path / "asgiref.py").write_text("", encoding="utf-8")

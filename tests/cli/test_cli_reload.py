@@ -48,6 +48,7 @@ def reloading(tmp_path, *arguments, **changes):
     return Command("serve", "--reload", *LOCAL, *arguments, "app:application", cwd=tmp_path, **changes)
 
 
+@pytest.mark.slow
 def test_a_change(tmp_path):
     """A file that changes begins the server anew, after the old one has ended in order; a signal ends both with 0."""
     write(tmp_path, "first")
@@ -64,6 +65,7 @@ def test_a_change(tmp_path):
         assert not [line for line in command.lines if "Traceback" in line or "killed" in line]
 
 
+@pytest.mark.slow
 def test_a_mistake_and_its_repair(tmp_path):
     """A server that fails is waited for: the next change begins it anew. Ended meanwhile, its exit code is kept."""
     (tmp_path / "app.py").write_text("1 / 0\n", encoding="utf-8")
@@ -77,6 +79,7 @@ def test_a_mistake_and_its_repair(tmp_path):
         assert command.stop(signal.SIGTERM) == 2
 
 
+@pytest.mark.slow
 def test_what_else_is_watched(tmp_path):
     """--reload-dir and --reload-include choose what counts; the configuration file does."""
     write(tmp_path, "first")
@@ -98,6 +101,7 @@ def test_what_else_is_watched(tmp_path):
         assert len([line for line in command.lines if line.endswith("restarting")]) == 2
 
 
+@pytest.mark.slow
 def test_signals_reach_the_server_once(tmp_path):
     """A terminal sends SIGINT to both processes: the server leaves it to the other one, which passes each on once."""
     (tmp_path / "app.py").write_text(
@@ -124,6 +128,7 @@ async def application(scope, receive, send):
         assert "stopped after" in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_without_watchfiles(tmp_path):
     """Without watchfiles, --reload says which extra has it; exit code 1."""
     code = """
@@ -152,6 +157,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_end(tmp_path, monkeypatch):
     """A process that does not end in time is killed, and another one begun."""
     monkeypatch.chdir(tmp_path)
@@ -175,6 +181,7 @@ def test_a_server_that_does_not_end(tmp_path, monkeypatch):
     assert one.code() == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_by_itself():
     """A process that ends in order ends the supervising one; one that fails does not."""
     for expected, rounds in ((0, 1), (3, 2)):

@@ -58,6 +58,7 @@ def send(address):
         client.sendto(b"hello", address)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("call", CALLS)
 def test_blocked_thread(tmp_path, call, loop):
@@ -76,6 +77,7 @@ def test_blocked_thread(tmp_path, call, loop):
         assert not [line for line in command.lines if "Traceback" in line or "Error" in line]
 
 
+@pytest.mark.slow
 def test_told_where_it_waits(tmp_path):
     """A thread that waits in the standard library is told with the line of the application that led there."""
     with serve(tmp_path, CALLS["thread-sensitive"].format(what="waits")) as command:
@@ -86,6 +88,7 @@ def test_told_where_it_waits(tmp_path):
         assert re.search(r"it is at .*threading\.py:\d+ in \S+, called at .*app\.py:9 in waits:", told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["thread-sensitive", "to_thread"])
 def test_thread_that_ends(tmp_path, call):
     """A thread that ends in time, or that waits for further work, is nothing to tell of."""
@@ -96,6 +99,7 @@ def test_thread_that_ends(tmp_path, call):
         assert not [line for line in command.lines if "WARNING" in line]
 
 
+@pytest.mark.slow
 def test_code_of_a_failure_stays(tmp_path):
     """The exit code is what it would have been: here that of an application that cannot be imported."""
     code = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='own').start()\n1 / 0\n"
@@ -106,6 +110,7 @@ def test_code_of_a_failure_stays(tmp_path):
         assert "the thread 'own'" in told
 
 
+@pytest.mark.slow
 def test_run_ends_and_says_what_the_process_waits_for(cy, tmp_path):
     """run() returns although a thread of its loop is blocked, and tells what the process will wait for."""
     process = python(

@@ -81,6 +81,7 @@ print(cyasgi.backend)
 # ------------------------------------------------------------------------------------------ the variable
 
 
+@pytest.mark.slow
 def test_backend_is_what_the_variable_says(cy, tmp_path):
     """CYASGI_BACKEND=python and =cython give that back end, and `cyasgi.backend` names it."""
     assert cy.backend in ("python", "cython")
@@ -88,6 +89,7 @@ def test_backend_is_what_the_variable_says(cy, tmp_path):
     assert output(process) == ["sent 1", cy.backend]
 
 
+@pytest.mark.slow
 def test_instances_are_of_the_back_end(tmp_path, extension):
     """The two back ends are two, and only the chosen one is loaded."""
     code = """
@@ -101,12 +103,14 @@ def test_instances_are_of_the_back_end(tmp_path, extension):
     assert all(len(loaded.split()) == 1 for _, loaded in answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
 def test_extension_is_the_default(tmp_path, extension, value):
     """Without the variable, or with an empty one, the extension serves where it was built."""
     assert output(python(WHICH, cwd=tmp_path, backend=value)) == ["sent 1", "cython"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["nonsense", "Cython", "PYTHON", "python ", "c", "1", "python,cython", "none"])
 def test_nonsense_is_refused_by_name(tmp_path, value):
     """Any other value is an error that shows it and says what is accepted."""
@@ -118,6 +122,7 @@ def test_nonsense_is_refused_by_name(tmp_path, value):
         assert word in message
 
 
+@pytest.mark.slow
 def test_nonsense_is_refused_in_each_way_in(tmp_path):
     """Whatever module of the package is imported first, a nonsensical value is not overlooked."""
     process = python("import cyasgi.server", cwd=tmp_path, backend="nonsense")
@@ -128,12 +133,14 @@ def test_nonsense_is_refused_in_each_way_in(tmp_path):
 # ------------------------------------------------------------------------------------- extensions absent and broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "", "python"])
 def test_missing_extension_falls_back(copied, backend):
     """Where no extension was built the twin serves, without a word."""
     assert output(copied(WHICH, backend)) == ["sent 1", "python"]
 
 
+@pytest.mark.slow
 def test_missing_extension_that_was_asked_for(copied):
     """CYASGI_BACKEND=cython without an extension is an ImportError that says what is missing."""
     process = copied("import cyasgi", "cython")
@@ -159,6 +166,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [None, "cython"])
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_extension_is_an_error(copied, how, backend):
@@ -171,6 +179,7 @@ def test_broken_extension_is_an_error(copied, how, backend):
     assert "_core" in process.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_extension_does_not_matter_to_the_twin(copied, how):
     """CYASGI_BACKEND=python serves beside an extension that is broken."""
@@ -179,6 +188,7 @@ def test_broken_extension_does_not_matter_to_the_twin(copied, how):
     assert output(copied(WHICH, "python")) == ["sent 1", "python"]
 
 
+@pytest.mark.slow
 def test_extension_for_another_python_is_absent(copied):
     """A binary whose name says that it is for another Python is none for this one: the twin serves."""
     (copied.package / "_core.cpython-35m-x86_64-linux-gnu.so").write_bytes(b"from long ago")
@@ -188,6 +198,7 @@ def test_extension_for_another_python_is_absent(copied):
 # ------------------------------------------------------------------------------------------ imports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_each_module_can_be_imported_alone(tmp_path, module):
     """Each module can be the first to be imported, in an interpreter in which every warning is an error."""
@@ -195,6 +206,7 @@ def test_each_module_can_be_imported_alone(tmp_path, module):
     assert output(process) == ["done"]
 
 
+@pytest.mark.slow
 def test_package_needs_nothing_else(tmp_path, cy):
     """`import cyasgi` imports nothing beyond the standard library and asgiref: no uvloop, no Django, no Channels."""
     code = """
@@ -209,6 +221,7 @@ def test_package_needs_nothing_else(tmp_path, cy):
     assert output(python(code, cwd=tmp_path, backend=cy.backend)) == ["asgiref cyasgi"]
 
 
+@pytest.mark.slow
 def test_package_imports_no_gateway(tmp_path, cy):
     """`import cyasgi` and `import cyasgi.server` load no gateway, no wire format and no command line."""
     code = """
@@ -220,6 +233,7 @@ def test_package_imports_no_gateway(tmp_path, cy):
     assert output(python(code, cwd=tmp_path, backend=cy.backend)) == [""]
 
 
+@pytest.mark.slow
 def test_importing_has_no_effects(tmp_path, cy):
     """Importing the package starts no thread and touches no signal, logger or warning filter."""
     code = """

@@ -82,6 +82,7 @@ def test_plain_dicts(cy, run, how):
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["delete_application_instance", "delete_oldest_application_instance"])
 def test_asynchronous_overrides(cy, run, method):
     """An override that waits in a closed loop is over: its victim is told of, and the next run ends in order."""
@@ -120,6 +121,7 @@ def test_asynchronous_overrides(cy, run, method):
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["serving", "draining"])
 def test_a_run_of_the_server(cy, run, when):
     """A run that its loop was closed over is over: nothing can be spawned in it, the server runs anew, and what is

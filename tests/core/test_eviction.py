@@ -90,6 +90,7 @@ def test_the_reference_keeps_one_too_many(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_no_limit(cy, run):
     """With None there is no limit."""
 

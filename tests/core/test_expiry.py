@@ -13,6 +13,7 @@ from support.serving import checking, eventually, fast, in_time, reader
 # ------------------------------------------------------------------------------------------ expiry
 
 
+@pytest.mark.slow
 def test_no_expiry_by_default(cy, run):
     """`idle_timeout` is None unless it is set: what is idle stays."""
 
@@ -53,6 +54,7 @@ def test_idle_are_expired(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_expiry_is_not_early(cy, run):
     """Nothing expires before `idle_timeout` seconds have passed since its last use."""
 
@@ -69,6 +71,7 @@ def test_expiry_is_not_early(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_use_puts_expiry_off(cy, run):
     """Asking for an instance again is a use: of many, those that are asked for stay and all others expire."""
 
@@ -89,6 +92,7 @@ def test_use_puts_expiry_off(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_busy_are_not_expired(cy, run):
     """An application that is at work on a message is not idle, however long that takes."""
     gate = asyncio.Event()
@@ -115,6 +119,7 @@ def test_busy_are_not_expired(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_idle_timeout_may_change_at_run_time(cy, run):
     """Setting `idle_timeout` while the checker runs takes effect for instances that are there already."""
 
@@ -192,6 +197,7 @@ def test_expired_while_a_caller_runs_it(cy, run):
 # ------------------------------------------------------------------------------------------ orphans
 
 
+@pytest.mark.slow
 def test_orphans_are_removed(cy, run):
     """A held instance whose caller's task has ended without calling it is removed and counted."""
 
@@ -209,6 +215,7 @@ def test_orphans_are_removed(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
 def test_orphans_of_callers_that_came_to_grief(cy, run, how):
     """It makes no difference whether the caller's task returned, failed or was cancelled."""

@@ -41,6 +41,7 @@ def own_entry(**more):
     return {"future": asyncio.get_running_loop().create_future(), "input_queue": None, "scope": {}, **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("offset", "stands"), MOMENTS)
 @pytest.mark.parametrize("foreign", [False, True], ids=["instance", "plain dict"])
 def test_kept_by_its_override(cy, run, quiet, offset, stands, foreign):
@@ -190,6 +191,7 @@ def test_points_of_time_beyond_all_clocks(cy, run, quiet, idle_timeout):
     run(main())
 
 
+@pytest.mark.slow
 def test_a_time_out_that_changes_while_its_override_keeps_it(cy, run, quiet):
     """`idle_timeout` set within the override, in either direction, is what holds from then on."""
 

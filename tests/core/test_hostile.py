@@ -113,6 +113,7 @@ def often(request: pytest.FixtureRequest) -> Any:
 # Wrong arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("caller", ["mock", "class", "object", "none", "number"])
 def test_get_or_create_of_what_is_no_server(cy: Any, caller: str) -> None:
     this: Any = {
@@ -585,6 +586,7 @@ def test_a_table_that_is_changed_while_it_is_walked(cy: Any, run: Any, often: An
 # Awaitables
 
 
+@pytest.mark.slow
 def test_awaitables_that_are_driven_by_hand(cy: Any, run: Any, often: Any) -> None:
     """`receive`, `send`, `get`, `put` and `join` from within the run, after its end, twice, and thrown into."""
 
@@ -635,6 +637,7 @@ def test_awaitables_that_are_driven_by_hand(cy: Any, run: Any, often: Any) -> No
     collect()
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_its_run_when_it_is_asked(cy: Any, run: Any) -> None:
     """`next_message()` of a scope's connection has deleted the instance: `receive()` gives what comes after the end."""
 

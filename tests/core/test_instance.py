@@ -33,6 +33,7 @@ def make(server: Any, scope_id: Any = "id", scope: Any = SCOPE) -> Any:
 # What get_or_create gives
 
 
+@pytest.mark.slow
 def test_the_instance_is_the_entry_of_the_table(cy, run):
     """get_or_create is a plain def that returns an ApplicationInstance, and the table holds that very object."""
 
@@ -308,6 +309,7 @@ def test_last_used_is_the_time_of_the_look_up(cy, run, look_ups):
     run(look_ups(cy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("look_ups", LOOK_UPS, ids=lambda look_ups: look_ups.__name__)
 def test_last_used_is_the_time_of_the_look_up_before_any_is_assigned(cy, tmp_path, look_ups):
     """So it does in a process in which nobody has assigned one yet."""
@@ -378,6 +380,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_the_first_last_used_that_is_assigned(cy, tmp_path):
     """So does the first one in a process, even if it was taken before the last of the look-ups before it."""
     lines = output(python(FIRST_ASSIGNMENT, cwd=tmp_path, backend=cy.backend))

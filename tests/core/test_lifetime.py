@@ -468,6 +468,7 @@ def traced(cycles: Any, total: int) -> Any:
     return measured()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", ["one id", "ever new ids"])
 def test_many_finished_leave_no_memory(cy, run, no_collector, ids):
     """20,000 instances that were made, fed and have returned leave no memory behind, under one id or under many."""
@@ -497,6 +498,7 @@ class _Forgetful(list):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["deleted", "evicted", "called"])
 def test_many_others_leave_no_memory(cy, run, no_collector, way):
     """Nor do those that were deleted, evicted or run by a caller."""
@@ -528,6 +530,7 @@ def test_many_others_leave_no_memory(cy, run, no_collector, way):
     run(main())
 
 
+@pytest.mark.slow
 def test_one_instance_leaves_nothing_per_message(cy, run, no_collector):
     """Nor does a single instance that is looked up, fed and waited for thousands of times, its queue full or not."""
 
@@ -546,6 +549,7 @@ def test_one_instance_leaves_nothing_per_message(cy, run, no_collector):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["deleted", "finished", "evicted"])
 def test_a_crowd_leaves_no_memory(cy, run, no_collector, end):
     """When 5,000 instances that lived at once have gone, what they took is given back: the tables keep no room for

@@ -42,6 +42,7 @@ def own_entry(**more: Any) -> dict[str, Any]:
     return {"input_queue": asyncio.Queue(), "future": future, "scope": SCOPE, "last_used": time.time(), **more}
 
 
+@pytest.mark.slow
 def test_own_entries_are_kept_as_they_are(impl, run):
     """A plain dict that a subclass writes is the entry: the same object, found, counted and listed like any other."""
 

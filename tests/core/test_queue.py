@@ -126,6 +126,7 @@ def agree(cy: Any, run: Any, scenario: Scenario, maxsize: int = 0, model: type =
 # What needs no waiting
 
 
+@pytest.mark.slow
 def test_fifo_and_sizes(cy, run):
     """put_nowait and get_nowait keep the order; qsize, empty and full follow; an empty queue raises QueueEmpty."""
 
@@ -486,6 +487,7 @@ def test_a_cancelled_joiner_disturbs_nobody(cy, run):
 # At random
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maxsize", [0, 1, 3])
 def test_random_scripts(cy, run, maxsize):
     """Random scripts of puts, gets, cancellations, joins and passes go the same way, to the very pass."""

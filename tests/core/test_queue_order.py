@@ -75,6 +75,7 @@ async def three_thousand(queue: Any, take: Callable[[], Any]) -> list[int]:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maxsize", [1, 2, 10])
 def test_three_thousand_puts(cy, run, maxsize):
     """3,000 tasks that put in order: not one message overtakes another."""
@@ -88,6 +89,7 @@ def test_three_thousand_puts(cy, run, maxsize):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maxsize", [1, 2, 10])
 def test_three_thousand_puts_into_the_queue_of_asyncio(run, maxsize):
     """What the rule is for: the same with asyncio.Queue, which is what the reference's instances have."""
@@ -99,6 +101,7 @@ def test_three_thousand_puts_into_the_queue_of_asyncio(run, maxsize):
     run(main())
 
 
+@pytest.mark.slow
 def test_the_reference_loses_the_order(reference, run):
     """And what it is at the reference's own interface, bounded as its users bound it."""
 
@@ -194,6 +197,7 @@ async def play(instance: Any, schedule: str, maxsize: int) -> None:
     assert not instance.full() and instance.qsize() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.few_combinations
 @pytest.mark.parametrize("maxsize", [1, 2])
 def test_every_schedule(cy, run, maxsize):

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import example, given, strategies as st
 
 from support.fair_queue import FairQueue
@@ -84,6 +85,7 @@ async def carry_out(queue: Any, program: list[Step]) -> list[Any]:
     return log
 
 
+@pytest.mark.slow
 def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
     """put, get, task_done and join, waiting or not, cancelled or not, agree with asyncio.Queue step by step, and where
     it has a bound with the model of a fair one."""

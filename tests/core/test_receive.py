@@ -19,6 +19,7 @@ from support.serving import in_time, quiet
 # Waiting
 
 
+@pytest.mark.slow
 def test_a_thousand_waits(impl, run):
     """Every message comes once and in order, whether it was waited for, came in a burst, or a few passes later."""
 

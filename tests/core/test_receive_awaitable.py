@@ -16,6 +16,7 @@ from support.receiving import Given, make, resolved
 # The awaitable itself
 
 
+@pytest.mark.slow
 def test_it_takes_nothing_before_it_is_awaited(impl, run):
     """Calling receive takes no message and no place in the line: that is what awaiting it does."""
 

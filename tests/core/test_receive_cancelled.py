@@ -169,6 +169,7 @@ def test_what_receive_raises_may_be_handled_by_receiving(impl, run, where):
 # Timeouts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 0.001])
 def test_wait_for_many_times_in_a_row(impl, run, seconds):
     """However often wait_for gives receive up, no message is lost, and none comes twice."""

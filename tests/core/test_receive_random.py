@@ -7,9 +7,13 @@ import itertools
 import random
 from typing import Any
 
+import pytest
+
 from support.loops import passes
 from support.receiving import Log, end, make
 from support.serving import quiet
+
+pytestmark = pytest.mark.slow
 
 
 def random_script(seed: int) -> Any:

@@ -37,6 +37,7 @@ def watching(children, received, *, late):
     return start
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 def test_http(cy, run, late, fails):

@@ -50,6 +50,7 @@ async def use(server: Any, ids: str) -> None:
 # The setting
 
 
+@pytest.mark.slow
 def test_the_default_is_lru(cy):
     """Unless told otherwise a server evicts the least recently used."""
     assert cy.StatelessServer.eviction_policy == "lru"
@@ -498,17 +499,20 @@ async def flooded(server: Any, established: int, flood: int, batch: int) -> int:
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 400])
 def test_a_flood_costs_no_established_client_its_place(cy, run, batch):
     """One-shot ids, a few at a time or more than there is room for between two turns of the loop."""
     assert run(flooded(slru(cy, 125), 100, 4000, batch)) == 100
 
 
+@pytest.mark.slow
 def test_without_segments_it_costs_all_of_them(cy, run):
     """What the policy is for."""
     assert run(flooded(slru(cy, 125, eviction_policy="lru"), 100, 4000, 20)) == 0
 
 
+@pytest.mark.slow
 def test_a_million_one_shot_ids():
     """After a million of them not one of a thousand established instances is gone: once, on the usual back end."""
     import cyasgi

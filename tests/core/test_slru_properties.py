@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 from test_slru import SCOPE, by_message, own_entry
 
 from support.histories import effort, programs, weighted
 from support.loops import PATIENCE
 from support.serving import quiet
+
+pytestmark = pytest.mark.slow
 
 IDS = st.sampled_from("abcdefgh")
 #: In the epoch's first minute, or long after this test.

@@ -38,6 +38,7 @@ def own_entry(**more: Any) -> dict[str, Any]:
 # A mapping
 
 
+@pytest.mark.slow
 def test_it_is_a_mutable_mapping(cy, run):
     """The table is a MutableMapping from scope_id to entry, with all that such a mapping has."""
 
@@ -461,6 +462,7 @@ def test_the_reference_goes_by_the_clock(reference, run, monkeypatch):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_random_use_goes_as_in_the_reference(cy, reference, run, monkeypatch, seed):
     """Random look-ups, assignments of last_used, removals and deletions evict whom the reference evicts."""

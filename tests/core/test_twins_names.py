@@ -49,6 +49,7 @@ def parameters(function: Any) -> list[tuple[str, bool, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_public_names(twins: tuple[ModuleType, ModuleType], name: str) -> None:
     pure, compiled = (getattr(twin, name) for twin in twins)

@@ -14,6 +14,8 @@ from support.loops import PATIENCE, passes
 from support.serving import quiet
 from support.twins import BACKENDS, activate
 
+pytestmark = pytest.mark.slow
+
 #: Busy instances that making room looks past.
 WINDOW = 32
 IDS = st.sampled_from("abcdefgh")

@@ -13,6 +13,8 @@ import pytest
 from support.published import needs_index, source_distribution
 from support.serving import environment
 
+pytestmark = pytest.mark.slow
+
 #: What makes the tests' `from asgiref.server import StatelessServer` give cyasgi's class.
 CONFTEST = """
 import os

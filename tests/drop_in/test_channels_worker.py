@@ -105,6 +105,7 @@ def accounted_for(worker):
     return sorted(worker.processed + worker.failing + worker.handed_over)
 
 
+@pytest.mark.slow
 def test_failing_consumer_reference(reference, run):
     """Reference: what waits behind a message that its consumer fails of is gone, without a word."""
 
@@ -145,6 +146,7 @@ def test_failing_consumer(worker_class, run, max_queue_size):
     run(main())
 
 
+@pytest.mark.slow
 def test_consumers_fed_one_by_one(worker_class, run):
     """Where messages come one by one only those that make their consumer fail are not processed."""
 
@@ -281,6 +283,7 @@ print("all accounted for")
 """
 
 
+@pytest.mark.slow
 def test_project(cy, tmp_path):
     """With "cyasgi" in INSTALLED_APPS Channels' own consumers run on it, and no message is lost in silence."""
     assert output(python(PROJECT, cwd=tmp_path, backend=cy.backend)) == ["all accounted for"]

@@ -44,6 +44,7 @@ def fresh(cy, tmp_path):
 # ------------------------------------------------------------------------------------------ install()
 
 
+@pytest.mark.slow
 def test_both_names_are_one_class(cy):
     """`from cyasgi.server import StatelessServer` and `cyasgi.StatelessServer` are the same class."""
     from cyasgi.server import StatelessServer  # the package that the fixture has put in place
@@ -51,6 +52,7 @@ def test_both_names_are_one_class(cy):
     assert StatelessServer is cy.StatelessServer
 
 
+@pytest.mark.slow
 def test_importing_installs_nothing(fresh):
     """Importing the package leaves asgiref as it is."""
     lines = fresh("""
@@ -64,6 +66,7 @@ def test_importing_installs_nothing(fresh):
     assert lines == ["done"]
 
 
+@pytest.mark.slow
 def test_install_and_uninstall(fresh):
     """install() makes asgiref's name cyasgi's class, uninstall() gives the old one back; each may be called twice."""
     lines = fresh("""
@@ -86,6 +89,7 @@ def test_install_and_uninstall(fresh):
     assert lines == ["done"]
 
 
+@pytest.mark.slow
 def test_install_before_asgiref_server_was_imported(fresh):
     """It makes no difference whether `asgiref.server` has been imported before."""
     lines = fresh("""
@@ -101,6 +105,7 @@ def test_install_before_asgiref_server_was_imported(fresh):
     assert lines == ["handled"]
 
 
+@pytest.mark.slow
 def test_install_names_early_subclasses(fresh):
     """Classes that subclass the reference's already, and theirs, are named in one RuntimeWarning."""
     lines = fresh("""
@@ -135,6 +140,7 @@ def test_install_names_early_subclasses(fresh):
     assert lines == ["done"]
 
 
+@pytest.mark.slow
 def test_no_warning_without_early_subclasses(fresh):
     """With nobody too early install() says nothing, and later subclasses are cyasgi's."""
     lines = fresh("""
@@ -150,6 +156,7 @@ def test_no_warning_without_early_subclasses(fresh):
     assert lines == ["done"]
 
 
+@pytest.mark.slow
 def test_install_names_channels_worker(fresh):
     """Channels' worker, imported too early, is named; imported after install() it runs on cyasgi."""
     pytest.importorskip("channels.worker")
@@ -251,6 +258,7 @@ def project(tmp_path):
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("apps", [["cyasgi"], ["channels", "cyasgi"], ["cyasgi", "channels"]], ids=str)
 def test_installed_app_installs(fresh, project, apps):
     """With "cyasgi" in INSTALLED_APPS django.setup() installs it, whichever place it has there."""
@@ -275,6 +283,7 @@ def test_installed_app_installs(fresh, project, apps):
     assert lines[1:] == (["True"] if "channels" in apps else [])
 
 
+@pytest.mark.slow
 def test_installed_app_by_its_config(fresh, project):
     """The dotted name of the app's configuration does as well."""
     project(["cyasgi.apps.CyasgiConfig"])
@@ -290,6 +299,7 @@ def test_installed_app_by_its_config(fresh, project):
     assert lines == ["True"]
 
 
+@pytest.mark.slow
 def test_without_the_app_nothing_is_installed(fresh, project):
     """A project that does not name it keeps asgiref's class."""
     project([])
@@ -305,6 +315,7 @@ def test_without_the_app_nothing_is_installed(fresh, project):
     assert lines == ["asgiref.server"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_manage_runworker(cy, project, number):

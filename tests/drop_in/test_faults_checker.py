@@ -23,6 +23,7 @@ async def application_that_breaks(scope, receive, send):
     raise ValueError("the application broke")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [None, "x"])
 def test_interval_that_is_no_number_reference(reference, run, interval):
     """Reference: an interval that is no number ends arun()."""
@@ -127,6 +128,7 @@ def test_entry_without_last_used_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_incomplete_entries(cy, run):
     """Entries that lack a key harm neither the checker nor creations at the limit, and make room like any other."""
 
@@ -194,6 +196,7 @@ async def examined_in_five_rounds(base, many):
         return examined.count - before
 
 
+@pytest.mark.slow
 def test_idle_instances_reference(reference, run):
     """Reference: each round of the checker looks at every instance there is."""
 
@@ -203,6 +206,7 @@ def test_idle_instances_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_idle_instances(cy, run):
     """The checker has nothing to look at where nothing has happened, however many instances there are."""
 
@@ -241,6 +245,7 @@ def noting_turns(base, interval):
     return Server(application_that_breaks)
 
 
+@pytest.mark.slow
 def test_storm_of_failures_reference(reference, run):
     """Reference: a thousand failures are reported in one sweep that does not let the loop turn."""
 
@@ -254,6 +259,7 @@ def test_storm_of_failures_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_storm_of_failures(cy, run):
     """A thousand failures are reported while the loop turns, each once."""
 
@@ -299,6 +305,7 @@ def test_slow_hook_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_slow_hook(cy, run):
     """What has failed is reaped at once, however slow the hook is; all of it is reported, each failure once."""
 

@@ -61,6 +61,7 @@ def cancelled_server(request):
     return make
 
 
+@pytest.mark.slow
 def test_cancelled_application_reference(reference, run, cancelled_server):
     """Reference: the checker dies of an application that ended cancelled, and arun() with it; handle() goes on."""
 

@@ -31,6 +31,7 @@ async def feed_a_one_shot(base, count):
     return server
 
 
+@pytest.mark.slow
 def test_one_shot_fed_again_reference(reference, run):
     """Reference: until the next sweep a finished application is fed on, and nobody ever reads that."""
 
@@ -157,6 +158,7 @@ async def flood(base):
     return server
 
 
+@pytest.mark.slow
 def test_flood_of_ids_reference(reference, run, caplog):
     """Reference: whoever is evicted before its first step loses its message, and nobody hears of it."""
 
@@ -169,6 +171,7 @@ def test_flood_of_ids_reference(reference, run, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_flood_of_ids(cy, run):
     """The messages of those that are evicted before their first step are counted and handed over."""
 

@@ -72,6 +72,7 @@ def with_override(cls, limit):
     return server
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("make", ASYNC_OVERRIDES)
 def test_async_override_at_the_limit_reference(reference, run, make):

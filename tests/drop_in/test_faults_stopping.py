@@ -32,6 +32,7 @@ def stubborn(released):
     return application
 
 
+@pytest.mark.slow
 def test_swallowed_cancellation_reference(reference, run):
     """Reference: applications that swallow their cancellation pile up beyond any limit, seen by nobody."""
 
@@ -51,6 +52,7 @@ def test_swallowed_cancellation_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_swallowed_cancellation(cy, run):
     """An application that resists is out of the table at once, counted, and kept referenced until it ends."""
 
@@ -99,6 +101,7 @@ def stubborn_in_run(base, refusals):
     return server
 
 
+@pytest.mark.slow
 def test_swallowed_cancellation_at_exit_reference(reference):
     """Reference: run() waits without bound for whoever swallows its cancellation: it ends when the application does."""
     server = stubborn_in_run(reference, refusals=100)
@@ -107,6 +110,7 @@ def test_swallowed_cancellation_at_exit_reference(reference):
     assert server.relented
 
 
+@pytest.mark.slow
 def test_swallowed_cancellation_at_exit(cy, caplog):
     """run() exits although an application never ends; the application is counted."""
     server = stubborn_in_run(cy.StatelessServer, refusals=None)
@@ -160,6 +164,7 @@ def signalled(folder, module, name, backend=None):
     return finished.returncode, finished.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 def test_signal_reference(tmp_path):
     """Reference: SIGTERM kills without any clean-up; SIGINT cuts the message in flight and drops the queue."""
@@ -167,6 +172,7 @@ def test_signal_reference(tmp_path):
     assert signalled(tmp_path, "asgiref.server", "SIGINT") == (0, ["begun 0", "cleaned up", "returned"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals on Windows")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_signal(cy, tmp_path, name):

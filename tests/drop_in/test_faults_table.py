@@ -27,6 +27,7 @@ def kept(base, limit):
     return len(server.application_instances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "count"), [(3, 4), (0, 1)])
 def test_limit_reference(reference, run, limit, count):
     """Reference: one instance more than the limit is kept."""
@@ -298,6 +299,7 @@ def test_cost_of_eviction_reference(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [False, True])
 def test_cost_of_eviction(cy, run, plain):
     """What an eviction looks at does not depend on how many instances there are."""

@@ -6,10 +6,13 @@ import asyncio
 import itertools
 from typing import Any
 
+import pytest
 from hypothesis import given, strategies as st
 
 from support.histories import IDS, Boom, effort, programs, weighted
 from support.loops import passes
+
+pytestmark = pytest.mark.slow
 
 Step = tuple[Any, ...]
 MESSAGES: st.SearchStrategy[Step] = weighted(

@@ -164,6 +164,7 @@ class Browser:
         await self.writer.wait_closed()
 
 
+@pytest.mark.slow
 def test_http(cy, run):
     """HTTP: many connections at a time, many requests on each, by one instance each, which ends with its connection."""
 
@@ -313,6 +314,7 @@ def repeating(codes):
     return application
 
 
+@pytest.mark.slow
 def test_websocket(cy, run):
     """WebSocket: sockets at the same time, text and bytes; an orderly end reaches the application, which returns."""
 
@@ -356,6 +358,7 @@ def test_websocket_closed_by_the_application(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_websocket_listener_keeps_the_server_going(cy, run):
     """WebSocket: handle() has returned, the server goes on until its listener is closed, and then ends by itself."""
 

@@ -10,6 +10,7 @@ import pytest
 from support.serving import Sending, echo, fast, in_time, quiet, reader, works
 
 
+@pytest.mark.slow
 def test_constructor_has_the_signature_of_the_reference(cy, reference):
     """The constructor takes what the reference's takes, by position and by keyword, with its defaults."""
 

@@ -31,6 +31,7 @@ def mixed(cls, other, first):
     return type("Server", bases, {"__init__": construct, "run": cls.run})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False])
 def test_mixed_with_thread(impl, first):
     """A server that is a Thread runs in it: start(), join(), and what Thread keeps about itself."""

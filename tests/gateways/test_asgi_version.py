@@ -196,6 +196,7 @@ def test_an_application_that_is_replaced(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("interface", "make"), [("asgi2", as_class), ("asgi3", asgi_3), ("auto", as_class)])
 def test_under_uvicorn(cy, run, interface, make):
     """The protocol for uvicorn says what uvicorn says."""

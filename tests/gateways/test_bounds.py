@@ -131,10 +131,12 @@ def as_option(options, capsys, tmp_path):
     return as_option
 
 
+@pytest.mark.slow
 def test_every_setting_is_in_the_tables():
     assert {setting.names[0] for setting in SETTINGS} == BOUNDS.keys() | WORDS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.names[0])
 def test_bounds(as_option, setting):
     """At every bound the command, the file and the attribute accept the same, as the same value, or refuse it."""
@@ -148,6 +150,7 @@ def test_bounds(as_option, setting):
         assert as_attribute(setting, value) == expected, value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", SWITCHES, ids=lambda setting: setting.names[0])
 def test_switches(options, tmp_path, capsys, setting):
     """A switch is on or off, in a file true or false, and sets what the attribute accepts."""

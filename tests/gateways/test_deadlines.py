@@ -52,6 +52,7 @@ def case(cy, run, test, **options):
     run(main())
 
 
+@pytest.mark.slow
 def test_met_once_and_never_early(cy, run):
     """Each is met between its moment and three ticks after it, in order, and only once."""
 

@@ -111,6 +111,7 @@ class Victim:
         self.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_no_descriptor_is_left(cy, tmp_path, loop):
     """A line a second at most, hardly any attempt to accept, answers to those who are connected; then it goes on."""
@@ -144,6 +145,7 @@ def test_no_descriptor_is_left(cy, tmp_path, loop):
     assert len(lines) <= 10, lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", LOOPS)
 def test_no_descriptor_is_left_with_tls(cy, tmp_path, loop):
     """The same where a connection waits for its handshake."""
@@ -228,6 +230,7 @@ LIMIT_APP = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard", [None, 200])
 def test_the_command_raises_the_limit(cy, tmp_path, hard):
     """As far as it is needed and allowed; where that is too little, the start says so in one line."""

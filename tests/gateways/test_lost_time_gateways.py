@@ -19,6 +19,8 @@ from support.raw_http import LONG, SHORT, raw_client, server_of, serving_http
 from support.udp import Command
 from support.websockets_raw import frame, request
 
+pytestmark = pytest.mark.slow
+
 BLOCK = 1.2
 #: After the block, within every deadline.
 SOON = 0.05

@@ -50,6 +50,7 @@ async def receive_mine() -> str:
 # Held
 
 
+@pytest.mark.slow
 def test_awaited_first_it_is_held(cy, run):
     """Awaited before anything was put, the application does not run while nobody calls it and nobody feeds it."""
 
@@ -452,6 +453,7 @@ def test_a_caller_waits_for_the_clean_up_of_the_old_run(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_server_and_caller_never_both_run_it(cy, run):
     """Whatever the order of awaits, puts, calls and passes, one side alone runs the application, once at a time."""
 

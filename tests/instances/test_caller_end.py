@@ -44,6 +44,7 @@ async def receive_mine() -> str:
     return "mine"
 
 
+@pytest.mark.slow
 def test_exceptions_go_to_the_caller_alone(cy, run):
     """What the application raises in a caller's run the caller gets, itself; no hook hears of it."""
 

@@ -19,6 +19,7 @@ async def fails(scope, receive, send):
 # ------------------------------------------------------------------------------------------ what wakes it
 
 
+@pytest.mark.slow
 def test_checker_never_returns(impl, run):
     """application_checker() goes on for ever, with nothing to do and after having done something."""
 
@@ -98,6 +99,7 @@ def test_interval_is_read_each_time(impl, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", SILLY, ids=repr)
 def test_silly_intervals_are_clamped(cy, run, interval):
     """An interval that is no number, not a number, zero or negative stops no checker: it expires as it should."""
@@ -144,6 +146,7 @@ def test_silly_interval_in_a_class_body(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_interval_of_zero_does_not_spin(cy, run):
     """An interval of zero is clamped to a millisecond: the checker does not take the processor for itself."""
     reads = []

@@ -14,6 +14,7 @@ from support.serving import Stubborn, eventually, in_time, one_shot, quiet, read
 # ------------------------------------------------------------------------------------------ at once, when called
 
 
+@pytest.mark.slow
 def test_plain_call_removes_at_once(impl, run):
     """A plain call has taken the instance out of the table when it returns."""
 
@@ -290,6 +291,7 @@ def test_deleting_what_has_finished(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_awaited_wait_is_bounded(cy, run):
     """An application that will not end holds up the one who awaits its deletion no longer than the time-out."""
     application = Stubborn()

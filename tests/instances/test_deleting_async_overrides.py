@@ -10,6 +10,7 @@ from support.loops import passes
 from support.serving import eventually, in_time, one_shot, quiet, reader, recording
 
 
+@pytest.mark.slow
 def test_async_override_at_the_limit(cy, run):
     """An `async def` override at the limit: the victim is out at once, the override runs to its end as a task."""
     gate = asyncio.Event()
@@ -240,6 +241,7 @@ def test_victim_works_on_until_the_override_deletes_it(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_async_override_that_never_ends(cy, run):
     """An override that hangs holds up neither the limit, nor other deletions, nor the end of the server."""
 

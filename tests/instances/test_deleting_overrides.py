@@ -62,6 +62,7 @@ async def shut_down(server):
     await passes(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 @pytest.mark.parametrize("way", [evict, expire, finish, fail, orphan, shut_down])
 def test_each_leaves_through_the_override_once(cy, run, kind, way):
@@ -254,6 +255,7 @@ def test_all_refuse(cy, run, caplog):
     assert len(logged(caplog, logging.WARNING)) == 1
 
 
+@pytest.mark.slow
 def test_all_of_many_refuse(cy, run):
     """Refusals of a large table cost a bounded number of questions for each creation."""
     asked = []

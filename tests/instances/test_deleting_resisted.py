@@ -13,6 +13,7 @@ from support.loops import passes
 from support.serving import Stubborn, checking, eventually, fast, in_time, quiet, reader
 
 
+@pytest.mark.slow
 def test_resisting_application_is_out_of_the_table_at_once(cy, run):
     """An application that swallows its cancellation stands in no table, but is counted as long as it lives."""
     application = Stubborn()
@@ -34,6 +35,7 @@ def test_resisting_application_is_out_of_the_table_at_once(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["called", "awaited", "evicted", "with a checker"])
 def test_resisting_application_is_cancelled_once_more(cy, run, how):
     """An application that swallows its cancellation gets one more after the time-out, whoever waits, and no third."""
@@ -87,6 +89,7 @@ def test_application_that_gives_in_at_the_second_cancellation(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_resisting_application_is_kept_referenced(cy, run):
     """A task that nobody but the server knows is not collected while it still runs."""
     tasks = []
@@ -140,6 +143,7 @@ def test_many_that_resist_at_the_limit(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_clean_up_that_takes_its_time_is_not_disturbed(cy, run):
     """An application that cleans up well within the time-out is cancelled once only."""
     gate = asyncio.Event()

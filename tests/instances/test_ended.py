@@ -156,6 +156,7 @@ def test_stopping(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_orphaned(cy, run):
     """An instance that was awaited by a task that has ended without calling it."""
 
@@ -402,6 +403,7 @@ def test_last_of_all(cy, run, slow):
     run(main())
 
 
+@pytest.mark.slow
 def test_once_for_each(cy, run):
     """A thousand instances that end in all ways at once: each is told of once."""
 

@@ -20,6 +20,7 @@ async def fails(scope, receive, send):
     raise Oops(await receive())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_hook_that_raises_is_logged_with_both(cy, run, caplog, kind):
     """A hook that raises stops nothing; the log has its error and the application's, each with its traceback."""
@@ -183,6 +184,7 @@ def test_hook_may_use_the_server(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_storm_of_failures_blocks_no_loop(cy, run):
     """Four hundred failures at once with a hook that takes a millisecond: the loop turns meanwhile."""
     turns = []
@@ -212,6 +214,7 @@ def test_storm_of_failures_blocks_no_loop(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_storm_is_reaped_before_it_is_reported(cy, run):
     """Two thousand failures leave the table at once; their reports follow, one each, while new work goes on."""
 

@@ -104,6 +104,7 @@ def test_making_room(cy, run, caplog, fail, method, kind):
     assert logged(caplog, fail) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["def", "async def", "before it has deleted"])
 def test_the_checker(cy, run, caplog, fail, kind):
     """The checker goes on and sees off all that has ended and all that was idle for too long."""
@@ -457,6 +458,7 @@ def test_access_log(cy, caplog, fail):
     ] * 2
 
 
+@pytest.mark.slow
 def test_deadlines(cy, run, caplog, fail):
     """What is to be done at a deadline fails: the others are met."""
 

@@ -12,6 +12,8 @@ from hypothesis import example, given, strategies as st
 from support.histories import effort, programs, weighted
 from support.loops import passes
 
+pytestmark = pytest.mark.slow
+
 Step = tuple[Any, ...]
 IDS = st.sampled_from("abc")
 #: What a message has its application do.

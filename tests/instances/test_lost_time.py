@@ -31,6 +31,7 @@ async def stand_still(seconds=BLOCK):
 # ---- counting it ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_late_timers(cy):
     """What a timer is late by was lost, unless it is as little as in a busy loop."""
     lost = lost_time(cy)
@@ -66,6 +67,7 @@ def test_what_was_lost_lately(cy):
 # ---- instances -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_idle(cy, run):
     """An instance whose client had no chance to be heard is not idle; one that stays silent is, as long after."""
 
@@ -88,6 +90,7 @@ def test_idle(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_read_before_it_is_found_idle(cy, run):
     """What has reached the socket meanwhile is read before an instance is found to be idle."""
     import socket
@@ -141,6 +144,7 @@ class CleaningUp:
             raise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("awaited", [False, True])
 def test_cleaning_up(cy, run, caplog, awaited):
     """A clean-up that is bounded by `shutdown_timeout` is not cancelled for what the loop has lost."""
@@ -168,6 +172,7 @@ def test_cleaning_up(cy, run, caplog, awaited):
     assert caplog.records == []
 
 
+@pytest.mark.slow
 def test_cleaning_up_for_too_long(cy, run, caplog):
     """After a block the bound holds still: who goes on beyond it is cancelled once more."""
 
@@ -190,6 +195,7 @@ def test_cleaning_up_for_too_long(cy, run, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+@pytest.mark.slow
 def test_the_successor_waits(cy, run):
     """The next run of an id begins after the clean-up of the one before, though the loop stood still meanwhile."""
 
@@ -214,6 +220,7 @@ def test_the_successor_waits(cy, run):
 # ---- clients -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rates(cy, run):
     """What a client has sent at its rate while the loop stood still comes at once, and is taken; no more than that."""
 
@@ -249,6 +256,7 @@ def test_rates(cy, run):
 # ---- applications behind a balancer --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_slow_applications(cy, run):
     """An application is not slow for what the loop has lost; one that is slow without that is."""
     balancing = importlib.import_module(f"{cy.__name__}.balancing")

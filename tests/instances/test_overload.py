@@ -18,6 +18,8 @@ from support.lifecycles import managed
 from support.loops import passes
 from support.serving import checking, eventually, one_shot, reader
 
+pytestmark = pytest.mark.slow
+
 SUMMARY = re.compile(r"(\d+) more undelivered messages were left in the queues of (\d+) instances")
 FAILURES = re.compile(r"(\d+) more applications failed, too many at once for an entry each \((.*?)\)\.")
 IN_FLIGHT = re.compile(r"(\d+) more messages in flight, begun and not finished, when (\d+) applications ended")

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from support.histories import IDS, Boom, Entry, Instance, effort, weighted
 from support.loops import passes
+
+pytestmark = pytest.mark.slow
 
 #: Seconds. Whoever was last used in the epoch's first hour has been idle for longer.
 IDLE_TIMEOUT = 3600.0

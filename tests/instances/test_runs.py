@@ -42,6 +42,7 @@ async def until(condition: Any) -> None:
 # The server runs it
 
 
+@pytest.mark.slow
 def test_receive_is_the_queue_and_send_goes_to_application_send(impl, run):
     """The application gets the scope itself, the instance's queue as receive, and send as application_send's front."""
 
@@ -488,6 +489,7 @@ def test_a_fresh_instance_waits_for_the_clean_up_of_the_old_one(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_a_fresh_instance_waits_no_longer_than_shutdown_timeout(cy, run):
     """An old application that will not end holds the new one up for shutdown_timeout seconds at most."""
 

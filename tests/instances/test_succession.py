@@ -417,6 +417,7 @@ def test_wrong_values(cy, value):
             type("Server", (cy.StatelessServer,), {"undelivered_to": wrong})
 
 
+@pytest.mark.slow
 def test_reference(reference, run):
     """Reference: of 200 messages with one that the application fails with, 149 vanish without a word."""
 

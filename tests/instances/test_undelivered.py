@@ -20,6 +20,7 @@ async def dies_of_the_first(scope, receive, send):
     raise ValueError(await receive())
 
 
+@pytest.mark.slow
 def test_deleted(cy, run):
     """What is in the queue of a deleted instance goes to the hook as one list, oldest first, with the instance."""
 

@@ -93,6 +93,7 @@ def logged(caplog):
 # ---- the loop ends -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_asyncio_run_returns_reference(reference, run):
     """Reference: what its checker has not come to is never told, and asyncio complains of each."""
 
@@ -163,6 +164,7 @@ def test_told_by_default_hooks(cy, run, caplog):
     assert logged(caplog) == (each(), each())
 
 
+@pytest.mark.slow
 def test_a_hook_that_does_not_return(cy, run, caplog):
     """It has `shutdown_timeout` seconds at the end of a loop; then it is cancelled, which is logged."""
     begun = []
@@ -319,6 +321,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 def test_the_end_of_the_process(cy, tmp_path, end):
     """Whatever has become of the loop, each failure is on stderr with its traceback, once, and so are the messages."""

@@ -51,6 +51,7 @@ def make_server(cy: Any, name: str, application: Any, binds: Any = "127.0.0.1:0"
 # Datagrams
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:0"])
 def test_datagrams_are_counted(cy, run, address):
     """Those of each client, and their bytes; readable by the id that the gateway gives it."""

@@ -35,6 +35,7 @@ def allowed(cy: Any, server: Any, count: int, scope_id: Any = "id", host: str | 
 # Keys
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "network"),
     [
@@ -286,6 +287,7 @@ def test_an_evicted_client_has_not_forgotten_its_messages(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_flood_of_keys_is_bounded(cy, run, refused):
     """However many keys come, a bounded number is remembered besides those that have instances."""
@@ -363,6 +365,7 @@ def test_no_key_is_asked_for_without_limits(cy, run):
 # The bucket and the keys by themselves
 
 
+@pytest.mark.slow
 @given(
     rate=st.floats(0.1, 1000),
     burst=st.integers(1, 50),
@@ -384,6 +387,7 @@ def test_never_more_than_rate_and_burst_allow(rate, burst, steps):
         assert len(taken) <= burst + rate * (now - first) + 0.01
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.sampled_from(["hold", "release", "send"]), st.integers(0, 9)), max_size=60))
 def test_keys_are_remembered_as_they_should_be(steps):
     """Those with instances always, of the others the last that were heard of."""

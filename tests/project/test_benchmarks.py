@@ -36,6 +36,7 @@ def wake(pure):
     return [record("wake", "reference", [1.0] * 7), record("wake", "pure", [pure] * 7)]
 
 
+@pytest.mark.slow
 def test_the_same_is_well(run, capsys):
     assert compare(run("a", *wake(0.5)), run("b", *wake(0.5)), 0.25) == 0
     told = capsys.readouterr().out

@@ -31,6 +31,7 @@ def running(cy, seen, *actions):
     return handling(cy.StatelessServer, handle)(reader)
 
 
+@pytest.mark.slow
 def test_collects_less_often_while_it_runs(cy, thresholds):
     """Between the beginning of run() and its end the thresholds are higher, otherwise what they were."""
     seen = []

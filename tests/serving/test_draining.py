@@ -10,6 +10,7 @@ from support.loops import passes
 from support.serving import deaf, eventually, handling, reader
 
 
+@pytest.mark.slow
 def test_returned_handle_drains(cy, run):
     """When handle() has returned, what is queued is still worked off before anything is cancelled."""
     handled = []
@@ -67,6 +68,7 @@ def test_settled_one_is_kept_until_all_are(cy, run):
     assert heard == ["about 0", "about 1", "about 2"]
 
 
+@pytest.mark.slow
 def test_drain_is_bounded(cy, run):
     """An instance that does not settle within `shutdown_timeout` is cancelled, and its clean-up awaited."""
     order = []
@@ -289,6 +291,7 @@ def test_failures_during_the_drain_are_reported(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_slow_hook_is_awaited_within_the_bound(cy, run):
     """A hook that is still at work when the server ends is awaited, but not for ever."""
 

@@ -301,6 +301,7 @@ def test_in_thread_what_cannot_start(cy):
             raise AssertionError("never reached")
 
 
+@pytest.mark.slow
 def test_in_thread_what_does_not_start(cy):
     """It is stopped when its time is over."""
 
@@ -368,6 +369,7 @@ def examples():
     return re.findall(r"<!-- test: embedding -->\n```python\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(2))
 def test_examples(cy, tmp_path, number):
     """They run as they stand, as a script or as a test."""

@@ -181,6 +181,7 @@ def test_reference_leaves_them(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("where", ["handle", "task"])
 @pytest.mark.parametrize("busy", [True, False], ids=["busy", "waiting"])
@@ -218,6 +219,7 @@ def test_swallowed_cancellation_is_repeated(cy, run, times, where, busy):
     run(main())
 
 
+@pytest.mark.slow
 def test_cancellation_that_is_always_swallowed(cy, run, caplog):
     """A task that never ends holds the server up within the bounds; what it took is processed or told; it is logged."""
     processed, taken = [], []
@@ -265,6 +267,7 @@ def test_cancellation_that_is_always_swallowed(cy, run, caplog):
     assert [record for record in caplog.records if "1 task that handle() has started goes on" in record.getMessage()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["finally", "except", "behind", "child", "gather", "group", "wait_for"])
 def test_clean_up_is_left_alone(cy, run, form):
     """A task that cleans up after its cancellation is not cancelled once more within the bound."""
@@ -414,6 +417,7 @@ def test_feeder_that_awaits_its_instance_is_intake(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_caller_whose_instance_is_deleted_may_clean_up(cy, run):
     """A caller whose call is cut gets InstanceDeleted, and may see to its client before it is cancelled itself."""
     order = []
@@ -545,6 +549,7 @@ def test_applications_and_their_tasks_are_none(cy, run):
     assert order == ["child", "application"]
 
 
+@pytest.mark.slow
 def test_hooks_and_overrides_are_none(cy, run):
     """Asynchronous hooks and overrides that handle() has set off are not cut by the stop."""
     order = []
@@ -581,6 +586,7 @@ def test_hooks_and_overrides_are_none(cy, run):
     assert sorted(order) == ["a", "b", "c", "hook"]
 
 
+@pytest.mark.slow
 def test_plain_entries_are_none(cy, run):
     """The future of a plain dict that handle() has put into the table drains like an instance."""
     processed = []
@@ -644,6 +650,7 @@ def test_other_servers_and_other_tasks_are_none(cy, run):
 # ------------------------------------------------------------------------------------------ when the run is over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True], ids=["over", "runs again"])
 @pytest.mark.parametrize("by", ["task", "task of an application"])
 def test_asked_after_the_run(cy, run, by, again):
@@ -693,6 +700,7 @@ def test_asked_after_the_run(cy, run, by, again):
     run(main())
 
 
+@pytest.mark.slow
 def test_nothing_runs_on_that_the_last_task_created(cy, run):
     """An instance that is created at the very end, by a task that resists, is gone when arun() has ended."""
     stubborn = Stubborn()

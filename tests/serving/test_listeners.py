@@ -101,6 +101,7 @@ def kind_of(opener):
     return socket.SOCK_DGRAM if opener is create_datagram_endpoint else socket.SOCK_STREAM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opener", OPENERS)
 def test_goes_on_until_the_listener_is_closed(cy, run, opener):
     """handle() has opened a listener and returned: the server serves on, and ends when the listener is closed."""
@@ -254,6 +255,7 @@ def test_listener_that_was_not_started(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["create_task", "spawn"])
 def test_listener_that_a_task_of_handle_opened(cy, run, by):
     """What a task that handle() started has opened counts like what handle() opened itself."""
@@ -284,6 +286,7 @@ def test_listener_that_a_task_of_handle_opened(cy, run, by):
     run(main())
 
 
+@pytest.mark.slow
 def test_all_of_several_must_be_closed(cy, run):
     """With several listeners the server goes on until the last of them is closed."""
 
@@ -305,6 +308,7 @@ def test_all_of_several_must_be_closed(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_two_servers_each_with_its_own(cy, run):
     """Of two servers in one loop each goes on for its own listeners alone."""
 
@@ -354,6 +358,7 @@ def test_loop_is_left_as_it_was(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_handlers_of_connections_feed_the_server(cy, run):
     """The pattern of the documented WebSocket server works: open a listener, return, answer for ever."""
 
@@ -418,6 +423,7 @@ def test_reference_ends_with_handle(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no Unix sockets")
 def test_unix_socket(cy, run, tmp_path):
     """A listener on a Unix socket counts as well."""
@@ -444,6 +450,7 @@ def test_unix_socket(cy, run, tmp_path):
     run(main())
 
 
+@pytest.mark.slow
 def test_websockets_library(cy, run):
     """A listener that the websockets library opens in handle() counts: the documented example's does so."""
     server_module = pytest.importorskip("websockets.asyncio.server")

@@ -15,6 +15,7 @@ from support.loops import passes
 from support.serving import for_ever, handling, reader
 
 
+@pytest.mark.slow
 def test_run_owns_a_loop(impl):
     """run() makes a loop, runs handle() in it until it returns, and closes it."""
     loops = []
@@ -88,6 +89,7 @@ def test_error_of_handle_leaves_run(cy, error):
     assert len(server.application_instances) == 0
 
 
+@pytest.mark.slow
 def test_run_always_exits(cy, caplog):
     """run() comes back, without a complaint, with an application and other tasks that nothing can stop."""
 

@@ -12,6 +12,7 @@ from support.serving import Stubborn, deaf, for_ever, handling, in_time, one_sho
 # ------------------------------------------------------------------------------------------ how it ends
 
 
+@pytest.mark.slow
 def test_arun_ends_when_handle_returns(impl, run):
     """arun() ends, and gives None, when handle() has returned and no listener is open."""
     order = []
@@ -105,6 +106,7 @@ def test_error_of_handle_drains_first(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_error_of_handle_drains_within_the_bound(cy, run):
     """What is not worked off within `shutdown_timeout` is handed on: the sum of messages is exact."""
     processed, in_hand = [], []
@@ -353,6 +355,7 @@ def test_reference_leaves_things_behind(reference, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_handle_that_resists_its_cancellation(cy, run):
     """A handle() that swallows its cancellation holds arun() up no longer than the bound."""
     stubborn = Stubborn()
@@ -374,6 +377,7 @@ def test_handle_that_resists_its_cancellation(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["returns", "raises"])
 def test_application_that_resists_holds_nothing_up(cy, run, end):
     """An application that never ends is waited for within the bound, taken out of the table and still counted."""

@@ -122,6 +122,7 @@ def start(request, tmp_path, cy):
         process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_ends_run(start, number):
     """A signal ends run(), which returns; the handlers that were there before are there again."""
@@ -139,6 +140,7 @@ def test_ends_run(start, number):
     assert process.end() == ["ready", "stopping", "returned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_drains_first(start, number):
     """At the first signal the messages that are queued are worked off, then applications are cancelled and clean up."""
@@ -170,6 +172,7 @@ def test_drains_first(start, number):
     assert lines[-2:] == ["cleaned up", "left 0 0 0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_second_signal_cancels_at_once(start, number):
     """At the second signal nothing is drained any more: applications are cancelled, and clean up."""
@@ -201,6 +204,7 @@ def test_second_signal_cancels_at_once(start, number):
     assert said == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
 
 
+@pytest.mark.slow
 def test_second_signal_may_be_the_other_one(start):
     """It makes no difference which of the two signals comes second."""
     process = start("""
@@ -224,6 +228,7 @@ def test_second_signal_may_be_the_other_one(start):
     assert said[-1] == "returned"
 
 
+@pytest.mark.slow
 def test_second_signal_while_handle_cleans_up(start):
     """A handle() that takes its time over its clean-up is not waited for after a second signal."""
     process = start("""
@@ -254,6 +259,7 @@ def test_second_signal_while_handle_cleans_up(start):
     assert process.end() == ["ready", "stopping", "stopped", "returned"]
 
 
+@pytest.mark.slow
 def test_drain_is_bounded(start):
     """What does not settle within `shutdown_timeout` is cancelled."""
     process = start("""
@@ -280,6 +286,7 @@ def test_drain_is_bounded(start):
     assert said == ["ready", "stopping", "cleaned up", "undelivered left", "returned"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["application", "handle", "spawned", "stray", "hook"])
 def test_always_exits(start, who):
     """Whoever swallows every cancellation, run() returns, and nothing complains of a pending task."""
@@ -328,6 +335,7 @@ def test_always_exits(start, who):
     assert process.end(*complaints) == ["ready", "returned"]
 
 
+@pytest.mark.slow
 def test_with_a_listener_and_handle_returned(start):
     """With handle() returned and a listener open, a signal closes that before anything is drained."""
     process = start("""
@@ -366,6 +374,7 @@ def test_with_a_listener_and_handle_returned(start):
     assert process.end() == ["ready", "refused", "returned"]
 
 
+@pytest.mark.slow
 def test_answers_that_are_under_way(start):
     """The documented HTTP pattern: a call that is under way when the signal comes still answers its client."""
     process = start("""
@@ -414,6 +423,7 @@ def test_answers_that_are_under_way(start):
     assert process.end() == ["ready", "answer", "returned 0"]
 
 
+@pytest.mark.slow
 def test_usable_again_after_a_signal(start):
     """After a signal the same server runs again, and a signal ends it again."""
     process = start("""
@@ -441,6 +451,7 @@ def test_usable_again_after_a_signal(start):
     assert lines[-1] == "returned"
 
 
+@pytest.mark.slow
 def test_own_handlers_come_back(start):
     """Handlers that the program has installed before run() are called again after it, not meanwhile."""
     process = start("""
@@ -458,6 +469,7 @@ def test_own_handlers_come_back(start):
     assert process.end() == ["ready", "stopping", "mine", "returned"]
 
 
+@pytest.mark.slow
 def test_loop_that_sleeps_is_woken(start):
     """A loop with nothing to do and no timer set is woken by the signal."""
     process = start("""
@@ -475,6 +487,7 @@ def test_loop_that_sleeps_is_woken(start):
     assert process.end() == ["ready", "stopping", "returned"]
 
 
+@pytest.mark.slow
 def test_signal_before_handle_is_there(start):
     """A signal that comes as the very first thing ends the server as well."""
     process = start("""
@@ -492,6 +505,7 @@ def test_signal_before_handle_is_there(start):
     assert process.end()[-1] == "returned"
 
 
+@pytest.mark.slow
 def test_overrides_clean_up_at_a_signal(start):
     """An `async def` override of delete_application_instance runs to its end when a signal ends the server."""
     process = start("""
@@ -518,6 +532,7 @@ def test_overrides_clean_up_at_a_signal(start):
     assert lines[-1] == "returned"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", BOTH)
 def test_arun_of_ones_own_is_not_handled(start, number):
     """arun() under asyncio.run() leaves signals to Python: SIGINT is its KeyboardInterrupt, with the clean-up done."""

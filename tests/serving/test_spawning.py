@@ -15,6 +15,7 @@ async def nothing():
     pass
 
 
+@pytest.mark.slow
 def test_gives_the_task(cy, run):
     """spawn() gives the very Task, which may be awaited or cancelled like any other."""
 

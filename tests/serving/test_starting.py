@@ -54,6 +54,7 @@ async def refuses(receive, send):
 # ---- nobody can connect before -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
 def test_nobody_can_connect_before_the_application_has_started(cy, run, tmp_path, caplog, kind):
     """The address is bound, and refuses connections until the application has started; a line says what is waited
@@ -125,6 +126,7 @@ def test_an_address_with_connections_of_the_server_before(cy, run):
 # ---- applications that fail to start, or take too long -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_startup_timeout(cy, run):
     """An application that does not start in time is cancelled, and the server ends with an error."""
     ended = []
@@ -291,6 +293,7 @@ async def hangs(scope, receive, send):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize(
     ("name", "arguments", "code", "last", "traceback"),
@@ -325,6 +328,7 @@ def test_the_command(tmp_path, loop, name, arguments, code, last, traceback):
         assert not [line for line in command.lines if "never retrieved" in line or "listening" in line]
 
 
+@pytest.mark.slow
 def test_the_command_does_not_listen_while_the_application_starts(tmp_path):
     (tmp_path / "starts.py").write_text(CODE, encoding="utf-8")
     with socket.socket() as free:

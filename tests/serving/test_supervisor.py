@@ -45,6 +45,7 @@ async def begun(notes, count):
     await eventually(lambda: len([note for note in notes if note.endswith("begins")]) == count)
 
 
+@pytest.mark.slow
 def test_begin_and_end_together(cy, run):
     """All begin; on stop() all end; what is around them is entered before and left after."""
     notes = Notes()
@@ -271,6 +272,7 @@ def test_what_is_accepted(cy):
     assert supervisor(cy, [server]).shutdown_timeout == server.shutdown_timeout == 10.0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(number, tmp_path):

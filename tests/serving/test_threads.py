@@ -26,6 +26,7 @@ def in_thread(function):
         return pool.submit(function).result(20)
 
 
+@pytest.mark.slow
 def test_put_threadsafe_delivers(cy, run):
     """A message fed from another thread wakes the loop and arrives; the future it gives is done then."""
     received = []

@@ -68,7 +68,7 @@ def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         _loaded[here] = load(here)
     if backend not in _loaded:
         _loaded[backend] = load(backend)
-    for name in [name for name in sys.modules if _is_ours(name)]:
+    for name in [name for name in sys.modules if name.startswith("cyasgi") and _is_ours(name)]:
         monkeypatch.delitem(sys.modules, name)
     for name, module in _loaded[backend].items():
         monkeypatch.setitem(sys.modules, name, module)

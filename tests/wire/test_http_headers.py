@@ -27,6 +27,7 @@ def load(cy: ModuleType, name: str = "headers") -> Any:
     return importlib.import_module(f"{cy.__name__}.wire.{name}")
 
 
+@pytest.mark.slow
 def test_request(cy):
     """Names in lower case, no white space behind a value, and apart what tells where a request ends."""
     headers = load(cy).RequestHeaders()
@@ -72,7 +73,9 @@ class Bytes(bytes):
         *((b"host", value) for value in (None, "x", 5, bytearray(b"x \t"), memoryview(b"x"), Bytes(b"x "), [])),
         (None, None),
     ],
-    ids=repr,
+    ids=lambda given: (
+        f"{type(given).__name__} {bytes(given)!r}" if isinstance(given, memoryview | Bytes) else repr(given)
+    ),
 )
 @pytest.mark.parametrize("twin", ["headers", "_headers_py"])
 def test_what_is_no_header(cy, twin, name, value):
@@ -93,6 +96,7 @@ def test_what_is_no_header(cy, twin, name, value):
 requests = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=6)
 
 
+@pytest.mark.slow
 def test_requests_are_the_same_to_both(cy):
     """Whatever comes is understood as the pure twin does."""
 
@@ -149,6 +153,7 @@ def outcome(encode, headers):
         return type(error), str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", [list, tuple, iter])
 def test_responses_are_the_same_from_both(cy, container):
     """Whatever an application gives is written, or refused, as by the pure twin; also when its names are known."""

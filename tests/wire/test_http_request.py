@@ -192,6 +192,7 @@ def test_bad_chunks(name):
     assert refused(CHUNKED + BAD_CHUNKS[name]) == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "status"),
     [

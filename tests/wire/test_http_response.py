@@ -9,6 +9,7 @@ from cyasgi.wire.http import Scope, error_response, websocket_scope
 from cyasgi.wire.http.response import chunk, encode_fields
 
 
+@pytest.mark.slow
 def test_fields():
     """Names are written in lower case, values as they are."""
     assert encode_fields([]) == (b"", None, 0)

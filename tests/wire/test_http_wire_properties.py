@@ -18,6 +18,8 @@ from cyasgi.wire.http.response import chunk, encode_fields
 from support.http_corpus import CODINGS, HEADERS, HOSTS, LENGTHS, LINES, TARGETS
 from support.http_corpus_more import CHUNKS, CONNECTIONS
 
+pytestmark = pytest.mark.slow
+
 SEEDS = [
     case.data
     for cases in (LENGTHS, CODINGS, LINES, TARGETS, HOSTS, HEADERS, CHUNKS, CONNECTIONS)

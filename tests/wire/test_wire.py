@@ -14,6 +14,7 @@ from cyasgi.wire.address import check_address, format_address, from_socket_addre
 from cyasgi.wire.datagram import MAX_DATA, parse_send, scope_fields
 
 
+@pytest.mark.slow
 def test_wire_imports_nothing_of_the_rest():
     """The wire modules import neither asyncio nor anything of cyasgi but each other, and which back end was chosen."""
     wire = Path(cyasgi.__file__).parent / "wire"
@@ -84,6 +85,7 @@ def test_parse_address_wants_a_string(value):
         parse_address(value)
 
 
+@pytest.mark.slow
 @given(
     st.one_of(st.ip_addresses().map(str), st.from_regex(r"[a-z0-9.-]{1,30}", fullmatch=True), st.just("")),
     st.integers(0, 65535),
@@ -93,6 +95,7 @@ def test_addresses_go_there_and_back(host, port):
     assert parse_address(format_address((host, port))) == (host, port)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_parse_address_accepts_or_refuses(text):
     """No text makes parse_address raise anything but ValueError."""

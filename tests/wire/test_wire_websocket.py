@@ -90,6 +90,7 @@ def socket_ends(answers):
 # ---- the handshake -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_accept():
     """The answer to a handshake is RFC 6455's, with the application's headers and the chosen subprotocol."""
     socket = WebSocket((*HEADERS, (b"sec-websocket-protocol", b"chat, superchat"), (b"sec-websocket-protocol", b"x")))
@@ -631,6 +632,7 @@ def test_violation_in_the_closing_handshake(data):
     assert socket.disconnect()["code"] == 1006
 
 
+@pytest.mark.slow
 def test_fragments_are_counted():
     """A message may come in so many fragments, whatever is in them, and no more."""
     fragment = frame(CONT, b"", fin=False)
@@ -643,6 +645,7 @@ def test_fragments_are_counted():
     assert (found, answers) == ([], [closed(1008, "more than 16384 small fragments")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 4_194_304])
 @pytest.mark.parametrize("first", [0, 64 * MAX_FRAGMENTS])
 def test_fragments_that_are_not_small_are_not_counted(first, limit):
@@ -667,6 +670,7 @@ def test_a_call_is_bounded():
     assert socket.next_message() is None and not socket.unfinished
 
 
+@pytest.mark.slow
 def test_messages_are_made_when_they_are_asked_for():
     """A chunk that holds a hundred compressed messages is inflated one message at a time."""
     deflate = Deflater()
@@ -690,6 +694,7 @@ frames = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     data=st.lists(st.one_of(frames, frames, st.binary(max_size=20))).map(b"".join),

@@ -56,6 +56,7 @@ def server_of(cy, application, max_applications=1000, binds=V4, **overrides):
 # ---- scopes and messages -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bind", [V4, V6])
 def test_echo(cy, run, bind):
     """Datagrams of any length up to the largest, the empty one included, come back over IPv4 and IPv6."""

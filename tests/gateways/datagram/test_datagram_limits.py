@@ -17,6 +17,7 @@ from support.udp import clients, gateway, serving_datagrams, start
 # ---- limits --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_full_queue_drops_the_newest(cy, run):
     """At most max_queue_size datagrams wait for an instance; the newest beyond are dropped, and counted."""
 
@@ -95,6 +96,7 @@ def test_the_limit_of_instances(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_a_flood_of_clients(cy, run):
     """A thousand ids that come once each leave the server at work, and its table no larger than its limit."""
 

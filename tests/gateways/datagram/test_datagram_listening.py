@@ -29,6 +29,7 @@ def server_of(cy, application, binds=V4, **overrides):
 # ---- binding -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bind_tells_the_addresses(cy):
     """bind() opens the sockets once and tells their addresses; close() closes them."""
     server = server_of(cy, echo, binds=["127.0.0.1:0", V6])
@@ -211,6 +212,7 @@ def test_datagrams_that_arrive_before_the_loop_runs(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_stopping_is_bounded(cy, run):
     """An application that never finishes holds the end up for shutdown_timeout; what it leaves is told."""
 
@@ -231,6 +233,7 @@ def test_stopping_is_bounded(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
     """What waits for them is lost, and told of."""
 
@@ -256,6 +259,7 @@ def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
     assert text.startswith("a datagram of 1 bytes from ") and " was dropped: CancelledError(" in text
 
 
+@pytest.mark.slow
 def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog):
     """Their time is bounded too, and a warning tells of them."""
 
@@ -272,6 +276,7 @@ def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog):
     assert texts == ["1 socket was closed with datagrams that the system had not taken yet"]
 
 
+@pytest.mark.slow
 def test_a_sender_that_waits_at_the_end(cy, run):
     """An application that waits in send, since the transport takes no more, does not keep the server from ending."""
 

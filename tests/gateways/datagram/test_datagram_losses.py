@@ -119,6 +119,7 @@ def test_the_same_port_elsewhere(cy, run):
 # ---- one line a second ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_the_system_refuses(cy, run, caplog):
     """Sends that the system refuses are counted, and told at once, and then a second later all together."""
 
@@ -150,6 +151,7 @@ def test_what_the_system_refuses(cy, run, caplog):
     ]
 
 
+@pytest.mark.slow
 def test_what_comes_over_a_limit(cy, run, caplog):
     """Too long, to a full queue, after the stop: two lines, and all of them are in their numbers."""
 

@@ -34,6 +34,7 @@ def records(section):
 # ---- answers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
@@ -165,6 +166,7 @@ def test_malformed_queries():
     assert example.answer(example.answer(query)) is None
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=600))
 def test_any_datagram(data):
     """Whatever comes, the answer is none or a message that fits."""
@@ -175,6 +177,7 @@ def test_any_datagram(data):
         assert answer[2] & 0x80
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_damage_to_a_query(data):
     """A query with some bytes changed gets an answer, or none, but no error."""
@@ -272,6 +275,7 @@ def dig():
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
 def test_dig(cy, dig, tmp_path, host):
     """The real `dig` gets the right answers from the real command, over IPv4 and IPv6."""
@@ -297,6 +301,7 @@ def test_dig(cy, dig, tmp_path, host):
         assert "datagrams_received=9 datagrams_sent=9" in command.lines[-1]
 
 
+@pytest.mark.slow
 def test_dig_asks_for_a_zone_of_ones_own(cy, dig, tmp_path):
     """An application of a few lines serves a zone of one's own."""
     Path(tmp_path, "my.zone").write_text(ZONE, encoding="utf-8")

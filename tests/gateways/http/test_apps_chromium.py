@@ -200,6 +200,7 @@ async def browse(address, profile, dom):
         await ended
 
 
+@pytest.mark.slow
 def test_page_and_socket(cy, run, tmp_path):
     """The browser loads a page and its script, streams, uploads, asks for much at once, and talks by a socket."""
 

@@ -56,6 +56,7 @@ def parse(answer):
             return status, dict(line.split(": ", 1) for line in lines), answer
 
 
+@pytest.mark.slow
 def test_page(cy, run, application):
     """One connection serves several requests, with HTTP/1.1; curl sees how each ends."""
 
@@ -75,6 +76,7 @@ def test_page(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_http_1_0(cy, run, application, world):
     """HTTP/1.0 closes, and ends a stream by closing; with keep-alive, what has a length keeps the connection."""
 
@@ -94,6 +96,7 @@ def test_http_1_0(cy, run, application, world):
     run(main())
 
 
+@pytest.mark.slow
 def test_head(cy, run, application):
     """Headers alone, and curl does not wait for a body."""
 
@@ -107,6 +110,7 @@ def test_head(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets here")
 def test_unix_socket(cy, run, application, tmp_path):
     """The same over a Unix socket; its path is gone with the server."""
@@ -124,6 +128,7 @@ def test_unix_socket(cy, run, application, tmp_path):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_tls(cy, run, application, tmp_path, version):
     """Pages, files and uploads over TLS, whose certificate curl verifies; links have the scheme."""
@@ -149,6 +154,7 @@ def test_tls(cy, run, application, tmp_path, version):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 def test_client_that_is_killed(cy, run, application, world, tmp_path, tls):
     """The application hears of the end of a curl that is killed in the middle of a stream."""
@@ -182,6 +188,7 @@ def test_client_that_is_killed(cy, run, application, world, tmp_path, tls):
     run(main())
 
 
+@pytest.mark.slow
 def test_uploads(cy, run, application, tmp_path):
     """Bodies with a length, in chunks, and as a form."""
 
@@ -202,6 +209,7 @@ def test_uploads(cy, run, application, tmp_path):
     run(main())
 
 
+@pytest.mark.slow
 def test_echo(cy, run, application):
     """A body that is sent back while it comes: curl does both at a time, and the server bounds both."""
 
@@ -213,6 +221,7 @@ def test_echo(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_expect_continue(cy, run, application):
     """curl waits to be told to send a body: that is done when the application reads it, and a refusal spares it."""
 
@@ -243,6 +252,7 @@ def test_upgrade_to_http_2_is_passed_over(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_redirects_cookies_and_ranges(cy, run, application, tmp_path):
     """curl follows redirects, keeps cookies, resumes a download, and does not load again what has not changed."""
 

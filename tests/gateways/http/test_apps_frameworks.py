@@ -54,6 +54,7 @@ def only(*frameworks):
 # ---- pages ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_page(cy, run, application):
     """Pages, from coroutines and from threads, with query and path decoded; all by one connection."""
 
@@ -78,6 +79,7 @@ def test_page(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_head(cy, run, application):
     """HEAD is answered as GET, without a body; the connection goes on."""
 
@@ -94,6 +96,7 @@ def test_head(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_statuses(cy, run, application):
     """204 has no body and no length; a redirect is followed; the connection goes on."""
 
@@ -149,6 +152,7 @@ def test_big_headers(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 def test_many_at_once(cy, run, application):
     """Concurrent clients get each their own answer."""
 
@@ -229,6 +233,7 @@ def test_client_that_leaves_a_stream(cy, run, application, world):
     run(main())
 
 
+@pytest.mark.slow
 def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, world):
     """A stream that waits for something to send ends too, at once: it is not only told when it sends."""
 
@@ -258,6 +263,7 @@ async def slices():
         yield DATA[start : start + 70_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 def test_upload(cy, run, application, chunked):
     """A body of some megabytes, with its length and in chunks, arrives whole."""
@@ -272,6 +278,7 @@ def test_upload(cy, run, application, chunked):
     run(main())
 
 
+@pytest.mark.slow
 def test_upload_of_a_form(cy, run, application):
     """A file in a multipart form arrives whole, beside a field."""
 
@@ -315,6 +322,7 @@ def test_client_that_leaves_an_upload(cy, run, application, world):
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     # Django's own FileResponse, under any ASGI server: it reads its file in a thread.
     "ignore:StreamingHttpResponse must consume synchronous iterators:Warning"
@@ -341,6 +349,7 @@ def test_file(cy, run, application):
     run(main())
 
 
+@pytest.mark.slow
 @only("starlette", "fastapi", "quart")
 def test_part_of_a_file(cy, run, application):
     """A part of a file is answered 206; one beyond its end 416."""
@@ -373,6 +382,7 @@ def logged_once(caplog, kind):
     return record
 
 
+@pytest.mark.slow
 def test_error(cy, run, application, caplog, quiet):
     """An error in a view is answered 500 and logged once; the next request is served."""
 
@@ -388,6 +398,7 @@ def test_error(cy, run, application, caplog, quiet):
     run(main())
 
 
+@pytest.mark.slow
 def test_error_in_a_stream(cy, run, application, world, caplog, quiet):
     """A stream that breaks off does not look complete to its client; it is logged once."""
 

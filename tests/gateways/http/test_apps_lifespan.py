@@ -96,6 +96,7 @@ def build(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_start_state_and_stop(cy, run, build):
     """Started once before the first request; what it keeps is every request's; stopped once at the end."""
     events = []

@@ -44,6 +44,7 @@ async def leaving(server, path, begun):
         await writer.wait_closed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("middleware", [(), (Middleware(Adding),), (Middleware(Adding), Middleware(GZipMiddleware))])
 def test_middleware(cy, run, middleware):
     """Pages, streams and bodies through middleware."""
@@ -135,6 +136,7 @@ def test_dependency_of_a_client_that_left(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("idle", [False, True])
 def test_stream_through_middleware_of_a_client_that_left(cy, run, idle):
     """It ends, whether it has something to send or not."""

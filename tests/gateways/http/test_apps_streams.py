@@ -15,6 +15,8 @@ from support.loops import passes
 from support.serving import in_time
 from support.web import serving
 
+pytestmark = pytest.mark.slow
+
 STREAMS = 20
 
 

@@ -71,6 +71,7 @@ async def client(address):
         yield one
 
 
+@pytest.mark.slow
 def test_pages_streams_and_uploads(cy, run, world):
     """All that the gateway does of itself, by one connection."""
 
@@ -92,6 +93,7 @@ def test_pages_streams_and_uploads(cy, run, world):
     run(main())
 
 
+@pytest.mark.slow
 def test_error(cy, run, world, caplog):
     """500, told once on uvicorn's logger, and the connection goes on."""
 
@@ -107,6 +109,7 @@ def test_error(cy, run, world, caplog):
     run(main())
 
 
+@pytest.mark.slow
 def test_client_that_leaves(cy, run, world):
     """The stream ends, and nobody complains."""
 
@@ -125,6 +128,7 @@ def test_client_that_leaves(cy, run, world):
     run(main())
 
 
+@pytest.mark.slow
 def test_lifespan(cy, run):
     """uvicorn runs the lifespan, and requests have its state."""
     events = []
@@ -148,6 +152,7 @@ def test_lifespan(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_socket(cy, run, world):
     """A request for a WebSocket is handed on to uvicorn's own protocol for them."""
 
@@ -191,6 +196,7 @@ async def app(scope, receive, send):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
 def test_command(cy, tmp_path):
     """uvicorn's command with our protocol, in a process of its own: it serves curl, and ends by SIGTERM in order."""

@@ -98,6 +98,7 @@ def test_what_is_no_text():
     assert subject_name(der.replace(b"\x0c\x04abcd", b"\x04\x04abcd")) == "CN=#040461626364"
 
 
+@pytest.mark.slow
 @given(
     strategies.lists(strategies.text(strategies.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=16))
 )
@@ -108,6 +109,7 @@ def test_as_another_library_has_it(texts):
     assert subject_name(found.public_bytes(Encoding.DER)) == found.subject.rfc4514_string()
 
 
+@pytest.mark.slow
 @given(strategies.binary(max_size=60))
 def test_what_is_no_certificate(data):
     with pytest.raises(ValueError, match="not a certificate in DER"):
@@ -122,6 +124,7 @@ def test_every_beginning():
             subject_name(der[:length])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("relative", "expected"), [([[(ORGANIZATION, "Acme, Inc.")], [(CN, "me")]], "CN=me,O=Acme\\, Inc."), ([], "")]
 )

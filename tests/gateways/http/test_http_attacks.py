@@ -31,6 +31,7 @@ pytestmark = pytest.mark.few_combinations
 # ---- floods --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_connections_over_the_limit(cy, run):
     """`max_connections` bounds those that are open; clients that have one are served, and others once there is room."""
 
@@ -90,6 +91,7 @@ def big(size: int, framing: str) -> bytes:
     return post(CHUNKED, body=b"".join(b"400\r\n%b\r\n" % body[:1024] for _ in range(size // 1024)) + END)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framing", ["length", "chunks"])
 def test_bodies_over_the_limit(cy, run, framing):
     """A body over `max_body_size` is refused with 413, before the application has seen it if its length is said."""
@@ -130,6 +132,7 @@ def test_a_body_over_the_limit_is_not_asked_for(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_pipelined_requests_wait_their_turn(cy, run):
     """However many requests one client sends at once, one of them runs at a time, and the others are hardly read."""
     running = most = 0
@@ -163,6 +166,7 @@ def test_pipelined_requests_wait_their_turn(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_pipelined_requests_unread(cy, run):
     """Who pipelines requests without reading the answers is held back; reading, it gets each answer, in order."""
     count = 5000
@@ -196,6 +200,7 @@ def test_pipelined_requests_unread(cy, run):
 # ---- applications and event loops ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_who_streams_without_end_gives_way(cy, run):
     """An application that never waits, to a client that keeps up, does not keep the event loop to itself."""
     application = Streaming(size=10, times=10_000)

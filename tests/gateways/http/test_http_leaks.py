@@ -14,6 +14,8 @@ from support.http_corpus import CHUNKED, CLOSE, END, get, post
 from support.raw_http import RawClient, server_of, serving_http
 from support.serving import in_time
 
+pytestmark = pytest.mark.slow
+
 
 async def application(scope, receive, send):
     """Answers at once, or when the body is there, or in many pieces, by the path."""

@@ -42,6 +42,7 @@ async def send_on(writer, seconds, part=b"x" * 1000):
     return True
 
 
+@pytest.mark.slow
 def test_the_answer_waits_while_bytes_come(cy, run, monkeypatch):
     """Several times as long as a silent client is given."""
 
@@ -56,6 +57,7 @@ def test_the_answer_waits_while_bytes_come(cy, run, monkeypatch):
     run(main())
 
 
+@pytest.mark.slow
 def test_a_silent_client_is_not_waited_for(cy, run, monkeypatch):
     async def main():
         server = server_of(cy, monkeypatch, LINGER=0.1)
@@ -70,6 +72,7 @@ def test_a_silent_client_is_not_waited_for(cy, run, monkeypatch):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constants", [{"LINGER_TIME": 0.3}, {"LINGER_BYTES": 10_000}], ids=["time", "bytes"])
 def test_a_client_that_never_stops_is_cut(cy, run, monkeypatch, constants):
     """There is a bound to the time, and one to the bytes."""

@@ -155,6 +155,7 @@ POURED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "data", "megabytes", "held"), POURED)
 def test_poured(cy, run, victims, first, data, megabytes, held):
     """One client sends without end, and reads nothing: it is cut off, or no longer listened to."""
@@ -171,6 +172,7 @@ def test_poured(cy, run, victims, first, data, megabytes, held):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [b"/", b"/missing"])
 def test_pipelined_and_unread(cy, run, victims, path):
     """200,000 pipelined requests of a client that never reads an answer."""
@@ -200,6 +202,7 @@ CROWDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "count"), CROWDS)
 def test_crowds(cy, run, victims, data, count):
     """Many clients at once that begin something and do not go on."""

@@ -11,6 +11,7 @@ from support.http_wire import Recording, echo, hello
 from support.loops import passes
 
 
+@pytest.mark.slow
 def test_requests_follow_each_other(cy, run):
     """A connection serves one request after the other, and each leaves the table as it ends."""
 
@@ -127,6 +128,7 @@ def test_pipelined_requests_are_answered_in_order(cy, run):
     case(cy, run, application, test)
 
 
+@pytest.mark.slow
 def test_a_flood_of_pipelined_requests_pauses_reading(cy, run):
     """What waits behind the request at work is bounded."""
     gate = asyncio.Event()

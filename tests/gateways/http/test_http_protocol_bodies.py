@@ -11,6 +11,7 @@ from support.http_wire import echo, hello
 from support.loops import passes
 
 
+@pytest.mark.slow
 def test_a_slow_application_pauses_reading(cy, run):
     """The body waits outside, and comes in as the application takes it."""
     received = []

@@ -15,6 +15,7 @@ from support.http_wire import Connection, echo, hello
 from support.loops import passes
 
 
+@pytest.mark.slow
 def test_a_slow_client_pauses_the_application(cy, run):
     """`send` waits while the transport takes no more."""
     sent = []

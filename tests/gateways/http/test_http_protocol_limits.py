@@ -12,6 +12,7 @@ from support.http_wire import Connection, echo, hello, http
 from support.loops import passes
 
 
+@pytest.mark.slow
 def test_at_max_applications(cy, run):
     """A new request is refused, and no running one is touched."""
 

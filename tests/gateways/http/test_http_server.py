@@ -42,6 +42,7 @@ def certificate(tmp_path_factory):
 # ---- listening -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_serves(cy, run):
     """On IPv4 and IPv6, a request each on connections of their own; every counter says so."""
 

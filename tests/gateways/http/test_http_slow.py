@@ -70,6 +70,7 @@ SLOW_HEADS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("data", "size"), SLOW_HEADS)
 @pytest.mark.parametrize("before", [0, 1, 2], ids=lambda before: f"after {before}")
@@ -92,6 +93,7 @@ def test_slow_headers(cy, run, data, size, before):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("data", [b"", b"\r\n"], ids=["silence", "empty lines"])
 @pytest.mark.parametrize(
@@ -131,6 +133,7 @@ BODIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("limit", ["body_timeout", "request_timeout"])
 @pytest.mark.parametrize(("head", "data"), BODIES)
@@ -153,6 +156,7 @@ def test_slow_bodies(cy, run, head, data, limit):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("rate", [0, 1, 100], ids=lambda rate: f"reading {rate}")
 def test_slow_reading(cy, run, rate):
@@ -179,6 +183,7 @@ def test_slow_reading(cy, run, rate):
     run(main())
 
 
+@pytest.mark.slow
 def test_a_client_that_stops_reading_and_goes_on(cy, run):
     """The application waits in `send` while the client does not read, and goes on when it does; nothing is lost."""
 
@@ -203,6 +208,7 @@ def test_a_client_that_stops_reading_and_goes_on(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_an_answer_is_not_waited_for_by_who_goes_on_sending(cy, run):
     """Who is refused and goes on sending for ever is cut off in the end; what it sends is thrown away."""

@@ -96,6 +96,7 @@ async def check(case: Case, application: Recorder, address, mode: str) -> None:
         assert tuple(map(tuple, scope["headers"])) == case.headers
 
 
+@pytest.mark.slow
 @pytest.mark.few_combinations
 @pytest.mark.parametrize("group", CORPUS)
 def test_corpus(cy, run, group):

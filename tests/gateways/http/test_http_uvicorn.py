@@ -14,6 +14,8 @@ from support.http_wire import Recording, hello, talk
 from support.loops import passes
 from support.serving import in_time
 
+pytestmark = pytest.mark.slow
+
 uvicorn = pytest.importorskip("uvicorn")
 
 GET = b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

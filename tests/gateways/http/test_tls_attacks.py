@@ -212,6 +212,7 @@ def beginnings(trusting):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "a byte", "half a hello", "a hello", "a long hello"])
 def test_half_open_handshakes(cy, run, contexts, what):
     """However many there are, others are served, and a server that stops leaves none of them."""
@@ -242,6 +243,7 @@ def test_half_open_handshakes(cy, run, contexts, what):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the standard library cannot tell a process's peak of memory there")
 def test_memory_of_half_open_handshakes(cy, run, contexts):
     """Thousands of them, of every kind, cost a server less than 32 MB."""
@@ -277,6 +279,7 @@ def test_memory_of_half_open_handshakes(cy, run, contexts):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("limit", ["first_byte_timeout", "tls_handshake_timeout"])
 def test_deadlines_of_a_handshake(cy, run, contexts, limit):
@@ -292,6 +295,7 @@ def test_deadlines_of_a_handshake(cy, run, contexts, limit):
     attack(cy, run, contexts, test, **{limit: SHORT})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_handshake_byte_by_byte(cy, run, contexts):
     """No byte puts the end of its time off."""
@@ -304,6 +308,7 @@ def test_a_handshake_byte_by_byte(cy, run, contexts):
     attack(cy, run, contexts, test, tls_handshake_timeout=SHORT)
 
 
+@pytest.mark.slow
 def test_an_honest_handshake_byte_by_byte(cy, run, contexts):
     """One that comes in time succeeds however it is cut."""
 
@@ -320,6 +325,7 @@ def test_an_honest_handshake_byte_by_byte(cy, run, contexts):
     attack(cy, run, contexts, test)
 
 
+@pytest.mark.slow
 def test_more_than_are_let_in(cy, run, contexts):
     """Beyond `max_connections` of which no byte has come, the oldest are closed."""
 
@@ -334,6 +340,7 @@ def test_more_than_are_let_in(cy, run, contexts):
     attack(cy, run, contexts, test, max_connections=100)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_handshakes_that_give_way(cy, run, contexts):
     """Who is slow is given up for the sake of others, and not without need."""
@@ -395,6 +402,7 @@ def test_garbage(cy, run, contexts, data, way):
 # ---- after the handshake -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("way", ["stays", "notifies", "closes its half", "closes", "resets"])
 @pytest.mark.parametrize("size", [1000, 3_000_000, 100_000_000])
@@ -424,6 +432,7 @@ def test_clients_that_stop_reading(cy, run, contexts, way, size):
     attack(cy, run, contexts, test, application, write_timeout=SHORT, keep_alive_timeout=SHORT)
 
 
+@pytest.mark.slow
 @LINUX
 def test_a_client_that_takes_the_last_response_slowly(cy, run, contexts):
     """It has the time for it while it takes something, and no longer."""

@@ -16,6 +16,8 @@ import pytest
 from support.published import needs_index, source_distribution
 from support.serving import environment
 
+pytestmark = pytest.mark.slow
+
 #: How uvicorn's conftest names the class that ours takes the place of.
 REPLACED = 'pytest.param("uvicorn.protocols.http.h11_impl:H11Protocol", id="h11")'
 FILES = ("tests/protocols/test_http.py", "tests/test_server.py")

@@ -45,6 +45,7 @@ def socket(server, path, scheme="ws", **options):
     return connect(url(server, path, scheme), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_echo(cy, run, application, world, compression):
     """Text, bytes and fragments, small and large, come back as they are; the end is told of."""
@@ -147,6 +148,7 @@ def test_error(cy, run, application, caplog, quiet):
     run(main())
 
 
+@pytest.mark.slow
 def test_slow_client(cy, run, application, world):
     """An application that sends faster than its client receives waits; nothing is lost."""
     sent = []
@@ -206,6 +208,7 @@ def test_server_that_stops(cy, run, application, world):
     run(main())
 
 
+@pytest.mark.slow
 @only("starlette")
 def test_many_at_once(cy, run, application):
     """Each socket has its own messages back."""

@@ -33,6 +33,7 @@ CONNECT = {"type": "websocket.connect"}
 # ---- scope and messages --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", ["deflate", None])
 def test_echo(cy, run, compression):
     """Text and bytes of every size come back, to a real client, compressed or not."""
@@ -127,6 +128,7 @@ def test_messages_that_came_with_the_request_or_before_the_answer(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_much_before_the_answer(cy, run):
     """Of what comes before the WebSocket is accepted some is read, however it comes; the rest waits with the client."""
     message, count = text("x" * 1000), 5000
@@ -153,6 +155,7 @@ def test_much_before_the_answer(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_tls(cy, run):
     """Over TLS: the scheme is wss, messages large and small come back, and either side may close."""
     http = importlib.import_module(f"{cy.__name__}.gateways.http")

@@ -73,6 +73,7 @@ async def deaf(scope, receive, send):
     await echo(scope, receive, send)
 
 
+@pytest.mark.slow
 def test_violations(cy, run):
     """Each is answered with its close frame and the end of the connection; nobody else notices."""
 
@@ -99,6 +100,7 @@ def bomb(inflated, *, fragments=False):
     return frame(BINARY, data, rsv=4)
 
 
+@pytest.mark.slow
 def test_compression_bombs(cy, run):
     """One that is over the limit is 1009; a thousand below it wait as they came."""
     small = bomb(2**20)
@@ -125,6 +127,7 @@ def test_compression_bombs(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_tiny_fragments(cy, run):
     """A message in a million fragments is given up after some; what still comes is dropped."""
 
@@ -146,6 +149,7 @@ def test_tiny_fragments(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_ping_flood(cy, run):
     """A client that sends pings and never reads costs what one that reads costs."""
 
@@ -167,6 +171,7 @@ def test_ping_flood(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_clients_that_stop_reading(cy, run):
     """Each holds a message or two, whatever it sends."""
     count, size = 10, 250_000
@@ -203,6 +208,7 @@ async def push(client, data, count):
         await client.drained()
 
 
+@pytest.mark.slow
 def test_frames_that_never_end(cy, run):
     """Large frames begun and not finished cost what was sent of them."""
 
@@ -227,6 +233,7 @@ def test_frames_that_never_end(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_nothing_is_left_behind(cy, run, seed):
     """Connections that end anywhere in their lives leave no instance, task, deadline or object."""

@@ -75,6 +75,7 @@ async def takes_slowly(connection, until):
     assert transport.aborted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("until", [0, 100])
 def test_a_client_that_takes_the_last_of_a_response_slowly(cy, run, until):
     async def test(connection):
@@ -240,6 +241,7 @@ def test_access_log(cy, run, steps, logged):
 BODY = b"0123456789" * 1_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("messages", [(part(BODY),), (part(BODY, True), part(BODY))], ids=["whole", "streamed"])
 def test_all_of_a_long_response_arrives(cy, run, messages):
     """Also where the client has not begun to read it when the connection would have been cut."""
@@ -265,6 +267,7 @@ def test_all_of_a_long_response_arrives(cy, run, messages):
     run(main())
 
 
+@pytest.mark.slow
 def test_all_of_a_long_message_before_the_close_frame_arrives(cy, run):
     """Also where the server stops."""
     application = Recorder(lambda scope, receive, send: send({"type": "websocket.send", "bytes": BODY}))

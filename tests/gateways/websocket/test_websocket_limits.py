@@ -35,6 +35,7 @@ class Gate:
 # ---- how much waits ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "count"), [(10, 20_000), (1000, 10_000), (100_000, 100)])
 def test_slow_application(cy, run, size, count):
     """Messages for an application that does not receive are left with the client; none is lost or out of order, also
@@ -61,6 +62,7 @@ def test_slow_application(cy, run, size, count):
     run(main())
 
 
+@pytest.mark.slow
 def test_slow_application_is_served_no_worse_than_others(cy, run):
     """One whose client is paused takes nothing from another."""
 
@@ -368,6 +370,7 @@ def test_no_pings(cy, run):
     run(main())
 
 
+@pytest.mark.slow
 def test_the_clock_meets_the_deadlines(cy, run):
     """Handshake, closing handshake and pings, by the clock."""
 
