@@ -21,7 +21,8 @@ IN_SDIST = re.compile(
 )
 #: What setuptools adds to an sdist by itself.
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|src/cyasgi\.egg-info/.+")
-SOURCES_OF_EXTENSION = {".pyx", ".pxi"}
+#: What is for those who read or build the sources, and not in the wheel.
+FOR_SOURCES = {".pyx", ".pxi", ".md"}
 EXTENSION = re.compile(r"(cyasgi/(?:\w+/)*\w+)\.[^/]+\.(?:so|pyd)")
 
 
@@ -56,7 +57,7 @@ def check_wheel(path: Path, version: str, *, pure: bool) -> list[str]:
     expected = {
         name.removeprefix("src/")
         for name in in_checkout()
-        if name.startswith("src/") and Path(name).suffix not in SOURCES_OF_EXTENSION
+        if name.startswith("src/") and Path(name).suffix not in FOR_SOURCES
     }
     extensions = {name: match[1] for name in found if (match := EXTENSION.fullmatch(name))}
     sources = {name.removeprefix("src/").removesuffix(".pyx") for name in in_checkout() if name.endswith(".pyx")}

@@ -1,9 +1,9 @@
-"""Runs a command that starts a UDP gateway and ends it again, as a person would.
+"""Runs a command that starts a server and ends it again, as a person would.
 
-    python .ci/try_serve.py --talk COMMAND COMMAND
+    python .ci/try_serve.py --talk COMMAND --answer TEXT COMMAND
 
-The first command talks to the gateway and must print what it was told to send; the second serves until Ctrl-C. Both
-run in a shell, in the current directory.
+The first command talks to the server and must print the answer; the second serves until Ctrl-C. Both run in a shell, in
+the current directory.
 """
 
 import argparse
@@ -21,8 +21,8 @@ TO_END = 30.0
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", help="serves until Ctrl-C")
-    parser.add_argument("--talk", required=True, help="sends a datagram and prints the answer")
-    parser.add_argument("--answer", default="hello", help="what the answer must be (default: %(default)s)")
+    parser.add_argument("--talk", required=True, help="asks the server and prints the answer")
+    parser.add_argument("--answer", required=True, help="what the answer must be")
     given = parser.parse_args()
     # A session of its own, so that Ctrl-C reaches the command and all it started, and not this script.
     served = subprocess.Popen(["bash", "-c", given.command], start_new_session=True)
@@ -34,7 +34,7 @@ def main() -> int:
             answer = talked.stdout.strip()
             time.sleep(0 if answer else 1)
         if answer != given.answer:
-            print(f"the gateway answered {answer!r}; exit status so far: {served.poll()}")
+            print(f"the server answered {answer!r}; exit status so far: {served.poll()}")
             return 1
         print(f"answered: {answer}", flush=True)
         os.killpg(served.pid, signal.SIGINT)

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import re
 import socket
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 from support.http_wire import hello, http, talk
 from support.loops import PATIENCE, passes
-from support.serving import environment, eventually, quiet, reader
+from support.serving import eventually, quiet, reader
 from support.udp import gateway
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -358,34 +354,3 @@ def test_many_times(cy, run):
                 assert (await talk(server.addresses[0], GET)).endswith(b"hello")
 
     run(main())
-
-
-# ---- the README's examples
-
-
-def examples():
-    """The blocks of code below <!-- test: embedding --> in the README."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    return re.findall(r"<!-- test: embedding -->\n```python\n(.*?)```", text, re.DOTALL)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(2))
-def test_examples(cy, tmp_path, number):
-    """They run as they stand, as a script or as a test."""
-    found = examples()
-    assert len(found) == 2
-    path = tmp_path / "test_example.py"
-    path.write_text(found[number], encoding="utf-8")
-    pytest_options = ["-m", "pytest", "-q", "-p", "no:cacheprovider"] if "import pytest" in found[number] else []
-    done = subprocess.run(
-        [sys.executable, *pytest_options, str(path)],
-        cwd=tmp_path,
-        env=environment(CYASGI_BACKEND=cy.backend, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout if pytest_options else "is served in the block" in done.stdout

@@ -1,6 +1,6 @@
 # cython: language_level=3, binding=False, wraparound=False, nonecheck=True, auto_pickle=False
 # cython: embedsignature=True, embedsignature.format=clinic
-"""The Cython twin of the core. The theory of operation stands in `_py/__init__.py`; here is what differs.
+"""The Cython twin of the core. The theory of operation is in `README.md`; here is what differs.
 
 * The entries of a natural order of the table form a doubly linked list through `_prev` and `_next`. The dict owns the
   entries; the list borrows them: an entry is linked if and only if it is in the dict (and has no assigned place). Where

@@ -1,7 +1,7 @@
 # OrderedEntries: the fields of the table, and the orders that its entries stand in.
 
 cdef class OrderedEntries:
-    """Entries in the order of their use, in one segment or two; see the theory of operation."""
+    """Entries in the order of their use, in one segment or two; see `README.md`."""
 
     cdef dict _entries
     #: The ends of the natural orders, borrowed; see the top.

@@ -31,7 +31,7 @@ _sequence = itertools.count()
 
 
 class OrderedEntries:
-    """Entries in the order of their use, in one segment or two; see the theory of operation."""
+    """Entries in the order of their use, in one segment or two; see `README.md`."""
 
     __slots__ = (
         "__weakref__",
