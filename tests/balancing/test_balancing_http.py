@@ -10,9 +10,8 @@ import struct
 import sys
 
 import pytest
-from test_balancing_server import balancer_of
 
-from support.balancing import Held, answering, failing, tallies
+from support.balancing import Held, answering, balancer_of, failing, tallies
 from support.serving import in_time
 
 

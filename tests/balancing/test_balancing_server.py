@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 
 import pytest
 
-from support.balancing import tallies
+from support.balancing import balancer_of, tallies
 from support.loops import passes
 from support.recording import recording, served
 from support.serving import eventually, in_time
 from support.udp import clients, gateway, serving_datagrams
-
-
-def balancer_of(cy, *arguments, **options):
-    """A LoadBalancer of this twin's package."""
-    return importlib.import_module(f"{cy.__name__}.balancing").LoadBalancer(*arguments, **options)
 
 
 def naming(name):

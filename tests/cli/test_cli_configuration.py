@@ -12,42 +12,7 @@ from cyasgi.cli import limits, reloading, serving, tls
 from cyasgi.cli.servers import make_servers
 from cyasgi.lifecycle import ManagedServer
 from support.certificates import PASSWORD, write_certificates
-
-ECHO = "cyasgi.examples:echo"
-
-
-@pytest.fixture
-def options(monkeypatch, tmp_path):
-    """options(*arguments) gives the options that the command would have served with."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
-
-    def serve(given):
-        seen.append(given)
-        return 0
-
-    def options(*arguments):
-        assert cli.main(["serve", *arguments]) == 0
-        return seen.pop()
-
-    seen = []
-    monkeypatch.setattr(serving, "serve", serve)
-    return options
-
-
-def file(tmp_path, content, name="cyasgi.toml"):
-    (tmp_path / name).write_text(content, encoding="utf-8")
-    return ["--config", name]
-
-
-def refused(capsys, arguments):
-    """The one line that the command ends with, called wrongly."""
-    assert cli.main(["serve", *arguments]) == 2
-    written = capsys.readouterr()
-    assert written.out == ""
-    assert written.err.startswith("cyasgi: ") and written.err.count("\n") == 1
-    return written.err.removeprefix("cyasgi: ").rstrip()
+from support.cli import ECHO, application, file, options as options, refused
 
 
 @pytest.mark.slow
@@ -401,7 +366,3 @@ def keys(tmp_path_factory):
     junk = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n"
     (path / "junk.pem").write_text(junk, encoding="utf-8")
     return path
-
-
-async def application(scope, receive, send):
-    """Serves nothing."""

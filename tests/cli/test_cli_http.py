@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import connect
 
 from support.certificates import PASSWORD, write_certificates
+from support.cli import get, listening
 from support.udp import Command
 
 pytestmark = pytest.mark.slow
@@ -40,23 +41,6 @@ async def application(scope, receive, send):
         await receive()
         await send({"type": "datagram.send", "data": b"datagram"})
 """
-
-
-def listening(command, pattern=r"http://127\.0\.0\.1:(\d+)"):
-    """The port that the command says next that it listens on."""
-    return int(command.until(rf"listening on {pattern}$")[1])
-
-
-def get(port, path="/", *, context=None):
-    """The status and the body of an answer."""
-    if context is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    else:
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
-    with closing(connection):
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read().decode()
 
 
 def application(path, name, code):

@@ -8,8 +8,8 @@ import socket
 import time
 
 import pytest
-from test_cli_http import get, listening
 
+from support.cli import get, listening
 from support.udp import Command
 
 pytestmark = pytest.mark.slow

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from test_cli_configuration import ECHO, file, options as options, refused
 
+from support.cli import ECHO, file, options as options, refused
 from support.loops import PATIENCE
 from support.serving import environment
 from support.udp import Command

@@ -8,24 +8,13 @@ from typing import Any
 
 import pytest
 
+from support.instances import SCOPE, by_message, own_entry
 from support.loops import loop_factory, passes
 from support.serving import quiet, reader
-
-SCOPE = {"type": "test"}
 
 
 def make(server: Any, scope_id: Any) -> Any:
     return server.get_or_create_application_instance(scope_id, SCOPE)
-
-
-async def by_message(scope: Any, receive: Any, send: Any) -> Any:
-    """Reads on until a message tells it to return, or to be busy with something else."""
-    while True:
-        match await receive():
-            case "return":
-                return
-            case "busy":
-                await asyncio.get_running_loop().create_future()
 
 
 def slru(cy: Any, limit: int | None = 5, application: Any = by_message, **attributes: Any) -> Any:
@@ -442,11 +431,6 @@ def test_assigning_last_used(cy, run):
         assert order(server) == ("", "dcba")
 
     run(main())
-
-
-def own_entry(**more: Any) -> dict[str, Any]:
-    future = asyncio.get_running_loop().create_future()
-    return {"input_queue": asyncio.Queue(), "future": future, "scope": SCOPE, "last_used": time.time(), **more}
 
 
 def test_plain_dicts(cy, run):

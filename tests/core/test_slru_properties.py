@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from test_slru import SCOPE, by_message, own_entry
 
 from support.histories import effort, programs, weighted
+from support.instances import SCOPE, by_message, own_entry
 from support.loops import PATIENCE
 from support.serving import quiet
 

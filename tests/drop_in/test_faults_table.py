@@ -6,13 +6,11 @@ A test whose name ends in `_reference` shows what asgiref's class does, so that 
 from __future__ import annotations
 
 import asyncio
-import sys
-import types
 from types import SimpleNamespace
 
 import pytest
 
-from support.loops import passes
+from support.loops import eager_task_factory, passes
 from support.recording import EVERY_PASS, echo, recording, served
 from support.serving import end_all, in_time, reader
 
@@ -354,35 +352,6 @@ def test_successor_of_a_deleted_instance(cy, run):
         assert await hand_over(cy.StatelessServer) == 2
 
     run(main())
-
-
-@types.coroutine
-def going_on(coroutine, yielded):
-    """The rest of a coroutine that has made its first step."""
-    while True:
-        try:
-            sent = yield yielded
-        except BaseException as error:
-            step = coroutine.throw, error
-        else:
-            step = coroutine.send, sent
-        try:
-            yielded = step[0](step[1])
-        except StopIteration as stop:
-            return stop.value
-
-
-def eager_task_factory(loop, coroutine, *, context=None, eager_start=True, **options):
-    """Like asyncio's, which came with Python 3.12: a task makes its first step before its maker has it in hand."""
-    if sys.version_info >= (3, 12):
-        # Not asyncio's own: some that came with 3.13 do not take all that uvloop hands on.
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True, **options)
-
-    async def rest():
-        return await going_on(coroutine, yielded)
-
-    yielded = context.run(coroutine.send, None) if context else coroutine.send(None)
-    return asyncio.Task(rest(), loop=loop, context=context, **options)
 
 
 async def ask_for_oneself(base):

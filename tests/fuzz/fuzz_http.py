@@ -15,10 +15,9 @@ from pathlib import Path
 
 import atheris
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "wire")]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["cyasgi.wire"]):
-    from test_http_wire_properties import SEEDS, check_accepted, read, same
+    from support.http_reading import SEEDS, check_accepted, read, same
 
 
 def one_input(data: bytes) -> None:

@@ -7,10 +7,10 @@ import importlib
 import json
 
 import pytest
-from test_http_uvicorn import under_uvicorn
 
 from support.http_wire import talk
 from support.udp import clients, gateway as datagrams, serving_datagrams
+from support.uvicorn_serving import under_uvicorn
 from support.web import serving
 from support.websockets_serving import Client
 

@@ -6,13 +6,13 @@ import math
 import sys
 
 import pytest
-from test_cli_configuration import ECHO, application, options as options
 
 from cyasgi import cli
 from cyasgi._settings import Choice, Integer, Number
 from cyasgi.balancing import LoadBalancer
 from cyasgi.cli import limits
 from cyasgi.gateways.http import HTTPServer
+from support.cli import ECHO, application, options as options
 
 LISTENERS = {"http": "127.0.0.1:0", "websocket": "127.0.0.1:0", "udp": "127.0.0.1:0"}
 SETTINGS = [setting for setting in limits.SETTINGS if isinstance(setting, limits.Limit)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 
 HTTP = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 5)}
 POST = {**HTTP, "method": "POST"}
@@ -121,3 +122,8 @@ def tallies(balancer):
 def states(balancer):
     """The states of the circuit breakers."""
     return [stats["state"] for stats in balancer.stats()["applications"].values()]
+
+
+def balancer_of(cy, *arguments, **options):
+    """A LoadBalancer of this twin's package."""
+    return importlib.import_module(f"{cy.__name__}.balancing").LoadBalancer(*arguments, **options)

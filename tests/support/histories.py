@@ -6,12 +6,9 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings, strategies as st
-
-if TYPE_CHECKING:
-    from test_properties import Histories
 
 #: 1 is the same short run every time; anything above looks further, at random: CYASGI_EFFORT=20 pytest ...
 EFFORT = int(os.environ.get("CYASGI_EFFORT", "1"))
@@ -51,7 +48,7 @@ class Boom(Exception):
 class Entry:
     """What the model knows of one entry of the table: an instance, or a plain dict that somebody wrote into it."""
 
-    def __init__(self, machine: Histories, scope_id: str, handle: Any, number: int) -> None:
+    def __init__(self, machine: Any, scope_id: str, handle: Any, number: int) -> None:
         self.machine = machine
         self.scope_id = scope_id
         self.handle = handle
@@ -95,7 +92,7 @@ class Entry:
 class Instance(Entry):
     """An instance of cyasgi's, with the ledger of its messages and what its application is doing."""
 
-    def __init__(self, machine: Histories, scope_id: str, handle: Any, number: int) -> None:
+    def __init__(self, machine: Any, scope_id: str, handle: Any, number: int) -> None:
         super().__init__(machine, scope_id, handle, number)
         self.accepted: set[int] = set()
         self.delivered: list[int] = []

@@ -352,3 +352,28 @@ class Streaming:
             await send({"type": "http.response.body"})
         finally:
             self.running -= 1
+
+
+async def trickle(client: RawClient, data: bytes, size: int = 1) -> int:
+    """Sends bytes, over and over, with pauses far shorter than any deadline, until the server ends the connection.
+
+    Gives how many were sent.
+    """
+    sent = 0
+
+    async def drip() -> None:
+        nonlocal sent
+        while client.ended is None:
+            start = sent % len(data)
+            if not await client.send(data[start : start + size]):
+                return
+            sent += size
+            await asyncio.sleep(0.005)
+
+    dripping = asyncio.create_task(drip())
+    try:
+        await client.end()
+    finally:
+        dripping.cancel()
+        await asyncio.wait([dripping])
+    return sent

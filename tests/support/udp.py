@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 
+from cyasgi.wire.datagram import MAX_DATA
 from support.loops import PATIENCE
 from support.serving import environment, eventually
 
@@ -151,3 +152,52 @@ class Command:
         self._reader.join(PATIENCE)
         self.process.stdout.close()
         self.process.stderr.close()
+
+
+BAD_MESSAGES = [
+    (None, TypeError, "a message must be a dict, got None"),
+    (b"x", TypeError, "a message must be a dict, got b'x'"),
+    ({}, ValueError, "unknown type of message None"),
+    ({"type": "datagram.receive", "data": b"x"}, ValueError, "unknown type of message 'datagram.receive'"),
+    ({"type": "http.response.start"}, ValueError, "accepts datagram.send"),
+    ({"type": "datagram.send"}, ValueError, "must have 'data'"),
+    ({"type": "datagram.send", "data": "x"}, TypeError, "must be bytes, got str"),
+    ({"type": "datagram.send", "data": bytearray(b"x")}, TypeError, "must be bytes, got bytearray"),
+    ({"type": "datagram.send", "data": None}, TypeError, "must be bytes, got NoneType"),
+    ({"type": "datagram.send", "data": bytes(MAX_DATA + 1)}, ValueError, "at most 65507 bytes, got 65508"),
+    ({"type": "datagram.send", "data": b"x", "client": "::1"}, TypeError, "'client' .* must be .host, port."),
+    ({"type": "datagram.send", "data": b"x", "server": ("::1",)}, ValueError, "'server' .* must be .host, port."),
+    ({"type": "datagram.send", "data": b"x", "client": ("::1", 1 << 16)}, ValueError, "a port from 0 to 65535"),
+]
+
+
+V4, V6 = ("127.0.0.1", 0), ("::1", 0)
+
+
+async def echo(scope, receive, send):
+    """Sends back what it receives."""
+    while True:
+        await send({"type": "datagram.send", "data": (await receive())["data"]})
+
+
+class Numbering:
+    """Answers with the number of its instance and of the datagram within it; keeps scopes and messages."""
+
+    def __init__(self):
+        self.scopes = []
+        self.messages = []
+
+    async def __call__(self, scope, receive, send):
+        number = len(self.scopes)
+        self.scopes.append(scope)
+        count = 0
+        while True:
+            self.messages.append(await receive())
+            count += 1
+            await send({"type": "datagram.send", "data": b"%d.%d" % (number, count)})
+
+
+def server_of(cy, application, max_applications=1000, binds=V4, **overrides):
+    """A server of a subclass with these overrides."""
+    base = gateway(cy).DatagramServer
+    return type("Server", (base,), overrides)(application, max_applications, binds=binds)

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 import cyasgi
 from cyasgi.wire.address import check_address, format_address, from_socket_address, parse_address, to_socket_address
 from cyasgi.wire.datagram import MAX_DATA, parse_send, scope_fields
+from support.udp import BAD_MESSAGES
 
 
 @pytest.mark.slow
@@ -189,23 +190,6 @@ def test_scopes_share_nothing():
 def test_parse_send(message, parsed):
     """A message to send has data, and may name client and server; keys of later versions are passed over."""
     assert parse_send(message) == parsed
-
-
-BAD_MESSAGES = [
-    (None, TypeError, "a message must be a dict, got None"),
-    (b"x", TypeError, "a message must be a dict, got b'x'"),
-    ({}, ValueError, "unknown type of message None"),
-    ({"type": "datagram.receive", "data": b"x"}, ValueError, "unknown type of message 'datagram.receive'"),
-    ({"type": "http.response.start"}, ValueError, "accepts datagram.send"),
-    ({"type": "datagram.send"}, ValueError, "must have 'data'"),
-    ({"type": "datagram.send", "data": "x"}, TypeError, "must be bytes, got str"),
-    ({"type": "datagram.send", "data": bytearray(b"x")}, TypeError, "must be bytes, got bytearray"),
-    ({"type": "datagram.send", "data": None}, TypeError, "must be bytes, got NoneType"),
-    ({"type": "datagram.send", "data": bytes(MAX_DATA + 1)}, ValueError, "at most 65507 bytes, got 65508"),
-    ({"type": "datagram.send", "data": b"x", "client": "::1"}, TypeError, "'client' .* must be .host, port."),
-    ({"type": "datagram.send", "data": b"x", "server": ("::1",)}, ValueError, "'server' .* must be .host, port."),
-    ({"type": "datagram.send", "data": b"x", "client": ("::1", 1 << 16)}, ValueError, "a port from 0 to 65535"),
-]
 
 
 @pytest.mark.parametrize(("message", "error", "says"), BAD_MESSAGES)

@@ -9,18 +9,9 @@ import pickle
 import socket
 
 import pytest
-from test_wire import BAD_MESSAGES
 
 from support.loops import passes
-from support.udp import clients, gateway, serving_datagrams
-
-V4, V6 = ("127.0.0.1", 0), ("::1", 0)
-
-
-async def echo(scope, receive, send):
-    """Sends back what it receives."""
-    while True:
-        await send({"type": "datagram.send", "data": (await receive())["data"]})
+from support.udp import BAD_MESSAGES, V4, V6, Numbering, clients, echo, gateway, server_of, serving_datagrams
 
 
 async def answer_each(scope, receive, send):
@@ -28,29 +19,6 @@ async def answer_each(scope, receive, send):
     while True:
         message = await receive()
         await send({**message, "type": "datagram.send"})
-
-
-class Numbering:
-    """Answers with the number of its instance and of the datagram within it; keeps scopes and messages."""
-
-    def __init__(self):
-        self.scopes = []
-        self.messages = []
-
-    async def __call__(self, scope, receive, send):
-        number = len(self.scopes)
-        self.scopes.append(scope)
-        count = 0
-        while True:
-            self.messages.append(await receive())
-            count += 1
-            await send({"type": "datagram.send", "data": b"%d.%d" % (number, count)})
-
-
-def server_of(cy, application, max_applications=1000, binds=V4, **overrides):
-    """A server of a subclass with these overrides."""
-    base = gateway(cy).DatagramServer
-    return type("Server", (base,), overrides)(application, max_applications, binds=binds)
 
 
 # ---- scopes and messages -------------------------------------------------------------------------------------------

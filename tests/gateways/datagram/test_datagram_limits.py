@@ -8,11 +8,10 @@ import gc
 import weakref
 
 import pytest
-from test_datagram import Numbering, echo, server_of
 
 from support.loops import passes
 from support.serving import deaf, in_time
-from support.udp import clients, gateway, serving_datagrams, start
+from support.udp import Numbering, clients, echo, gateway, server_of, serving_datagrams, start
 
 # ---- limits --------------------------------------------------------------------------------------------------------
 

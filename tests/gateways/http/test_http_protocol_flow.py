@@ -7,12 +7,11 @@ import importlib
 import threading
 
 import pytest
-from test_faults_table import eager_task_factory
 
 from cyasgi.gateways.http.response import DISCONNECTED_LIMIT
 from support.http_case import GET, HELLO, POST, case, closing, part, sending, start
 from support.http_wire import Connection, echo, hello
-from support.loops import passes
+from support.loops import eager_task_factory, passes
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from support.raw_http import (
     raw_client,
     server_of,
     serving_http,
+    trickle,
 )
 from support.serving import in_time
 
@@ -34,31 +35,6 @@ def quick(cy, monkeypatch):
     """The gateway looks at its deadlines more often, and lets those who were refused something linger less long."""
     monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.net.deadlines"), "RESOLUTION", 0.02)
     monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.connection"), "LINGER", SHORT)
-
-
-async def trickle(client: RawClient, data: bytes, size: int = 1) -> int:
-    """Sends bytes, over and over, with pauses far shorter than any deadline, until the server ends the connection.
-
-    Gives how many were sent.
-    """
-    sent = 0
-
-    async def drip() -> None:
-        nonlocal sent
-        while client.ended is None:
-            start = sent % len(data)
-            if not await client.send(data[start : start + size]):
-                return
-            sent += size
-            await asyncio.sleep(0.005)
-
-    dripping = asyncio.create_task(drip())
-    try:
-        await client.end()
-    finally:
-        dripping.cancel()
-        await asyncio.wait([dripping])
-    return sent
 
 
 # ---- slow clients --------------------------------------------------------------------------------------------------

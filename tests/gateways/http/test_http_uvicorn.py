@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-import importlib
 import logging
 
 import pytest
@@ -13,30 +11,12 @@ import pytest
 from support.http_wire import Recording, hello, talk
 from support.loops import passes
 from support.serving import in_time
+from support.uvicorn_serving import under_uvicorn
 
 pytestmark = pytest.mark.slow
 
-uvicorn = pytest.importorskip("uvicorn")
 
 GET = b"GET /a%20b?c HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-def protocol(cy):
-    return importlib.import_module(f"{cy.__name__}.gateways.uvicorn").Protocol
-
-
-@contextlib.asynccontextmanager
-async def under_uvicorn(cy, application, **options):
-    """A uvicorn server with our protocol; gives it and its address."""
-    options = {"host": "127.0.0.1", "port": 0, "log_config": None, "lifespan": "off", "ws": "none", **options}
-    server = uvicorn.Server(uvicorn.Config(application, http=protocol(cy), **options))
-    running = asyncio.create_task(server._serve())
-    await in_time(lambda: server.started or running.done())
-    try:
-        yield server, server.servers[0].sockets[0].getsockname()
-    finally:
-        server.should_exit = True
-        await running
 
 
 def test_serves(cy, run):

@@ -16,11 +16,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_http_slow import trickle
 
 from support.certificates import write_certificates
 from support.http_corpus import get
-from support.raw_http import LONG, SHORT, RawClient, Recorder, Served, Streaming, beside, server_of, serving_http
+from support.raw_http import (
+    LONG,
+    SHORT,
+    RawClient,
+    Recorder,
+    Served,
+    Streaming,
+    beside,
+    server_of,
+    serving_http,
+    trickle,
+)
 from support.serving import environment, in_time
 
 pytestmark = pytest.mark.few_combinations

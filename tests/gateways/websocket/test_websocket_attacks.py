@@ -10,9 +10,9 @@ import weakref
 import zlib
 
 import pytest
-from test_wire_websocket import LIMIT, VIOLATIONS
 
 from support.serving import in_time
+from support.websocket_violations import LIMIT, VIOLATIONS
 from support.websockets_raw import BINARY, CONT, DEFLATE, PING, TEXT, binary, close, closed, frame, request, text
 from support.websockets_serving import Client, echo, server_of, serving, sockets
 
