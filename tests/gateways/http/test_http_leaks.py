@@ -101,11 +101,10 @@ async def churn(address, count, seed, workers=40):
 def census():
     """How many live objects there are of cyasgi's, asyncio's and uvloop's types, and how many descriptors."""
     gc.collect()
-    counts = collections.Counter(
-        str(type(one))
-        for one in gc.get_objects()
-        if str(type(one)).startswith(("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uvloop."))
-    )
+    counts: collections.Counter[str] = collections.Counter()
+    for kind, count in collections.Counter(map(type, gc.get_objects())).items():
+        if str(kind).startswith(("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uvloop.")):
+            counts[str(kind)] += count
     if os.path.isdir("/dev/fd"):
         counts["descriptors"] = len(os.listdir("/dev/fd"))
     return counts
