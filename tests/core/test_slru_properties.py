@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from support.histories import effort, programs, weighted
 from support.instances import SCOPE, by_message, own_entry
@@ -187,8 +187,9 @@ class Model:
         assert all(table[scope_id] is known.handle for scope_id, known in self.known.items())
 
 
-@effort(200)
+@effort(100)
 @given(policy=st.sampled_from(["lru", "slru", "slru"]), program=programs(STEPS))
+@example("slru", [("use", "a"), ("use", "a"), ("use", "b"), ("set_limit", 1), ("set_policy", "lru")])
 def check_history(cy: Any, loop: asyncio.AbstractEventLoop, policy: str, program: list[tuple[Any, ...]]) -> None:
     async def main() -> None:
         model = Model(cy, policy)

@@ -299,6 +299,18 @@ def evictions(server: Any, count: int) -> list[Any]:
     return gone
 
 
+def test_each_use_has_a_moment_of_its_own(cy, run):
+    """Uses that follow each other faster than the clock goes on are told apart by last_used, in their order."""
+
+    async def main():
+        server = cy.StatelessServer(reader)
+        used = [make(server, scope_id)["last_used"] for _ in range(2000) for scope_id in "ab"]
+        assert used == sorted(set(used))
+        assert abs(used[-1] - time.time()) < 60
+
+    run(main())
+
+
 def test_last_used_decides_the_order_of_eviction(impl, reference, run):
     """Assigned last_used values decide who goes first: the smallest, before all that were not assigned."""
 

@@ -172,11 +172,11 @@ def is_assigned(moment: float) -> bool:
 
 
 @pytest.fixture
-def twins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def twins(request: pytest.FixtureRequest) -> list[Any]:
     """The package cyasgi on both back ends."""
     if request.config.getoption("--no-extension"):
         pytest.skip("there is but one twin")
-    return [activate(backend, monkeypatch) for backend in BACKENDS]
+    return [activate(backend, request) for backend in BACKENDS]
 
 
 async def carry_out(twins: list[Any], policy: str, overridden: bool, program: list[tuple[Any, ...]]) -> None:
@@ -228,11 +228,12 @@ def test_the_twins_agree_at_the_window(twins: list[Any], before: int, between: i
         runner.run(carry_out(twins, policy, False, crowded(before, between, policy)))
 
 
-@effort(160)
+@effort(80)
 @given(policy=st.sampled_from(["lru", "slru"]), overridden=st.booleans(), program=programs(STEPS))
 @example(
     "lru", False, [("use", "a"), ("tell", "a", "work"), ("assign", "a", 1), ("release", "a"), ("set_timeout", 1000)]
 )
+@example("lru", False, [("use", "a"), ("set_policy", "slru"), ("use", "b"), ("set_limit", 1), ("set_policy", "lru")])
 def check_agreement(twins: list[Any], policy: str, overridden: bool, program: list[tuple[Any, ...]]) -> None:
     with asyncio.Runner() as runner:
         runner.run(asyncio.wait_for(carry_out(twins, policy, overridden, program), PATIENCE))

@@ -33,6 +33,16 @@ cdef extern from *:
         return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
     #endif
     }
+    /* The moment of a use: after the one before, even within what a double can tell apart (a quarter of a microsecond),
+       so that the order of uses is that of their moments. A clock that is set back by a second or more is followed. */
+    static double cyasgi_use(void) {
+        static double latest = 0.0;
+        double now = cyasgi_wall();
+        if (now <= latest && latest - now < 1.0) {
+            now = nextafter(latest, INFINITY);
+        }
+        return latest = now;
+    }
     static double cyasgi_mono(void) {
     #if defined(_WIN32)
         return (double)GetTickCount64() / 1e3;
@@ -206,6 +216,7 @@ cdef extern from *:
     void set_raised "cyasgi_set_raised"(object error)
     object _taken "cyasgi_taken"(PyObject *result)
     double wall "cyasgi_wall"() nogil
+    double moment_of_use "cyasgi_use"() nogil
     double mono "cyasgi_mono"() nogil
     bint runs_here "cyasgi_runs_here"(object loop)
     ctypedef int PySendResult

@@ -18,7 +18,7 @@ cdef class Expiry(OrderedEntries):
             if entry._place & C_PROBATION:
                 self._take_out(entry)
                 self._link(entry, 1)
-                entry._used = wall()
+                entry._used = moment_of_use()
                 entry._active = mono()
             else:
                 self.touch(entry)

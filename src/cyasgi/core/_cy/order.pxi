@@ -112,7 +112,7 @@ cdef class OrderedEntries:
 
     cpdef touch(self, Entry entry):
         """Move an entry that was used again to the young end of the order."""
-        entry._used = wall()
+        entry._used = moment_of_use()
         entry._active = mono()
         if entry._table is not self:
             return
@@ -225,28 +225,70 @@ cdef class OrderedEntries:
     @cython.final
     cdef _unite(self):
         """Merge both segments into one, by the time of use."""
-        cdef Entry entry, other
-        # In place, so that the collector sees nothing: each goes behind all of them, up to the last of those that are
-        # in the first segment now.
-        cdef Entry last = _entry_at(self._tail[0])
-        while True:
-            entry = _entry_at(self._head[1])
-            if last is not None:
-                other = <Entry>self._head[0]
-                if entry is None or other._used < entry._used:
-                    entry = other
-                    if other is last:
-                        last = None
-            if entry is None:
-                break
-            self._unlink(entry, entry._place >> 1)
-            self._link(entry, 0)
+        # In place, so that the collector sees nothing. First those on probation, then the others, as the pure twin does.
+        cdef PyObject *first = self._head[0]
+        while self._head[1] is not NULL:
+            self._move_to_end(1)
+        while first is not NULL and self._head[0] is not first:
+            self._move_to_end(0)
+        self._sort_by_use()
         self._assigned.extend(self._assigned_on_probation)
         self._assigned_on_probation.clear()
         self._assigned.sort()
         for place in self._assigned:
             (<Entry>(<tuple>place)[2])._place = C_ASSIGNED
         self._on_probation = 0
+
+    @cython.final
+    cdef void _move_to_end(self, int segment) noexcept:
+        """Move the first entry of this segment to the end of the first one."""
+        cdef Entry entry = <Entry>self._head[segment]
+        self._unlink(entry, segment)
+        self._link(entry, 0)
+
+    @cython.final
+    cdef void _sort_by_use(self) noexcept:
+        """Sort the first segment by the time of use; entries of the same time stay as they stand."""
+        # A merge sort along `_next`: runs of `width` are merged until there is one; `_prev` is set in the end.
+        cdef PyObject *left
+        cdef PyObject *right
+        cdef PyObject *taken
+        cdef PyObject *tail
+        cdef PyObject *head = self._head[0]
+        cdef Py_ssize_t width = 1, merges = 2, of_left, of_right
+        while head is not NULL and merges > 1:
+            left, head, tail, merges = head, NULL, NULL, 0
+            while left is not NULL:
+                merges += 1
+                right, of_left, of_right = left, 0, width
+                while of_left < width and right is not NULL:
+                    of_left += 1
+                    right = (<Entry>right)._next
+                while of_left or (of_right and right is not NULL):
+                    if of_left and (
+                        not of_right or right is NULL or (<Entry>left)._used <= (<Entry>right)._used
+                    ):
+                        taken = left
+                        left = (<Entry>left)._next
+                        of_left -= 1
+                    else:
+                        taken = right
+                        right = (<Entry>right)._next
+                        of_right -= 1
+                    if tail is NULL:
+                        head = taken
+                    else:
+                        (<Entry>tail)._next = taken
+                    tail = taken
+                left = right
+            (<Entry>tail)._next = NULL
+            width *= 2
+        self._head[0], tail = head, NULL
+        while head is not NULL:
+            (<Entry>head)._prev = tail
+            tail = head
+            head = (<Entry>head)._next
+        self._tail[0] = tail
 
     @cython.final
     cdef _assign(self, Entry entry, double moment):

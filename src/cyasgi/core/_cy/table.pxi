@@ -22,7 +22,7 @@ cdef class InstanceTable(Expiry):
         loop = self._loop
         if entry._state == C_DONE or entry._loop is not loop or not (runs_here(loop) or not self._loop_is_closed()):
             return None
-        entry._used = wall()
+        entry._used = moment_of_use()
         if self._expiring:
             entry._active = mono()
         if <PyObject *>entry is not self._tail[0]:
@@ -137,7 +137,7 @@ cdef class InstanceTable(Expiry):
         """
         if entry._table is not None:
             raise ValueError(f"{entry!r} is in a table already")
-        entry._used = wall()
+        entry._used = moment_of_use()
         entry._active = mono()
         # An id's own methods may enter something meanwhile.
         if self._entries.setdefault(entry.scope_id, entry) is not entry:

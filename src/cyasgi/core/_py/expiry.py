@@ -40,7 +40,8 @@ class Expiry(OrderedEntries):
             if entry._place & PROBATION:
                 self._take_out(entry)
                 self._link(entry, PROBATION)
-                entry._used = time.time()
+                moment = time.time()
+                self._latest = entry._used = self._after(moment) if moment <= self._latest else moment
                 entry._active = time.monotonic()
             else:
                 self.touch(entry)

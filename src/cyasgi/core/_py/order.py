@@ -42,6 +42,7 @@ class OrderedEntries:
         "_foreign",
         "_guarded_loop",
         "_home",
+        "_latest",
         "_loop",
         "_loop_dict",
         "_most_protected",
@@ -73,6 +74,8 @@ class OrderedEntries:
         self._order = Order()
         self._orders = (self._order, Order())
         self._assigned: tuple[list[tuple[float, int, Any]], ...] = ([], [])
+        #: The moment of the last use.
+        self._latest = 0.0
         self._policy = POLICIES[0]
         self._segmented = False
         self._most_protected = sys.maxsize
@@ -134,9 +137,19 @@ class OrderedEntries:
         """The number of entries in the protected segment; under "lru" all."""
         return len(self._entries) - self._on_probation
 
+    def _after(self, moment: float) -> float:
+        """Return the moment of a use after the latest one, though the clock has not gone on since.
+
+        So the order of uses is that of their moments. A clock that is set back by a second or more is followed.
+        """
+        return math.nextafter(self._latest, math.inf) if self._latest - moment < 1.0 else moment
+
     def touch(self, entry: Any) -> None:
         """Move an entry that was used again to the young end of the order."""
-        entry._used = time.time()
+        moment = time.time()
+        if moment <= self._latest:
+            moment = self._after(moment)
+        self._latest = entry._used = moment
         entry._active = time.monotonic()
         if entry._table is not self:
             return

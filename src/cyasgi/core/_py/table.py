@@ -103,7 +103,10 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         table = entry._table
         if table is not None:
             raise ValueError(f"{entry!r} is in a table already")
-        entry._used = time.time()
+        moment = time.time()
+        if moment <= self._latest:
+            moment = self._after(moment)
+        self._latest = entry._used = moment
         entry._active = time.monotonic()
         # An id's own methods may enter something meanwhile.
         if self._entries.setdefault(entry._scope_id, entry) is not entry:
