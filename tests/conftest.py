@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "few_combinations(count): on each twin and each loop once, or on so many of these two pairs"
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 2 * usable
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -67,17 +75,17 @@ def reference() -> type:
 
 
 @pytest.fixture
-def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, reference: type) -> Any:
+def impl(request: pytest.FixtureRequest, reference: type) -> Any:
     """A namespace with StatelessServer: the reference's, or cyasgi's on either back end."""
     if request.param == "reference":
         return SimpleNamespace(StatelessServer=reference)
-    return activate(request.param, monkeypatch)
+    return activate(request.param, request)
 
 
 @pytest.fixture
-def cy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+def cy(request: pytest.FixtureRequest) -> Any:
     """The package cyasgi, on either back end."""
-    return activate(request.param, monkeypatch)
+    return activate(request.param, request)
 
 
 @pytest.fixture
@@ -108,7 +116,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     run.loop_factory = factory  # type: ignore[attr-defined]
     run.complaints = complaints  # type: ignore[attr-defined]
     yield run
-    gc.collect()
+    gc.collect(1)
     # What is left belongs to pytest: the next collection need not look at it again.
     gc.freeze()
     assert not complaints, complaints

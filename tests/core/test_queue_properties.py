@@ -110,7 +110,7 @@ def test_a_queue_does_what_the_queue_of_asyncio_does(cy: Any, run: Any) -> None:
         finally:
             await server.delete_application_instance("a")
 
-    @effort(700)
+    @effort(350)
     @given(PROGRAMS, st.sampled_from([0, 1, 2, 3]))
     # A getter that was woken and is cancelled in the same pass hands the wake-up to the next in line.
     @example([("get",), ("get",), ("turn", 1), ("put_nowait",), ("cancel", 0), ("turn", 1)], 0)

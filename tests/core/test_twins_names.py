@@ -18,13 +18,13 @@ UNTOLD = {"get", "pop"}
 
 
 @pytest.fixture
-def twins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+def twins(request: pytest.FixtureRequest) -> tuple[ModuleType, ModuleType]:
     """The modules of both cores, each as it belongs to its own `cyasgi`."""
     if request.config.getoption("--no-extension"):
         pytest.skip("there is one twin only, on purpose")
-    activate("python", monkeypatch)
+    activate("python", request)
     pure = importlib.import_module("cyasgi.core._py")
-    activate("cython", monkeypatch)
+    activate("cython", request)
     return pure, importlib.import_module("cyasgi.core._core")
 
 
@@ -119,7 +119,7 @@ def assignable(thing: Any) -> set[str]:
     return taken
 
 
-def test_what_can_be_assigned(twins: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
+def test_what_can_be_assigned(twins: tuple[ModuleType, ModuleType], request: pytest.FixtureRequest, run: Any) -> None:
     """What one twin's attributes refuse the other's refuse, too."""
 
     async def main(cy: Any, twin: ModuleType) -> list[set[str]]:
@@ -141,7 +141,7 @@ def test_what_can_be_assigned(twins: tuple[ModuleType, ModuleType], monkeypatch:
         return [assignable(thing) for thing in things]
 
     pure, compiled = (
-        run(main(activate(backend, monkeypatch), twin)) for backend, twin in zip(BACKENDS, twins, strict=True)
+        run(main(activate(backend, request), twin)) for backend, twin in zip(BACKENDS, twins, strict=True)
     )
     assert pure == compiled
     assert pure[0] == {"last_used", "scope"}

@@ -199,7 +199,7 @@ def test_the_ledger_closes(cy: Any, run: Any, workers: int, undelivered_to: str)
             for begun in books.begun.values():
                 assert len(set(begun)) == len(begun)
 
-    @effort(60)
+    @effort(30)
     @given(PROGRAMS, st.sampled_from([0, 0, 1, 2]), st.sampled_from([2, 4]))
     @example([("put", "a", "work"), ("turn", 4), ("crowd", 3), ("turn", 4)], 0, 2)
     @example([("put", "a", "fail"), ("put", "a", "next"), ("await put", "a", "next"), ("turn", 4)], 2, 4)

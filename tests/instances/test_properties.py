@@ -528,6 +528,6 @@ def test_a_server_keeps_its_promises_through_any_history(cy: Any, run: Any) -> N
     """Order, limit, one deletion, one report and one fate for every message, whatever happens in whatever order."""
     history = type("History", (Histories,), {"cy": cy, "new_loop": staticmethod(run.loop_factory)})
     try:
-        run_state_machine_as_test(history, settings=effort(200))
+        run_state_machine_as_test(history, settings=effort(100))
     finally:
         gc.unfreeze()

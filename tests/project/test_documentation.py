@@ -166,7 +166,7 @@ def check_python(arguments: list[str]) -> None:
         check_benchmarks(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         for word in arguments[2:]:
-            known = ("-n", "auto", "--dist", "loadfile", "-m", "not slow", "--no-extension", "-s")
+            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "-s")
             assert word in known or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments

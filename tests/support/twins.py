@@ -27,7 +27,7 @@ MODULES = (
 
 
 def _is_ours(name: str) -> bool:
-    return name == "cyasgi" or name.startswith("cyasgi.")
+    return name.startswith("cyasgi") and (name == "cyasgi" or name[6] == ".")
 
 
 def load(backend: str) -> dict[str, ModuleType]:
@@ -60,16 +60,21 @@ def load(backend: str) -> dict[str, ModuleType]:
 _loaded: dict[str, dict[str, ModuleType]] = {}
 
 
-def activate(backend: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Makes `import cyasgi` give the twin on this back end for the length of one test."""
+def activate(backend: str, request: pytest.FixtureRequest) -> ModuleType:
+    """Makes `import cyasgi` give the twin on this back end until the requested fixture ends."""
     here = getattr(sys.modules.get("cyasgi"), "backend", None)
     if here is not None and not _loaded:
         # A test module has imported it: before another takes its place.
         _loaded[here] = load(here)
     if backend not in _loaded:
         _loaded[backend] = load(backend)
-    for name in [name for name in sys.modules if name.startswith("cyasgi") and _is_ours(name)]:
-        monkeypatch.delitem(sys.modules, name)
-    for name, module in _loaded[backend].items():
-        monkeypatch.setitem(sys.modules, name, module)
+    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+    sys.modules.update(_loaded[backend])
+
+    def restore() -> None:
+        for name in [name for name in sys.modules if _is_ours(name)]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+    request.addfinalizer(restore)
     return _loaded[backend]["cyasgi"]
