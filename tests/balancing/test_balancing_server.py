@@ -8,7 +8,7 @@ import pytest
 
 from support.balancing import balancer_of, tallies
 from support.loops import passes
-from support.recording import recording, served
+from support.recording_server import recording, served
 from support.serving import eventually, in_time
 from support.udp import clients, gateway, serving_datagrams
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.fair_queue import FairQueue
 from support.loops import passes
+from support.queue_model import FairQueue
 
 SCOPE = {"type": "test"}
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from support.fair_queue import FairQueue
-from support.histories import effort, programs, weighted
 from support.loops import passes
+from support.property_model import effort, programs, weighted
+from support.queue_model import FairQueue
 
 Step = tuple[Any, ...]
 #: `cancel` takes the n-th of the tasks still waiting.

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from websockets.asyncio.client import connect
 
-from support.http_wire import http, serving, talk
+from support.http_connection import http, serving, talk
 from support.loops import passes
 from support.serving import in_time
 from support.websockets_serving import server_of, serving as serving_websockets

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from support.histories import effort, programs, weighted
 from support.instances import SCOPE, by_message, own_entry
 from support.loops import PATIENCE
+from support.property_model import effort, programs, weighted
 from support.serving import quiet
 
 pytestmark = pytest.mark.slow

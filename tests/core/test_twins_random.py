@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from support.histories import Boom, effort, programs, weighted
 from support.loops import PATIENCE, passes
+from support.property_model import Boom, effort, programs, weighted
 from support.serving import quiet
 from support.twins import BACKENDS, activate
 

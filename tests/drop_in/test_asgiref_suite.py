@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from support.published import needs_index, source_distribution
 from support.serving import environment
+from support.source_distributions import needs_index, source_distribution
 
 pytestmark = pytest.mark.slow
 

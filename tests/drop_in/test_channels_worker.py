@@ -10,7 +10,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 
 from support.loops import passes
-from support.recording import EVERY_PASS, recording, served
+from support.recording_server import EVERY_PASS, recording, served
 from support.serving import eventually, in_time, output, python
 
 CHANNELS = ("thumbnails", "mails")

@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 from support.loops import passes
-from support.recording import EVERY_PASS, counting_rounds, echo, recording, served
+from support.recording_server import EVERY_PASS, counting_rounds, echo, recording, served
 from support.serving import in_time, reader
 
 # ---- the checker's interval --------------------------------------------------------------------------------------

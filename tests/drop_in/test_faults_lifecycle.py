@@ -11,7 +11,7 @@ import gc
 import pytest
 
 from support.loops import passes
-from support.recording import EVERY_PASS, echo, recording, run_in_thread, served
+from support.recording_server import EVERY_PASS, echo, recording, run_in_thread, served
 from support.serving import in_time, reader
 
 # ---- an application that ends cancelled --------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from support.loops import passes
-from support.recording import EVERY_PASS, echo, recording, served
+from support.recording_server import EVERY_PASS, echo, recording, served
 from support.serving import in_time, reader
 
 # ---- applications that end before their messages do --------------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 import pytest
 
 from support.loops import passes
-from support.recording import recording
+from support.recording_server import recording
 from support.serving import in_time, reader
 
 

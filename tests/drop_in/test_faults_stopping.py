@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from support.loops import passes
-from support.recording import EVERY_PASS, recording, run_in_thread
+from support.recording_server import EVERY_PASS, recording, run_in_thread
 from support.serving import in_time, python, reader
 
 # ---- applications that resist cancellation -----------------------------------------------------------------------

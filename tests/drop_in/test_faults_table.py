@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from support.loops import eager_task_factory, passes
-from support.recording import EVERY_PASS, echo, recording, served
+from support.recording_server import EVERY_PASS, echo, recording, served
 from support.serving import end_all, in_time, reader
 
 # ---- the limit ---------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from support.histories import IDS, Boom, effort, programs, weighted
 from support.loops import passes
+from support.property_model import IDS, Boom, effort, programs, weighted
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ Run it by hand, with atheris (from PyPI, for Linux and macOS) installed beside c
 
     python tests/fuzz/fuzz_http.py -max_total_time=600 [DIRECTORY FOR WHAT IT FINDS WORTH KEEPING]
 
-It begins with the requests of `http_corpus`. What it checks is what `test_http_wire_properties` does.
+It begins with the requests of `http_corpus_heads`. What it checks is what `test_http_wire_properties` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 with atheris.instrument_imports(include=["cyasgi.wire"]):
-    from support.http_reading import SEEDS, check_accepted, read, same
+    from support.http_request_reader import SEEDS, check_accepted, read, same
 
 
 def one_input(data: bytes) -> None:

@@ -8,10 +8,10 @@ import json
 
 import pytest
 
-from support.http_wire import talk
+from support.http_connection import talk
+from support.real_clients import serving
 from support.udp import clients, gateway as datagrams, serving_datagrams
 from support.uvicorn_serving import under_uvicorn
-from support.web import serving
 from support.websockets_serving import Client
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

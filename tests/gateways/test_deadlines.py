@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from support.http_wire import jump, let_pass
+from support.http_connection import jump, let_pass
 
 #: The delay of a tick that is to come one pass of the loop later.
 PASS = 0.001

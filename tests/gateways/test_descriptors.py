@@ -13,8 +13,8 @@ import textwrap
 import pytest
 
 from support.certificates import write_certificates
+from support.http_raw_client import LONG, RawClient, raw_client, server_of, serving_http
 from support.loops import LOOPS, PATIENCE
-from support.raw_http import LONG, RawClient, raw_client, server_of, serving_http
 from support.serving import environment, in_time
 from support.udp import Command
 

@@ -14,8 +14,8 @@ import time
 import pytest
 
 from support.certificates import write_certificates
+from support.http_raw_client import LONG, SHORT, raw_client, server_of, serving_http
 from support.loops import passes
-from support.raw_http import LONG, SHORT, raw_client, server_of, serving_http
 from support.udp import Command
 from support.websockets_raw import frame, request
 

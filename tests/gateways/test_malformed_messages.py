@@ -10,8 +10,8 @@ import types
 
 import pytest
 
-from support.http_case import GET, case, part, start
-from support.http_wire import Connection
+from support.http_connection import Connection
+from support.http_protocol_case import GET, case, part, start
 from support.loops import passes
 from support.websockets_raw import request
 from support.websockets_serving import gateway

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from markupsafe import Markup
 from websockets.asyncio.client import connect
 
-from support.http_wire import http as http_of, serving, talk
+from support.http_connection import http as http_of, serving, talk
 from support.udp import clients, gateway, serving_datagrams
 from support.websockets_serving import server_of as websockets_of, serving as serving_websockets
 

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from support.lifecycles import managed
 from support.loops import passes
+from support.managed_servers import managed
 from support.serving import checking, eventually, for_ever, handling, in_time, one_shot, quiet, reader
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from support import websockets_raw, websockets_serving
 from support.balancing import answering, ask, tallies
-from support.http_wire import hello
-from support.lifecycles import lifecycle, managed
+from support.http_connection import hello
 from support.loops import passes
+from support.managed_servers import lifecycle, managed
 from support.serving import checking, eventually, fast, handling, in_time, one_shot, reader
 from support.udp import clients, gateway, serving_datagrams
 

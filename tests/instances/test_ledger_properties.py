@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from support.histories import effort, programs, weighted
 from support.loops import passes
+from support.property_model import effort, programs, weighted
 
 pytestmark = pytest.mark.slow
 

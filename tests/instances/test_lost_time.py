@@ -9,8 +9,8 @@ import time
 import pytest
 
 from support.balancing import HTTP
-from support.lifecycles import lifecycle
 from support.loops import passes
+from support.managed_servers import lifecycle
 from support.serving import checking, fast, in_time, reader
 
 #: Seconds of a bound, and of the time for which the loop stands still.

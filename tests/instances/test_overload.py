@@ -14,8 +14,8 @@ import re
 
 import pytest
 
-from support.lifecycles import managed
 from support.loops import passes
+from support.managed_servers import managed
 from support.serving import checking, eventually, one_shot, reader
 
 pytestmark = pytest.mark.slow

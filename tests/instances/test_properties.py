@@ -15,8 +15,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from support.histories import IDS, Boom, Entry, Instance, effort, weighted
 from support.loops import passes
+from support.property_model import IDS, Boom, Entry, Instance, effort, weighted
 
 pytestmark = pytest.mark.slow
 

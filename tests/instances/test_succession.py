@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from support.lifecycles import lifecycle
 from support.loops import passes
+from support.managed_servers import lifecycle
 from support.serving import checking, eventually, in_time, quiet
 
 

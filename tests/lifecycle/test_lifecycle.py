@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.lifecycles import lifecycle, managed
 from support.loops import passes
+from support.managed_servers import lifecycle, managed
 from support.serving import checking, deaf, eventually, for_ever, handling, in_time, one_shot, reader
 
 SCOPE = {"type": "test"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.lifecycles import lifecycle
+from support.managed_servers import lifecycle
 from support.serving import in_time
 from support.udp import clients, serving_datagrams
 from support.websockets_serving import Client, serving

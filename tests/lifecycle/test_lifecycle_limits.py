@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cyasgi.lifecycle.limits import Key, Keys, network_of
-from support.lifecycles import lifecycle, managed
 from support.loops import passes
+from support.managed_servers import lifecycle, managed
 from support.serving import Stubborn, checking, eventually, one_shot, reader
 
 

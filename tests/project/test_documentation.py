@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import itertools
 import json
 import re
 import subprocess
@@ -29,6 +30,7 @@ from support.documentation import (
     blocks,
     chapters,
     commands,
+    defined_in,
     links,
     name_of,
     prose,
@@ -58,6 +60,7 @@ REQUIRED = (
     "src/cyasgi/lifecycle/README.md",
     "src/cyasgi/serving/README.md",
     "src/cyasgi/wire/README.md",
+    "tests/README.md",
     "tests/drop_in/README.md",
 )
 
@@ -165,9 +168,9 @@ def check_python(arguments: list[str]) -> None:
     if arguments[:2] == ["-m", "benchmarks"]:
         check_benchmarks(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
-        for word in arguments[2:]:
-            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "-s")
-            assert word in known or (ROOT / word).exists(), word
+        for before, word in itertools.pairwise(arguments[1:]):
+            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "-s", "-k")
+            assert word in known or before == "-k" or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments
 
@@ -204,8 +207,8 @@ def repository() -> str:
 CHECKS = {"python": check_python, "python3": check_python, "pip": check_pip, "run": check_run, "git": check_git}
 CHECKS["uvicorn"] = check_uvicorn
 KNOWN = {"cd", "curl", "dig", "docker", "echo", "export", "grep", "mypy", "nc", "ruff", "pre-commit", "."}
-#: Variables that cyasgi or its setup.py looks at.
-VARIABLES = {"CYASGI_BACKEND", "CYASGI_EXTENSION", "CYASGI_OFFLINE", "CYASGI_SANITIZE"}
+#: Variables that cyasgi, its setup.py or its tests look at.
+VARIABLES = {"CYASGI_BACKEND", "CYASGI_EFFORT", "CYASGI_EXTENSION", "CYASGI_OFFLINE", "CYASGI_SANITIZE"}
 
 
 @in_checkout
@@ -433,25 +436,6 @@ def test_names_of_files():
 # ---- the map
 
 
-def names_in(node: ast.stmt) -> set[str]:
-    """What a statement defines."""
-    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        return {node.name}
-    if isinstance(node, ast.Assign):
-        return {one.id for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)}
-    return {node.target.id} if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else set()
-
-
-def defined_in(path: Path) -> set[str]:
-    """What a module defines: functions, classes and names, and `Class.member`."""
-    found: set[str] = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        found |= names_in(node)
-        if isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{name}" for one in node.body for name in names_in(one)}
-    return found
-
-
 @in_checkout
 def test_what_the_map_names_is_there():
     path = ROOT / "src/cyasgi/README.md"
@@ -486,6 +470,20 @@ def test_the_map_names_every_room():
         f"{one.parent.name}/" for one in package.glob("*/__init__.py")
     }
     assert there - {"__init__.py", "__main__.py"} == named
+
+
+@in_checkout
+def test_the_chapter_of_the_tests_names_what_they_share_and_use():
+    path = ROOT / "tests/README.md"
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 120
+    for module in (path.parent / "support").glob("*.py"):
+        assert module.name == "__init__.py" or f"`{module.name}`" in text, module.name
+    for room in path.parent.iterdir():
+        assert not room.is_dir() or room.name.startswith((".", "_")) or f"`{room.name}`" in text, room.name
+    for name in re.findall(r"`(?:support/)?(\w+\.py)`", text):
+        there = [path.parent / "support" / name, path.parent / name, ROOT / "src/cyasgi" / name]
+        assert any(one.exists() for one in there), name
 
 
 @in_checkout

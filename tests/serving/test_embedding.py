@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from support.http_wire import hello, http, talk
+from support.http_connection import hello, http, talk
 from support.loops import PATIENCE, passes
 from support.serving import eventually, quiet, reader
 from support.udp import gateway

@@ -12,7 +12,7 @@ import socket
 import pytest
 from starlette.applications import Starlette
 
-from support.http_wire import hello, http, serving, start, talk
+from support.http_connection import hello, http, serving, start, talk
 from support.loops import PATIENCE
 from support.serving import eventually, in_time
 from support.udp import Command

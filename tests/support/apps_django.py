@@ -36,7 +36,7 @@ if not settings.configured:
     django.setup()
 
 #: Django has one set of settings and routes for a process: what the views note and send is changed with each test.
-the = SimpleNamespace(world=None)
+the = SimpleNamespace(probe=None)
 #: What runs in the background.
 tasks = set()
 
@@ -58,14 +58,14 @@ async def link(request):
 
 
 async def stream(request):
-    async def parts(world):
+    async def parts(probe):
         try:
-            async for part in world.parts():
+            async for part in probe.parts():
                 yield part
         finally:
-            world.events.append("stream closed")
+            probe.events.append("stream closed")
 
-    return StreamingHttpResponse(parts(the.world), content_type="text/plain")
+    return StreamingHttpResponse(parts(the.probe), content_type="text/plain")
 
 
 def raw(request):
@@ -90,11 +90,11 @@ def form(request):
 
 
 def file(request):
-    return FileResponse(the.world.file.open("rb"))
+    return FileResponse(the.probe.file.open("rb"))
 
 
 def static(request, name):
-    return serve(request, name, document_root=the.world.file.parent)
+    return serve(request, name, document_root=the.probe.file.parent)
 
 
 async def cookies(request):
@@ -122,7 +122,7 @@ async def error(request):
 
 async def background(request):
     # Django has no such thing of its own; a task is what its users take.
-    task = asyncio.create_task(the.world.background())
+    task = asyncio.create_task(the.probe.background())
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return HttpResponse("later", content_type="text/plain")
@@ -152,7 +152,7 @@ class EchoSocket(AsyncWebsocketConsumer):
         await self.send(text_data=text_data, bytes_data=bytes_data)
 
     async def disconnect(self, code):
-        the.world.events.append(f"closed {code}")
+        the.probe.events.append(f"closed {code}")
 
 
 class Room(AsyncWebsocketConsumer):
@@ -187,7 +187,7 @@ class ErrorSocket(AsyncWebsocketConsumer):
 class Push(AsyncWebsocketConsumer):
     async def connect(self):
         await self.accept()
-        async for part in the.world.parts():
+        async for part in the.probe.parts():
             await self.send(bytes_data=part)
         await self.close()
 
@@ -201,7 +201,7 @@ sockets = [
 ]
 
 
-def build(world):
-    """The ASGI application. It notes in `world.events` what it goes through."""
-    the.world = world
+def build(probe):
+    """The ASGI application. It notes in `probe.events` what it goes through."""
+    the.probe = probe
     return ProtocolTypeRouter({"http": get_asgi_application(), "websocket": CookieMiddleware(URLRouter(sockets))})

@@ -25,8 +25,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 
-def build(world):
-    """The ASGI application. It notes in `world.events` what it goes through."""
+def build(probe):
+    """The ASGI application. It notes in `probe.events` what it goes through."""
     app = FastAPI()
 
     @app.get("/page", response_class=PlainTextResponse)
@@ -50,10 +50,10 @@ def build(world):
     async def stream():
         async def parts():
             try:
-                async for part in world.parts():
+                async for part in probe.parts():
                     yield part
             finally:
-                world.events.append("stream closed")
+                probe.events.append("stream closed")
 
         return StreamingResponse(parts(), media_type="text/plain")
 
@@ -64,9 +64,9 @@ def build(world):
             async for part in request.stream():
                 digest.update(part)
                 size += len(part)
-                world.events.append("part")
+                probe.events.append("part")
         except ClientDisconnect:
-            world.events.append("upload broken off")
+            probe.events.append("upload broken off")
             raise
         return {"size": size, "sha256": digest.hexdigest()}
 
@@ -82,9 +82,9 @@ def build(world):
 
     @app.get("/file")
     async def file():
-        return FileResponse(world.file)
+        return FileResponse(probe.file)
 
-    app.mount("/static", StaticFiles(directory=world.file.parent))
+    app.mount("/static", StaticFiles(directory=probe.file.parent))
 
     @app.get("/cookies")
     async def cookies(
@@ -115,7 +115,7 @@ def build(world):
 
     @app.get("/background", response_class=PlainTextResponse)
     async def background(tasks: BackgroundTasks):
-        tasks.add_task(world.background)
+        tasks.add_task(probe.background)
         return "later"
 
     @app.websocket("/ws/echo")
@@ -131,7 +131,7 @@ def build(world):
                 else:
                     await socket.send_bytes(message["bytes"])
         except WebSocketDisconnect as error:
-            world.events.append(f"closed {error.code}")
+            probe.events.append(f"closed {error.code}")
 
     @app.websocket("/ws/rooms/{room}")
     async def room(socket: WebSocket, room: str, user: str, session: Annotated[str, Cookie()]):
@@ -158,7 +158,7 @@ def build(world):
     @app.websocket("/ws/push")
     async def push(socket: WebSocket):
         await socket.accept()
-        async for part in world.parts():
+        async for part in probe.parts():
             await socket.send_bytes(part)
         await socket.close()
 

@@ -8,9 +8,9 @@ import hashlib
 from quart import Quart, Response, make_response, redirect as redirect_to, request, send_file, url_for, websocket
 
 
-def build(world):
-    """The ASGI application. It notes in `world.events` what it goes through."""
-    app = Quart(__name__, static_url_path="/static", static_folder=world.file.parent)
+def build(probe):
+    """The ASGI application. It notes in `probe.events` what it goes through."""
+    app = Quart(__name__, static_url_path="/static", static_folder=probe.file.parent)
 
     @app.get("/page")
     async def page():
@@ -32,10 +32,10 @@ def build(world):
     async def stream():
         async def parts():
             try:
-                async for part in world.parts():
+                async for part in probe.parts():
                     yield part
             finally:
-                world.events.append("stream closed")
+                probe.events.append("stream closed")
 
         response = await make_response(parts())
         response.timeout = None
@@ -48,9 +48,9 @@ def build(world):
             async for part in request.body:
                 digest.update(part)
                 size += len(part)
-                world.events.append("part")
+                probe.events.append("part")
         except asyncio.CancelledError:
-            world.events.append("upload broken off")
+            probe.events.append("upload broken off")
             raise
         return {"size": size, "sha256": digest.hexdigest()}
 
@@ -67,7 +67,7 @@ def build(world):
 
     @app.get("/file")
     async def file():
-        return await send_file(world.file, conditional=True)
+        return await send_file(probe.file, conditional=True)
 
     @app.get("/cookies")
     async def cookies():
@@ -94,7 +94,7 @@ def build(world):
 
     @app.get("/background")
     async def background():
-        app.add_background_task(world.background)
+        app.add_background_task(probe.background)
         return "later"
 
     @app.websocket("/ws/echo")
@@ -103,7 +103,7 @@ def build(world):
             while True:
                 await websocket.send(await websocket.receive())
         except asyncio.CancelledError:
-            world.events.append("closed")
+            probe.events.append("closed")
             raise
 
     @app.websocket("/ws/rooms/<room>")
@@ -133,7 +133,7 @@ def build(world):
     @app.websocket("/ws/push")
     async def push():
         await websocket.accept()
-        async for part in world.parts():
+        async for part in probe.parts():
             await websocket.send(part)
         await websocket.close(1000)
 

@@ -34,8 +34,8 @@ class Echo:
             await send({"type": "http.response.body", "body": message["body"], "more_body": more})
 
 
-def build(world):
-    """The ASGI application. It notes in `world.events` what it goes through."""
+def build(probe):
+    """The ASGI application. It notes in `probe.events` what it goes through."""
 
     async def page(request):
         return PlainTextResponse(f"Grüße, {request.query_params.get('name', 'Welt')}")
@@ -52,10 +52,10 @@ def build(world):
     async def stream(request):
         async def parts():
             try:
-                async for part in world.parts():
+                async for part in probe.parts():
                     yield part
             finally:
-                world.events.append("stream closed")
+                probe.events.append("stream closed")
 
         return StreamingResponse(parts(), media_type="text/plain")
 
@@ -65,9 +65,9 @@ def build(world):
             async for part in request.stream():
                 digest.update(part)
                 size += len(part)
-                world.events.append("part")
+                probe.events.append("part")
         except ClientDisconnect:
-            world.events.append("upload broken off")
+            probe.events.append("upload broken off")
             raise
         return JSONResponse({"size": size, "sha256": digest.hexdigest()})
 
@@ -84,7 +84,7 @@ def build(world):
             )
 
     async def file(request):
-        return FileResponse(world.file)
+        return FileResponse(probe.file)
 
     async def cookies(request):
         response = JSONResponse(dict(request.cookies))
@@ -105,7 +105,7 @@ def build(world):
         raise ZeroDivisionError("an error of the application")
 
     async def background(request):
-        return PlainTextResponse("later", background=BackgroundTask(world.background))
+        return PlainTextResponse("later", background=BackgroundTask(probe.background))
 
     async def echo_socket(socket):
         await socket.accept()
@@ -113,14 +113,14 @@ def build(world):
             while True:
                 message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
-                    world.events.append(f"closed {message['code']}")
+                    probe.events.append(f"closed {message['code']}")
                     return
                 if message.get("text") is not None:
                     await socket.send_text(message["text"])
                 else:
                     await socket.send_bytes(message["bytes"])
         except WebSocketDisconnect:
-            world.events.append("gone")
+            probe.events.append("gone")
 
     async def room(socket):
         chosen = "chat" if "chat" in socket.scope["subprotocols"] else None
@@ -148,7 +148,7 @@ def build(world):
 
     async def push(socket):
         await socket.accept()
-        async for part in world.parts():
+        async for part in probe.parts():
             await socket.send_bytes(part)
         await socket.close()
 
@@ -163,7 +163,7 @@ def build(world):
             Route("/form", form, methods=["POST"]),
             Route("/echo", Echo()),
             Route("/file", file),
-            Mount("/static", StaticFiles(directory=world.file.parent)),
+            Mount("/static", StaticFiles(directory=probe.file.parent)),
             Route("/cookies", cookies),
             Route("/redirect", redirect),
             Route("/nothing", nothing),

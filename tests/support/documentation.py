@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import re
 import shlex
@@ -125,3 +126,22 @@ def commands(text: str) -> Iterator[list[str]]:
                 arguments = []
             else:
                 arguments.append(token)
+
+
+def names_in(node: ast.stmt) -> set[str]:
+    """What a statement defines."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Assign):
+        return {one.id for target in node.targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+    return {node.target.id} if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else set()
+
+
+def defined_in(path: Path) -> set[str]:
+    """What a module defines: functions, classes and names, and `Class.member`."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        found |= names_in(node)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{name}" for one in node.body for name in names_in(one)}
+    return found

@@ -1,4 +1,6 @@
-"""A server in a process of its own, to be attacked: `python http_victim.py LOOP [CERTIFICATE KEY]`. It prints its port.
+"""A server in a process of its own, to be attacked. It prints its port.
+
+    python http_attacked_server.py LOOP [CERTIFICATE KEY]
 
 /memory tells the most memory that the process has had, in bytes; the other paths are what attackers ask for.
 """

@@ -1,5 +1,4 @@
-"""What the tests of HTTP share: a connection with a transport of its own, applications, a reader of requests, a server
-at work."""
+"""HTTP without sockets, a connection whose transport is a list of bytes, and with them: a server at work, a client."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.http_corpus import (
+from support.http_corpus_heads import (
     CHUNKED,
     CLOSE,
     EMPTY,

@@ -1,6 +1,6 @@
 """Raw requests that servers have got wrong, each with the outcomes that are right: framing, heads and hosts.
 
-Bodies, oversize and connection cases are in `http_corpus_more`; both are data for `test_http_strict`.
+Bodies, oversize and connection cases are in `http_corpus_bodies`; both are data for `test_http_strict`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Applications, messages and a connection for tests of the protocol of HTTP."""
+"""One case for `HTTPProtocol`: an application that sends given messages, and a connection in memory."""
 
 from __future__ import annotations
 
-from support.http_wire import Connection, response
+from support.http_connection import Connection, response
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"

@@ -7,8 +7,8 @@ import re
 from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http.body import ChunkedBody, LengthBody
 from cyasgi.wire.http.request import HeadLimits, HeadParser
-from support.http_corpus import CODINGS, HEADERS, HOSTS, LENGTHS, LINES, TARGETS
-from support.http_corpus_more import CHUNKS, CONNECTIONS
+from support.http_corpus_bodies import CHUNKS, CONNECTIONS
+from support.http_corpus_heads import CODINGS, HEADERS, HOSTS, LENGTHS, LINES, TARGETS
 
 SEEDS = [
     case.data

@@ -1,4 +1,4 @@
-"""What the property tests share: how hard they try, and what their model knows of each entry of a server's table."""
+"""What the property tests share: how many examples they try, and a model of each entry of a server's table."""
 
 from __future__ import annotations
 

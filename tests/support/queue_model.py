@@ -1,4 +1,4 @@
-"""What an instance is as a bounded queue, told in the plainest way: `asyncio.Queue` in which nobody is overtaken."""
+"""A plain model of an instance as a bounded queue: `asyncio.Queue` in which nobody is overtaken."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 class FairQueue(asyncio.Queue):  # type: ignore[type-arg]
-    """A putter that was woken owns a slot until it has put, or was cancelled: till then, whoever comes later finds the
-    queue full. In all else it is asyncio's, which on an unbounded queue it is altogether."""
+    """An asyncio.Queue whose putters cannot be overtaken. One that was woken owns a slot until it has put or was
+    cancelled, so that later ones find the queue full. Without a bound it is asyncio's own queue."""
 
     def _init(self, maxsize: int) -> None:
         super()._init(maxsize)

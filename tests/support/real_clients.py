@@ -1,4 +1,4 @@
-"""What the tests with real applications and real clients share: a server at work, clients, and tools of the system."""
+"""For tests with real applications and clients: an HTTP server at work, httpx clients, and programs of the system."""
 
 from __future__ import annotations
 

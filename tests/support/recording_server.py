@@ -1,4 +1,4 @@
-"""What the tests of the reference's faults share: a server that keeps what happens to it, and instruments."""
+"""For the tests of asgiref's faults: a server that records what its hooks are given, run in a task or in a thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Source distributions of installed packages, for the tests that only these have."""
+"""Source distributions of installed packages: asgiref and uvicorn ship their tests nowhere else."""
 
 from __future__ import annotations
 

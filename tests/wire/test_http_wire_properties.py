@@ -15,7 +15,7 @@ from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http.body import ChunkedBody, LengthBody
 from cyasgi.wire.http.request import HeadLimits
 from cyasgi.wire.http.response import chunk, encode_fields
-from support.http_reading import SEEDS, USUAL, check_accepted, read, same
+from support.http_request_reader import SEEDS, USUAL, check_accepted, read, same
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from support.lifecycles import lifecycle
 from support.loops import passes
+from support.managed_servers import lifecycle
 from support.serving import in_time
 from support.udp import clients, gateway, serving_datagrams, start
 

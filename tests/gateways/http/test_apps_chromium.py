@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route, WebSocketRoute
 
 from support.loops import PATIENCE
-from support.web import serving, tool, url
+from support.real_clients import serving, tool, url
 
 pytestmark = [
     pytest.mark.usefixtures("quiet"),

@@ -12,10 +12,10 @@ import ssl
 import pytest
 
 from support import apps_starlette
+from support.app_probe import Probe
 from support.certificates import write_certificates
+from support.real_clients import program, serving, tool, url
 from support.serving import in_time
-from support.web import program, serving, tool, url
-from support.world import World
 
 DATA = random.Random(5).randbytes(2_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -25,15 +25,15 @@ pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.few_combinations]
 
 
 @pytest.fixture
-def world(tmp_path):
+def probe(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(DATA)
-    return World(path)
+    return Probe(path)
 
 
 @pytest.fixture
-def application(world):
-    return apps_starlette.build(world)
+def application(probe):
+    return apps_starlette.build(probe)
 
 
 #: Without settings of the user's, and no proxy.
@@ -77,7 +77,7 @@ def test_page(cy, run, application):
 
 
 @pytest.mark.slow
-def test_http_1_0(cy, run, application, world):
+def test_http_1_0(cy, run, application, probe):
     """HTTP/1.0 closes, and ends a stream by closing; with keep-alive, what has a length keeps the connection."""
 
     async def main():
@@ -156,7 +156,7 @@ def test_tls(cy, run, application, tmp_path, version):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
-def test_client_that_is_killed(cy, run, application, world, tmp_path, tls):
+def test_client_that_is_killed(cy, run, application, probe, tmp_path, tls):
     """The application hears of the end of a curl that is killed in the middle of a stream."""
     context = None
     if tls:
@@ -169,7 +169,7 @@ def test_client_that_is_killed(cy, run, application, world, tmp_path, tls):
         await asyncio.get_running_loop().create_future()
 
     async def main():
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application, tls=context) as server:
             process = await asyncio.create_subprocess_exec(
                 *(tool("curl"), *OPTIONS, "-N", "-k"),
@@ -182,7 +182,7 @@ def test_client_that_is_killed(cy, run, application, world, tmp_path, tls):
             finally:
                 process.kill()
                 await process.wait()
-            await in_time(lambda: world.events == ["stream closed"])
+            await in_time(lambda: probe.events == ["stream closed"])
             await in_time(lambda: not server.application_instances)
 
     run(main())
@@ -272,7 +272,7 @@ def test_redirects_cookies_and_ranges(cy, run, application, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_broken_stream(cy, run, application, world, caplog, quiet, version):
+def test_broken_stream(cy, run, application, probe, caplog, quiet, version):
     """curl notices that a stream broke off, whatever the way in which its end is told."""
 
     async def parts():
@@ -280,7 +280,7 @@ def test_broken_stream(cy, run, application, world, caplog, quiet, version):
         raise ZeroDivisionError("an error of the application")
 
     async def main():
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server:
             done = await program(tool("curl"), *OPTIONS, f"--http{version}", url(server, "/stream"))
         # 18: a partial file; 56: the connection was reset.

@@ -11,9 +11,9 @@ import random
 import httpx
 import pytest
 
+from support.app_probe import Probe
+from support.real_clients import client, serving
 from support.serving import in_time
-from support.web import client, serving
-from support.world import World
 
 FRAMEWORKS = ("starlette", "fastapi", "quart", "django")
 #: Longer than any buffer on the way, so that it comes in many parts.
@@ -36,14 +36,14 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture
-def world(file):
-    return World(file)
+def probe(file):
+    return Probe(file)
 
 
 @pytest.fixture(params=FRAMEWORKS)
-def application(request, world):
+def application(request, probe):
     """The ASGI application of each framework in turn."""
-    return importlib.import_module(f"support.apps_{request.param}").build(world)
+    return importlib.import_module(f"support.apps_{request.param}").build(probe)
 
 
 def only(*frameworks):
@@ -170,7 +170,7 @@ def test_many_at_once(cy, run, application):
 # ---- streams -------------------------------------------------------------------------------------------------------
 
 
-def test_stream(cy, run, application, world):
+def test_stream(cy, run, application, probe):
     """What an application streams comes whole, in chunks, and the connection goes on; HEAD gets none of it."""
 
     async def main():
@@ -181,12 +181,12 @@ def test_stream(cy, run, application, world):
                 assert "content-length" not in response.headers
                 assert response.content == b"one\ntwo\nthree\n"
             assert server.stats()["connections_total"] == 1
-        assert world.events == ["stream closed"] * 2
+        assert probe.events == ["stream closed"] * 2
 
     run(main())
 
 
-def test_stream_part_by_part(cy, run, application, world):
+def test_stream_part_by_part(cy, run, application, probe):
     """Each part is at the client before the next one is made."""
 
     async def main():
@@ -197,7 +197,7 @@ def test_stream_part_by_part(cy, run, application, world):
                 yield b"part %d" % number
                 await arrived.acquire()
 
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server, client(server) as http:
             async with http.stream("GET", "/stream") as response:
                 received = []
@@ -209,7 +209,7 @@ def test_stream_part_by_part(cy, run, application, world):
     run(main())
 
 
-def test_client_that_leaves_a_stream(cy, run, application, world):
+def test_client_that_leaves_a_stream(cy, run, application, probe):
     """An endless stream ends when its client has gone, and nobody complains."""
 
     async def main():
@@ -218,7 +218,7 @@ def test_client_that_leaves_a_stream(cy, run, application, world):
                 yield bytes(10_000)
                 await asyncio.sleep(0)
 
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server:
             async with client(server) as http, http.stream("GET", "/stream") as response:
                 async for _ in response.aiter_raw():
@@ -226,7 +226,7 @@ def test_client_that_leaves_a_stream(cy, run, application, world):
             await in_time(lambda: not server.application_instances)
             # Django leaves a generator that was not waiting to the collector.
             gc.collect()
-            await in_time(lambda: world.events == ["stream closed"])
+            await in_time(lambda: probe.events == ["stream closed"])
             async with client(server) as http:
                 assert (await http.get("/page")).status_code == 200
 
@@ -234,7 +234,7 @@ def test_client_that_leaves_a_stream(cy, run, application, world):
 
 
 @pytest.mark.slow
-def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, world):
+def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, probe):
     """A stream that waits for something to send ends too, at once: it is not only told when it sends."""
 
     async def main():
@@ -242,12 +242,12 @@ def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, 
             yield b"begun"
             await asyncio.get_running_loop().create_future()
 
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server:
             async with client(server) as http, http.stream("GET", "/stream") as response:
                 async for _ in response.aiter_raw():
                     break
-            await in_time(lambda: world.events == ["stream closed"])
+            await in_time(lambda: probe.events == ["stream closed"])
             await in_time(lambda: not server.application_instances)
             async with client(server) as http:
                 assert (await http.get("/page")).status_code == 200
@@ -303,16 +303,16 @@ def test_upload_that_is_too_long(cy, run, application):
 
 
 @only("starlette", "fastapi", "quart")
-def test_client_that_leaves_an_upload(cy, run, application, world):
+def test_client_that_leaves_an_upload(cy, run, application, probe):
     """The application is told that no more will come; nobody complains."""
 
     async def main():
         async with serving(cy, application) as server:
             reader, writer = await asyncio.open_connection(*server.addresses[0])
             writer.write(b"POST /raw HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(1000))
-            await in_time(lambda: "part" in world.events)
+            await in_time(lambda: "part" in probe.events)
             writer.close()
-            await in_time(lambda: "upload broken off" in world.events)
+            await in_time(lambda: "upload broken off" in probe.events)
             await in_time(lambda: not server.application_instances)
             assert await reader.read() == b""
 
@@ -399,7 +399,7 @@ def test_error(cy, run, application, caplog, quiet):
 
 
 @pytest.mark.slow
-def test_error_in_a_stream(cy, run, application, world, caplog, quiet):
+def test_error_in_a_stream(cy, run, application, probe, caplog, quiet):
     """A stream that breaks off does not look complete to its client; it is logged once."""
 
     async def main():
@@ -407,18 +407,18 @@ def test_error_in_a_stream(cy, run, application, world, caplog, quiet):
             yield b"begun"
             raise ZeroDivisionError("an error of the application")
 
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server, client(server) as http:
             with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
                 await http.get("/stream")
             assert (await http.get("/page")).status_code == 200
         quiet.append(logged_once(caplog, ZeroDivisionError))
-        assert world.events == ["stream closed"]
+        assert probe.events == ["stream closed"]
 
     run(main())
 
 
-def test_background(cy, run, application, world):
+def test_background(cy, run, application, probe):
     """What is to be done afterwards is done after the response is at the client, and keeps no connection."""
 
     async def main():
@@ -426,16 +426,16 @@ def test_background(cy, run, application, world):
 
         async def background():
             await arrived.wait()
-            world.events.append("background")
+            probe.events.append("background")
 
-        world.background = background
+        probe.background = background
         async with serving(cy, application) as server, client(server) as http:
             assert (await http.get("/background")).text == "later"
-            assert world.events == []
+            assert probe.events == []
             assert (await http.get("/page")).text == "Grüße, Welt"
             assert server.stats()["connections_total"] == 1
             arrived.set()
-            await in_time(lambda: world.events == ["background"])
+            await in_time(lambda: probe.events == ["background"])
             await in_time(lambda: not server.application_instances)
 
     run(main())

@@ -15,10 +15,10 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.asyncio.client import connect
 
 from support import apps_django
+from support.app_probe import Probe
 from support.loops import PATIENCE
+from support.real_clients import client, serving, url
 from support.serving import in_time
-from support.web import client, serving, url
-from support.world import World
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.few_combinations]
 
@@ -180,7 +180,7 @@ def test_django_has_none(cy, run, tmp_path, mode):
     """Django knows no lifespan: it is served all the same, and nobody is told of an error."""
 
     async def main():
-        application = apps_django.build(World(tmp_path / "none"))
+        application = apps_django.build(Probe(tmp_path / "none"))
         async with serving(cy, application, lifespan=mode) as server, client(server) as http:
             assert (await http.get("/thread")).text == "from a thread"
 
@@ -193,7 +193,7 @@ def test_django_with_lifespan_on(cy, run, tmp_path):
     lifespan = importlib.import_module(f"{cy.__name__}.gateways.lifespan")
 
     async def main():
-        server = gateway.HTTPServer(apps_django.build(World(tmp_path / "none")), binds=("127.0.0.1", 0))
+        server = gateway.HTTPServer(apps_django.build(Probe(tmp_path / "none")), binds=("127.0.0.1", 0))
         server.lifespan = "on"
         with pytest.raises(lifespan.LifespanError, match="takes no part"):
             await asyncio.wait_for(server.arun(), PATIENCE / 2)

@@ -17,8 +17,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from support.real_clients import client, serving
 from support.serving import in_time
-from support.web import client, serving
 
 pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.few_combinations]
 

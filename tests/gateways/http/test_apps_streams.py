@@ -12,8 +12,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from support.loops import passes
+from support.real_clients import serving
 from support.serving import in_time
-from support.web import serving
 
 pytestmark = pytest.mark.slow
 

@@ -25,10 +25,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from support import apps_starlette
+from support.app_probe import Probe
 from support.loops import PATIENCE
+from support.real_clients import NO_TLS, program, tool
 from support.serving import environment, in_time
-from support.web import NO_TLS, program, tool
-from support.world import World
 
 DATA = random.Random(6).randbytes(2_000_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -37,10 +37,10 @@ pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.few_combinations]
 
 
 @pytest.fixture
-def world(tmp_path):
+def probe(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(DATA)
-    return World(path)
+    return Probe(path)
 
 
 @contextlib.asynccontextmanager
@@ -72,11 +72,11 @@ async def client(address):
 
 
 @pytest.mark.slow
-def test_pages_streams_and_uploads(cy, run, world):
+def test_pages_streams_and_uploads(cy, run, probe):
     """All that the gateway does of itself, by one connection."""
 
     async def main():
-        async with under_uvicorn(cy, apps_starlette.build(world)) as address, client(address) as http:
+        async with under_uvicorn(cy, apps_starlette.build(probe)) as address, client(address) as http:
             response = await http.get("/page")
             assert (response.text, response.headers["server"]) == ("Grüße, Welt", "uvicorn")
             assert (await http.get("/stream")).text == "one\ntwo\nthree\n"
@@ -88,17 +88,17 @@ def test_pages_streams_and_uploads(cy, run, world):
             assert (await http.get("/nothing")).status_code == 204
             assert (await http.get("/redirect", follow_redirects=True)).text == "Grüße, Welt"
             assert (await http.get("/background")).text == "later"
-            await in_time(lambda: "background" in world.events)
+            await in_time(lambda: "background" in probe.events)
 
     run(main())
 
 
 @pytest.mark.slow
-def test_error(cy, run, world, caplog):
+def test_error(cy, run, probe, caplog):
     """500, told once on uvicorn's logger, and the connection goes on."""
 
     async def main():
-        async with under_uvicorn(cy, apps_starlette.build(world)) as address, client(address) as http:
+        async with under_uvicorn(cy, apps_starlette.build(probe)) as address, client(address) as http:
             assert (await http.get("/error")).status_code == 500
             assert (await http.get("/page")).status_code == 200
         (record,) = [one for one in caplog.records if one.exc_info]
@@ -110,7 +110,7 @@ def test_error(cy, run, world, caplog):
 
 
 @pytest.mark.slow
-def test_client_that_leaves(cy, run, world):
+def test_client_that_leaves(cy, run, probe):
     """The stream ends, and nobody complains."""
 
     async def parts():
@@ -118,12 +118,12 @@ def test_client_that_leaves(cy, run, world):
         await asyncio.get_running_loop().create_future()
 
     async def main():
-        world.parts = parts
-        async with under_uvicorn(cy, apps_starlette.build(world)) as address:
+        probe.parts = parts
+        async with under_uvicorn(cy, apps_starlette.build(probe)) as address:
             async with client(address) as http, http.stream("GET", "/stream") as response:
                 async for _ in response.aiter_raw():
                     break
-            await in_time(lambda: world.events == ["stream closed"])
+            await in_time(lambda: probe.events == ["stream closed"])
 
     run(main())
 
@@ -153,17 +153,17 @@ def test_lifespan(cy, run):
 
 
 @pytest.mark.slow
-def test_socket(cy, run, world):
+def test_socket(cy, run, probe):
     """A request for a WebSocket is handed on to uvicorn's own protocol for them."""
 
     async def main():
-        async with under_uvicorn(cy, apps_starlette.build(world)) as address, client(address) as http:
+        async with under_uvicorn(cy, apps_starlette.build(probe)) as address, client(address) as http:
             assert (await http.get("/page")).status_code == 200
             async with connect(f"ws://{address}/ws/echo", proxy=None) as socket:
                 for message in ("Grüße", bytes(100_000)):
                     await socket.send(message)
                     assert await socket.recv() == message
-            await in_time(lambda: world.events == ["closed 1000"])
+            await in_time(lambda: probe.events == ["closed 1000"])
             async with connect(
                 f"ws://{address}/ws/rooms/a?user=b", additional_headers={"Cookie": "session=c"}
             ) as socket:

@@ -17,8 +17,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, strategies
 
 from cyasgi.wire.distinguished_name import subject_name
-from support.http_wire import Recording
-from support.web import serving
+from support.http_connection import Recording
+from support.real_clients import serving
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 KEY = ec.generate_private_key(ec.SECP256R1())

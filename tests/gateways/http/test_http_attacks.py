@@ -9,9 +9,9 @@ import logging
 
 import pytest
 
-from support.http_corpus import CHUNKED, END, get, post
-from support.http_wire import Connection
-from support.raw_http import (
+from support.http_connection import Connection
+from support.http_corpus_heads import CHUNKED, END, get, post
+from support.http_raw_client import (
     LONG,
     RawClient,
     Recorder,

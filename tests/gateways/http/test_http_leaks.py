@@ -10,8 +10,8 @@ import random
 
 import pytest
 
-from support.http_corpus import CHUNKED, CLOSE, END, get, post
-from support.raw_http import RawClient, server_of, serving_http
+from support.http_corpus_heads import CHUNKED, CLOSE, END, get, post
+from support.http_raw_client import RawClient, server_of, serving_http
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import importlib
 
 import pytest
 
-from support.http_wire import http as http_of, serving
+from support.http_connection import http as http_of, serving
 from support.loops import PATIENCE
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from support.http_corpus import CHUNKED, get, post
+from support.http_corpus_heads import CHUNKED, get, post
+from support.http_raw_client import RawClient, raw_client
 from support.loops import PATIENCE
-from support.raw_http import RawClient, raw_client
 from support.serving import environment
 
 if sys.platform == "win32":
@@ -33,7 +33,7 @@ class Victim:
 
     def __init__(self, loop, backend):
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parents[2] / "support" / "http_victim.py"), loop],
+            [sys.executable, str(Path(__file__).parents[2] / "support" / "http_attacked_server.py"), loop],
             env=environment(CYASGI_BACKEND=backend),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

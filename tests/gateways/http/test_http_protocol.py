@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from support.http_case import CHUNKED, GET, HELLO, POST, answer, case
-from support.http_wire import Recording, echo, hello
+from support.http_connection import Recording, echo, hello
+from support.http_protocol_case import CHUNKED, GET, HELLO, POST, answer, case
 from support.loops import passes
 
 

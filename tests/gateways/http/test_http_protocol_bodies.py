@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from support.http_case import CHUNKED, GET, HELLO, POST, answer, case, closing, part, start
-from support.http_wire import echo, hello
+from support.http_connection import echo, hello
+from support.http_protocol_case import CHUNKED, GET, HELLO, POST, answer, case, closing, part, start
 from support.loops import passes
 
 

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from cyasgi.gateways.http.response import DISCONNECTED_LIMIT
-from support.http_case import GET, HELLO, POST, case, closing, part, sending, start
-from support.http_wire import Connection, echo, hello
+from support.http_connection import Connection, echo, hello
+from support.http_protocol_case import GET, HELLO, POST, case, closing, part, sending, start
 from support.loops import eager_task_factory, passes
 
 

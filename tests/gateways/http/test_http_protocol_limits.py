@@ -7,8 +7,8 @@ import importlib
 
 import pytest
 
-from support.http_case import CHUNKED, GET, HELLO, POST, case, closing, part, sending, start
-from support.http_wire import Connection, echo, hello, http
+from support.http_connection import Connection, echo, hello, http
+from support.http_protocol_case import CHUNKED, GET, HELLO, POST, case, closing, part, sending, start
 from support.loops import passes
 
 

@@ -13,7 +13,7 @@ import weakref
 
 import pytest
 
-from support.http_wire import Recording, echo, hello, http, serving, start, talk
+from support.http_connection import Recording, echo, hello, http, serving, start, talk
 from support.loops import passes
 from support.serving import eventually, in_time
 

@@ -11,8 +11,8 @@ import importlib
 
 import pytest
 
-from support.http_corpus import CHUNKED, END, get, post
-from support.raw_http import (
+from support.http_corpus_heads import CHUNKED, END, get, post
+from support.http_raw_client import (
     LONG,
     SHORT,
     RawClient,

@@ -10,10 +10,10 @@ import asyncio
 
 import pytest
 
-from support.http_corpus import CODINGS, HEADERS, HOSTS, LENGTHS, LINES, TARGETS, Case, get, post
-from support.http_corpus_more import CHUNKS, CONNECTIONS, SIZES
+from support.http_corpus_bodies import CHUNKS, CONNECTIONS, SIZES
+from support.http_corpus_heads import CODINGS, HEADERS, HOSTS, LENGTHS, LINES, TARGETS, Case, get, post
+from support.http_raw_client import RawClient, Recorder, raw_client, server_of, serving_http
 from support.loops import PATIENCE
-from support.raw_http import RawClient, Recorder, raw_client, server_of, serving_http
 from support.serving import in_time
 
 CORPUS = {

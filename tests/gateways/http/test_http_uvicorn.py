@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from support.http_wire import Recording, hello, talk
+from support.http_connection import Recording, hello, talk
 from support.loops import passes
 from support.serving import in_time
 from support.uvicorn_serving import under_uvicorn

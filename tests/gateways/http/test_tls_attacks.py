@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from support.certificates import write_certificates
-from support.http_corpus import get
-from support.raw_http import (
+from support.http_corpus_heads import get
+from support.http_raw_client import (
     LONG,
     SHORT,
     RawClient,
@@ -259,7 +259,7 @@ def test_memory_of_half_open_handshakes(cy, run, contexts):
     """Thousands of them, of every kind, cost a server less than 32 MB."""
     loop = "uvloop" if "uvloop" in run.loop_factory.__module__ else "asyncio"
     files = [str(name) for name in contexts[2]]
-    command = [sys.executable, str(Path(__file__).parents[2] / "support" / "http_victim.py"), loop, *files]
+    command = [sys.executable, str(Path(__file__).parents[2] / "support" / "http_attacked_server.py"), loop, *files]
     environ = environment(CYASGI_BACKEND=cy.backend)
 
     async def peak(address):

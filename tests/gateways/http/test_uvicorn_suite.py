@@ -13,8 +13,8 @@ import tarfile
 
 import pytest
 
-from support.published import needs_index, source_distribution
 from support.serving import environment
+from support.source_distributions import needs_index, source_distribution
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,11 @@ import pytest
 from websockets.asyncio.client import connect, unix_connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
+from support.app_probe import Probe
 from support.certificates import write_certificates
 from support.loops import PATIENCE, passes
+from support.real_clients import serving, url
 from support.serving import in_time
-from support.web import serving, url
-from support.world import World
 
 FRAMEWORKS = ("starlette", "fastapi", "quart", "django")
 
@@ -25,14 +25,14 @@ pytestmark = [pytest.mark.usefixtures("quiet"), pytest.mark.few_combinations]
 
 
 @pytest.fixture
-def world(tmp_path):
-    return World(tmp_path / "none")
+def probe(tmp_path):
+    return Probe(tmp_path / "none")
 
 
 @pytest.fixture(params=FRAMEWORKS)
-def application(request, world):
+def application(request, probe):
     """The ASGI application of each framework in turn."""
-    return importlib.import_module(f"support.apps_{request.param}").build(world)
+    return importlib.import_module(f"support.apps_{request.param}").build(probe)
 
 
 def only(*frameworks):
@@ -47,7 +47,7 @@ def socket(server, path, scheme="ws", **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", ["deflate", None])
-def test_echo(cy, run, application, world, compression):
+def test_echo(cy, run, application, probe, compression):
     """Text, bytes and fragments, small and large, come back as they are; the end is told of."""
 
     async def main():
@@ -69,7 +69,7 @@ def test_echo(cy, run, application, world, compression):
                 assert server.stats()["websockets"] == 1
                 await client.close(4002, "enough")
             await in_time(lambda: not server.application_instances)
-        assert world.events in (["closed 4002"], ["closed"])
+        assert probe.events in (["closed 4002"], ["closed"])
 
     run(main())
 
@@ -149,7 +149,7 @@ def test_error(cy, run, application, caplog, quiet):
 
 
 @pytest.mark.slow
-def test_slow_client(cy, run, application, world):
+def test_slow_client(cy, run, application, probe):
     """An application that sends faster than its client receives waits; nothing is lost."""
     sent = []
 
@@ -159,7 +159,7 @@ def test_slow_client(cy, run, application, world):
             yield bytes([number % 256]) * 50_000
 
     async def main():
-        world.parts = parts
+        probe.parts = parts
         async with serving(cy, application) as server:
             client = await socket(server, "/ws/push", max_queue=1, compression=None)
             before = -1
@@ -175,7 +175,7 @@ def test_slow_client(cy, run, application, world):
     run(main())
 
 
-def test_client_that_is_lost(cy, run, application, world):
+def test_client_that_is_lost(cy, run, application, probe):
     """The application hears of it."""
 
     async def main():
@@ -185,13 +185,13 @@ def test_client_that_is_lost(cy, run, application, world):
             assert await client.recv() == "x"
             client.transport.abort()
             await client.wait_closed()
-            await in_time(lambda: world.events in (["closed 1006"], ["closed"]))
+            await in_time(lambda: probe.events in (["closed 1006"], ["closed"]))
             await in_time(lambda: not server.application_instances)
 
     run(main())
 
 
-def test_server_that_stops(cy, run, application, world):
+def test_server_that_stops(cy, run, application, probe):
     """Sockets are closed with 1012, and the application hears of it."""
 
     async def main():
@@ -203,7 +203,7 @@ def test_server_that_stops(cy, run, application, world):
             await client.recv()
         assert caught.value.rcvd.code == 1012
         await client.wait_closed()
-        assert world.events in (["closed 1012"], ["closed"])
+        assert probe.events in (["closed 1012"], ["closed"])
 
     run(main())
 

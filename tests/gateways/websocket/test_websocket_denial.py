@@ -9,7 +9,7 @@ import io
 
 import pytest
 
-from support.http_wire import Connection
+from support.http_connection import Connection
 from support.loops import passes
 from support.serving import in_time
 from support.websockets_raw import close, closed, request
