@@ -32,7 +32,7 @@ from .serving.running import (
 
 
 class _NewManager:
-    """Makes a server's instance manager when it is first used, whether or not `__init__` was called."""
+    """Creates a server's instance manager when it is first used, whether or not `__init__` was called."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -208,7 +208,7 @@ class StatelessServer:
 
     @property
     def control(self) -> Control:
-        """Starts and stops, for `cyasgi.embedding` to wait for in another thread."""
+        """What other threads, such as those of `cyasgi.embedding`, stop the server by, and wait for its start."""
         return self._cyasgi.control
 
     def announce_started(self) -> None:

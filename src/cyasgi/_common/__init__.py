@@ -1,1 +1,1 @@
-"""What all rooms share: failures of users' code, lost time of event loops, and starts and stops across threads."""
+"""What all rooms share: failures of users' code, lost time of event loops, and control across threads."""

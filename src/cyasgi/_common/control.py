@@ -1,4 +1,4 @@
-"""Starts and stops of what is run, asked for and waited for from any thread, at any time."""
+"""Stops servers, and waits until they have started, from any thread and at any time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Control:
         self._request: Callable[[], object] = bool
         #: Stops that wait for a run to begin.
         self._early = 0
-        #: The last run has ended, and no other is about to begin.
+        #: Whether the last run has ended, and no other is about to begin.
         self._over = False
         self._started = _future()
         #: Whether the last run has served, or the one at work does.

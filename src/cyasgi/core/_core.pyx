@@ -52,7 +52,7 @@ from .tasks import NAME, has_plain_tasks, name_of, runs_elsewhere, takes_names
 
 include "_cy/c.pxi"
 
-# As in _constants, for C.
+# As in constants.py, for C.
 cdef enum:
     C_NEW = 0
     C_HELD = 1

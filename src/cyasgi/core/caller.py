@@ -14,7 +14,7 @@ from .context import enter, leave
 
 
 class Callee(Protocol):
-    """What a call knows about the instance whose application it runs."""
+    """What a call needs of the instance whose application it runs."""
 
     @property
     def scope_id(self) -> Hashable: ...

@@ -15,11 +15,11 @@ REASONS = ("", "returned", "failed", "cancelled", "idle", "age", "evicted", "del
 KEYS = ("application", "future", "input_queue", "last_used", "scope")
 #: Busy instances that making room looks past before it takes the least recently used one.
 SCAN_LIMIT = 32
-#: `put` lets the loop turn once in so many messages.
+#: `put` lets the loop turn once every so many messages.
 YIELD_EVERY = 64
-#: How many a dict must have had to be worth shrinking when it is empty.
+#: Entries that a dict must have had to be worth shrinking once it is empty.
 SHRINK_THRESHOLD = 1024
-#: Steps of time after which nothing is due any more.
+#: The number of the last step of time in which anything is due.
 FAR = 2.0**62
 #: What `undelivered_to` may be.
 HOOK, SUCCESSOR = "hook", "successor"

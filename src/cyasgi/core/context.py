@@ -1,4 +1,4 @@
-"""What a task knows of the server it works for: the instance at work, and the victim that it is cleaning up after."""
+"""What a task knows of the server it works for: the instance at work, and the one whose deletion it carries out."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """Holds the running instance, as the value of `at_work`. Emptied at the end of the run, so that contexts of tasks
-    that outlive the run, or of the finished task itself, keep no instance alive."""
+    """The value of `at_work`: it holds the running instance until its run ends.
+
+    Contexts of tasks that outlive the run, or of the finished task itself, then keep no instance alive.
+    """
 
     __slots__ = ("instance",)
 

@@ -1,4 +1,4 @@
-"""Messages that child tasks of an application have in flight: taken from `receive()`, and not come back from."""
+"""Messages that child tasks of an application have in flight: received, and not finished by the next `receive()`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ NO_TASK = object()
 
 
 class TakenByTasks:
-    """What each task has in flight beside the application's own, of which its run knows.
+    """What each child task has in flight; the run itself knows what the application's own task has.
 
-    A message is settled by the next call of `receive()` in the task that called for it. If that task has ended it may
-    have handed the message to another, and the next call in any task settles it; if it has failed, or was cancelled,
-    only one in a task that had taken nothing when that happened: whoever has seen to it, and not one of its like.
+    A message is settled by the next call of `receive()` in the task that has received it. If that task has ended, it
+    may have handed the message to another one: then the next call in any task settles it. If it has failed or was
+    cancelled, only a call in a task that has received none itself does: such a task has dealt with the failure, and is
+    no sibling.
     """
 
     __slots__ = ("_broken", "_ended", "_taken", "_tasks", "ever")
@@ -23,7 +24,7 @@ class TakenByTasks:
         self.ever = False
         #: By task, or NO_TASK.
         self._taken: dict[Any, Any] = {}
-        #: Those that have taken one and go on; and those that have ended, or failed, and are still to be settled.
+        #: Tasks that have received a message and go on; and those that have ended, or failed, and are to be settled.
         self._tasks: set[Any] = set()
         self._ended: list[Any] = []
         self._broken: list[Any] = []

@@ -1,4 +1,4 @@
-"""What `future` is until an event loop has started the instance."""
+"""What an instance's `future` is until an event loop has started the instance."""
 
 from __future__ import annotations
 

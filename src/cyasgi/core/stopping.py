@@ -1,4 +1,4 @@
-"""The cancellations by which a stopping server ends what it takes messages in by."""
+"""The cancellations by which a stopping server ends the tasks that take messages in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class Reason(str):
-    """Message of such a cancellation. It lives as long as the CancelledError: once gone, the error was handled."""
+    """The message of such a cancellation, in the CancelledError: once it is gone, the error has been handled."""
 
     __slots__ = ("__weakref__",)
 

@@ -1,7 +1,7 @@
 """What the core asks of tasks, futures and loops.
 
-The task of an instance is called by the instance's scope_id where that is a str, and all others alike: a shared name
-costs nothing; asyncio's own, "Task-1234", is a string for each.
+The task of an instance is named by the instance's scope_id if that is a str. All others share one name, which costs
+nothing: asyncio's own, "Task-1234", is a new string for each.
 """
 
 from __future__ import annotations

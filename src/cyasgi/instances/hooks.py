@@ -1,8 +1,8 @@
-"""Calls of a server's hooks: in the background, whatever they do, and however many calls there are.
+"""Calls a server's hooks in the background, whatever they do, and however many calls there are.
 
-The backlog is bounded: the time for it grows with it, and while it is long, reports for default hooks are merged into a
-`Summary`. Overridden hooks are called for each report: plain ones take as much time from the loop as they need, and as
-many asynchronous ones run at a time as it takes to keep up.
+The backlog is bounded: the longer it is, the more time it gets, and while it is long, reports for default hooks are
+merged into a `Summary`. Overridden hooks are called for each report: plain ones take as much time from the loop as they
+need, and as many asynchronous ones run at a time as it takes to keep up.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ from .untold import LoopEnd
 
 logger = logging.getLogger("cyasgi.server")
 
-#: How many asynchronous hooks run at a time while no more than `BACKLOG` is waiting; twice as many with twice as much.
+#: Asynchronous hooks that run at a time while at most BACKLOG calls wait; twice as many while twice as many calls wait.
 HOOKS_AT_ONCE = 100
-#: Undelivered messages that make a backlog long, however few the reports are.
+#: Undelivered messages that make a backlog long, however few calls are waiting.
 MESSAGES = 10_000
 
 EXCEPTION = "application_exception"
 UNDELIVERED = "application_undelivered"
 ENDED = "application_ended"
 
-#: A call to be made: the server, the name of the hook, an exception or messages, and details; for an event, a tuple of
-#: all arguments takes the place of the third.
+#: A call to be made: the server, the name of the hook, an exception or messages, and details. For an event, the third
+#: one is a tuple of all arguments.
 Report = tuple[ServerPort, str, Any, Any]
-
 
 #: By base class: its own hooks, as they were when the class was made.
 _DEFAULTS: dict[type[ServerPort], dict[str, Any]] = {}
@@ -53,14 +52,14 @@ def remember_default_hooks(base: type[ServerPort]) -> None:
     _DEFAULTS[base] = {name: getattr(base, name) for name in (EXCEPTION, UNDELIVERED, ENDED)}
 
 
-class Line:
-    """Calls about one instance while asynchronous hooks for it are running."""
+class Following:
+    """The calls about one instance that wait until its running asynchronous hooks have returned."""
 
     __slots__ = ("at_work", "events")
 
     def __init__(self) -> None:
+        #: How many hooks are running.
         self.at_work = 0
-        #: Calls to be made when all running ones have returned.
         self.events: list[Report] = []
 
 
@@ -69,9 +68,9 @@ class Reports:
 
     __slots__ = (
         "_defaults",
+        "_following",
         "_hooks",
         "_late",
-        "_lines",
         "_messages",
         "_pending",
         "_reporter",
@@ -90,7 +89,7 @@ class Reports:
         self._messages = 0
         self._summary = Summary()
         #: By the id() of the instance, or plain dict, for which asynchronous hooks are running.
-        self._lines: dict[int, Line] = {}
+        self._following: dict[int, Following] = {}
         #: Lists in `_pending` that further messages of the same instance may join.
         self._late: dict[Any, list[Any]] = {}
         self._reporter: asyncio.Task[None] | None = None
@@ -272,8 +271,8 @@ class Reports:
             self._messages -= len(subject)
             if self._late:
                 self._late.pop(details, None)
-        if type(subject) is tuple and id(details) in self._lines:
-            self._lines[id(details)].events.append(report)
+        if type(subject) is tuple and id(details) in self._following:
+            self._following[id(details)].events.append(report)
             return
         try:
             if name == EXCEPTION and self._is_default(server, name):
@@ -295,7 +294,7 @@ class Reports:
             self._returned(result, task)
             return
         self._hooks[task] = report
-        self._lines.setdefault(id(details), Line()).at_work += 1
+        self._following.setdefault(id(details), Following()).at_work += 1
         task.add_done_callback(partial(self._returned, result))
 
     async def _await(self, awaitable: Any, name: str, subject: Any) -> None:
@@ -322,11 +321,11 @@ class Reports:
         if report is None:
             return False
         details = report[3]
-        line = self._lines[id(details)]
-        line.at_work -= 1
-        if not line.at_work:
-            del self._lines[id(details)]
-            self._pending.extendleft(reversed(line.events))
+        following = self._following[id(details)]
+        following.at_work -= 1
+        if not following.at_work:
+            del self._following[id(details)]
+            self._pending.extendleft(reversed(following.events))
         self._make_room()
         return True
 

@@ -1,4 +1,4 @@
-"""What the default hooks log instead of a line for each instance, while there are more than anybody could read."""
+"""What the default hooks log in place of a line for each instance, while there are more than anybody could read."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Summary:
         if example is not None:
             what, error = example
             logger.error(
-                "%d more applications failed, too many at once for an entry each (%s). The first of them (%s): %s",
-                failed.total(),
+                "%s failed, too many at once for an entry each (%s). The first of them (%s): %s",
+                _more(failed.total(), "application"),
                 ", ".join(f"{count} {kind}" for kind, count in failed.most_common()),
                 what,
                 error,
@@ -93,15 +93,20 @@ class Summary:
             )
         if undelivered:
             logger.warning(
-                "%d more undelivered messages were left in the queues of %d instances,"
-                " too many at once for a line each",
-                undelivered,
-                instances,
+                "%s left in the %s, too many at once for a line each",
+                "1 more undelivered message was"
+                if undelivered == 1
+                else f"{undelivered} more undelivered messages were",
+                "queue of 1 instance" if instances == 1 else f"queues of {instances} instances",
             )
         if in_flight:
             logger.warning(
-                "%d more messages in flight, begun and not finished, when %d applications ended,"
-                " too many at once for a line each",
-                in_flight,
-                interrupted,
+                "%s in flight, begun and not finished, when %s ended, too many at once for a line each",
+                _more(in_flight, "message"),
+                "1 application" if interrupted == 1 else f"{interrupted} applications",
             )
+
+
+def _more(count: int, noun: str) -> str:
+    """Return how many more there are, in words."""
+    return f"1 more {noun}" if count == 1 else f"{count} more {noun}s"

@@ -30,7 +30,7 @@ TAKES, CALLS, CONNECTED = range(3)
 
 
 class Origin:
-    """Tells which arun() has started a piece of code; inherited by all that the code starts, as a context variable."""
+    """Which arun() has started a piece of code: a context variable, which all that the code starts inherits."""
 
     __slots__ = ("by_listener", "intake")
 
@@ -41,7 +41,7 @@ class Origin:
 
 
 class Request:
-    """The cancellations of one task."""
+    """How often, where and by whom a task of the intake was cancelled."""
 
     __slots__ = ("before", "others", "positions", "reason", "since")
 
@@ -76,7 +76,7 @@ class Intake:
         #: Tasks that end when the instances are dismissed, and may then take care of their clients.
         self._callers: set[asyncio.Task[Any]] = set()
         self._callers_end = False
-        #: Seconds that take the place of `PAUSE`.
+        #: PAUSE, or less if `shutdown_timeout` is short.
         self.pause = PAUSE
         #: Whether the arun() has ended.
         self.over = False

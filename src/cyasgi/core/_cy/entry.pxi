@@ -1,7 +1,7 @@
-# What the table holds: a place in its orders, around an instance or around somebody's plain dict.
+# What the table holds, instances and plain dicts of others, each with a place in its orders.
 
 cdef class Entry:
-    """What the table holds: its place in the table's orders."""
+    """Base of what the table holds: a place in the table's orders."""
 
     cdef readonly object scope_id
     cdef readonly InstanceTable _table
@@ -13,11 +13,11 @@ cdef class Entry:
     cdef readonly double _active
     cdef tuple _assigned
     cdef readonly signed char _place
-    #: Why it leaves, if its run had not ended when the server decided that: one of REASONS.
+    #: Why the server removes it, one of REASONS; 0 if its run had ended by itself before.
     cdef public signed char _reason
     #: Of an instance; they stand here for the room that is left.
     cdef public signed char _state
-    #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
+    #: 1: its run has begun; 2: and has taken a message from `receive()`, which is known once it has ended.
     cdef readonly signed char _begun
     cdef readonly signed char _idle
     cdef readonly signed char _outcome

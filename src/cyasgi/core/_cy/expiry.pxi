@@ -70,7 +70,7 @@ cdef class Expiry(OrderedEntries):
         while self._swept <= current:
             bucket = self._due.get(self._swept)
             while bucket:
-                # Not next(reversed()): that would pass over the places of all that were removed before it.
+                # Not next(reversed()): that would walk over the slots of all entries that were removed before.
                 entry = <Entry>(<dict>bucket).popitem()[0]
                 entry._bucket = -1
                 if type(entry) is ForeignEntry and not self._reorder_foreign(entry):
@@ -78,7 +78,7 @@ cdef class Expiry(OrderedEntries):
                     continue
                 resting = _is_idle(entry) or entry.ended
                 if entry._table is not self or entry._bucket != -1:
-                    # To ask a plain dict's queue has removed or scheduled it.
+                    # Asking a plain dict's queue has removed or scheduled it.
                     continue
                 due = (entry._active if resting else now) + self._seconds
                 if due < now:

@@ -1,9 +1,9 @@
-# FastPath: what every eviction and every end of a run comes to in the usual case.
+# FastPath: the usual course of evictions and of ends of runs.
 
 cdef class FastPath:
     """Base of InstanceManager: the usual course of evictions and of ends of runs."""
 
-    #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
+    #: StatelessServer, which tells what is overridden. Its module imports this one.
     cdef readonly object base
     cdef public InstanceTable table
     cdef public object observer
@@ -67,7 +67,7 @@ cdef class FastPath:
         table.follow(server)
         if not self._plain(server):
             return self._make_room_slow(server, limit)
-        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        # The delete methods need not be called if they are not overridden.
         asking = _asking(server)
         while len(table._entries) >= most:
             victim = table.victim(asking)

@@ -185,7 +185,7 @@ cdef class ApplicationInstance(Details):
             _cold(self).line = None
             for place in line.places:
                 _resolved(place)
-        # Those in child tasks, whom nobody serves any more.
+        # Child tasks wait there, which nobody serves any more.
         while self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
         if _cold(self).holder is not None:
@@ -204,7 +204,7 @@ cdef class ApplicationInstance(Details):
 
     @property
     def error(self):
-        """The error that it has failed with, until a hook is told of it."""
+        """The error that it has failed with; None again once a hook is told of it."""
         return _cold(self).error
 
     def take_error(self):

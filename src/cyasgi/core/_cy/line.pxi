@@ -15,7 +15,7 @@ cdef class Line:
         self.places = _deque()
 
     cdef advance(self, Py_ssize_t room):
-        """Give the slots among `room` that nobody owns to the first places that own none."""
+        """Of `room` free slots, give those that nobody owns to the first places that own none."""
         places = self.places
         while self.owned < room and self.owned < len(places):
             if _resolved(places[self.owned]):

@@ -27,14 +27,14 @@ cdef class OrderedEntries:
     #: In debug mode: the loop's thread, and the loop.
     cdef public unsigned long _thread
     cdef public object _guarded_loop
-    #: The thread that the loop was set in: instances are made there.
+    #: The thread that the loop was set in: instances are created there.
     cdef readonly unsigned long home
     cdef public Py_ssize_t idle
     cdef dict _foreign
     cdef public long long reused
     cdef public long long created
-    #: What `create` needs and the slow path finds out: the application as the server has it and as it is called, the
-    #: loop, if it is not in debug mode, and the ids whose old run still cleans up.
+    #: What `_create` needs, as the slow path has found it out: the application as the server has it and as it is called,
+    #: the loop, if it is not in debug mode, and the ids whose previous run still cleans up.
     cdef public object application
     cdef public object asgi3_app
     cdef object _loop
@@ -214,7 +214,7 @@ cdef class OrderedEntries:
                 or entry._place & C_PROBATION
                 or self._protected() <= self._most_protected
             ):
-                # The look at it has put one on probation, or removed it.
+                # Looking at it has put another one on probation, or removed it.
                 continue
             self._take_out(entry)
             if assigned is None:

@@ -114,7 +114,7 @@ cdef class InputQueue(Entry):
         self._append(item)
 
     def take_all(self):
-        """Take out and return what the application will not receive any more; nobody waits in `join` from now on."""
+        """Remove and return all queued messages, which will not be received any more, and end every wait in `join`."""
         cdef list messages = []
         if self._unfinished == 0 and self._count == 0:
             return messages
@@ -125,7 +125,7 @@ cdef class InputQueue(Entry):
         return messages
 
     def _inherit(self, list messages, bint first):
-        """Accept messages put into an instance that has ended, bound or not; `first`: before all that wait here."""
+        """Accept messages put into an ended instance, whatever the bound; `first`: before those that wait here."""
         cdef list waiting = []
         if first:
             while self._count:
@@ -258,8 +258,8 @@ cdef class InputQueue(Entry):
             self._set_busy()
 
     cpdef _line_up(self):
-        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
-        instance has ended; then call `_fill`, or before that `_leave_line`."""
+        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot or the
+        instance has ended: then call `_fill`. Whoever gives up before that calls `_leave_line`."""
         if self._guarded:
             self._check_thread()
         cdef Line line = _cold(self).line
@@ -298,7 +298,7 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef _advance(self):
-        """Give the room that there is to those in line."""
+        """Give free slots to those in line."""
         cdef Line line = _cold(self).line
         if line is not None:
             line.advance(self.maxsize - self._count)

@@ -69,7 +69,7 @@ cdef object _call_in(Receive receive, Run run):
             taken = TakenByTasks()
             if _cold(instance).taken is None:
                 instance._ensure_cold().taken = taken
-            # From now on it has to hear of every call.
+            # From now on every call has to be noted.
             run._trusted = run._stepping = False
         if _cold(instance).taken is not None:
             _cold(instance).taken.called(taker)
@@ -227,6 +227,6 @@ cdef object _last_or_cancelled(last):
 
 async def _after_end(last):
     """Return the last message to a child task that outlives its application, or end its wait if there is none."""
-    # Who never stops asking must not keep the loop to itself.
+    # A task that never stops asking must not keep the loop to itself.
     await Pass()
     return _last_or_cancelled(last)

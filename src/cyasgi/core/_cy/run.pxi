@@ -31,15 +31,15 @@ cdef class Run:
     cdef unsigned long _thread
     #: Whom to tell, and in which context; a list of pairs where there is more than one; the message of a cancellation.
     cdef object _callback
-    #: While nobody waits, what the application has taken from `receive()` in its own task and not come back from, if it
-    #: `_holds` any: who waits in `receive` has come back from all.
+    #: While nobody waits, the message in flight that the application has received in its own task, if it `_holds` any:
+    #: an application that waits in `receive` has finished all.
     cdef object _context
     cdef vectorcallfunc _vectorcall
     cdef signed char _wait
     cdef signed char _entered
     cdef signed char _holds
-    #: Whether what is called now is called in the run's own task for certain: within its step, where no task factory
-    #: can have begun a child's.
+    #: Whether the code that runs now is certainly in the run's own task: within its step, where no task factory can
+    #: have begun a child task.
     cdef signed char _stepping
     cdef signed char _trusted
     cdef public signed char _asyncio_future_blocking
@@ -161,8 +161,8 @@ cdef object _start_run(Run run):
     if not run._entered:
         run._entered = True
         PyContextVar_Set(_at_work, run)
-        # Nobody but the table and this run refers to it: then nobody is left who could await it, and the pass that
-        # would be waited for him (a fifth of what making an instance costs) is spared.
+        # If only the table and this run refer to it, nobody is left who could await it. Then the pass of the loop is
+        # spared, a fifth of the cost of creating an instance.
         if instance._state == C_NEW and (Py_REFCNT(instance) > 2 + 1 or instance._table is None):
             return None
     if instance._state == C_NEW:

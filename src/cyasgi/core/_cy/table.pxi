@@ -110,7 +110,7 @@ cdef class InstanceTable(Expiry):
             instance._start_in(loop)
         limit = server.max_applications
         if limit is not None and len(self._entries) >= _size(limit):
-            # Built: only now somebody may lose its place for it.
+            # It is complete: only now may another one lose its place for it.
             try:
                 (<FastPath?>server._cyasgi)._make_room(server, limit)
             except BaseException:
@@ -161,7 +161,7 @@ cdef class InstanceTable(Expiry):
             self._now_idle()
 
     cpdef bint remove(self, Entry entry) except -1:
-        """Remove this very entry; return False if it is not in the table."""
+        """Remove the entry, and no other one of its id; return False if it is not in the table."""
         cdef object found
         if entry._table is not self:
             return False
@@ -209,7 +209,7 @@ cdef class InstanceTable(Expiry):
         if found is None:
             found = self._victim_in(0, spared, True)
         if found is not None and found._table is not self:
-            # To ask a plain dict's queue has removed it. Now nobody is asked.
+            # Asking a plain dict's queue has removed it. Now nobody is asked.
             found = self._victim_in(1, spared, False)
             if found is None:
                 found = self._victim_in(0, spared, False)
@@ -218,7 +218,10 @@ cdef class InstanceTable(Expiry):
         return found
 
     cdef Entry _victim_in(self, int segment, spared, bint asking):
-        """`asking`: for one that is idle, and where plain dicts are to stand; else for the first one."""
+        """Return a segment's first idle entry, past a bounded number of busy ones; else its first one.
+
+        Unless `asking`, no plain dict is asked for its place, nor any entry whether it is idle: the first one it is.
+        """
         cdef Entry first = None
         cdef int busy = 0
         cdef int moved = 0
@@ -228,7 +231,7 @@ cdef class InstanceTable(Expiry):
         cdef Entry candidate
         while True:
             if young is not None and (young._owner is not <PyObject *>self or young._place >> 1 != segment):
-                # Who was asked has moved it: then from the beginning.
+                # Asking a plain dict has moved it: start again.
                 young = _entry_at(self._head[segment])
             if index < len(assigned) and (young is None or <double>(<tuple>assigned[index])[0] <= young._used):
                 candidate = <Entry>(<tuple>assigned[index])[2]
@@ -381,7 +384,7 @@ cdef class InstanceTable(Expiry):
             return
         if version != self._version:
             raise RuntimeError("application_instances changed while it was iterated over")
-        # The oldest one is had for nothing; only who goes on pays for a list.
+        # The oldest one costs nothing; only those who go on pay for a list.
         yield first.scope_id
         for scope_id in self._keys_in_order() if version == self._version else ():
             if version != self._version:
@@ -464,7 +467,7 @@ MutableMapping.register(InstanceTable)
 
 
 cdef _shrink(emptied):
-    """Have a dict give its memory back if it is empty, which it does not do by itself."""
+    """Make an empty dict give its memory back, which it does not do by itself."""
     if not emptied:
         emptied.clear()
 

@@ -1,4 +1,4 @@
-"""What is awaited besides the loop's own futures, and what resolves these."""
+"""Awaitables that cost little: one pass of the loop, and nothing at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the table holds: a place in its orders, around an instance or around somebody's plain dict."""
+"""What the table holds, instances and plain dicts of others, each with a place in its orders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def unlink(entry: Any) -> None:
 
 
 class Entry:
-    """What the table holds: its place in the table's orders."""
+    """Base of what the table holds: a place in the table's orders."""
 
     __slots__ = (
         "__weakref__",
@@ -67,7 +67,7 @@ class Entry:
         self._active = 0.0
         self._assigned: tuple[float, int] | None = None
         self._place = 0
-        #: Why it leaves, if its run had not ended when the server decided that: one of REASONS.
+        #: Why the server removes it, one of REASONS; 0 if its run had ended by itself before.
         self._reason = 0
         self._bucket = -1
 

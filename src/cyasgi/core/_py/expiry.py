@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Any
 
@@ -14,10 +13,6 @@ from .entry import (
     ForeignEntry,
 )
 from .order import OrderedEntries, seconds_of
-
-#: Without a loop every lookup takes the slow path.
-_NO_LOOP = {"_closed": True}
-_sequence = itertools.count()
 
 
 class Expiry(OrderedEntries):
@@ -80,7 +75,7 @@ class Expiry(OrderedEntries):
         while self._swept <= current:
             bucket = self._due.get(self._swept)
             while bucket:
-                # Not next(reversed()): that would pass over the places of all that were removed before it.
+                # Not next(reversed()): that would walk over the slots of all entries that were removed before.
                 entry, _ = bucket.popitem()
                 entry._bucket = -1
                 if type(entry) is ForeignEntry and not self._reorder_foreign(entry):
@@ -88,7 +83,7 @@ class Expiry(OrderedEntries):
                     continue
                 resting = entry.idle or entry.ended
                 if entry._table is not self or entry._bucket != -1:
-                    # To ask a plain dict's queue has removed or scheduled it.
+                    # Asking a plain dict's queue has removed or scheduled it.
                     continue
                 due = (entry._active if resting else now) + timeout
                 if due < now:

@@ -1,4 +1,4 @@
-"""FastPath: what every eviction and every end of a run comes to in the usual case."""
+"""FastPath: the usual course of evictions and of ends of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FastPath:
     """Base of InstanceManager: the usual course of evictions and of ends of runs."""
 
     def __init__(self, base: type[ServerPort]) -> None:
-        #: Whose methods nobody has overridden: StatelessServer, whose module imports this one.
+        #: StatelessServer, which tells what is overridden. Its module imports this one.
         self.base = base
         self.table = InstanceTable()
         self.observer: Observer | None = None
@@ -71,7 +71,7 @@ class FastPath:
         if not self.is_plain(server):
             self._make_room_slow(server, limit)
             return
-        # Nobody has overridden what an eviction passes through: then there is nothing to pass through.
+        # The delete methods need not be called if they are not overridden.
         asking = current_instance()
         if asking is not None and asking._server is not server:
             asking = None

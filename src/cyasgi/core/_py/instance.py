@@ -77,7 +77,7 @@ class ApplicationInstance(Details):
     ) -> None:
         super().__init__(server, scope_id, scope, maxsize)
         self._application = application
-        #: 2: it has begun, and has taken a message from `receive()`; known when it has ended.
+        #: 1: its run has begun; 2: and has taken a message from `receive()`, which is known once it has ended.
         self._begun = 0
         self._call: Call | None = None
         self._holder: Any = None
@@ -198,7 +198,7 @@ class ApplicationInstance(Details):
         if line is not None:
             for place in line.places:
                 resolved(place)
-        # Those in child tasks, whom nobody serves any more.
+        # Child tasks wait there, which nobody serves any more.
         while self._getters:
             self._wake_getter()
         if self._holder is not None:
@@ -217,7 +217,7 @@ class ApplicationInstance(Details):
 
     @property
     def error(self) -> BaseException | None:
-        """The error that it has failed with, until a hook is told of it."""
+        """The error that it has failed with; None again once a hook is told of it."""
         return self._error
 
     def take_error(self) -> BaseException | None:

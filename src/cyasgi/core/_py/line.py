@@ -22,7 +22,7 @@ class Line:
         self.owned = 0
 
     def advance(self, room: int) -> None:
-        """Give the slots among `room` that nobody owns to the first places that own none."""
+        """Of `room` free slots, give those that nobody owns to the first places that own none."""
         places = self.places
         while self.owned < room and self.owned < len(places):
             if resolved(places[self.owned]):

@@ -26,7 +26,7 @@ from .entry import (
 )
 
 #: Without a loop every lookup takes the slow path.
-_NO_LOOP = {"_closed": True}
+NO_LOOP = {"_closed": True}
 _sequence = itertools.count()
 
 
@@ -92,19 +92,19 @@ class OrderedEntries:
         #: In debug mode: the loop's thread, and the loop.
         self._thread = 0
         self._guarded_loop: asyncio.AbstractEventLoop | None = None
-        #: The thread that the loop was set in: instances are made there.
+        #: The thread that the loop was set in: instances are created there.
         self._home = 0
         self.idle = 0
         self._foreign: dict[ForeignEntry, None] = {}
         self.reused = 0
         self.created = 0
-        #: What `create` needs and the slow path finds out: the application as the server has it and as it is called,
-        #: the loop, if it is not in debug mode, and the ids whose old run still cleans up.
+        #: What `_create` needs, as the slow path has found it out: the application as the server has it and as it is
+        #: called, the loop, if it is not in debug mode, and the ids whose previous run still cleans up.
         self.application: Any = None
         self.asgi3_app: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Where the loop keeps what its is_closed() returns, if that is asyncio's.
-        self._loop_dict: dict[str, Any] | None = _NO_LOOP
+        self._loop_dict: dict[str, Any] | None = NO_LOOP
         #: Whether its create_task() is asyncio's own, or uvloop's.
         self._plain_tasks = False
         self.closing_ids: dict[Hashable, Any] = {}
@@ -202,10 +202,10 @@ class OrderedEntries:
         while self.protected > self._most_protected:
             entry = next(self._in_order(0), None)
             if entry is None or self.protected <= self._most_protected:
-                # The look at it has put one on probation.
+                # Looking at it has put another one on probation.
                 continue
             if entry._table is not self or entry._place & PROBATION:
-                # Or removed it.
+                # Or it has removed this one.
                 continue
             assigned = entry._assigned
             self._take_out(entry)
@@ -288,7 +288,7 @@ class OrderedEntries:
                 following = young._next
                 yield young
                 if following is not order and (following._next is None or following._place >> 1 != segment):
-                    # Who was asked has moved it: then from the beginning.
+                    # Asking a plain dict has moved it: start again.
                     following = order._next
                 young = following
             else:

@@ -101,7 +101,7 @@ class InputQueue(Entry):
         self._unfinished += 1
 
     def take_all(self) -> list[Any]:
-        """Take out and return what the application will not receive any more; nobody waits in `join` from now on."""
+        """Remove and return all queued messages, which will not be received any more, and end every wait in `join`."""
         messages = list(self._items)
         self._items.clear()
         self._unfinished = 0
@@ -109,7 +109,7 @@ class InputQueue(Entry):
         return messages
 
     def _inherit(self, messages: list[Any], first: bool) -> None:
-        """Accept messages put into an instance that has ended, bound or not; `first`: before all that wait here."""
+        """Accept messages put into an ended instance, whatever the bound; `first`: before those that wait here."""
         if first:
             self._items.extendleft(reversed(messages))
         else:
@@ -166,8 +166,8 @@ class InputQueue(Entry):
             pass
 
     def _line_up(self) -> asyncio.Future[None]:
-        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot, or the
-        instance has ended; then call `_fill`, or before that `_leave_line`."""
+        """Return a place in line, for callers who find the queue full. It is resolved when it owns a slot or the
+        instance has ended: then call `_fill`. Whoever gives up before that calls `_leave_line`."""
         if self._thread:
             self._check_thread()
         loop = self._loop
@@ -200,7 +200,7 @@ class InputQueue(Entry):
             self._advance()
 
     def _advance(self) -> None:
-        """Give the room that there is to those in line."""
+        """Give free slots to those in line."""
         line = self._line
         if line is not None:
             line.advance(self._maxsize - len(self._items))

@@ -54,7 +54,7 @@ def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
     own = instance._pulls or task is instance._task
     if not own and instance._taken is None:
         instance._taken = TakenByTasks()
-        # From now on it has to hear of every call.
+        # From now on every call has to be noted.
         run._trusted = run._stepping = False
     if instance._taken is not None:
         instance._taken.called(task)
@@ -92,7 +92,7 @@ async def _get_in(instance: Any, run: Run, task: Any) -> Any:
 
 async def _after_end(last: Any) -> Any:
     """Return the last message to a child task that outlives its application, or end its wait if there is none."""
-    # Who never stops asking must not keep the loop to itself.
+    # A task that never stops asking must not keep the loop to itself.
     await Pass()
     if last is None:
         raise asyncio.CancelledError
@@ -115,11 +115,10 @@ class Run:
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
-        #: What the application has taken from `receive()` in its own task and not come back from; None if it never took
-        #: a message.
+        #: Messages in flight that the application has received in its own task; None if it never received one there.
         self._in_flight: tuple[Any, ...] | None = None
-        #: Whether what is called now is called in the run's own task for certain: within its step, where no task
-        #: factory can have begun a child's.
+        #: Whether the code that runs now is certainly in the run's own task: within its step, where no task factory can
+        #: have begun a child task.
         self._stepping = False
         self._trusted = False
         self._step: Callable[[None], Any] | None = None

@@ -25,10 +25,7 @@ from .entry import (
 )
 from .expiry import Expiry
 from .instance import ApplicationInstance
-
-#: Without a loop every lookup takes the slow path.
-_NO_LOOP = {"_closed": True}
-_sequence = itertools.count()
+from .order import NO_LOOP
 
 
 class InstanceTable(Expiry, MutableMapping[Any, Any]):
@@ -54,7 +51,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         self._loop = loop
         self._home = get_ident()
         plain = isinstance(loop, asyncio.BaseEventLoop) and type(loop).is_closed is asyncio.BaseEventLoop.is_closed
-        self._loop_dict = vars(loop) if plain else None if loop is not None else _NO_LOOP
+        self._loop_dict = vars(loop) if plain else None if loop is not None else NO_LOOP
         self._plain_tasks = has_plain_tasks(loop)
 
     @property
@@ -75,7 +72,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         instance._start_in(loop, self._plain_tasks and loop.get_task_factory() is None)
         limit = server.max_applications
         if limit is not None and len(self._entries) >= limit:
-            # Built: only now somebody may lose its place for it.
+            # It is complete: only now may another one lose its place for it.
             try:
                 server._cyasgi.make_room(server, limit)
             except BaseException:
@@ -133,7 +130,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
             self._now_idle()
 
     def remove(self, entry: Any) -> bool:
-        """Remove this very entry; return False if it is not in the table."""
+        """Remove the entry, and no other one of its id; return False if it is not in the table."""
         if entry._table is not self:
             return False
         # First what may raise, or do anything: an id's own methods.
@@ -176,7 +173,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         if found is None:
             found = self._victim_in(0, spared)
         if found is not None and found._table is not self:
-            # To ask a plain dict's queue has removed it. Now nobody is asked.
+            # Asking a plain dict's queue has removed it. Now nobody is asked.
             found = self._first(spared)
         if found is None and isinstance(spared, Entry) and spared._table is self:
             return spared
@@ -336,7 +333,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         first = self._oldest()
         if first is None:
             return
-        # The oldest one is had for nothing; only who goes on pays for a list.
+        # The oldest one costs nothing; only those who go on pay for a list.
         yield first.scope_id
         for scope_id in self._keys_in_order() if version == self._version else ():
             if version != self._version:
@@ -376,6 +373,6 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
 
 
 def shrink(emptied: Any) -> None:
-    """Have a dict give its memory back if it is empty, which it does not do by itself."""
+    """Make an empty dict give its memory back, which it does not do by itself."""
     if not emptied:
         emptied.clear()
