@@ -52,6 +52,6 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def install() -> None:
-    """Have the old names found, once in a process."""
+    """Add the finder of old names to `sys.meta_path`, once in a process."""
     if not any(type(finder).__qualname__ == MovedModules.__qualname__ for finder in sys.meta_path):
         sys.meta_path.append(MovedModules())

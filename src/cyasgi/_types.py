@@ -62,7 +62,7 @@ class HeldPort(Protocol):
     """What an instance knows of those that are held."""
 
     def hold(self, instance: Any) -> None:
-        """Somebody has awaited the instance in the current task."""
+        """Take note that the current task has awaited the instance."""
 
 
 class ManagerPort(Protocol):
@@ -72,7 +72,7 @@ class ManagerPort(Protocol):
     def held(self) -> HeldPort: ...
 
     def obtain(self, server: Any, scope_id: Hashable, scope: Scope) -> Any:
-        """Return the instance of this id, or make one."""
+        """Return the instance of this id, or create one."""
 
     def ended(self, instance: Any) -> None:
         """Take note that the run of an instance has ended."""
@@ -97,10 +97,10 @@ class ManagerPort(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told of every instance that the server makes, by calls from within: `ManagedServer`'s records."""
+    """Told of what happens to every instance of a server: the records of a `ManagedServer`."""
 
     def counted(self, application: Application) -> Application:
-        """Return the application as it is to be called instead."""
+        """Return the application to be called in place of this one."""
 
     def left(self, instance: Any, reason: str) -> None:
         """Take note that the server has removed it from the table.
@@ -116,14 +116,14 @@ class Observer(Protocol):
         """Take note that its run has ended."""
 
     def closed(self, instance: Any) -> None:
-        """Take note of both: nothing more will happen to it."""
+        """Take note that it has both ended and left the table: nothing more will happen to it."""
 
     def begins_again(self, instance: Any) -> None:
         """Take note that a caller calls it again after its end."""
 
 
 class Connection(Protocol):
-    """What the scope of an instance may have as `connection`: it gives messages, and takes what is sent.
+    """What the scope of an instance may have as `connection`: it provides messages, and takes what is sent.
 
     It is asked from within `receive` and `send`, without a task or a queue between them: see `connect()`.
     """
@@ -135,11 +135,11 @@ class Connection(Protocol):
         """Send what the application sends."""
 
     def last_message(self) -> Message | None:
-        """Return what `receive` gives again and again after the end; None for nothing."""
+        """Return what `receive` returns again and again after the end; None for nothing."""
 
 
 class IntakePort(Protocol):
-    """What the manager knows of all that one `arun()` takes messages in by."""
+    """What the manager knows of the tasks and listeners by which one `arun()` takes messages in."""
 
     @property
     def over(self) -> bool: ...
@@ -157,7 +157,7 @@ class OriginPort(Protocol):
 
 
 class Stoppable(Protocol):
-    """One run of a server, for who stops it or makes instances in it."""
+    """One run of a server, as those know it who stop it or create instances in it."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop: ...
@@ -165,15 +165,15 @@ class Stoppable(Protocol):
     def intake(self) -> IntakePort: ...
     @property
     def stale(self) -> bool:
-        """Whether its loop was closed over it."""
+        """Whether its loop was closed before it ended."""
 
     @property
     def stopping(self) -> bool:
-        """Whether it takes nothing in any more."""
+        """Whether it takes in no more messages."""
 
     @property
     def graceful(self) -> bool:
-        """Whether it stops and may still wait for what is under way: asked once, and not twice."""
+        """Whether it was asked to stop once and not twice, so that work in hand may end."""
 
     def request_stop(self) -> None:
         """Ask it to end: the first request drains, the second one cancels at once."""

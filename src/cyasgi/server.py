@@ -44,7 +44,7 @@ class _NewManager:
 
 
 class _NewTable:
-    """Does the same for the table, which is looked up once per message."""
+    """Does the same for the server's table, which is looked up once per message."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else instance._cyasgi.table
@@ -95,7 +95,7 @@ class StatelessServer:
     #: failed. The hook still gets them if the application has received no message, at the limit of `max_applications`,
     #: when the server stops, and from instances that are deleted, evicted, expired or cancelled.
     undelivered_to = Setting[str]("hook", UNDELIVERED_TO)
-    #: Whether `handle` calls `announce_started` when the server is ready; otherwise it is when `handle` has begun.
+    #: Whether `handle` calls `announce_started` when the server is ready; else it is ready once `handle` has begun.
     announces_start: ClassVar[bool] = False
     #: Whether ``scope["asgi"]`` is made to say version 2 to an application that is called as in ASGI 2.
     tells_asgi_version: ClassVar[bool] = False
@@ -297,7 +297,7 @@ class StatelessServer:
         )
 
     def application_ended(self, application_details: Details, reason: str) -> None:
-        """Log the messages in flight of an application that has ended, unless another hook was told of them.
+        """Log the messages in flight of an application that has ended, unless another hook was given them.
 
         Called once for each instance that has ended and left the table, after the other hooks for it have returned; if
         it is not overridden, only for applications that were cancelled with such messages. Overrides may be `def` or

@@ -104,12 +104,12 @@ class Supervisor:
         return asked
 
     async def wait_started(self) -> None:
-        """Return when all servers are ready; otherwise as `StatelessServer.wait_started`."""
+        """Return when all servers are ready; apart from that, as `StatelessServer.wait_started`."""
         await self._control.wait_started()
 
     @property
     def control(self) -> Control:
-        """Starts and stops, for `cyasgi.embedding` to wait for in another thread."""
+        """What other threads, such as those of `cyasgi.embedding`, stop the servers by, and wait for their start."""
         return self._control
 
     def _stop_or_cancel(self) -> None:

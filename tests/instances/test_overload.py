@@ -20,9 +20,9 @@ from support.serving import checking, eventually, one_shot, reader
 
 pytestmark = pytest.mark.slow
 
-SUMMARY = re.compile(r"(\d+) more undelivered messages were left in the queues of (\d+) instances")
-FAILURES = re.compile(r"(\d+) more applications failed, too many at once for an entry each \((.*?)\)\.")
-IN_FLIGHT = re.compile(r"(\d+) more messages in flight, begun and not finished, when (\d+) applications ended")
+SUMMARY = re.compile(r"(\d+) more undelivered messages? (?:was|were) left in the queues? of (\d+) instances?,")
+FAILURES = re.compile(r"(\d+) more applications? failed, too many at once for an entry each \((.*?)\)\.")
+IN_FLIGHT = re.compile(r"(\d+) more messages? in flight, begun and not finished, when (\d+) applications? ended")
 
 
 @pytest.fixture
@@ -197,7 +197,7 @@ def test_late_messages_of_one_instance(cy, run, tick, caplog):
         run(main())
     assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
         "10000 undelivered messages were left in the queue of scope_id 'a'",
-        "40000 more undelivered messages were left in the queues of 1 instances",
+        "40000 more undelivered messages were left in the queue of 1 instance",
     ]
 
 

@@ -13,7 +13,7 @@ from .replay import Replay
 
 
 class Judge(Protocol):
-    """Whoever says what a failure is, and which answer comes too late."""
+    """Decides what is a failure, and which answer comes too late: the balancer."""
 
     #: Seconds after which an answer that is owed is a failure; None for never.
     slow_after: float | None
@@ -25,7 +25,7 @@ class Judge(Protocol):
         ...
 
     def is_failure(self, scope: Any, outcome: Any) -> bool:
-        """Whether the outcome, an exception or the message that begins the answer, is a failure of the application."""
+        """Return whether the outcome, an exception or the message that begins the answer, is a failure."""
         ...
 
 

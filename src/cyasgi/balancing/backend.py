@@ -64,8 +64,8 @@ class Backend:
         #: Runs in progress.
         self.running = 0
         self.started = self.succeeded = self.failed = self.slow = self.abandoned = 0
-        #: Runs that owe an answer, each with the time at which it becomes overdue, the next first. To find its first
-        #: entry, a plain dict would pass over the places of all that were removed.
+        #: Runs that owe an answer, each with the time at which it becomes overdue, the next first. Not a plain dict,
+        #: which walks over the slots of all removed entries to find its first one.
         self.owing: collections.OrderedDict[Debtor, float] = collections.OrderedDict()
         #: The state that its lifespan has filled; None without a running lifespan.
         self.lifespan_state: dict[str, Any] | None = None

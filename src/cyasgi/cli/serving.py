@@ -142,21 +142,21 @@ async def _lifespan(
     application: Any, mode: str, servers: Iterable[Any], startup_timeout: float | None, shutdown_timeout: float
 ) -> AsyncIterator[None]:
     """Run the application's lifespan: one, however many servers there are."""
-    life = Lifespan(application, mode)
+    lifespan = Lifespan(application, mode)
     try:
-        await life.startup(startup_timeout)
+        await lifespan.startup(startup_timeout)
     except BaseException:
         # The error that is on its way says more than one of the shutdown would.
         with contextlib.suppress(LifespanError):
-            await life.shutdown(shutdown_timeout)
+            await lifespan.shutdown(shutdown_timeout)
         raise
     for server in servers:
         if mode != "off" and hasattr(server, "state"):
-            server.state = life.state
+            server.state = lifespan.state
     try:
         yield
     finally:
-        await life.shutdown(shutdown_timeout)
+        await lifespan.shutdown(shutdown_timeout)
 
 
 def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:

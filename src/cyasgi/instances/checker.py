@@ -93,7 +93,7 @@ class Checking(Creation):
                 raise
             except BaseException:
                 # For example a plain dict, whose future and queue may raise anything.
-                logger.exception("the end of scope_id %r could not be seen to", entry.scope_id)
+                logger.exception("the end of scope_id %r could not be handled", entry.scope_id)
             seen += 1
             if seen % ENTRIES_AT_ONCE == 0 and pace.over(ENTRIES_AT_ONCE):
                 await Pass()

@@ -137,7 +137,7 @@ class ClosingRuns(FastPath):
                 break
             due.append((entry, closing))
         for entry, closing in due:
-            # Put behind all the others, which have still to be looked at.
+            # Move it behind the others, which are still to be looked at.
             if self.closing.pop(entry, None) is None:
                 continue
             if type(closing) is Closing:
@@ -146,7 +146,7 @@ class ClosingRuns(FastPath):
             self.cancel_again(entry)
 
     def cancel_again(self, entry: Any) -> None:
-        """Cancel a run that ignores its cancellation once more; it stays referenced, and counted, until it ends."""
+        """Cancel once more a run that ignores its cancellation; it stays referenced, and counted, until it ends."""
         if entry in self.ignoring_cancel:
             return
         if type(entry) is ApplicationInstance and entry._loop is not None and entry._loop.is_closed():

@@ -10,9 +10,9 @@ from .manager import InstanceManager
 
 
 class ConnectedManager(InstanceManager):
-    """Manage instances as `InstanceManager` does, and tell the `Connection` of a scope when its application has ended.
+    """An `InstanceManager` that tells the `Connection` of a scope when its application has ended.
 
-    Its server looks at once whether methods are overridden, and keeps that as `plain` and `hears_of_ends`.
+    Its server finds out once whether methods are overridden, and keeps that as `plain` and `hears_of_ends`.
     """
 
     def ended(self, instance: Any) -> None:

@@ -18,8 +18,8 @@ class HeldInstances:
 
     def __init__(self) -> None:
         self.holders: dict[asyncio.Task[Any], Holder] = {}
-        #: When each became an orphan, in seconds of the monotonic clock; the oldest first. To find its first entry, a
-        #: plain dict would pass over the places of all that were removed.
+        #: When each became an orphan, in seconds of the monotonic clock; the oldest first. Not a plain dict, which
+        #: walks over the slots of all removed entries to find its first one.
         self.orphans: collections.OrderedDict[ApplicationInstance, float] = collections.OrderedDict()
 
     def hold(self, instance: ApplicationInstance) -> None:
@@ -82,6 +82,6 @@ class Holder:
 
 
 def is_held(instance: ApplicationInstance) -> bool:
-    """Return whether it waits for a caller that has not begun to run it."""
+    """Return whether the instance waits for a caller that has not begun to run it."""
     call = instance._call
     return instance._state == HELD or (instance._state == CALLER and call is not None and not call.started)

@@ -1,4 +1,4 @@
-"""LimitExceeded: what a server raises instead of giving an instance, and gateways answer."""
+"""LimitExceeded: what a server raises in place of returning an instance, and gateways tell the client."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Hashable
 class LimitExceeded(Exception):
     """Raised by `get_or_create_application_instance` of a `ManagedServer` when a limit has been reached.
 
-    The message that the caller had for the instance is to be dropped, or its sender told to come back later.
+    The caller should drop the message that it had for the instance, or tell its sender to come back later.
 
     Attributes:
-        key: what `limit_key` gave, or None where the limit is for all keys together.
+        key: what `limit_key` returned; None if the limit is for all keys together.
         limit: "instances" (the key has `max_instances_per_key`), "messages" (it sends more than
             `max_messages_per_second`) or "hooks" (hooks of too many instances are still to be called).
-        retry_after: seconds after which the same may be accepted, if nothing else comes; None where that cannot be
-            known.
+        retry_after: seconds after which the same message would be accepted, if no other comes before; None if that
+            cannot be known.
     """
 
     def __init__(self, message: str, key: Hashable, limit: str, retry_after: float | None = None) -> None:

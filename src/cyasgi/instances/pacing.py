@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from time import monotonic
 
-#: Seconds of work in one pass of the loop, while no more than `BACKLOG` is waiting.
+#: Seconds of work in one pass of the loop, while at most BACKLOG items wait.
 PASS = 0.002
-#: How much may wait without haste. With twice as much, a pass may take twice the time.
+#: Items that may wait without haste. While twice as many wait, a pass may take twice the time.
 BACKLOG = 1_000
 
 
 def share_of(waiting: int) -> float:
-    """Return how many times `PASS` a pass may take while this much is waiting."""
+    """Return how many times `PASS` a pass may take while this many items wait."""
     return max(1.0, waiting / BACKLOG)
 
 
 class Pace:
-    """The time of one pass, from now on.
+    """The time that one pass has for its work, from now on.
 
     Args:
         share: what `share_of` returns.
-        least: how many are done in any case.
+        least: items that are dealt with in any case.
     """
 
     __slots__ = ("_least", "_until")
@@ -34,7 +34,7 @@ class Pace:
         self._until = monotonic() + PASS * share
 
     def over(self, done: int) -> bool:
-        """Note that `done` more were done, and return whether the loop should turn now."""
+        """Note that `done` more items were dealt with, and return whether the loop should turn now."""
         self._least -= done
         return self._least <= 0 and monotonic() >= self._until
 

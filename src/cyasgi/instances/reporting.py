@@ -42,7 +42,7 @@ class Reporting(ClosingRuns):
             self.on_ended()
 
     def report(self, server: ServerPort, entry: Any, *, again: bool = False) -> None:
-        """Tell the hooks of an entry that has ended and left the table or, if `again`, begins again."""
+        """Tell the hooks of an entry that has ended and has left the table; or that is to begin again, if `again`."""
         if entry._reported:
             return
         entry._reported = True
@@ -120,7 +120,7 @@ class Reporting(ClosingRuns):
         self.log_rest()
 
     def _heir_of(self, instance: ApplicationInstance) -> ApplicationInstance | None:
-        """Return the instance that gets what is put into one that has ended, by putters that have waited until now."""
+        """Return the successor that gets what is put into an ended instance by those who waited, or None."""
         if instance._server.undelivered_to != SUCCESSOR or instance._reason or instance._outcome == CANCELLED:
             return None
         heir = self.table.entry(instance.scope_id)

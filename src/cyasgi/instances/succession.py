@@ -17,7 +17,7 @@ from .reporting import Reporting
 def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
     """Take the messages for a successor out of an entry that has ended; none if they are for the hook.
 
-    Without having received a message, an application that has failed would fail again and again.
+    They are for the hook if the application has failed before it received any: its successor would fail as well.
     """
     if (
         server.undelivered_to != SUCCESSOR

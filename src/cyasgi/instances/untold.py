@@ -1,4 +1,4 @@
-"""What hooks have still to be told when an event loop ends, a server is freed, or the interpreter exits."""
+"""What becomes of calls of hooks that were not made when an event loop ends, a server is freed, or Python exits."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
-    """Whoever has something to tell."""
+    """Whatever may have calls of hooks to make."""
 
     async def tell_rest(self) -> None:
-        """Tell the rest, since the loop is about to end."""
+        """Make the calls that are left, since the loop is about to end."""
 
     def log_rest(self) -> None:
-        """Log the rest, since there will be no loop to tell it in."""
+        """Log the calls that are left, since there will be no loop to make them in."""
 
 
 _reporters: weakref.WeakSet[Reporter] = weakref.WeakSet()
 
 
 class LoopEnd:
-    """Has `Reporter.tell_rest` awaited at the end of every loop in which something was to be told.
+    """Sees to it that `Reporter.tell_rest` is awaited at the end of every loop in which there were calls to make.
 
     When all tasks have ended, and before the loop does, asyncio.run(), asyncio.Runner and this package close the
     asynchronous generators that were started in the loop. This is one, which does nothing else.
@@ -39,7 +39,7 @@ class LoopEnd:
         _reporters.add(manager)
 
     def expect(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the rest told at the end of this loop, which is running."""
+        """Have `tell_rest` awaited at the end of this loop, which is running."""
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)

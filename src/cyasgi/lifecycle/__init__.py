@@ -1,4 +1,4 @@
-"""Servers whose instances are counted and limited, and that tell what becomes of each."""
+"""Servers that count and limit their instances, and tell what becomes of each."""
 
 from ..instances.limits import LimitExceeded
 from .managed import ManagedServer

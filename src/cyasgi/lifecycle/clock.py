@@ -11,7 +11,7 @@ logger = logging.getLogger("cyasgi.lifecycle")
 
 
 class Clocked(Protocol):
-    """Whoever has a clock."""
+    """A server that has a clock."""
 
     def clock(self) -> float:
         """Return the time in seconds of a monotonic clock."""

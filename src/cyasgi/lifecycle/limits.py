@@ -16,7 +16,7 @@ from .clock import time_or
 
 #: Seconds for which a server may catch up on what arrived while the event loop stood still.
 CATCHING_UP = 1.0
-#: Tokens that a bucket may be short of when it gives one: the rounding errors of adding up fractions of seconds.
+#: The part of a token that may be missing when one is taken: rounding errors of adding up fractions of seconds.
 ROUNDING = 1e-6
 
 
@@ -29,7 +29,7 @@ class Key:
         self.key = key
         #: Instances that it has.
         self.instances = 0
-        #: Messages that it could have sent at the time `stamp`, in seconds of the server's clock.
+        #: Messages that it could have sent at once at the time `stamp`, in seconds of the server's clock.
         self.tokens = tokens
         self.stamp = now
 
@@ -75,7 +75,7 @@ class Keys:
         silent.move_to_end(key.key)
         while len(silent) > most:
             silent.popitem(last=False)
-        # A bucket that is full again is as good as a new one. To drop two for each that is kept gets rid of them all.
+        # A bucket that is full again is as good as a new one. Dropping two for each one kept gets rid of them all.
         for _ in range(2):
             oldest = next(iter(silent.values()))
             if oldest is key or oldest.tokens + (key.stamp - oldest.stamp) * rate < burst:
@@ -116,7 +116,7 @@ def network_of(host: str) -> str:
 
 
 class Limiting(Protocol):
-    """Whoever sets limits: a managed server, by the attributes and methods of the same names."""
+    """What the limits are: those attributes and methods of a managed server."""
 
     @property
     def max_instances_per_key(self) -> int | None: ...

@@ -47,7 +47,7 @@ def _marked(source: Origin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tu
 
 @contextlib.contextmanager
 def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Inside the context, enter listeners that the loop opens for a handle() into the `Intake` of that handle().
+    """Inside the context, add each listener that the loop opens for a handle() to the `Intake` of that handle().
 
     The methods of the loop object are wrapped, since event loops do not tell of their listeners. A loop whose
     attributes cannot be set is not watched.

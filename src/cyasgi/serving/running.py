@@ -290,7 +290,6 @@ class ServerRun:
                     busy.pop()
                     continue
                 changed: asyncio.Future[None] = self._loop.create_future()
-
                 table.on_idle = manager.on_ended = tell = partial(resolved, changed)
                 try:
                     await asyncio.wait({changed}, timeout=POLL if table.foreign else None)
@@ -340,12 +339,12 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _factories() -> tuple[Any, ...]:
-    """Return the factories whose loops are known to have no default executor yet."""
+    """Return the loop factories whose loops are known to have no default executor yet."""
     return new_event_loop, getattr(sys.modules.get("uvloop"), "new_event_loop", None)
 
 
 class Runnable(Protocol):
-    """What runs in an event loop of its own: a server, or several."""
+    """A server, or several, to be run in an event loop of its own."""
 
     @property
     def shutdown_timeout(self) -> float: ...

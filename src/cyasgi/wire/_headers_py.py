@@ -8,7 +8,8 @@ from typing import Any
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 
-#: How many names each cache holds, of fewer than so many bytes; all others are examined every time.
+#: Names that each cache holds at most; and the size in bytes from which on a name is not cached. Those that are not are
+#: examined every time.
 CACHED_NAMES = 1024
 CACHED_SIZE = 64
 

@@ -10,7 +10,7 @@ application. The application may also return when it has nothing more to say; th
 
 * ``type`` (*Unicode string*) - ``"datagram"``.
 * ``asgi["version"]`` (*Unicode string*) - version of the ASGI specification, ``"3.0"``, or
-  ``"2.0"`` for an application that is called as that has it.
+  ``"2.0"`` for an application that is called as in ASGI 2.
 * ``asgi["spec_version"]`` (*Unicode string*) - version of this text, ``"1.0"``.
 * ``server`` (*two-item iterable*) - host (a numeric address) and port that the first datagram was sent to, as the
   socket is bound: ``0.0.0.0`` or ``::`` if it is bound to every interface.

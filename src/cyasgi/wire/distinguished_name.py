@@ -111,7 +111,7 @@ def _attribute(data: bytes, kind: _Element, value: _Element) -> str:
             return f"{name}={_escape(data[value[1] : value[2]].decode(encoding))}"
         except UnicodeDecodeError:
             pass
-    # Section 2.4: without a name, or as no text, it is written as it is encoded.
+    # Section 2.4: without a name, or if it is no text, it is written as it is encoded.
     return f"{name or identifier}=#{data[value[0] : value[3]].hex()}"
 
 

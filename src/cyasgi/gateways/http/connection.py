@@ -1,8 +1,8 @@
 """The connection under HTTP requests: its beginning and end, its deadlines, and how it is closed without losing data.
 
 How a connection is closed matters: bytes that come to a closed socket make the system reset the connection, and the
-client's system then throws away what it has not read yet. So after a refusal the connection lingers: its half is closed
-and what still comes is read and dropped, within bounds.
+client's system then throws away what it has not read yet. So after a refusal the connection lingers: the server's half
+is closed, and what still comes is read and dropped, within bounds.
 """
 
 from __future__ import annotations

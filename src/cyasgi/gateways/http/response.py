@@ -34,8 +34,8 @@ BODILESS = (204, 304)
 YIELD_AFTER = 1_048_576
 MESSAGE_WEIGHT = 4096
 
-#: Messages that an application may send after its client has gone, without an error; from the middle on the event loop
-#: runs others after each. As many ``http.disconnect`` messages are given to it without a delay.
+#: Messages that an application may send after its client has gone, without an error; from half of them on, the event
+#: loop runs others after each one. As many ``http.disconnect`` messages are given to it without a delay.
 DISCONNECTED_LIMIT = 16
 
 #: The phases of a response.
@@ -56,7 +56,7 @@ class ClientDisconnected(OSError):
 
 
 class ResponseWriter:
-    """Writes the response of an exchange, which initializes it: a frame less for each request."""
+    """Writes the response of an exchange, whose `__init__` sets the fields of both, to save a frame per request."""
 
     __slots__ = (
         "_chunked",

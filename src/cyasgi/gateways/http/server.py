@@ -212,8 +212,8 @@ class HTTPServer(Gateway):
         binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
         ssl: Any = None,
     ) -> None:
-        self.__dict__["_cyasgi"] = life = ConnectedManager(StatelessServer)
-        self.__dict__["_cyasgi_table"] = life.table
+        self.__dict__["_cyasgi"] = manager = ConnectedManager(StatelessServer)
+        self.__dict__["_cyasgi_table"] = manager.table
         super().__init__(application, max_applications)
         self.binds: list[Listener] = check_listeners(self.default_binds if binds is None else binds, ssl)
         #: All open connections.
@@ -241,7 +241,7 @@ class HTTPServer(Gateway):
         self.common_fields = b""
         self.head_limits = HeadLimits()
         #: Return how many instances there are.
-        self.count_instances = life.table.size
+        self.count_instances = manager.table.size
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
         #: Bytes of incomplete heads, on all connections together.
         self.partial_heads = 0
@@ -322,7 +322,7 @@ class HTTPServer(Gateway):
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
 
     async def _close_connections(self) -> None:
-        """Let the requests at work finish, within `shutdown_timeout`, and close all connections."""
+        """Let the requests in progress finish, within `shutdown_timeout`, and close all connections."""
         run = self._cyasgi.server_run
         graceful = run is not None and run.graceful
         for connection in list(self.connections):

@@ -1,10 +1,10 @@
-"""Listening with TLS: connections that have not completed their handshake cost little, and not for long.
+"""Listening with TLS: connections that have not completed their handshake cost little, and for a bounded time.
 
 An event loop that listens with TLS begins the handshake of each connection at once, whatever it costs (with asyncio
-300 KiB of memory each), without a limit, and abandons those that are in it when it stops listening. Here a connection
-first waits for the client's first byte, as a mere socket; then at most `AT_ONCE` are in their handshake. The others
+300 KiB of memory each), without a limit, and abandons unfinished handshakes when it stops listening. Here a connection
+first waits for the client's first byte, as a bare socket; then at most `AT_ONCE` are in their handshake. The others
 wait for their turn, the newest first, and while any wait, one that has taken `SLOW` seconds gives way. So a client that
-opens thousands of connections and completes no handshake mostly harms its own.
+opens thousands of connections and completes no handshake mostly harms its own connections.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ MAX_TRAILER_COUNT = 100
 #: Extensions contain no control character but the tab.
 CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[\t -~\x80-\xff]*)?)")
 TRAILER = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t -~\x80-\xff]*")
-#: What must not come after the body (RFC 9110 section 6.5.1). Ignored, as all trailers are, it would do no harm here,
-#: but it is sent to do some elsewhere.
+#: Fields that must not be trailers (RFC 9110 section 6.5.1). Here they would be ignored, as all trailers are, but they
+#: are sent to do harm to others.
 FORBIDDEN_TRAILERS = {b"content-length", b"transfer-encoding", b"host", b"connection", b"trailer"}
 
 

@@ -22,7 +22,7 @@ from ..headers import RequestHeaders
 from .scope import HTTPError
 
 END = b"\r\n\r\n"
-#: As numbers: bytes are searched for a number several times faster than for bytes of length one.
+#: As numbers: searching bytes for a number is several times faster than for bytes of length one.
 SLASH, HASH = b"/#"
 
 #: Bytes of a method, at most.
@@ -51,8 +51,8 @@ EMPTY_LINES = 8
 
 USER_INFORMATION = re.compile(rb"https?://[^/?#]*@", re.IGNORECASE)
 
-#: Headers that a request may have only once: of two, two recipients might believe different ones. The others that are
-#: acted on are lists, whose lines count as one (RFC 9110 section 5.3).
+#: Headers that a request may have only once: two recipients might believe different ones of two. The other headers that
+#: are acted on are lists, whose lines count as one (RFC 9110 section 5.3).
 ONCE = (b"host", b"content-length")
 
 
@@ -111,7 +111,7 @@ class HeadParser:
     def __init__(self, limits: HeadLimits = HeadLimits(), strict: bool = True) -> None:  # noqa: B008
         self._limits = limits
         self._strict = strict
-        #: A head of at most so many bytes cannot break a limit of size.
+        #: A head of at most this many bytes cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
         #: What the parser has found.
@@ -136,7 +136,7 @@ class HeadParser:
         #: Whether the client lets the connection be used again.
         self.keep_alive = False
         self.expects_continue = False
-        #: What Upgrade asks for, in lower case, if Connection names it too; just "websocket" if that is among it.
+        #: What Upgrade asks for, in lower case, if Connection names it too; just "websocket" if that is one of them.
         self.upgrade = b""
         #: Whether the client takes trailers (RFC 9110 section 6.5.1).
         self.takes_trailers = False
@@ -270,7 +270,7 @@ class HeadParser:
         return parts
 
     def _newer(self, version: bytes) -> str:
-        """Return the version by which to read a request of another one: 1.1 if only the minor number is higher."""
+        """Return the version by which to read a request of an unknown one: 1.1 if only the minor number is higher."""
         match = VERSION.fullmatch(version)
         if match is None:
             raise HTTPError(400, WRONG_VERSION)
