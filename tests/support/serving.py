@@ -43,6 +43,16 @@ def handling(cls, handle, **attributes):
     return type("Server", (fast(cls),), {"handle": handle, **attributes})
 
 
+def serving_until(cls, application, condition):
+    """A server whose handle() returns when the condition holds."""
+
+    class Server(cls):
+        async def handle(self):
+            await in_time(condition)
+
+    return Server(application)
+
+
 async def for_ever(server):
     await asyncio.get_running_loop().create_future()
 
@@ -114,6 +124,17 @@ async def reader(scope, receive, send):
     """An application that waits for messages and does nothing with them."""
     while True:
         await receive()
+
+
+def collecting(seen):
+    """An application that notes the type of its scope, and each message."""
+
+    async def application(scope, receive, send):
+        seen.append(scope["type"])
+        while True:
+            seen.append(await receive())
+
+    return application
 
 
 async def one_shot(scope, receive, send):
