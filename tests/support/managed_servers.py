@@ -1,4 +1,4 @@
-"""What the tests of managed servers share: a server with a clock that stands still, and what its hooks were told."""
+"""For tests of managed servers: one whose clock the test moves and which records its hooks, and an application."""
 
 from __future__ import annotations
 
@@ -39,3 +39,27 @@ def managed(cy: Any, **attributes: Any) -> type:
             self.limited.append((scope["client"], error.limit))
 
     return type("Server", (Server,), attributes)
+
+
+async def obeying(scope: Any, receive: Any, send: Any) -> None:
+    """Sends back dicts, fails and returns when told to."""
+    while True:
+        match await receive():
+            case "return":
+                return
+            case "fail":
+                raise ValueError("on purpose")
+            case dict() as message:
+                await send(message)
+
+
+def counted(server: Any, scope_id: Any = "id") -> tuple[int, ...]:
+    """Messages in and out, bytes in and out, and errors of an instance."""
+    statistics = server.instance_statistics(scope_id)
+    return (
+        statistics.messages_in,
+        statistics.messages_out,
+        statistics.bytes_in,
+        statistics.bytes_out,
+        statistics.errors,
+    )
