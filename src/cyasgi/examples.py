@@ -26,7 +26,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def counter(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the number of datagrams from this client so far, which has an instance of its own."""
+    """Answer with the number of datagrams from this client so far; each client has an instance of its own."""
     _datagrams_only(scope)
     count = 0
     while True:

@@ -47,7 +47,7 @@ class ConnectionServer(Protocol):
     """A server, as whatever accepts its connections knows it."""
 
     deadlines: Deadlines
-    #: A context that belongs to no application, for what is begun in the name of none.
+    #: A context that belongs to no application, for what none has started.
     outside: Context
     #: Connections and requests refused for want of room.
     refused: int

@@ -48,7 +48,7 @@ class ConnectionCapacity:
         _at_work.add(self)
 
     def end_accepting(self) -> None:
-        """Count the server's connections no more."""
+        """Stop counting the server's connections."""
         _at_work.discard(self)
 
     def end(self) -> None:
