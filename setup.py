@@ -16,6 +16,11 @@ from setuptools import setup
 
 CHOICES = ("required", "optional", "none")
 SANITIZERS = ("address",)
+SOURCES = [
+    "src/cyasgi/core/_core.pyx",
+    "src/cyasgi/gateways/datagram/_batches.pyx",
+    "src/cyasgi/wire/_headers.pyx",
+]
 
 
 def extensions() -> list:
@@ -29,7 +34,7 @@ def extensions() -> list:
         return []
     from Cython.Build import cythonize
 
-    modules = cythonize(["src/cyasgi/core/_core.pyx", "src/cyasgi/wire/_headers.pyx"])
+    modules = cythonize(SOURCES)
     for module in modules:
         # cythonize() drops the flag when it is given to Extension.
         module.optional = wanted == "optional"

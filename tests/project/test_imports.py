@@ -46,7 +46,7 @@ def module_names() -> dict[str, Path]:
 
 MODULES = module_names()
 #: What may be compiled, and is chosen at import time.
-EXTENSIONS = {"core._core", "wire._headers"}
+EXTENSIONS = {"core._core", "gateways.datagram._batches", "wire._headers"}
 
 
 def imports_of(name: str) -> set[str]:

@@ -25,6 +25,11 @@ def gateway(cy):
     return importlib.import_module(f"{cy.__name__}.gateways.datagram")
 
 
+def batches(cy):
+    """Its module for sockets that are read and written many datagrams at a time."""
+    return importlib.import_module(f"{cy.__name__}.gateways.datagram.batches")
+
+
 class Client:
     """A UDP client within the loop, connected to one address; received datagrams from others are none of its."""
 

@@ -23,6 +23,7 @@
   task calls it. It owns nothing, and the garbage collector does not see it.
 * Where the loop's own methods are asyncio's, futures, tasks and wake-ups are made as these would make them, without their
   frames.
+* What is put into many instances at once, by a gateway that is compiled too, wakes them in one go: see `_cy/batch.pxi`.
 * What few instances have is kept apart, in a ColdFields of their own, so that all the others are smaller.
 """
 
@@ -48,7 +49,7 @@ from .context import at_work, deleting
 from .in_flight import TakenByTasks, calling_task
 from .placeholder import make_placeholder
 from .stopping import is_stop
-from .tasks import NAME, has_plain_tasks, name_of, runs_elsewhere, takes_names
+from .tasks import NAME, current_tasks, has_plain_tasks, name_of, runs_elsewhere, takes_names
 
 include "_cy/c.pxi"
 
@@ -102,6 +103,10 @@ cdef int _YIELD_EVERY = YIELD_EVERY
 cdef Py_ssize_t _SHRINK_THRESHOLD = SHRINK_THRESHOLD
 cdef int _puts = 0
 cdef object _blocking = "_asyncio_future_blocking"
+cdef dict _current_tasks = current_tasks()
+#: The loop that a batch is put in, and the runs that it has woken.
+cdef object _batch_loop = None
+cdef list _batch_woken = []
 
 include "_cy/awaitables.pxi"
 include "_cy/waiting.pxi"
@@ -119,3 +124,4 @@ include "_cy/order.pxi"
 include "_cy/expiry.pxi"
 include "_cy/table.pxi"
 include "_cy/fastpath.pxi"
+include "_cy/batch.pxi"

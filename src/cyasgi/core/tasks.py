@@ -60,3 +60,17 @@ def has_plain_tasks(loop: asyncio.AbstractEventLoop | None) -> bool:
 def takes_names(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether `create_task` certainly accepts a name, which a task factory need not."""
     return has_plain_tasks(loop) and loop.get_task_factory() is None
+
+
+def current_tasks() -> dict[Any, Any] | None:
+    """Return where asyncio keeps the task at work of each loop; None if that is not a dict, as from Python 3.14 on."""
+    found = getattr(sys.modules.get("_asyncio"), "_current_tasks", None)
+    if type(found) is not dict or asyncio.Task is not getattr(sys.modules["_asyncio"], "Task", None):
+        return None
+    loop: Any = object()
+    task: Any = object()
+    asyncio.tasks._enter_task(loop, task)
+    try:
+        return found if found.get(loop) is task else None
+    finally:
+        asyncio.tasks._leave_task(loop, task)

@@ -13,7 +13,9 @@ from .intake import Origin
 METHODS = ("create_server", "create_unix_server", "create_datagram_endpoint")
 
 
-def _listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def listening(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Wrap a function that opens a listener: one that a handle() opens by it is entered into its `Intake`."""
+
     async def create(*args: Any, **kwargs: Any) -> Any:
         source = origin.get()
         # An application owns what it opens.
@@ -56,7 +58,7 @@ def watched(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     # Another server on the same loop may have wrapped them already.
     if not isinstance(vars(loop).get("_cyasgi_watchers"), int) if hasattr(loop, "__dict__") else False:
         for name in METHODS:
-            wrapped[name] = _listening(getattr(loop, name))
+            wrapped[name] = listening(getattr(loop, name))
             setattr(loop, name, wrapped[name])
     count = getattr(loop, "_cyasgi_watchers", 0) + 1
     with contextlib.suppress(AttributeError):

@@ -260,23 +260,6 @@ def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
 
 
 @pytest.mark.slow
-def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog):
-    """Their time is bounded too, and a warning tells of them."""
-
-    async def main():
-        server = server_of(cy, echo, shutdown_timeout=0.05)
-        async with serving_datagrams(server) as (address,):
-            with clients(address) as (client,):
-                await client.ask(b"")
-                # As if the system had taken none of them, of which only asyncio's transports give a view.
-                server.endpoints[0].transport._buffer.append((b"x", address))
-
-    asyncio.run(main())
-    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert texts == ["1 socket was closed with datagrams that the system had not taken yet"]
-
-
-@pytest.mark.slow
 def test_a_sender_that_waits_at_the_end(cy, run):
     """An application that waits in send, since the transport takes no more, does not keep the server from ending."""
 

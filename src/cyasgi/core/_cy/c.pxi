@@ -235,6 +235,9 @@ cdef extern from *:
     int cyasgi_set_method(object type, const char *name, cyasgi_method function) except -1
     # What it raises stays the current error: get_raised() takes it.
     PyObject *PyObject_CallMethodOneArg(object o, object name, object arg)
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object PyCapsule_New(void *pointer, const char *name, void *destructor)
     PySendResult PyIter_Send(object iterator, object value, PyObject **result)
     int PyCoro_CheckExact(object o)
 

@@ -10,6 +10,14 @@ cdef enum:
     RESOLVED = 4
     IS_CANCELLED = 5
 
+cdef enum:
+    #: What the step of a batch has left to the task, in `_callback`: nothing; what the application waits for; what it has
+    #: raised; that it has returned.
+    LEFT_NOTHING = 0
+    LEFT_WAITING = 1
+    LEFT_ERROR = 2
+    LEFT_RETURN = 3
+
 
 @cython.final
 @cython.freelist(64)
@@ -43,6 +51,10 @@ cdef class Run:
     cdef signed char _stepping
     cdef signed char _trusted
     cdef public signed char _asyncio_future_blocking
+    #: What a step of a batch has left to the task; and whether the task was cancelled other than in a wait for the run,
+    #: since it was woken in a batch.
+    cdef signed char _left
+    cdef signed char _cancel_asked
 
     def __cinit__(self):
         self._vectorcall = _call_run
@@ -100,6 +112,7 @@ cdef class Run:
 
     def cancel(self, msg=None):
         if self._wait != PENDING:
+            self._cancel_asked = True
             return False
         self._wait = IS_CANCELLED
         _tell_waiters(self)
@@ -305,12 +318,18 @@ cdef bint _resolve_run(Run run) except -1:
     if run._wait != PENDING:
         return False
     run._wait = RESOLVED
-    _tell_waiters(run)
+    if _batch_loop is not None and _steps_in_batch(run):
+        run._cancel_asked = False
+        _batch_woken.append(run)
+    else:
+        _tell_waiters(run)
     return True
 
 
 cdef PyObject *_result_run(PyObject *self, PyObject *const *args, Py_ssize_t count) noexcept:
     cdef Run run = <Run>self
+    if run._left != LEFT_NOTHING:
+        return _given(None)
     if run._wait == RESOLVED:
         run._wait = WAS_RESOLVED
         return _given(None)
@@ -339,9 +358,12 @@ cdef PySendResult _send_run(PyObject *self, PyObject *value, PyObject **result) 
                 _end_run(run, None)
                 result[0] = _given(None)
                 return PYGEN_RETURN
-        run._stepping = run._trusted
-        status = PyIter_Send(run._coroutine, None, result)
-        run._stepping = False
+        if run._left != LEFT_NOTHING:
+            status = _take_left(run, result)
+        else:
+            run._stepping = run._trusted
+            status = PyIter_Send(run._coroutine, None, result)
+            run._stepping = False
         if status == PYGEN_NEXT:
             return status
         if status == PYGEN_RETURN:
@@ -364,6 +386,8 @@ cdef PyObject *_throw_run(PyObject *self, PyObject *const *args, Py_ssize_t coun
     cdef Run run = <Run>self
     cdef PyObject *result
     error = _thrown(args, count)
+    if run._left != LEFT_NOTHING:
+        return _throw_left(run, error)
     if run._coroutine is not None:
         result = PyObject_CallMethodOneArg(run._coroutine, "throw", error)
         if result is not NULL:

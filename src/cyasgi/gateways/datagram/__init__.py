@@ -1,7 +1,7 @@
 """UDP datagrams for ASGI applications."""
 
 from ..net.sockets import ListenError
-from .scope import DatagramScope
+from .batches import DatagramScope
 from .server import DatagramServer
 from .traffic import COUNTERS
 

@@ -8,27 +8,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, ClassVar
 
-from ..._settings import Integer
-from ...core import SENT, Setting
+from ..._settings import Boolean, Integer
+from ...core import Setting
 from ...server import StatelessServer
+from ...serving.listeners import listening
 from ...wire.address import (
     check_address,
     format_address,
     from_socket_address,
     to_socket_address,
 )
-from ...wire.datagram import MAX_DATA, parse_send
+from ...wire.datagram import parse_send
 from ..base import Gateway
-from ..net.sockets import (
-    ListenError as ListenError,
-    check_binds,
+from ..net.datagram_sockets import (
+    LARGEST_BUFFER,
+    Groups,
+    Interface,
+    SocketOptions,
+    ask_for_destinations,
+    check_datagram_binds,
+    lost_groups,
     open_datagram_sockets,
 )
-from .endpoint import AnyEndpoint, Endpoint
-from .scope import DatagramScope as DatagramScope
+from ..net.own_addresses import ANY
+from ..net.sockets import ListenError as ListenError
+from . import batches
+from .batches import (
+    BatchTransport,
+    DatagramScope as DatagramScope,
+    application_send,
+    source_of,
+)
+from .endpoint import Endpoint
 from .traffic import COUNTERS as COUNTERS, Traffic
 
 logger = logging.getLogger("cyasgi.gateways.datagram")
@@ -47,14 +61,17 @@ class DatagramServer(Gateway):
     in the instance's queue; when it is full the newest is dropped and counted. An application that sends faster than
     the network takes waits in ``send``.
 
-    A server bound to every interface (``":9999"``) answers from whatever address the system chooses, as UDP does;
-    clients that accept answers only from the address they asked (``dig`` does) need a server bound to that address.
+    An answer leaves from the address that was asked. On Linux that is so for a server bound to every interface
+    (``":9999"``) too; elsewhere such a server answers from whatever address the system chooses, so that clients that
+    insist on the address they asked (``dig`` does) need a server bound to that address.
 
     Args:
         application: the ASGI application, for scopes of the type ``datagram`` (see `cyasgi.wire.datagram`).
         max_applications: most instances at a time; a further client pushes out an instance. None: no limit.
         binds: addresses to listen on, each (host, port) or a string as ``"127.0.0.1:9999"``, ``"[::1]:9999"``,
             ``"localhost:9999"`` (every address that the name has) or ``":9999"`` (every interface). Port 0: a free one.
+            Also a bound UDP `socket.socket`, or ``"fd://3"`` for a descriptor that the process has inherited: the
+            server duplicates it, and the original stays its owner's.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
@@ -66,6 +83,24 @@ class DatagramServer(Gateway):
     #: The longest payload passed on, in bytes (1 to 65,535); longer datagrams are dropped and counted.
     max_datagram_size = Setting[int](65_535, Integer(1, 65_535), _size_changed)
 
+    #: The receive buffer of each socket, in bytes, which holds what the server has not read yet; None for the system's
+    #: default. The system may give less: that is logged. Like the following ones it counts when sockets are opened.
+    receive_buffer = Setting[int | None](None, Integer(1, LARGEST_BUFFER, none="the system's default"))
+
+    #: Whether other sockets, of this process or of others of this user, may be bound to the same addresses: the system
+    #: then spreads clients over them (SO_REUSEPORT).
+    reuse_port = Setting[bool](False, Boolean())
+
+    #: Whether datagrams may be sent to broadcast addresses.
+    broadcast = Setting[bool](False, Boolean())
+
+    #: Multicast groups to join, as ``("239.1.2.3", "ff02::fb")``. Their datagrams reach a socket that is bound to every
+    #: interface, or to the group itself.
+    multicast_groups = Setting[tuple[str, ...] | list[str]]((), Groups())
+
+    #: The interface on which groups are joined, and by which datagrams to groups leave; None for the system's choice.
+    multicast_interface = Setting[str | None](None, Interface())
+
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
 
@@ -74,10 +109,10 @@ class DatagramServer(Gateway):
         application: Any,
         max_applications: int | None = 1000,
         *,
-        binds: str | tuple[str, int] | Iterable[str | tuple[str, int]] | None = None,
+        binds: str | tuple[str, int] | socket.socket | Iterable[str | tuple[str, int] | socket.socket] | None = None,
     ) -> None:
         super().__init__(application, max_applications)
-        self.binds: list[tuple[str, int]] = check_binds(self.default_binds if binds is None else binds)
+        self.binds: list[Any] = check_datagram_binds(self.default_binds if binds is None else binds)
         #: One for each socket while the server runs.
         self.endpoints: list[Endpoint] = []
         self._sockets: list[socket.socket] = []
@@ -88,18 +123,36 @@ class DatagramServer(Gateway):
     def scope_id(self, data: bytes, client: tuple[str, int]) -> Hashable:
         """Return the id of the instance that is to receive this datagram; None drops the datagram.
 
-        By default that is `client`, or (`client`, address of the server) if the server listens on several addresses of
-        one family: an answer must come from the address that was asked. An override may give datagrams of many clients,
-        or of several listeners, to one instance: each message names the client that it came from and the server's
-        address, and the answer has to name them too. If it raises, the datagram is dropped and counted, and the error
-        is logged.
+        By default that is `client`, or (`client`, address of the server) if the server has several addresses of one
+        family, several in `binds` or, on Linux, every interface: an answer must come from the address that was asked.
+        An override may give datagrams of many clients, or of several listeners, to one instance: each message names the
+        client that it came from and the server's address, and the answer has to name them too. If it raises, the
+        datagram is dropped and counted, and the error is logged.
         """
         return client
 
     # Starting and stopping.
 
-    def _open_sockets(self, bind: tuple[str, int]) -> list[socket.socket]:
-        return open_datagram_sockets(*bind)
+    def bind(self) -> list[Any]:
+        was_open = bool(self._sockets)
+        addresses = super().bind()
+        if not was_open and (lost := lost_groups(self._sockets, self.multicast_groups)):
+            self.close()
+            raise ListenError(
+                f"no socket can receive from the multicast group {lost[0]}: it takes one that is bound to every "
+                "interface, or to the group"
+            )
+        return addresses
+
+    def _open_sockets(self, bind: Any) -> list[socket.socket]:
+        options = SocketOptions(
+            receive_buffer=self.receive_buffer,
+            reuse_port=self.reuse_port,
+            broadcast=self.broadcast,
+            multicast_groups=tuple(self.multicast_groups),
+            multicast_interface=self.multicast_interface,
+        )
+        return open_datagram_sockets(bind, options)
 
     def _socket_address(self, sock: socket.socket) -> tuple[str, int]:
         return from_socket_address(sock.getsockname())
@@ -124,7 +177,11 @@ class DatagramServer(Gateway):
         lost_socket = self._traffic.lost_socket = loop.create_future()
         try:
             for sock in self._sockets:
-                _, endpoint = await loop.create_datagram_endpoint(self._endpoint_factory(sock), sock=sock)
+                endpoint = self._make_endpoint(sock)
+                if batches.IN_BATCHES:
+                    await listening(self._open_batches)(loop, endpoint)
+                else:
+                    await loop.create_datagram_endpoint(lambda opened=endpoint: opened, sock=sock)  # type: ignore[misc]
                 logger.info("listening on udp %s", format_address(endpoint.server_address))
             self.announce_started()
             await lost_socket
@@ -150,76 +207,68 @@ class DatagramServer(Gateway):
         finally:
             self.close()
 
-    def _endpoint_factory(self, sock: socket.socket) -> Callable[[], Endpoint]:
-        own_id = self._overrides("scope_id", DatagramServer)
-        own_create = self._overrides("get_or_create_application_instance", StatelessServer)
-        by_listener = not own_id and sum(other.family == sock.family for other in self._sockets) > 1
-        plain = sock.family == socket.AF_INET and not (own_id or own_create or by_listener)
+    async def _open_batches(self, loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> BatchTransport:
+        asks = ask_for_destinations(endpoint.sock)
+        transport = BatchTransport(loop, endpoint, self._traffic.buffers, asks)
+        endpoint.connection_made(transport)
+        return transport
 
-        def make() -> Endpoint:
-            if plain:
-                endpoint = Endpoint(self, self._traffic, sock)
-            else:
-                endpoint = AnyEndpoint(self, self._traffic, sock, by_listener, own_create)
-            self.endpoints.append(endpoint)
-            return endpoint
-
-        return make
+    def _make_endpoint(self, sock: socket.socket) -> Endpoint:
+        endpoint = Endpoint(
+            self,
+            self._traffic,
+            sock,
+            own_id=self._overrides("scope_id", DatagramServer),
+            own_create=self._overrides("get_or_create_application_instance", StatelessServer),
+            by_listener=sum(other.family == sock.family for other in self._sockets) > 1,
+        )
+        self.endpoints.append(endpoint)
+        return endpoint
 
     def _overrides(self, name: str, base: type) -> bool:
         return name in vars(self) or getattr(type(self), name) is not getattr(base, name)
 
     # Sending.
 
-    def application_send(self, scope: Any, message: Any) -> Any:
-        """Send the datagram of a ``datagram.send`` message.
-
-        Returns:
-            An awaitable, done when the system has taken the datagram.
-
-        Raises:
-            TypeError, ValueError: the message is malformed; see `cyasgi.wire.datagram.parse_send`.
-        """
-        # The usual message goes straight out; `_send` takes all others.
-        if (
-            type(message) is dict
-            and len(message) == 2
-            and message.get("type") == "datagram.send"
-            and type(data := message.get("data")) is bytes
-            and 0 < len(data) <= MAX_DATA
-            and type(scope) is DatagramScope
-            and not (endpoint := scope.endpoint).paused
-        ):
-            endpoint.sent += 1
-            endpoint.transport.sendto(data, scope.address)
-            return SENT
-        return self._send(scope, message)
+    # A function of what is compiled, if anything is.
+    application_send = application_send
 
     async def _send(self, scope: Any, message: Any) -> None:
         data, client, server = parse_send(message)
-        endpoint, address = self._route(scope, client, server)
+        endpoint, address, source = self._route(scope, client, server)
         while endpoint.paused and endpoint.open:
             await endpoint.writable()
-        endpoint.send(data, address)
+        endpoint.send(data, address, source)
 
     def _route(
         self, scope: Any, client: tuple[str, int] | None, server: tuple[str, int] | None
-    ) -> tuple[Endpoint, tuple[Any, ...]]:
-        """Return the endpoint and the socket address to send a message by."""
+    ) -> tuple[Endpoint, tuple[Any, ...], bytes | None]:
+        """Return the endpoint and the socket address to send a message by, and where it is to leave from."""
         ours = type(scope) is DatagramScope
+        source: bytes | None = None
         if server is None and ours:
-            endpoint = scope.endpoint
+            endpoint, source = scope.endpoint, scope.source
         else:
             server = server or check_address(scope["server"], "'server' of the scope")
-            for endpoint in self.endpoints:
-                if endpoint.server_address == server:
-                    break
-            else:
-                raise ValueError(f"this server has no socket on {format_address(server)}")
+            endpoint, source = self._listening_on(server)
         if client is None and ours and scope.endpoint.family == endpoint.family:
-            return endpoint, scope.address
+            return endpoint, scope.address, source
         client = client or check_address(scope["client"], "'client' of the scope")
-        return endpoint, to_socket_address(client, endpoint.family)
+        return endpoint, to_socket_address(client, endpoint.family), source
+
+    def _listening_on(self, server: tuple[str, int]) -> tuple[Endpoint, bytes | None]:
+        """Return the endpoint for this address of the server, and what datagrams have to leave from for that."""
+        for endpoint in self.endpoints:
+            if endpoint.server_address == server:
+                return endpoint, None
+        for endpoint in self.endpoints:
+            host, port = endpoint.server_address
+            if port == server[1] and host in ANY and batches.IN_BATCHES:
+                try:
+                    return endpoint, source_of(to_socket_address(server, endpoint.family), endpoint.family)
+                except ValueError:
+                    continue
+        raise ValueError(f"this server has no socket on {format_address(server)}")
 
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with the counts of datagrams since the server was made.
@@ -232,6 +281,8 @@ class DatagramServer(Gateway):
         * ``dropped_limited``: a limit of `ManagedServer` was reached
         * ``dropped_own``: the sender's address was that of a UDP socket of this process; answers would go in circles
         * ``dropped_stopping``: came after the server was told to stop
+        * ``dropped_by_system``: on Linux, dropped before the server could read them, mostly since the receive buffer of
+          the socket was full
         * ``socket_errors``: refused or reported by the system, or sent when the socket was closed
 
         All losses but those that `scope_id` asks for are logged, in one line a second at most.

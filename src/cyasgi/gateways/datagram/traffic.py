@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from ..net.rate_limited_log import RateLimitedLog
+from .batches import Buffers
 
 logger = logging.getLogger("cyasgi.gateways.datagram")
 
@@ -20,6 +21,7 @@ ATTRIBUTES = {
     "dropped_limited": "limited",
     "dropped_own": "own",
     "dropped_stopping": "after_stop",
+    "dropped_by_system": "by_system",
     "socket_errors": "errors",
 }
 COUNTERS = tuple(ATTRIBUTES)
@@ -31,6 +33,7 @@ LOST = {
     "dropped_limited": "beyond a client's limit",
     "dropped_own": "with the address of one of our own sockets as the sender's",
     "dropped_stopping": "after the stop",
+    "dropped_by_system": "dropped by the system, mostly since the receive buffer was full",
     "socket_errors": "failed at the socket",
 }
 
@@ -47,6 +50,8 @@ class Traffic:
 
     def __init__(self, endpoints: list[Any]) -> None:
         self._endpoints = endpoints
+        #: What all the sockets read into.
+        self.buffers = Buffers()
         #: What endpoints had counted that are closed.
         self._counted = dict.fromkeys(COUNTERS, 0)
         #: Tasks in which an overridden ``async def get_or_create_application_instance`` runs.
@@ -63,6 +68,7 @@ class Traffic:
         """Return the value of each counter since the server was made."""
         counted = dict(self._counted)
         for endpoint in self._endpoints:
+            endpoint.count_drops()
             for name, attribute in ATTRIBUTES.items():
                 counted[name] += getattr(endpoint, attribute)
         return counted

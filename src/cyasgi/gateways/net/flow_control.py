@@ -6,18 +6,11 @@ import asyncio
 from collections import deque
 
 
-class FlowControl:
-    """A protocol whose senders wait in `writable` while it is `paused`.
+class Waiting:
+    """What `FlowControl` does, for classes that have its attributes by themselves."""
 
-    The protocol sets `paused` and calls `wake` when writing is resumed and when the connection is lost.
-    """
-
-    __slots__ = ("paused", "waiters")
-
-    def __init__(self) -> None:
-        #: Whether a sender has to wait, or to look twice: the transport takes no more, or is not open.
-        self.paused = False
-        self.waiters: deque[asyncio.Future[None]] = deque()
+    __slots__ = ()
+    waiters: deque[asyncio.Future[None]]
 
     async def writable(self) -> None:
         """Return when writing was resumed or the connection was lost. Check again then: others may have been faster."""
@@ -33,3 +26,17 @@ class FlowControl:
             future = waiters.popleft()
             if not future.done():
                 future.set_result(None)
+
+
+class FlowControl(Waiting):
+    """A protocol whose senders wait in `writable` while it is `paused`.
+
+    The protocol sets `paused` and calls `wake` when writing is resumed and when the connection is lost.
+    """
+
+    __slots__ = ("paused", "waiters")
+
+    def __init__(self) -> None:
+        #: Whether a sender has to wait, or to look twice: the transport takes no more, or is not open.
+        self.paused = False
+        self.waiters = deque()

@@ -40,12 +40,12 @@ def is_own(family: int, address: Any) -> bool:
     """Return whether this socket address, as ``recvfrom`` gives it, is that of one of this process's sockets."""
     host, port = from_socket_address(address)
     for own_family, (own_host, _) in OWN_PORTS.get(port, ()):
-        if own_family == family and (own_host == host or (own_host in ANY and _is_local(family, address))):
+        if own_family == family and (own_host == host or (own_host in ANY and is_local(family, address))):
             return True
     return False
 
 
-def _is_local(family: int, address: Any) -> bool:
+def is_local(family: int, address: Any) -> bool:
     """Return whether an address is one of this machine's, as the system has it: only those can be bound."""
     where = address[0], 0, *address[2:]
     now = time.monotonic()

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl as ssl_module
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +27,16 @@ class ListenError(OSError):
     """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
 
 
-def check_binds(binds: Any) -> list[tuple[str, int]]:
-    """Return the addresses that a server's `binds` names, one or an iterable of several.
+def check_bind(bind: Any) -> tuple[str, int]:
+    """Return one of a server's `binds` that is not a string as (host, port).
 
     Raises:
-        TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
+        TypeError, ValueError: it is malformed; the message says what was given and what is accepted.
     """
-    each = _each_bind(binds, "(host, port) or 'host:port'")
-    return [parse_address(one) if isinstance(one, str) else check_address(one, "each of binds") for one in each]
+    return check_address(bind, "each of binds")
 
 
-def _each_bind(binds: Any, accepted: str) -> list[Any]:
+def each_bind(binds: Any, accepted: str) -> list[Any]:
     """Return a list of `binds`, which is one address, one `Listener`, or an iterable of several."""
     if isinstance(binds, (str, Listener)) or (
         isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
@@ -51,16 +50,17 @@ def _each_bind(binds: Any, accepted: str) -> list[Any]:
     return each
 
 
-def open_datagram_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return a bound UDP socket for each address of the host; an empty host means every interface.
+def open_sockets(
+    host: str, port: int, kind: socket.SocketKind, prepare: Callable[[socket.socket], None] = lambda sock: None
+) -> list[socket.socket]:
+    """Return a bound socket for each address of the host; an empty host means every interface.
+
+    Args:
+        prepare: called with each socket before it is bound.
 
     Raises:
         ListenError: the host has no address, or one of its addresses cannot be bound.
     """
-    return _open_sockets(host, port, socket.SOCK_DGRAM)
-
-
-def _open_sockets(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]:
     where = f"{'udp' if kind == socket.SOCK_DGRAM else 'tcp'} {format_address((host, port))}"
     try:
         found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
@@ -76,6 +76,7 @@ def _open_sockets(host: str, port: int, kind: socket.SocketKind) -> list[socket.
             if family == socket.AF_INET6:
                 # Each family has its own socket: no client appears as ::ffff:192.0.2.1.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            prepare(sock)
             _bind(sock, address)
         except OSError as error:
             if sock is not None:
@@ -135,7 +136,7 @@ class Listener:
         elif isinstance(address, str):
             object.__setattr__(self, "address", parse_address(address))
         else:
-            object.__setattr__(self, "address", check_address(address, "each of binds"))
+            object.__setattr__(self, "address", check_bind(address))
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl={self.ssl!r}: accepted is an ssl.SSLContext, or None")
         if self.strict is not None and not isinstance(self.strict, bool):
@@ -206,7 +207,7 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     Raises:
         TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
-    each = _each_bind(binds, "(host, port), 'host:port' or 'unix:path'")
+    each = each_bind(binds, "(host, port), 'host:port' or 'unix:path'")
     listeners = [one if isinstance(one, Listener) else Listener(one) for one in each]
     return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
 
@@ -223,7 +224,7 @@ def open_listener(listener: Listener, permissions: int) -> list[Listening]:
     if listener.is_unix:
         return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
     host, port = listener.address
-    return [Listening(listener, sock) for sock in _open_sockets(host, port, socket.SOCK_STREAM)]
+    return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM)]
 
 
 def _open_unix_socket(path: str, permissions: int) -> socket.socket:
