@@ -15,7 +15,11 @@ from cyasgi.gateways.http import HTTPServer
 from support.cli import ECHO, application, options as options
 
 LISTENERS = {"http": "127.0.0.1:0", "websocket": "127.0.0.1:0", "udp": "127.0.0.1:0"}
-SETTINGS = [setting for setting in limits.SETTINGS if isinstance(setting, limits.Limit)]
+#: Neither numbers nor words to choose from; what they accept is tested beside what they do.
+TEXTS = {"--multicast-groups", "--multicast-interface"}
+SETTINGS = [
+    setting for setting in limits.SETTINGS if isinstance(setting, limits.Limit) and setting.names[0] not in TEXTS
+]
 SWITCHES = [setting for setting in limits.SETTINGS if isinstance(setting, limits.Switch)]
 HUGE = 10**400
 #: Which numbers, the smallest and the largest (None: above 0, and whatever is finite), and whether there may be none.
@@ -56,6 +60,7 @@ BOUNDS = {
     "--max-queue-size": (int, 0, None, False),
     "--max-datagram-size": (int, 1, 65_535, False),
     "--idle-timeout": SECONDS_OR_NONE,
+    "--receive-buffer": (int, 1, 2**30 - 1, True),
 }
 WORDS = {"--eviction-policy": ("lru", "slru"), "--undelivered-to": ("hook", "successor")}
 #: None of them is accepted by any setting that is a number.

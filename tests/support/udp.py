@@ -90,9 +90,9 @@ async def serving_datagrams(server):
 
 class Command:
     """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
-    command that runs it."""
+    command that runs it, and `pass_fds` are the descriptors that it inherits."""
 
-    def __init__(self, *arguments, cwd, backend=None, prefix=(), **changes):
+    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), **changes):
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
             cwd=cwd,
@@ -102,6 +102,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         self.lines = []
         self._coming = queue.SimpleQueue()

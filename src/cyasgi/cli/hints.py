@@ -54,7 +54,7 @@ MISSING = {
     "--access-logformat": "the access log has the Common Log Format, followed by the duration",
     "--blocking-threads": _NO_THREADS,
     "--env-file": "set the environment before starting cyasgi",
-    "--fd": "cyasgi opens its sockets itself",
+    "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
     "--forwarded-allow-ips": "cyasgi takes the client's address from the connection",
     "--header": "the application sends its own headers",
     "--interface": "cyasgi finds out which kind of application it has",

@@ -247,6 +247,39 @@ WEBSOCKETS = (
 
 DATAGRAMS = (
     Limit(
+        ("--receive-buffer",),
+        "receive_buffer",
+        "BYTES",
+        "Size of the system's receive buffer for each socket, or none for its default.",
+        UDP,
+    ),
+    Switch(
+        ("--reuse-port", "--no-reuse-port"),
+        "reuse_port",
+        "Let other processes of this user listen on the same addresses; the system spreads clients over them.",
+        kinds=UDP,
+    ),
+    Switch(
+        ("--broadcast", "--no-broadcast"),
+        "broadcast",
+        "Allow the application to send to broadcast addresses.",
+        kinds=UDP,
+    ),
+    Limit(
+        ("--multicast-groups",),
+        "multicast_groups",
+        "ADDRESSES",
+        "Multicast groups to join, with commas between them, or none.",
+        UDP,
+    ),
+    Limit(
+        ("--multicast-interface",),
+        "multicast_interface",
+        "NAME",
+        "The network interface for multicast, or none for the system's choice.",
+        UDP,
+    ),
+    Limit(
         ("--max-queue-size",),
         "max_queue_size",
         "NUMBER",

@@ -12,7 +12,7 @@ from ..balancing.balancer import STRATEGIES
 from ..balancing.checks import check_weight
 from ..core.settings import ROOT_PATH
 from ..gateways.lifespan import MODES
-from ..wire.address import parse_address
+from ..gateways.net.datagram_sockets import parse_datagram_address
 from . import configuration
 from .hints import about_address
 from .limits import (
@@ -138,8 +138,9 @@ def _listeners() -> Iterator[click.Option]:
         section=section,
         multiple=True,
         metavar="ADDRESS",
-        callback=parsed(parse_address),
-        help="Serve datagrams on HOST:PORT, [IPV6]:PORT or :PORT (every interface).",
+        callback=parsed(parse_datagram_address),
+        help="Serve datagrams on HOST:PORT, [IPV6]:PORT, :PORT (every interface), or fd://NUMBER: a bound socket that "
+        "the command has inherited.",
     )
     yield Option(
         "--host",

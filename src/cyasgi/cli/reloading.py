@@ -155,10 +155,11 @@ class Served:
         self._end()
 
     def _start(self) -> None:
+        # Descriptors that this process has inherited are passed on: an option may name one.
         # A signal that is ignored when a process starts stays ignored in it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self._process = subprocess.Popen(self._command, env={**os.environ, MARK: "1"})
+            self._process = subprocess.Popen(self._command, env={**os.environ, MARK: "1"}, close_fds=False)
         finally:
             signal.signal(signal.SIGINT, handler)
         self._told = False

@@ -21,8 +21,8 @@ class Options:
     """The values of the options, each named after it."""
 
     applications: tuple[str, ...]
-    #: The addresses to listen on, by kind of server: (host, port) for UDP, else what `parse_stream_address` returns or
-    #: the path of a Unix socket.
+    #: The addresses to listen on, by kind of server: (host, port) or ``"fd://3"`` for UDP, else what
+    #: `parse_stream_address` returns or the path of a Unix socket.
     listeners: dict[str, list[Any]]
     #: The attributes of servers that were set.
     limits: dict[str, Any]

@@ -13,12 +13,13 @@ import pytest
 
 from support.loops import passes
 from support.serving import eventually, reader
-from support.udp import Client, batches, clients, echo, server_of, serving_datagrams, start
+from support.udp import V4, V6, Client, batches, clients, echo, server_of, serving_datagrams, start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sockets are read in batches on Linux only")
 
 
-def test_more_than_one_batch_keeps_the_order(cy, run):
+@pytest.mark.parametrize("bind", [V4, V6])
+def test_more_than_one_batch_keeps_the_order(cy, run, bind):
     """Hundreds of datagrams that wait in the socket come to each client's instance in order, and so do answers."""
 
     async def main():
@@ -30,7 +31,7 @@ def test_more_than_one_batch_keeps_the_order(cy, run):
                 received.setdefault(scope["client"], []).append(data)
                 await send({"type": "datagram.send", "data": data})
 
-        async with serving_datagrams(server_of(cy, application)) as (address,):
+        async with serving_datagrams(server_of(cy, application, binds=bind)) as (address,):
             with clients(address, address, address) as three:
                 wanted = [b"%d" % number for number in range(70)]
                 for data in wanted:
@@ -58,6 +59,56 @@ def test_a_flood_leaves_the_loop_to_others(cy, run):
         steps = [after - before for before, after in itertools.pairwise(counts)]
         assert max(steps) <= batches(cy).BATCH
         assert sum(step > 0 for step in steps) >= 200 // batches(cy).BATCH
+
+    run(main())
+
+
+def test_a_flood_leaves_timers_their_turns(cy, run):
+    """Timers run on while the socket is never empty, each after a bounded number of batches."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        seen = []
+        server = server_of(cy, reader)
+        async with serving_datagrams(server) as (address,):
+            with clients(address) as (client,):
+
+                def fire():
+                    seen.append(server.endpoints[0].received)
+                    if len(seen) < 10:
+                        loop.call_later(0, fire)
+
+                client.send(*(b"x" for _ in range(100)))
+                fire()
+                while len(seen) < 10:
+                    # As many as a batch takes, so that there is always more.
+                    client.send(*(b"x" for _ in range(batches(cy).BATCH)))
+                    await asyncio.sleep(0)
+        steps = [after - before for before, after in itertools.pairwise(seen)]
+        assert max(steps) <= 3 * batches(cy).BATCH
+
+    run(main())
+
+
+def test_many_sockets(cy, run):
+    """Those of one server read into the same buffers, in turn; none gets what was another's."""
+
+    async def main():
+        sizes = {}
+
+        async def application(scope, receive, send):
+            sizes.setdefault(scope["server"], []).append(len((await receive())["data"]))
+            await send({"type": "datagram.send", "data": b"%d" % scope["server"][1]})
+            await reader(scope, receive, send)
+
+        server = server_of(cy, application, binds=[("127.0.0.1", 0), ("::1", 0)] * 20)
+        async with serving_datagrams(server) as addresses:
+            with clients(*addresses) as some:
+                for number, client in enumerate(some):
+                    client.send(bytes(number), bytes(60_000))
+                for client, (_, port) in zip(some, addresses, strict=True):
+                    assert await client.receive() == b"%d" % port
+        assert [sizes[address] for address in addresses] == [[number] for number in range(40)]
 
     run(main())
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.loops import passes
 from support.serving import in_time, reader
-from support.udp import clients, gateway, serving_datagrams, start
+from support.udp import batches, clients, gateway, serving_datagrams, start
 
 V4, V6 = ("127.0.0.1", 0), ("::1", 0)
 
@@ -257,6 +257,24 @@ def test_instances_that_take_too_long_at_the_end(cy, run, caplog):
     run(main())
     [text] = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert text.startswith("a datagram of 1 bytes from ") and " was dropped: CancelledError(" in text
+
+
+@pytest.mark.slow
+def test_answers_that_the_system_does_not_take_at_the_end(cy, caplog, monkeypatch):
+    """Their time is bounded too where the loop's transport sends, and a warning tells of them."""
+    monkeypatch.setattr(batches(cy), "IN_BATCHES", False)
+
+    async def main():
+        server = server_of(cy, echo, shutdown_timeout=0.05)
+        async with serving_datagrams(server) as (address,):
+            with clients(address) as (client,):
+                await client.ask(b"")
+                # As if the system had taken none of them, of which only asyncio's transports give a view.
+                server.endpoints[0].transport._buffer.append((b"x", address))
+
+    asyncio.run(main())
+    texts = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert texts == ["1 socket was closed with datagrams that the system had not taken yet"]
 
 
 @pytest.mark.slow

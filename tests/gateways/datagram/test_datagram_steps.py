@@ -141,6 +141,42 @@ def test_an_application_that_cancels_itself(cy, run, then):
     run(main())
 
 
+def test_applications_that_fail_in_one_batch(cy, run, caplog):
+    """Some of those that a batch wakes raise, or return: the others go on, and each failure is told of."""
+
+    async def main():
+        async def application(scope, receive, send):
+            while True:
+                data = (await receive())["data"]
+                if data == b"raise":
+                    raise ValueError(scope["client"])
+                if data == b"base":
+                    raise GeneratorExit
+                if data == b"return":
+                    return
+                await send({"type": "datagram.send", "data": data})
+
+        server = server_of(cy, application)
+        async with serving_datagrams(server) as (address,):
+            with clients(*[address] * 12) as some:
+                for client in some:
+                    assert await client.ask(b"ready") == b"ready"
+                what = [b"echo", b"raise", b"return", b"base"] * 3
+                for client, data in zip(some, what, strict=True):
+                    client.send(data, b"next")
+                for client, data in zip(some, what, strict=True):
+                    if data == b"echo":
+                        assert await client.receive(2) == [b"echo", b"next"]
+                await eventually(lambda: server.stats()["failed"] == 6 and server.stats()["finished"] == 3)
+                for client, data in zip(some, what, strict=True):
+                    # What came behind was not received by the one that failed.
+                    assert data == b"echo" or await client.ask(b"again") == b"again"
+
+    run(main())
+    failed = [record for record in caplog.records if record.exc_info]
+    assert [record.exc_info[0] for record in failed].count(ValueError) == 3
+
+
 def test_evicted_between_a_datagram_and_the_step(cy, run):
     """A client whose datagram is in the same batch as those of two new ones that push it out: it is cancelled, and what
     it was sent is told as undelivered."""

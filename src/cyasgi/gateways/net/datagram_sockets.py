@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
@@ -32,12 +33,12 @@ LARGEST_BUFFER = (1 << 30) - 1
 
 
 class Groups(Bound):
-    """Multicast groups; separated by commas as text."""
+    """Multicast groups; as text with commas between them, or none."""
 
     def __init__(self) -> None:
         super().__init__(
             "a tuple or list of multicast addresses, as in ('239.1.2.3', 'ff02::fb')",
-            "multicast addresses with commas between them, as in 239.1.2.3,ff02::fb",
+            "a list of multicast addresses with commas between them, as in 239.1.2.3,ff02::fb, or none",
         )
 
     def wrong(self, value: Any) -> type[Exception] | None:
@@ -46,10 +47,10 @@ class Groups(Bound):
         return None if all(map(_is_group, value)) else ValueError
 
     def read(self, text: str) -> tuple[str, ...]:
-        return tuple(text.split(",")) if text else ()
+        return () if text == "none" else tuple(text.split(","))
 
     def written(self, value: Any) -> str:
-        return ",".join(value)
+        return ",".join(value) or "none"
 
 
 def _is_group(text: str) -> bool:
@@ -155,10 +156,7 @@ def _adopted(given: Any) -> socket.socket:
     """Return a duplicate of a socket that somebody else has bound."""
     what = given if isinstance(given, str) else f"the socket {given!r}"
     try:
-        if isinstance(given, str):
-            sock = socket.socket(fileno=os.dup(int(given.removeprefix(DESCRIPTOR))))
-        else:
-            sock = given.dup()
+        sock = _duplicate(int(given.removeprefix(DESCRIPTOR))) if isinstance(given, str) else given.dup()
     except OSError as error:
         raise ListenError(error.errno, f"cannot listen on {what}: {error.strerror or error}") from error
     try:
@@ -180,6 +178,15 @@ def _adopted(given: Any) -> socket.socket:
     return sock
 
 
+def _duplicate(descriptor: int) -> socket.socket:
+    own = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=own)
+    except BaseException:
+        os.close(own)
+        raise
+
+
 def _set_options(sock: socket.socket, options: SocketOptions) -> None:
     where = f"udp {format_address(from_socket_address(sock.getsockname()))}"
     try:
@@ -191,7 +198,7 @@ def _set_options(sock: socket.socket, options: SocketOptions) -> None:
         if options.multicast_interface is not None:
             interface = socket.if_nametoindex(options.multicast_interface)
             _send_multicast_by(sock, interface)
-        for group in options.multicast_groups:
+        for group in dict.fromkeys(options.multicast_groups):
             if (":" in group) == (sock.family == socket.AF_INET6):
                 _join(sock, group, interface)
     except OSError as error:
@@ -199,7 +206,7 @@ def _set_options(sock: socket.socket, options: SocketOptions) -> None:
 
 
 def _told(error: OSError, options: SocketOptions) -> str:
-    if options.multicast_interface is not None and error.errno in (None, 19):
+    if options.multicast_interface is not None and error.errno in (None, errno.ENODEV):
         return f"there is no network interface {options.multicast_interface!r}"
     return error.strerror or str(error)
 
@@ -232,13 +239,18 @@ def _join(sock: socket.socket, group: str, interface: int) -> None:
     address = socket.inet_pton(sock.family, group)
     if host not in ANY and socket.inet_pton(sock.family, host.partition("%")[0]) != address:
         return
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", address, interface))
-    elif sys.platform == "win32":
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, address + struct.pack("!I", interface))
-    else:
-        joined = struct.pack("=4s4si", address, bytes(4), interface)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", address, interface))
+        elif sys.platform == "win32":
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, address + struct.pack("!I", interface))
+        else:
+            joined = struct.pack("=4s4si", address, bytes(4), interface)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
+    except OSError as error:
+        # A socket that was handed in, and has joined the group before.
+        if error.errno != errno.EADDRINUSE:
+            raise
     if sys.platform == "linux":
         # Otherwise it gets what is sent to any group that any process of this machine has joined.
         if sock.family == socket.AF_INET6:
