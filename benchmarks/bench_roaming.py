@@ -24,6 +24,7 @@ QUESTION = Probed(
     arguments={"quick": {"seconds": 0.5}, "usual": {"seconds": 1.0}, "full": {"seconds": 2.0}},
     floor_is=FLOOR_IS,
     bars=(
+        Bar("cython", "floor", most=1.5, figure="cpu", size=1_000, loop="uvloop"),
         Bar("cython", "reference", most=0.3, figure="cpu", size=1_000, loop="uvloop"),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),

@@ -58,6 +58,8 @@ class Verdict:
             what, scale, suffix = name_of(bar.of), SCALE.get(unit, 1.0), f" {unit}"
         elif bar.by_size is not None:
             what, scale, suffix = f"{name_of(bar.of)}, {self.size:,} against {bar.by_size:,}", 1.0, "×"
+        elif bar.by_loop is not None:
+            what, scale, suffix = f"{name_of(bar.of)}, {self.loop} against {bar.by_loop}", 1.0, "×"
         else:
             what, scale, suffix = f"{name_of(bar.of)} / {name_of(bar.by)}", 1.0, "×"
         limit = f">= {bar.least * scale:,.4g}" if bar.least is not None else f"<= {(bar.most or 0) * scale:,.4g}"
@@ -85,7 +87,7 @@ def verdicts(question: Question, answers: Answers) -> Iterator[Verdict]:
                 yield Verdict(bar, question.name, one.size, one.loop, one.median)
                 continue
             by_size = one.size if bar.by_size is None else bar.by_size
-            other = answers.get(question.name, bar.figure, by_size, bar.by, one.loop)
+            other = answers.get(question.name, bar.figure, by_size, bar.by, bar.by_loop or one.loop)
             if other is not None and other.median:
                 yield Verdict(bar, question.name, one.size, one.loop, one.median / other.median)
 

@@ -38,6 +38,8 @@ class Bar:
     #: The size on the `by` side where it is another one: how flat a curve is.
     by_size: int | None = None
     loop: str | None = None
+    #: The loop on the `by` side where it is another one.
+    by_loop: str | None = None
 
 
 #: Whether it was the server that had no time left, or the load generator: one of the figures of each server.

@@ -89,6 +89,14 @@ def cy(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
+def twins(request: pytest.FixtureRequest) -> list[Any]:
+    """The package cyasgi on both back ends, to compare them."""
+    if request.config.getoption("--no-extension"):
+        pytest.skip("there is but one twin")
+    return [activate(backend, request) for backend in BACKENDS]
+
+
+@pytest.fixture
 def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """run(main()) on a fresh loop of each kind; whatever reaches the loop's exception handler fails the test.
 

@@ -12,7 +12,6 @@ from hypothesis import example, given, strategies as st
 from support.loops import PATIENCE, passes
 from support.property_model import Boom, effort, programs, weighted
 from support.serving import quiet
-from support.twins import BACKENDS, activate
 
 pytestmark = pytest.mark.slow
 
@@ -169,14 +168,6 @@ class Side:
 
 def is_assigned(moment: float) -> bool:
     return moment < 10**6 or moment >= 10**10
-
-
-@pytest.fixture
-def twins(request: pytest.FixtureRequest) -> list[Any]:
-    """The package cyasgi on both back ends."""
-    if request.config.getoption("--no-extension"):
-        pytest.skip("there is but one twin")
-    return [activate(backend, request) for backend in BACKENDS]
 
 
 async def carry_out(twins: list[Any], policy: str, overridden: bool, program: list[tuple[Any, ...]]) -> None:
