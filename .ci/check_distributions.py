@@ -22,7 +22,7 @@ IN_SDIST = re.compile(
 #: What setuptools adds to an sdist by itself.
 MADE_BY_SETUPTOOLS = re.compile(r"PKG-INFO|setup\.cfg|src/cyasgi\.egg-info/.+")
 #: What is for those who read or build the sources, and not in the wheel.
-FOR_SOURCES = {".pyx", ".pxi", ".md"}
+FOR_SOURCES = {".pyx", ".pxd", ".pxi", ".md"}
 EXTENSION = re.compile(r"(cyasgi/(?:\w+/)*\w+)\.[^/]+\.(?:so|pyd)")
 
 

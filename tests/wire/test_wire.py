@@ -25,7 +25,7 @@ def test_wire_imports_nothing_of_the_rest():
             if isinstance(node, ast.Import):
                 assert not [name.name for name in node.names if name.name.split(".")[0] in ("asyncio", "cyasgi")]
             elif isinstance(node, ast.ImportFrom):
-                chosen = path == wire / "headers.py" and node.module == "core.backend"
+                chosen = path in (wire / "headers.py", wire / "http/request.py") and node.module == "core.backend"
                 assert node.level <= depth or (chosen and [name.name for name in node.names] == ["backend"])
                 assert node.level or node.module.split(".")[0] not in ("asyncio", "cyasgi")
 
