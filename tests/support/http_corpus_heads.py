@@ -254,6 +254,7 @@ LINES = [
     Case("CR within", get(start=b"GET /\r HTTP/1.1"), REFUSED),
     Case("CR CR LF", get(start=b"GET / HTTP/1.1\r"), REFUSED),
     Case("LF alone", b"GET / HTTP/1.1\nHost: x\r\n\r\n", REFUSED),
+    Case("LF in the target", b"GET /a\nX: b HTTP/1.1\r\nHost: x\r\n\r\n", REFUSED),
     Case("LF alone everywhere", b"GET / HTTP/1.1\nHost: x\n\n", REFUSED),
     Case("CR alone", b"GET / HTTP/1.1\rHost: x\r\r", REFUSED),
     Case("LF CR", b"GET / HTTP/1.1\n\rHost: x\n\r\n\r", REFUSED),

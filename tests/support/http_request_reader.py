@@ -24,8 +24,8 @@ USUAL = HeadLimits()
 class Reader:
     """Takes a stream apart with the wire module, as a connection does; collects what comes of it."""
 
-    def __init__(self, limits=USUAL, strict=True):
-        self.parser = HeadParser(limits, strict)
+    def __init__(self, limits=USUAL, strict=True, twin=HeadParser):
+        self.parser = twin(limits, strict)
         self.buffer = bytearray()
         self.body = None
         #: Heads and whole bodies.

@@ -6,9 +6,20 @@ import pytest
 
 from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http.body import MAX_TRAILERS, ChunkedBody, LengthBody
-from cyasgi.wire.http.request import HeadLimits, HeadParser, split_list
+from cyasgi.wire.http.request import HeadLimits, split_list
+from support.head_twins import TWINS
 
 NEXT = b"GET /next HTTP/1.1\r\nHost: y\r\n\r\n"
+
+
+@pytest.fixture(autouse=True, params=TWINS)
+def _twin(request, monkeypatch):
+    """Each test reads with either twin."""
+    monkeypatch.setitem(globals(), "HeadParser", TWINS[request.param])
+
+
+class HeadParser:
+    """The twin of the test."""
 
 
 def read(pieces, *, strict=True, limits=HeadLimits()):  # noqa: B008

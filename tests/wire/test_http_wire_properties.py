@@ -15,9 +15,15 @@ from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http.body import ChunkedBody, LengthBody
 from cyasgi.wire.http.request import HeadLimits
 from cyasgi.wire.http.response import chunk, encode_fields
+<<<<<<< HEAD
 from support.http_request_reader import SEEDS, USUAL, check_accepted, read, same
+=======
+from support.head_twins import TWINS
+from support.http_reading import SEEDS, USUAL, check_accepted, read, same
+>>>>>>> 1b2e236 (HTTP: the head parser's twins are compared, by tests and by a fuzzer; what differs is told)
 
 pytestmark = pytest.mark.slow
+either_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
 
 #: What is worth inserting.
 TOKENS = [
@@ -61,16 +67,18 @@ def pieces_at(data, cuts):
 @settings(max_examples=400, deadline=None)
 @given(streams() | st.binary(max_size=300))
 @pytest.mark.parametrize("limits", [USUAL, SMALL], ids=["usual limits", "small limits"])
-def test_accept_or_refuse(limits, data):
+@either_twin
+def test_accept_or_refuse(twin, limits, data):
     """Whatever comes in is read in the one way that the RFC knows, or refused by an HTTPError."""
-    check_accepted(read([data], limits=limits))
+    check_accepted(read([data], limits=limits, twin=twin))
 
 
 @settings(max_examples=300, deadline=None)
 @given(streams() | st.binary(max_size=300))
-def test_not_strict(data):
+@either_twin
+def test_not_strict(twin, data):
     """Lenient or not, nothing but an HTTPError comes out, and what decides where a request ends is checked."""
-    reader = read([data], strict=False)
+    reader = read([data], strict=False, twin=twin)
     for event in reader.events:
         if isinstance(event, dict):
             names = [name for name, _ in event["headers"]]
@@ -83,19 +91,22 @@ def test_not_strict(data):
 @given(streams(), st.lists(st.integers(0, 3000), max_size=8))
 @pytest.mark.parametrize("limits", [USUAL, SMALL], ids=["usual limits", "small limits"])
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
-def test_cuts_change_nothing(limits, strict, data, cuts):
+@either_twin
+def test_cuts_change_nothing(twin, limits, strict, data, cuts):
     """However a stream is cut into pieces, the same comes of it."""
-    same(read([data], limits=limits, strict=strict), read(pieces_at(data, cuts), limits=limits, strict=strict))
+    settings = {"limits": limits, "strict": strict, "twin": twin}
+    same(read([data], **settings), read(pieces_at(data, cuts), **settings))
 
 
-def test_every_cut():
+@either_twin
+def test_every_cut(twin):
     """Every case of the corpus, cut in two anywhere, and byte by byte, gives the same as whole."""
     for data in SEEDS:
-        whole = read([data])
+        whole = read([data], twin=twin)
         check_accepted(whole)
         ways = [[data[:cut], data[cut:]] for cut in range(1, len(data))]
         for pieces in (*ways, [data[index : index + 1] for index in range(len(data))]):
-            other = read(pieces)
+            other = read(pieces, twin=twin)
             same(whole, other)
             assert other.error == whole.error, pieces
 

@@ -131,7 +131,7 @@ cdef class HeadParser:
 
     # What a head says
 
-    def parse(self, bytes head not None):
+    def parse(self, head):
         """Read one head, from its first byte to the empty line that ends it.
 
         Returns:
@@ -141,8 +141,10 @@ cdef class HeadParser:
             HTTPError: it is malformed, or not served.
             ValueError: it is not one head.
         """
-        if self._scan(<const unsigned char *>PyBytes_AS_STRING(head), PyBytes_GET_SIZE(head)) != PyBytes_GET_SIZE(head):
-            raise ValueError(f"this is not one head: {head!r}")
+        cdef bytes whole = head if type(head) is bytes else bytes(head)
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(whole)
+        if not self._scan(<const unsigned char *>PyBytes_AS_STRING(whole), size) == size > 0:
+            raise ValueError(f"this is not one head: {whole!r}")
         return not self.unchanged
 
     def request(self):
@@ -177,32 +179,40 @@ cdef class HeadParser:
         found = self._scan(start, size)
         return found + skipped if found else 0
 
+    def _scanned(self, bytes data not None, Py_ssize_t seen=0):
+        """Return what `scan` does, and what only C sees of the head; for tests."""
+        size = self.scan(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), seen)
+        return size, self.unchanged, self.same_line, self.path_text
+
+    def _skipped(self, bytes data not None):
+        """Return what `skip` does; for tests."""
+        return self.skip(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
     cdef Py_ssize_t _scan(self, const unsigned char *data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t whole = self._line_size + self._block_size
-        cdef Py_ssize_t end
+        cdef Py_ssize_t end = self._line_size + self._block_size
+        cdef bint done = False
         if self._busy:
             raise RuntimeError("this parser is at work")
-        self.unchanged = False
-        if (
-            self._line_size
-            and self._block_size
-            and size >= whole
-            and memcmp(data, self._kept + self._line_at, self._line_size) == 0
-            and memcmp(data + self._line_size, self._kept, self._block_size) == 0
-        ):
-            # Many clients send equal heads on a connection.
-            self._empty_lines = 0
-            self.headers = _fresh_list(self)
-            self.unchanged = self.same_line = True
-            return whole
         self._busy = True
         try:
-            end = _read_head(self, data, size)
-        except BaseException:
-            _forget(self)
-            raise
+            self.unchanged = (
+                self._line_size
+                and self._block_size
+                and size >= end
+                and memcmp(data, self._kept + self._line_at, self._line_size) == 0
+                and memcmp(data + self._line_size, self._kept, self._block_size) == 0
+            )
+            if self.unchanged:
+                # Many clients send equal heads on a connection.
+                self.same_line = True
+                self.headers = _fresh_list(self)
+            else:
+                end = _read_head(self, data, size)
+            done = True
         finally:
             self._busy = False
+            if not done:
+                _forget(self)
         if end:
             self._empty_lines = 0
         return end

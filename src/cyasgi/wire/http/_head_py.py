@@ -38,8 +38,8 @@ from .head import (
 )
 from .scope import HTTPError
 
-#: As numbers: bytes are searched for a number several times faster than for bytes of length one.
-SLASH, HASH = b"/#"
+#: As numbers: searching bytes for a number is several times faster than for bytes of length one.
+SLASH, HASH, LF = b"/#\n"
 
 #: The usual methods, so that requests share their strings.
 METHODS = {
@@ -49,8 +49,8 @@ METHODS = {
 
 BARE = re.compile(rb"(?<!\r)\n|\r[^\n]")
 
-#: Headers that a request may have only once: of two, two recipients might believe different ones. The others that are
-#: acted on are lists, whose lines count as one (RFC 9110 section 5.3).
+#: Headers that a request may have only once: two recipients might believe different ones of two. The other headers that
+#: are acted on are lists, whose lines count as one (RFC 9110 section 5.3).
 ONCE = (b"host", b"content-length")
 
 
@@ -93,7 +93,7 @@ class HeadParser:
     def __init__(self, limits: HeadLimits = HeadLimits(), strict: bool = True) -> None:  # noqa: B008
         self._limits = limits
         self._strict = strict
-        #: A head of at most so many bytes cannot break a limit of size.
+        #: A head of at most this many bytes cannot break a limit of size.
         self._quick = min(limits.target_size, limits.header_size)
         self._parser: Any = None
         #: What the parser has found.
@@ -118,7 +118,7 @@ class HeadParser:
         #: Whether the client lets the connection be used again.
         self.keep_alive = False
         self.expects_continue = False
-        #: What Upgrade asks for, in lower case, if Connection names it too; just "websocket" if that is among it.
+        #: What Upgrade asks for, in lower case, if Connection names it too; just "websocket" if that is one of them.
         self.upgrade = b""
         #: Whether the client takes trailers (RFC 9110 section 6.5.1).
         self.takes_trailers = False
@@ -217,12 +217,14 @@ class HeadParser:
             self._parser = None
         except httptools.HttpParserError as error:
             self._refuse(error, method)
+        if LF in target:
+            # httptools takes that for the end of a line of HTTP/0.9, and what follows for a header.
+            self._parser = None
+            raise HTTPError(400, "the request target contains invalid characters")
         self.target = target
         if len(headers) > self._limits.header_count:
             raise HTTPError(431, f"there are more than {self._limits.header_count} headers")
         framing_headers = collected.framing_headers
-        if collected.repeated:
-            self._check_repeated(headers)
         self._interpret(framing_headers)
         if not self.keep_alive or b"proxy-connection" in framing_headers:
             # httptools takes nothing after such a request. It takes Proxy-Connection for Connection.
@@ -257,6 +259,8 @@ class HeadParser:
 
     def _interpret(self, fields: dict[bytes, bytes]) -> None:
         """Interpret Host, the framing, and what concerns the connection."""
+        if self._collected.repeated:
+            self._check_repeated(self.headers)
         self.chunked = self.expects_continue = self.takes_trailers = False
         self.length = 0
         self.upgrade = b""

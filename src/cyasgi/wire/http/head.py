@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 from .scope import HTTPError
 
 END = b"\r\n\r\n"
-#: As a number: bytes are searched for a number several times faster than for bytes of length one.
+#: As a number: searching bytes for a number is several times faster than for bytes of length one.
 HASH = ord("#")
 
 #: Bytes of a method, at most.
@@ -58,7 +58,7 @@ def too_many_empty_lines() -> HTTPError:
 def check_sizes(head: bytes | bytearray, line_end: int, limits: HeadLimits) -> None:
     """Refuse a head, or what there is of it, that is larger than the limits; its request line ends at `line_end`."""
     if line_end > limits.target_size:
-        target = bytes(head[:line_end]).split(b" ")[1:2]
+        target = [part for part in bytes(head[:line_end]).split(b" ") if part][1:2]
         if not target or len(target[0]) > limits.target_size:
             raise target_too_long(limits)
     if len(head) - line_end - 4 > limits.header_size:
@@ -79,7 +79,7 @@ def split_leniently(line: bytes, strict: bool) -> list[bytes]:
 
 
 def newer_version(version: bytes, strict: bool) -> str:
-    """Return the version by which to read a request of another one: 1.1 if only the minor number is higher."""
+    """Return the version by which to read a request of an unknown one: 1.1 if only the minor number is higher."""
     match = VERSION.fullmatch(version)
     if match is None:
         raise HTTPError(400, WRONG_VERSION)

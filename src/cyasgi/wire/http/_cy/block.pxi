@@ -21,13 +21,10 @@ cdef enum:
 
 
 cdef Py_ssize_t _read_block(HeadParser self, const unsigned char *data, Py_ssize_t size, RequestLine *line) except -1:
-    """Read the headers; return where the head ends, or 0 if it is not complete.
-
-    What the parser keeps of the last head is of use up to the first header that is not where it was.
-    """
+    """Read the headers; return where the head ends, or 0 if it is not complete."""
     cdef const unsigned char *end = data + size
     cdef const unsigned char *p = data + line.end + 2
-    # No header begins behind it in a head within the limit.
+    # Of a head within the limit no header ends behind it.
     cdef const unsigned char *limit = p + min(self._header_limit, size)
     cdef const unsigned char *start
     cdef const unsigned char *value
@@ -84,7 +81,7 @@ cdef Py_ssize_t _read_block(HeadParser self, const unsigned char *data, Py_ssize
                 return _wait(self, data, size, 0)
         name_size = p - start
         if p[0] != C_COLON or name_size == 0:
-            return _refuse(self, data, size, 400, _bad_name(start, p))
+            return _refuse(self, data, size, 400, _bad_name(start, p, end))
         name = _find_name(lower, name_size)
         kind = PLAIN if name is NULL else name.kind
         # The value, without white space around it.
@@ -211,14 +208,14 @@ cdef inline int _drop_fields(HeadParser self, Py_ssize_t count) noexcept:
     return 0
 
 
-cdef str _bad_name(const unsigned char *start, const unsigned char *p):
+cdef str _bad_name(const unsigned char *start, const unsigned char *p, const unsigned char *end):
     """Say what is wrong with a header line whose name ends at `p`."""
     if p == start:
         if p[0] == SP or p[0] == HT:
             return "a header line begins with white space"
         if p[0] == C_COLON:
             return "a header has no name"
-    if p[0] == CR and p[1] == LF:
+    if end - p > 1 and p[0] == CR and p[1] == LF:
         return "a header line has no colon"
     if p[0] == CR or p[0] == LF:
         return BARE

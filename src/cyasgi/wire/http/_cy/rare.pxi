@@ -217,13 +217,11 @@ cdef bint _is_host(bytes value) noexcept:
 cdef bint _read_odd_line(HeadParser self, const unsigned char *data, Py_ssize_t size, RequestLine *line) except -1:
     """Read a request line that is not the usual one; return False if the head is not complete."""
     cdef const unsigned char *end = _head_end(data, data + size)
-    cdef const unsigned char *line_end
     if end is NULL:
         _wait(self, data, size, 0)
         return False
     head = PyBytes_FromStringAndSize(<const char *>data, end + 4 - data)
-    line_end = end if not head else data + head.find(b"\r\n")
-    line.end = line_end - data
+    line.end = head.find(b"\r\n")
     check_sizes(head, line.end, self._limits)
     text = head[:line.end]
     parts = text.split(b" ")
@@ -233,15 +231,12 @@ cdef bint _read_odd_line(HeadParser self, const unsigned char *data, Py_ssize_t 
     line.old = version == b"HTTP/1.0"
     if not line.old and version != b"HTTP/1.1":
         newer_version(version, self._strict)
-    # The usual ones of the pure twin are among these.
-    known = method.decode("latin-1")
-    if known not in METHOD_NAMES[:11]:
-        check_method(method)
-        if self._strict:
-            if known in FOREIGN_METHODS and _is_target(target):
-                raise HTTPError(400, f"the method {known} is not one of HTTP")
-            if known not in METHOD_NAMES and known not in FOREIGN_METHODS:
-                raise unknown_method(method)
+    check_method(method)
+    known = method.decode("ascii")
+    if self._strict and known not in METHOD_NAMES:
+        if known in FOREIGN_METHODS:
+            raise HTTPError(400, f"the method {known} is not one of HTTP")
+        raise unknown_method(method)
     if text.startswith(b" "):
         # httptools does not skip it.
         raise unknown_method(method)
