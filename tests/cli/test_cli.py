@@ -526,7 +526,8 @@ def test_an_address_that_is_not_here(address, tmp_path):
     ],
 )
 def test_a_library_that_is_missing(missing, arguments, says, tmp_path):
-    """A library that is not installed is named, with the extra that has it; exit code 1. Only the pure twin needs httptools."""
+    """A library that is not installed is named, with the extra that has it; exit code 1. (The compiled twin needs no
+    httptools.)"""
     code = f"""
         import os, sys
         os.environ["CYASGI_BACKEND"] = "python"

@@ -2,7 +2,7 @@
 
 Run it by hand, with the extensions built:
 
-    python tests/fuzz/fuzz_heads.py [--inputs COUNT] [--seed SEED] [--results FILE]
+    python tests/fuzz/fuzz_heads.py [INPUTS] [--seed SEED] [--results FILE]
 
 An input is what a connection receives, and how that is cut. `head_twins` makes them: cases of the corpora with changes,
 heads that are like the ones before, bytes at random; besides, every case cut in two at every byte, and every pair of
@@ -104,7 +104,7 @@ class Run:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("inputs", type=int, nargs="?", default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--results", type=Path)
     given = parser.parse_args()

@@ -10,7 +10,7 @@ import cyasgi
 from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http._head_py import HeadParser as PureHeadParser
 from cyasgi.wire.http.request import HeadLimits, HeadParser, decode_path
-from support import http_corpus, http_corpus_more
+from support import http_corpus_bodies, http_corpus_heads
 
 #: The twins of the head parser that are here, by name.
 TWINS: dict[str, Any] = {"pure": PureHeadParser}
@@ -41,9 +41,9 @@ BROWSER = (
 def _corpus() -> list[bytes]:
     cases = [
         case
-        for module in (http_corpus, http_corpus_more)
+        for module in (http_corpus_heads, http_corpus_bodies)
         for found in vars(module).values()
-        if isinstance(found, list) and found and isinstance(found[0], http_corpus.Case)
+        if isinstance(found, list) and found and isinstance(found[0], http_corpus_heads.Case)
         for case in found
     ]
     return list(dict.fromkeys(case.data for case in cases if len(case.data) < 2000))

@@ -15,12 +15,8 @@ from cyasgi.wire.http import HTTPError
 from cyasgi.wire.http.body import ChunkedBody, LengthBody
 from cyasgi.wire.http.request import HeadLimits
 from cyasgi.wire.http.response import chunk, encode_fields
-<<<<<<< HEAD
-from support.http_request_reader import SEEDS, USUAL, check_accepted, read, same
-=======
 from support.head_twins import TWINS
-from support.http_reading import SEEDS, USUAL, check_accepted, read, same
->>>>>>> 1b2e236 (HTTP: the head parser's twins are compared, by tests and by a fuzzer; what differs is told)
+from support.http_request_reader import SEEDS, USUAL, check_accepted, read, same
 
 pytestmark = pytest.mark.slow
 either_twin = pytest.mark.parametrize("twin", TWINS.values(), ids=TWINS)
