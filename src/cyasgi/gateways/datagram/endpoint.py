@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from ..._common.guarding import INTERRUPTS, Guard
 from ...instances.limits import LimitExceeded
 from ...wire.address import format_address, from_socket_address
-from ..net.flow_control import Waiting
+from ..net.flow_control import FlowControl
 from ..net.own_addresses import (
     OWN_PORTS,
     add_own,
@@ -49,7 +49,7 @@ class DatagramServerPort(Protocol):
         """Return the instance of this id, made for this scope if there is none."""
 
 
-class Endpoint(EndpointBase, Waiting, asyncio.DatagramProtocol):
+class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
     """A socket of the server.
 
     A datagram to a live instance costs one lookup, one put and the message: the scope for the lookup, in case an

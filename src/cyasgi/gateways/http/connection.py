@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any
+from collections import deque
 
 from ...wire.address import format_address
-from ...wire.http.body import ChunkedBody, LengthBody
 from ...wire.http.request import HeadParser
 from ...wire.http.scope import error_response
 from ..access_log import CLIENT_GONE
@@ -23,9 +22,9 @@ from ..net.transports import (
     reset_on_close,
     send_progress,
 )
-from .exchange import Exchange
+from .fast_path import FastConnection
+from .phases import STREAMING
 from .port import HTTPServerPort
-from .response import STREAMING
 
 #: Seconds for which a closed connection is still read while nothing comes, so that the client gets to see why.
 LINGER = 2.0
@@ -36,61 +35,21 @@ LINGER_TIME, LINGER_BYTES = 30.0, 268_435_456
 HALF_CLOSED = 2.0
 
 
-class HTTPConnection(FlowControl, asyncio.Protocol):
+class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
     """A connection, whatever comes on it; `HTTPProtocol` reads the requests."""
 
-    __slots__ = (
-        "_began",
-        "_client",
-        "_linger_until",
-        "_reported_progress",
-        "_taken",
-        "body",
-        "buffer",
-        "deadline",
-        "discarding",
-        "due_body",
-        "due_request",
-        "due_silence",
-        "due_write",
-        "eof",
-        "exchange",
-        "keep_alive_timeout",
-        "last",
-        "lingering",
-        "loop",
-        "parser",
-        "partial",
-        "reading_paused",
-        "received",
-        "request_timeout",
-        "root_path",
-        "seen",
-        "server",
-        "template",
-        "tls",
-        "transport",
-    )
-    transport: Any
-    deadline: Any
-    keep_alive_timeout: float
-    request_timeout: float | None
-    root_path: str
-    #: What all scopes of this connection have in common, and what those of equal heads have.
-    template: dict[str, Any]
-    #: ASGI's extension ``tls``; None without TLS.
-    tls: dict[str, Any] | None
-    _client: str
+    __slots__ = ()
 
     def __init__(self, server: HTTPServerPort, strict: bool = True) -> None:
-        super().__init__()
+        self.paused = False
+        self.waiters = deque()
         self.server = server
         self.loop = asyncio.get_running_loop()
         self.parser = HeadParser(server.head_limits, strict)
         #: The request at work.
-        self.exchange: Exchange | None = None
+        self.exchange = None
         #: What is still to come of the body of the request at work, or of the one before if that was not read.
-        self.body: LengthBody | ChunkedBody | None = None
+        self.body = None
         #: Whether no request is taken after the one at work.
         self.last = False
         #: Received bytes that were not parsed yet.

@@ -10,17 +10,10 @@ from typing import Any
 from ...core.context import outside
 from ...core.describe import describe
 from ...wire.http.response import CONTINUE
-from ..net.causes import caused_by
+from .fast_path import ClientDisconnected as ClientDisconnected
+from .phases import COMPLETE, STARTED, STREAMING
 from .port import ExchangeConnection
-from .response import (
-    COMPLETE,
-    DISCONNECTED_LIMIT,
-    EXPECTED,
-    STARTED,
-    STREAMING,
-    ClientDisconnected as ClientDisconnected,
-    ResponseWriter,
-)
+from .response import DISCONNECTED_LIMIT, ResponseWriter
 
 logger = logging.getLogger("cyasgi.gateways.http")
 
@@ -34,84 +27,12 @@ DISCONNECT_DELAY = 1.0
 class Exchange(ResponseWriter):
     """One request and its response; the id of its instance in the server's table."""
 
-    __slots__ = (
-        "_asked",
-        "_delayed",
-        "_disconnects",
-        "_parts",
-        "_received",
-        "_waiting_bytes",
-        "_whole",
-        "broken_off",
-        "instance",
-    )
-
-    def __init__(
-        self, protocol: ExchangeConnection, version: str, bodiless: bool, keep_alive: bool, whole: bool
-    ) -> None:
-        self.protocol = protocol
-        self.instance: Any = None
-        self.version = version
-        self.bodiless = bodiless
-        self.keep_alive = keep_alive
-        self.usual = keep_alive and not bodiless and version == "1.1"
-        self.phase = EXPECTED
-        self.disconnected = False
-        #: Whether the client had gone before the body of the request was complete.
-        self.broken_off = False
-        self.sent = 0
-        self.status = 0
-        #: Parts of the body of the request that wait for the application.
-        self._parts: list[bytes] | None = None
-        #: Whether all of that body has arrived, and whether the application has received the end of it.
-        self._whole = whole
-        self._received = False
-        #: Whether the application waits, or has waited, for a part of it.
-        self._asked = False
-        self.waits_for_continue = False
-        #: ``http.disconnect`` messages that the application was given, and whether the next one is delayed.
-        self._disconnects = 0
-        self._delayed = False
-        self.sent_in_vain = 0
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return f"<request {id(self):#x}>"
 
-    def begin(self, instance: Any, direct: bool) -> None:
-        """Connect the application's instance, which runs or is about to.
-
-        Args:
-            direct: whether what it sends need not pass through the server.
-        """
-        self.instance = instance
-        instance.connect(direct)
-        if instance.idle:
-            # With an eager task factory it may be waiting already.
-            message = self.next_message()
-            if message is not None:
-                instance.put_nowait(message)
-
     # What the application receives
-
-    def next_message(self) -> Any:
-        """Return the next message for an application whose queue is empty; None: it has to wait."""
-        if self._parts is not None:
-            data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._parts = None
-            self._received = self._whole
-            protocol = self.protocol
-            if protocol is not None and not self.disconnected:
-                protocol.resume_reading()
-            return {"type": "http.request", "body": data, "more_body": not self._whole}
-        if self._whole and not self._received:
-            self._received = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        if self.disconnected or self.phase == COMPLETE:
-            return self._next_disconnect()
-        self._asked = True
-        if self.waits_for_continue:
-            self._continue()
-        return None
 
     def last_message(self) -> Any:
         """Return what is received after the application has ended."""
@@ -219,38 +140,6 @@ class Exchange(ResponseWriter):
             self._disconnect_waiting()
 
     # The end
-
-    def complete(self, protocol: ExchangeConnection) -> None:
-        self.phase = COMPLETE
-        self.protocol = None
-        instance = self.instance
-        if instance is not None:
-            # Whatever the application receives from now on is ``http.disconnect``.
-            self._parts = None
-            self._whole = self._received = True
-            if instance.qsize():
-                instance.get_nowait()
-                instance.put_nowait({"type": "http.disconnect"})
-                self._disconnects = 1
-            elif instance.waiting():
-                self._disconnect_waiting()
-        protocol.response_complete(self)
-
-    def application_ended(self, instance: Any) -> None:
-        """End the exchange with its application; called from within the application's last step."""
-        self.instance = None
-        # An application that got ``http.disconnect`` in the middle of its request may raise anything: Starlette does.
-        warned = self.broken_off and self._disconnects > 0 and not instance.qsize()
-        if instance.qsize():
-            instance.take_all()
-        protocol, self.protocol = self.protocol, None
-        if protocol is not None and self.phase != COMPLETE:
-            self._cut_short(protocol, instance)
-        if self.disconnected:
-            error = instance.error
-            if error is not None and (warned or caused_by(error, ClientDisconnected)):
-                logger.debug("the client of %r has gone, and the application raised %r", self, error)
-                instance.take_error()
 
     def _cut_short(self, protocol: ExchangeConnection, instance: Any) -> None:
         """Answer or cut the connection, since the application has ended before its response was complete."""

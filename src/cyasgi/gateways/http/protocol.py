@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from typing import Any
 
-from ..._common.guarding import INTERRUPTS
 from ...instances.limits import LimitExceeded
 from ...wire.http.body import ChunkedBody, LengthBody
 from ...wire.http.request import (
     END,
-    decode_path,
     split_list,
 )
 from ...wire.http.scope import (
@@ -22,6 +18,7 @@ from ...wire.http.scope import (
 )
 from .connection import HTTPConnection
 from .exchange import Exchange
+from .phases import DISCARDED
 
 logger = logging.getLogger("cyasgi.gateways.http")
 
@@ -29,9 +26,6 @@ logger = logging.getLogger("cyasgi.gateways.http")
 PIPELINED = 65_536
 #: Bytes of an incomplete head up to which it is read to its end even if there are too many others.
 SMALL_HEAD = 4096
-#: Bytes of a body that nobody wants, read so that the connection can be used again.
-DISCARDED = 65_536
-PERCENT = ord("%")
 #: RFC 9110 section 15.5.22.
 UPGRADE_REQUIRED = b"upgrade: websocket\r\nconnection: upgrade\r\n"
 
@@ -39,22 +33,10 @@ UPGRADE_REQUIRED = b"upgrade: websocket\r\nconnection: upgrade\r\n"
 class HTTPProtocol(HTTPConnection):
     """The asyncio protocol of a connection. At most one request is at work; what follows it waits unparsed."""
 
-    __slots__ = ("_limit_body",)
-    #: `max_body_size` as of the beginning of the request.
-    _limit_body: int | None
+    __slots__ = ()
+    exchange_class = Exchange
 
     # Bytes in
-
-    def data_received(self, data: bytes) -> None:
-        if self.exchange is None and self.body is None and not self.buffer and not self.last and not self.paused:
-            end = data.find(END) + 4
-            if end > 3 and data[0] > 32:
-                if end == len(data):
-                    self.begin_request(data)
-                else:
-                    self.begin_request(data[:end], data[end:])
-                return
-        self._read(data)
 
     def _read(self, data: bytes) -> None:
         if self.lingering:
@@ -148,67 +130,6 @@ class HTTPProtocol(HTTPConnection):
 
     # Requests
 
-    def begin_request(self, head: bytes, rest: bytes = b"") -> None:
-        """Begin a request.
-
-        Args:
-            head: its head.
-            rest: what came behind that, unless it is in the buffer.
-        """
-        parser = self.parser
-        server = self.server
-        if server.log is not None:
-            self.begin_logging()
-        try:
-            another = parser.parse(head)
-            if parser.length or parser.chunked:
-                self._open_body()
-        except HTTPError as error:
-            self.refuse(error)
-            return
-        template = self.template
-        if another:
-            self._describe(template)
-        scope = Scope(template)
-        scope["headers"] = parser.headers
-        # An application may write into these: each has its own.
-        scope["asgi"] = server.asgi.copy()
-        extensions: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
-        scope["extensions"] = extensions
-        if self.tls is not None:
-            extensions["tls"] = copy.deepcopy(self.tls)
-        if server.state is not None:
-            scope["state"] = server.state.copy()
-        if (parser.upgrade or server.websockets_only) and self.upgrade(scope, rest):
-            return
-        exchange = Exchange(self, parser.version, parser.method == "HEAD", parser.keep_alive, self.body is None)
-        scope.connection = exchange
-        self.exchange = exchange
-        limit = server.max_applications
-        try:
-            if limit is not None and server.count_instances() >= limit and server.refuse_request(scope):
-                server.refused += 1
-                self.answer(503, "the server is busy", server.retry_after)
-                return
-            instance = server.get_or_create_application_instance(exchange, scope)
-            # With an eager task factory it may have ended already.
-            if not instance.ended:
-                exchange.begin(instance, server.direct)
-        except INTERRUPTS:
-            raise
-        except BaseException as error:
-            self._refuse_instance(error)
-            return
-        self.deadline.due = math.inf
-        server.requests += 1
-        if self.request_timeout is not None:
-            self.due_request = server.deadlines.now + self.request_timeout
-            self.rearm()
-        if self.body is not None:
-            self._begin_body(exchange, rest)
-        elif rest or self.buffer:
-            self._keep(rest)
-
     def _refuse_instance(self, error: BaseException) -> None:
         """Answer a request for which the server made no instance, or for which an override raised."""
         if isinstance(error, LimitExceeded):
@@ -225,18 +146,6 @@ class HTTPProtocol(HTTPConnection):
             self._read(rest)
         elif len(self.buffer) >= PIPELINED:
             self.pause_reading()
-
-    def _describe(self, template: dict[str, Any]) -> None:
-        """Write into the template what the scopes of equal heads have in common."""
-        parser = self.parser
-        path = parser.path
-        template["method"] = parser.method
-        template["path"] = decode_path(path) if PERCENT in path else path.decode("ascii", "replace")
-        template["raw_path"] = path
-        template["query_string"] = parser.query
-        template["http_version"] = parser.version
-        if self.root_path:
-            self.server.add_root_path(template)
 
     def upgrade(self, scope: Scope, rest: bytes) -> bool:
         """Hand the connection over, if it is to become a WebSocket (RFC 6455 section 4.2.1).
@@ -334,35 +243,6 @@ class HTTPProtocol(HTTPConnection):
         return body.remaining <= DISCARDED
 
     # The end of a response
-
-    def response_complete(self, exchange: Exchange) -> None:
-        """Take on the next request; called by the exchange when all of its response was written."""
-        self.exchange = None
-        if self.server.log is not None:
-            self.log_request(exchange.status, exchange.sent)
-        self.due_request = math.inf
-        if not exchange.keep_alive or self.last:
-            if self.body is None and not self.buffer:
-                self.close()
-            else:
-                self.linger()
-        elif self.body is None:
-            if self.buffer or self.paused or self.eof or self.reading_paused:
-                self.idle()
-            else:
-                # As `idle` does, for one call less.
-                deadline = self.deadline
-                deadline.due = due = self.server.deadlines.now + self.keep_alive_timeout
-                if due < deadline.listed:
-                    deadline.relist()
-        elif isinstance(self.body, LengthBody) and self.body.remaining > DISCARDED:
-            self.linger()
-        else:
-            self.discarding = True
-            self.received = 0
-            self.resume_reading()
-            self.due_body = self.server.deadlines.now + self.server.body_timeout
-            self.rearm()
 
     def idle(self) -> None:
         self.discarding = False

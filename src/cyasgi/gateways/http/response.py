@@ -6,7 +6,6 @@ import asyncio
 import os
 from typing import Any, NoReturn
 
-from ...core import SENT, Pass
 from ...wire.headers import (
     CLOSE,
     OWN_DATE,
@@ -16,162 +15,38 @@ from ...wire.headers import (
 from ...wire.http.response import LAST_CHUNK, STATUS_LINES, chunk
 from ...wire.messages import check_type
 from ..net.transports import write_parts
+from .checks import KINDS
+from .fast_path import ClientDisconnected, FastExchange
+from .phases import (
+    BODILESS,
+    COMPLETE,
+    DROPPING,
+    JOIN_LIMIT,
+    SENDING,
+    STARTED,
+    STREAMING,
+    TRAILERS,
+)
 from .port import ExchangeConnection
 
-#: A body of this many bytes or more is not copied behind its head.
-JOIN_LIMIT = 65_536
 #: A chunk of this many bytes or more is not copied between its size and its end.
 JOIN_CHUNK_LIMIT = 4096
 
 #: Bytes of a file that are read at a time.
 FILE_PART = 262_144
 
-#: Statuses whose responses have no body (RFC 9112 section 6.3).
-BODILESS = (204, 304)
-
-#: Bytes that an application streams without a break, each message counted as MESSAGE_WEIGHT more, before the event loop
-#: runs others: a client that keeps up with an application that never waits must not keep the loop to itself.
-YIELD_AFTER = 1_048_576
-MESSAGE_WEIGHT = 4096
-
 #: Messages that an application may send after its client has gone, without an error; from half of them on, the event
 #: loop runs others after each one. As many ``http.disconnect`` messages are given to it without a delay.
 DISCONNECTED_LIMIT = 16
 
-#: The phases of a response.
-EXPECTED, STARTED, STREAMING, TRAILERS, COMPLETE = range(5)
-
-#: What becomes of an application's trailers: there are none; they are dropped, as the client cannot take them; they are
-#: sent.
-NO_TRAILERS, DROPPING, SENDING = range(3)
-
-#: The messages of an application.
-KINDS = ("http.response.start", "http.response.body", "http.response.trailers", "http.response.pathsend")
 #: The message that is expected in each phase.
 EXPECTED_KINDS = ("http.response.start", "http.response.body", "http.response.body", "http.response.trailers")
 
 
-class ClientDisconnected(OSError):
-    """Raised by ``send`` when the client has gone, or has been answered by the server itself."""
+class ResponseWriter(FastExchange):
+    """Writes the response of an exchange, in the less usual courses."""
 
-
-class ResponseWriter:
-    """Writes the response of an exchange, whose `__init__` sets the fields of both, to save a frame per request."""
-
-    __slots__ = (
-        "_chunked",
-        "_fields",
-        "_left",
-        "_trailers",
-        "_trailers_begun",
-        "_unbroken",
-        "bodiless",
-        "disconnected",
-        "keep_alive",
-        "phase",
-        "protocol",
-        "sent",
-        "sent_in_vain",
-        "status",
-        "usual",
-        "version",
-        "waits_for_continue",
-    )
-    #: None when nothing more is to be sent.
-    protocol: ExchangeConnection | None
-    #: "1.1" or "1.0".
-    version: str
-    #: Whether the response has no body, whatever the application sends: it answers HEAD, or is a 204 or 304.
-    bodiless: bool
-    keep_alive: bool
-    #: Whether the shortest way of writing a response will do, as far as the request says.
-    usual: bool
-    phase: int
-    #: Whether the client has gone, or was answered by the server.
-    disconnected: bool
-    #: Whether the client waits for leave to send its body (``Expect: 100-continue``).
-    waits_for_continue: bool
-    #: Bytes of the body that were written, and the status; 0 before there is one.
-    sent: int
-    status: int
-    #: Messages sent after the client had gone.
-    sent_in_vain: int
-    #: Bytes of the body still to come according to Content-Length; -1 without one.
-    _left: int
-    _chunked: bool
-    _unbroken: int
-    _trailers: int
-    _trailers_begun: bool
-    _fields: tuple[bytes, int | None, int]
-
-    def complete(self, protocol: ExchangeConnection) -> None:
-        """End the exchange: all of the response was written."""
-        raise NotImplementedError
-
-    def application_send(self, scope: Any, message: Any, waited: bool = False) -> Any:
-        """Take a message of the application, and return an awaitable.
-
-        Once the client has gone this does nothing (ASGI, "Error Handling").
-
-        Args:
-            waited: whether the connection was found writable just now.
-
-        Raises:
-            TypeError, ValueError: the message is malformed; nothing of it was written.
-            RuntimeError: another type of message is expected.
-            ClientDisconnected: the client has gone, and the application keeps sending.
-        """
-        protocol = self.protocol
-        if (
-            protocol is None
-            or protocol.paused
-            or (self.phase == STREAMING and not waited and protocol.transport.is_closing())
-        ):
-            return self._send_later(message)
-        try:
-            kind = message["type"]
-        except (KeyError, TypeError):
-            check_type(message, KINDS, "an HTTP scope")
-            raise
-        phase = self.phase
-        if kind == "http.response.body":
-            body = message.get("body", b"")
-            if type(body) is not bytes:
-                body = _as_bytes(body)
-            more = message.get("more_body", False)
-            if phase == STARTED:
-                if not more and self.usual and len(body) < JOIN_LIMIT:
-                    self._write_whole(protocol, body)
-                else:
-                    self._write_head(protocol, body, more)
-            elif phase == STREAMING:
-                self._write_body(protocol, body, more)
-                self._unbroken += len(body) + MESSAGE_WEIGHT
-                if self._unbroken > YIELD_AFTER:
-                    self._unbroken = 0
-                    return Pass()
-            else:
-                self._refuse_kind(message)
-        elif kind == "http.response.start" and phase == EXPECTED:
-            try:
-                status = message["status"]
-            except KeyError:
-                status = None
-            if type(status) is not int or status not in STATUS_LINES:
-                status = _checked_status(status)
-            self._fields = encode_lines(message.get("headers", ()))
-            self.status = status
-            self._trailers = NO_TRAILERS
-            if "trailers" in message:
-                self._announce_trailers(protocol, message["trailers"])
-            self.phase = STARTED
-        elif kind == "http.response.trailers" and phase == TRAILERS:
-            self._send_trailers(protocol, message)
-        elif kind == "http.response.pathsend" and phase == STARTED:
-            return self._send_path(_checked_path(message.get("path")))
-        else:
-            self._refuse_kind(message)
-        return SENT
+    __slots__ = ()
 
     async def _send_later(self, message: Any) -> None:
         if await self._writable() is not None:
@@ -206,26 +81,6 @@ class ResponseWriter:
         raise RuntimeError(f"a message of type {EXPECTED_KINDS[self.phase]!r} was expected, got {kind!r}")
 
     # Head and body
-
-    def _write_whole(self, protocol: ExchangeConnection, body: bytes) -> None:
-        """Write the whole response as `_write_head` does, for the usual case."""
-        lines, length, asked = self._fields
-        size = len(body)
-        if (
-            asked
-            or self.status in BODILESS
-            or protocol.last
-            or protocol.body is not None
-            or (length is not None and length != size)
-        ):
-            self._write_head(protocol, body, False)
-            return
-        self.sent = size
-        protocol.transport.write(
-            b"%b%b%b\r\ncontent-length: %d\r\n\r\n%b"
-            % (STATUS_LINES[self.status], protocol.server.common_fields, lines, size, body)
-        )
-        self.complete(protocol)
 
     def _write_head(self, protocol: ExchangeConnection, body: bytes, more: bool) -> None:
         """Write the head with the first part of the body."""
@@ -386,23 +241,3 @@ class ResponseWriter:
                     self._write_body(protocol, data, left > 0)
                 if not left:
                     return
-
-
-def _checked_status(status: Any) -> int:
-    if not isinstance(status, int) or isinstance(status, bool):
-        raise TypeError(f"'status' of an 'http.response.start' message must be an int, got {status!r}")
-    if status not in STATUS_LINES:
-        raise ValueError(f"'status' of an 'http.response.start' message must be from 200 to 599, got {status!r}")
-    return int(status)
-
-
-def _checked_path(path: Any) -> Any:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"'path' of an 'http.response.pathsend' message must be a str, got {path!r}")
-    return path
-
-
-def _as_bytes(body: Any) -> bytes:
-    if not isinstance(body, (bytes, bytearray, memoryview)):
-        raise TypeError(f"'body' of an 'http.response.body' message must be bytes, got {type(body).__name__}")
-    return bytes(body)

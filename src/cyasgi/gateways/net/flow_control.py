@@ -6,10 +6,17 @@ import asyncio
 from collections import deque
 
 
-class Waiting:
-    """What `FlowControl` does, for classes that have its attributes by themselves."""
+class FlowControl:
+    """A protocol whose senders wait in `writable` while it is `paused`.
+
+    The protocol has both attributes. It sets `paused`, and calls `wake` when writing is resumed and when the
+    connection is lost.
+    """
 
     __slots__ = ()
+    #: Whether a sender has to wait, or to look twice: the transport takes no more, or is not open.
+    paused: bool
+    #: Of those who wait.
     waiters: deque[asyncio.Future[None]]
 
     async def writable(self) -> None:
@@ -26,17 +33,3 @@ class Waiting:
             future = waiters.popleft()
             if not future.done():
                 future.set_result(None)
-
-
-class FlowControl(Waiting):
-    """A protocol whose senders wait in `writable` while it is `paused`.
-
-    The protocol sets `paused` and calls `wake` when writing is resumed and when the connection is lost.
-    """
-
-    __slots__ = ("paused", "waiters")
-
-    def __init__(self) -> None:
-        #: Whether a sender has to wait, or to look twice: the transport takes no more, or is not open.
-        self.paused = False
-        self.waiters = deque()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ...wire.websocket.connection import (
@@ -58,19 +59,22 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
         "heard",
         "loop",
         "lost",
+        "paused",
         "ping_deadline",
         "reading_paused",
         "request",
         "server",
         "stall_deadline",
         "transport",
+        "waiters",
         "websocket",
     )
     transport: Any
     websocket: WebSocket
 
     def __init__(self, server: HTTPServerPort, request: Request) -> None:
-        super().__init__()
+        self.paused = False
+        self.waiters = deque()
         self.server = server
         self.request = request
         self.loop = asyncio.get_running_loop()
