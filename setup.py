@@ -19,6 +19,7 @@ SANITIZERS = ("address",)
 SOURCES = [
     "src/cyasgi/core/_core.pyx",
     "src/cyasgi/gateways/datagram/_batches.pyx",
+    "src/cyasgi/gateways/http/_fast_path.pyx",
     "src/cyasgi/wire/_headers.pyx",
     "src/cyasgi/wire/http/_head.pyx",
 ]
@@ -35,7 +36,8 @@ def extensions() -> list:
         return []
     from Cython.Build import cythonize
 
-    modules = cythonize(SOURCES)
+    # include_path: where `cimport` finds the declarations of the package's own modules.
+    modules = cythonize(SOURCES, include_path=["src"])
     for module in modules:
         # cythonize() drops the flag when it is given to Extension.
         module.optional = wanted == "optional"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...core.backend import backend
 from ._fast_exchange_py import ClientDisconnected as ClientDisconnected
 
-if TYPE_CHECKING or backend in ("python", "cython"):
+if TYPE_CHECKING or backend == "python":
     from ._fast_connection_py import FastConnection as FastConnection
     from ._fast_exchange_py import FastExchange as FastExchange
 else:

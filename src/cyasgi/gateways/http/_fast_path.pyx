@@ -1,0 +1,463 @@
+# cython: language_level=3, binding=False, wraparound=False, boundscheck=False, initializedcheck=False, auto_pickle=False
+"""The Cython twin of `_fast_exchange_py.py` and `_fast_connection_py.py`.
+
+Each method has the usual case of the pure one, which serves all others: it is called with the same object, whose
+attributes have the same names.
+"""
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
+from cpython.object cimport PyObject, PyTypeObject
+from libc.math cimport INFINITY
+from libc.string cimport memcpy
+
+from cyasgi.wire.http._head cimport HeadParser
+
+from ..._common.guarding import INTERRUPTS
+from ...core import SENT
+from ...wire.headers import encode_lines
+from ...wire.http.response import STATUS_LINES
+from ...wire.http.scope import HTTPError, Scope
+from . import _fast_connection_py, _fast_exchange_py
+from .phases import BODILESS, COMPLETE, EXPECTED, JOIN_LIMIT, NO_TRAILERS, STARTED
+
+cdef extern from *:
+    """
+    static PyObject *cyasgi_bare(PyObject *type, PyObject *nothing) {
+        return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, nothing, NULL);
+    }
+    """
+    object bare "cyasgi_bare"(object cls, tuple nothing)
+
+cdef enum:
+    C_EXPECTED = 0
+    C_STARTED = 1
+    C_COMPLETE = 4
+
+if (EXPECTED, STARTED, COMPLETE) != (C_EXPECTED, C_STARTED, C_COMPLETE):
+    raise ImportError("the extension of cyasgi.gateways.http was built from another version")
+
+cdef object _PureExchange = _fast_exchange_py.FastExchange
+cdef object _PureConnection = _fast_connection_py.FastConnection
+cdef object _Scope = Scope
+cdef object _encode_lines = encode_lines
+cdef object _SENT = SENT
+cdef object _NO_TRAILERS = NO_TRAILERS
+cdef Py_ssize_t _JOIN_LIMIT = JOIN_LIMIT
+cdef tuple _NOTHING = ()
+cdef str _START = "http.response.start"
+cdef str _BODY = "http.response.body"
+cdef str _ONE_ONE = "1.1"
+
+# What a response begins with, by its status; those without a body, which have other rules, are left out.
+cdef list _STATUS_LINES = [None] * 600
+
+
+def _fill_status_lines():
+    for status, line in STATUS_LINES.items():
+        if status not in BODILESS:
+            _STATUS_LINES[status] = line
+
+
+_fill_status_lines()
+
+
+cdef class FastExchange:
+    """The fields of an exchange, and what it usually comes to."""
+
+    cdef public object protocol
+    cdef public object instance
+    cdef public str version
+    cdef public bint bodiless
+    cdef public bint keep_alive
+    cdef public bint usual
+    cdef public int phase
+    cdef public bint disconnected
+    cdef public bint broken_off
+    cdef public bint waits_for_continue
+    cdef public object sent
+    cdef public int status
+    cdef public int sent_in_vain
+    cdef public object _left
+    cdef public bint _chunked
+    cdef public Py_ssize_t _unbroken
+    cdef public int _trailers
+    cdef public bint _trailers_begun
+    cdef public tuple _fields
+    cdef public list _parts
+    cdef public bint _whole
+    cdef public bint _received
+    cdef public bint _asked
+    cdef public int _disconnects
+    cdef public bint _delayed
+    cdef public Py_ssize_t _waiting_bytes
+
+    def __init__(self, protocol, str version, bint bodiless, bint keep_alive, bint whole):
+        self.protocol = protocol
+        self.version = version
+        self.bodiless = bodiless
+        self.keep_alive = keep_alive
+        self.usual = keep_alive and not bodiless and version == "1.1"
+        self.sent = 0
+        self._left = 0
+        self._whole = whole
+
+    def begin(self, instance, bint direct):
+        """Connect the application's instance, which runs or is about to."""
+        self.instance = instance
+        instance.connect(direct)
+        if instance.idle:
+            message = self.next_message()
+            if message is not None:
+                instance.put_nowait(message)
+
+    # What the application receives
+
+    def next_message(self):
+        """Return the next message for an application whose queue is empty; None: it has to wait."""
+        if self._parts is None and self._whole and not self._received:
+            self._received = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return _PureExchange.next_message(self)
+
+    # What the application sends
+
+    def application_send(self, scope, message, waited=False):
+        """Take a message of the application, and return an awaitable."""
+        cdef PyObject *kind
+        if type(message) is dict and isinstance(self.protocol, FastConnection):
+            if not (<FastConnection>self.protocol).paused:
+                kind = PyDict_GetItem(message, "type")
+                if kind is not NULL and type(<object>kind) is str:
+                    if self.phase == C_STARTED and <str>kind == _BODY:
+                        if _send_whole(self, <FastConnection>self.protocol, <dict>message):
+                            return _SENT
+                    elif self.phase == C_EXPECTED and <str>kind == _START and _start(self, <dict>message):
+                        return _SENT
+        return _PureExchange.application_send(self, scope, message, waited)
+
+    def _write_whole(self, protocol, body):
+        _PureExchange._write_whole(self, protocol, body)
+
+    def complete(self, protocol):
+        """End the exchange: all of the response was written."""
+        _complete(self, protocol)
+
+    # The end
+
+    def application_ended(self, instance):
+        """End the exchange with its application; called from within the application's last step."""
+        if self.phase == C_COMPLETE and not self.disconnected and not instance.qsize():
+            self.instance = None
+            self.protocol = None
+        else:
+            _PureExchange.application_ended(self, instance)
+
+
+cdef bint _start(FastExchange self, dict message) except -1:
+    """Take the beginning of a response; return whether it was the usual case."""
+    cdef PyObject *found = PyDict_GetItem(message, "status")
+    cdef object status
+    cdef int number
+    if found is NULL or type(<object>found) is not int or PyDict_GetItem(message, "trailers") is not NULL:
+        return False
+    status = <object>found
+    if not 200 <= status <= 599:
+        return False
+    number = status
+    found = PyDict_GetItem(message, "headers")
+    headers = _NOTHING if found is NULL else <object>found
+    fields = _encode_lines(headers)
+    # What was asked of the headers may be anything that has done anything.
+    if self.phase != C_EXPECTED:
+        return False
+    self._fields = fields
+    self.status = number
+    self._trailers = 0
+    self.phase = C_STARTED
+    return True
+
+
+cdef bint _send_whole(FastExchange self, FastConnection connection, dict message) except -1:
+    """Write the whole response, head and body, if this is the usual case; return whether it was."""
+    cdef PyObject *found = PyDict_GetItem(message, "more_body")
+    cdef bytes line, common, lines, data
+    cdef Py_ssize_t size, digits, at
+    cdef char *to
+    cdef char number[24]
+    cdef tuple fields
+    if not self.usual or (found is not NULL and <object>found is not False):
+        return False
+    found = PyDict_GetItem(message, "body")
+    body = b"" if found is NULL else <object>found
+    if type(body) is not bytes or connection.last or connection.body is not None:
+        return False
+    size = PyBytes_GET_SIZE(body)
+    fields = self._fields
+    length = fields[1]
+    if size >= _JOIN_LIMIT or fields[2] or (length is not None and length != size):
+        return False
+    line = _STATUS_LINES[self.status]
+    if line is None:
+        return False
+    common = connection.server.common_fields
+    lines = fields[0]
+    digits = _write_number(number, size)
+    at = PyBytes_GET_SIZE(line) + PyBytes_GET_SIZE(common) + PyBytes_GET_SIZE(lines)
+    data = PyBytes_FromStringAndSize(NULL, at + 18 + digits + 4 + size)
+    to = PyBytes_AS_STRING(data)
+    memcpy(to, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
+    to += PyBytes_GET_SIZE(line)
+    memcpy(to, PyBytes_AS_STRING(common), PyBytes_GET_SIZE(common))
+    to += PyBytes_GET_SIZE(common)
+    memcpy(to, PyBytes_AS_STRING(lines), PyBytes_GET_SIZE(lines))
+    to += PyBytes_GET_SIZE(lines)
+    memcpy(to, b"\r\ncontent-length: ", 18)
+    to += 18
+    memcpy(to, number, digits)
+    to += digits
+    memcpy(to, b"\r\n\r\n", 4)
+    memcpy(to + 4, PyBytes_AS_STRING(body), size)
+    self.sent = size
+    connection.transport.write(data)
+    _complete(self, connection)
+    return True
+
+
+cdef inline Py_ssize_t _write_number(char *to, Py_ssize_t number) noexcept:
+    cdef char reversed_[24]
+    cdef Py_ssize_t count = 0, index
+    while True:
+        reversed_[count] = 48 + number % 10
+        number //= 10
+        count += 1
+        if not number:
+            break
+    for index in range(count):
+        to[index] = reversed_[count - 1 - index]
+    return count
+
+
+cdef _complete(FastExchange self, protocol):
+    self.phase = C_COMPLETE
+    self.protocol = None
+    instance = self.instance
+    if instance is not None:
+        # Whatever the application receives from now on is ``http.disconnect``.
+        self._parts = None
+        self._whole = self._received = True
+        if instance.qsize():
+            instance.get_nowait()
+            instance.put_nowait({"type": "http.disconnect"})
+            self._disconnects = 1
+        elif instance.waiting():
+            self._disconnect_waiting()
+    if isinstance(protocol, FastConnection) and (<FastConnection>protocol)._plain == 1:
+        _response_complete(<FastConnection>protocol, self)
+    else:
+        protocol.response_complete(self)
+
+
+cdef class FastConnection:
+    """The fields of a connection, and how requests usually begin and end on it."""
+
+    cdef public object server
+    cdef public object loop
+    cdef public object parser
+    cdef public object exchange
+    cdef public object body
+    cdef public bint last
+    cdef public object buffer
+    cdef public Py_ssize_t seen
+    cdef public Py_ssize_t partial
+    cdef public object received
+    cdef public bint discarding
+    cdef public bint lingering
+    cdef public bint eof
+    cdef public bint paused
+    cdef public bint reading_paused
+    cdef public object waiters
+    cdef public object due_request
+    cdef public object due_body
+    cdef public object due_write
+    cdef public object due_silence
+    cdef public object _linger_until
+    cdef public object _reported_progress
+    cdef public object _taken
+    cdef public object _began
+    cdef public object transport
+    cdef public object deadline
+    cdef public object keep_alive_timeout
+    cdef public object request_timeout
+    cdef public object root_path
+    cdef public object template
+    cdef public object tls
+    cdef public object _client
+    cdef public object _limit_body
+    #: Whether neither `begin_request` nor `response_complete` is overridden; -1 before it was looked at.
+    cdef int _plain
+
+    def __cinit__(self, *arguments, **more):
+        self._plain = -1
+
+    cdef bint _is_plain(self) except -1:
+        cls = type(self)
+        self._plain = (
+            cls.begin_request is FastConnection.begin_request
+            and cls.response_complete is FastConnection.response_complete
+            and type(self.parser) is HeadParser
+            and type(self.buffer) is bytearray
+        )
+        return self._plain
+
+    def data_received(self, data):
+        """Take bytes."""
+        cdef HeadParser parser
+        cdef Py_ssize_t size, end
+        if (
+            self.exchange is None
+            and self.body is None
+            and not self.last
+            and not self.paused
+            and type(data) is bytes
+            and (self._plain if self._plain >= 0 else self._is_plain())
+            and PyByteArray_GET_SIZE(self.buffer) == 0
+        ):
+            size = PyBytes_GET_SIZE(data)
+            if size and <unsigned char>PyBytes_AS_STRING(data)[0] > 32:
+                parser = <HeadParser>self.parser
+                if self.server.log is not None:
+                    self.begin_logging()
+                try:
+                    end = parser.scan(PyBytes_AS_STRING(data), size, 0)
+                except HTTPError as error:
+                    self.refuse(error)
+                    return
+                if end:
+                    _begin(self, parser, None if end == size else (<bytes>data)[end:])
+                    return
+        elif self.exchange is None and self.body is None and not self.last and not self.paused and not self.buffer:
+            # Of a subclass that wants to see each request.
+            _PureConnection.data_received(self, data)
+            return
+        self._read(data)
+
+    def begin_request(self, head, rest=b""):
+        """Begin a request.
+
+        Args:
+            head: its head.
+            rest: what came behind that, unless it is in the buffer.
+        """
+        cdef HeadParser parser
+        if type(head) is not bytes or type(self.parser) is not HeadParser:
+            _PureConnection.begin_request(self, head, rest)
+            return
+        parser = <HeadParser>self.parser
+        if self.server.log is not None:
+            self.begin_logging()
+        try:
+            parser.parse(head)
+        except HTTPError as error:
+            self.refuse(error)
+            return
+        _begin(self, parser, rest)
+
+    def response_complete(self, exchange):
+        """Take on the next request; called by the exchange when all of its response was written."""
+        _response_complete(self, exchange)
+
+
+cdef _begin(FastConnection self, HeadParser parser, rest):
+    """Begin a request whose head the parser has read."""
+    cdef FastExchange exchange
+    cdef dict template = self.template
+    server = self.server
+    if not parser.unchanged:
+        _describe(self, parser, template)
+    if parser.length or parser.chunked or self.tls is not None:
+        # With what makes the template as it is.
+        _PureConnection.begin_parsed(self, False, b"" if rest is None else rest)
+        return
+    scope = _Scope(template)
+    PyDict_SetItem(scope, "headers", parser.headers)
+    # An application may write into these: each has its own.
+    asgi = server.asgi
+    PyDict_SetItem(scope, "asgi", (<dict>asgi).copy() if type(asgi) is dict else asgi.copy())
+    PyDict_SetItem(scope, "extensions", {"http.response.trailers": {}, "http.response.pathsend": {}})
+    state = server.state
+    if state is not None:
+        PyDict_SetItem(scope, "state", state.copy())
+    if (PyBytes_GET_SIZE(parser.upgrade) or server.websockets_only) and self.upgrade(
+        scope, b"" if rest is None else rest
+    ):
+        return
+    exchange = <FastExchange?>bare(self.exchange_class, _NOTHING)
+    exchange.protocol = self
+    exchange.version = parser.version
+    exchange.keep_alive = parser.keep_alive
+    exchange.bodiless = parser.method == "HEAD"
+    exchange.usual = parser.keep_alive and not exchange.bodiless and parser.version is _ONE_ONE
+    exchange.sent = exchange._left = 0
+    exchange._whole = True
+    scope.connection = exchange
+    self.exchange = exchange
+    try:
+        limit = server.max_applications
+        if limit is not None and server.count_instances() >= limit and server.refuse_request(scope):
+            server.refused += 1
+            self.answer(503, "the server is busy", server.retry_after)
+            return
+        instance = server.get_or_create_application_instance(exchange, scope)
+        # With an eager task factory it may have ended already.
+        if not instance.ended:
+            exchange.begin(instance, server.direct)
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        self._refuse_instance(error)
+        return
+    self.deadline.due = INFINITY
+    server.requests += 1
+    if self.request_timeout is not None:
+        self.due_request = server.deadlines.now + self.request_timeout
+        self.rearm()
+    if rest or PyByteArray_GET_SIZE(self.buffer):
+        self._keep(b"" if rest is None else rest)
+
+
+cdef _describe(FastConnection self, HeadParser parser, dict template):
+    """Write into the template what the scopes of equal heads have in common."""
+    PyDict_SetItem(template, "method", parser.method)
+    PyDict_SetItem(template, "path", parser.path_text)
+    PyDict_SetItem(template, "raw_path", parser.path)
+    PyDict_SetItem(template, "query_string", parser.query)
+    PyDict_SetItem(template, "http_version", parser.version)
+    if self.root_path:
+        self.server.add_root_path(template)
+
+
+cdef _response_complete(FastConnection self, FastExchange exchange):
+    cdef double due
+    if (
+        not exchange.keep_alive
+        or self.last
+        or self.body is not None
+        or PyByteArray_GET_SIZE(self.buffer)
+        or self.paused
+        or self.eof
+        or self.reading_paused
+    ):
+        _PureConnection.response_complete(self, exchange)
+        return
+    self.exchange = None
+    if self.server.log is not None:
+        self.log_request(exchange.status, exchange.sent)
+    self.due_request = INFINITY
+    deadline = self.deadline
+    moment = self.server.deadlines.now + self.keep_alive_timeout
+    deadline.due = moment
+    if moment < deadline.listed:
+        deadline.relist()
