@@ -173,6 +173,10 @@ class FastExchange:
             self._continue()
         return None
 
+    def last_message(self) -> Any:
+        """Return what is received after the application has ended."""
+        return {"type": "http.disconnect"}
+
     # What the application sends
 
     def application_send(self, scope: Any, message: Any, waited: bool = False) -> Any:

@@ -49,7 +49,6 @@ cdef Py_ssize_t _JOIN_LIMIT = JOIN_LIMIT
 cdef tuple _NOTHING = ()
 cdef str _START = "http.response.start"
 cdef str _BODY = "http.response.body"
-cdef str _ONE_ONE = "1.1"
 
 # What a response begins with, by its status; those without a body, which have other rules, are left out.
 cdef list _STATUS_LINES = [None] * 600
@@ -121,6 +120,10 @@ cdef class FastExchange:
             self._received = True
             return {"type": "http.request", "body": b"", "more_body": False}
         return _PureExchange.next_message(self)
+
+    def last_message(self):
+        """Return what is received after the application has ended."""
+        return {"type": "http.disconnect"}
 
     # What the application sends
 
@@ -399,7 +402,7 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
     exchange.version = parser.version
     exchange.keep_alive = parser.keep_alive
     exchange.bodiless = parser.method == "HEAD"
-    exchange.usual = parser.keep_alive and not exchange.bodiless and parser.version is _ONE_ONE
+    exchange.usual = parser.keep_alive and not exchange.bodiless and parser.version == "1.1"
     exchange.sent = exchange._left = 0
     exchange._whole = True
     scope.connection = exchange

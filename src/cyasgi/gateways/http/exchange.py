@@ -34,10 +34,6 @@ class Exchange(ResponseWriter):
 
     # What the application receives
 
-    def last_message(self) -> Any:
-        """Return what is received after the application has ended."""
-        return {"type": "http.disconnect"}
-
     def _next_disconnect(self) -> Any:
         if self._disconnects < DISCONNECTED_LIMIT:
             self._disconnects += 1
