@@ -66,6 +66,9 @@ cdef enum:
     C_PROBATION = 2
 
 cdef enum:
+    C_RETURNED = 1
+
+cdef enum:
     C_EVICTED = 6
     C_DELETED = 7
 

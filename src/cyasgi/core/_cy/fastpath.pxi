@@ -148,6 +148,36 @@ cdef class FastPath:
 
     def ended(self, ApplicationInstance instance):
         """Count and report the end of a run; called by each run of an instance in its last step."""
+        self._ended(instance)
+
+    def connected_ended(self, ApplicationInstance instance):
+        """Do as `ended` where scopes have a `Connection`: it is told, and the instance leaves the table at once."""
+        cdef InstanceTable table
+        server = instance._server
+        connection = getattr(instance.scope, "connection", None)
+        if connection is not None:
+            try:
+                connection.application_ended(instance)
+            except Exception:
+                # Whatever is wrong with the connection, the instance must leave the table.
+                self._connection_failed(instance)
+        table = instance._table
+        if table is not None and server.plain:
+            table.remove(instance)
+            if (
+                instance._outcome == C_RETURNED
+                and self.observer is None
+                and self.on_ended is None
+                and not instance._count
+                and not server.hears_of_ends
+            ):
+                # All that `_ended` does for a run with nothing to report.
+                self.counts["finished"] += 1
+                instance._reported = True
+                return
+        self._ended(instance)
+
+    cdef _ended(self, ApplicationInstance instance):
         if instance._outcome == 2 or self.observer is not None:
             self._ended_slow(instance)
             return

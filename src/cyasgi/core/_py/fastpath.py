@@ -14,6 +14,7 @@ from ..constants import (
     EVICTED,
     FAILED,
     OUTCOMES,
+    RETURNED,
     SHRINK_THRESHOLD,
 )
 from ..context import current_instance
@@ -57,6 +58,8 @@ class FastPath:
         def _ended_slow(self, instance: ApplicationInstance) -> None: ...
 
         def report(self, server: ServerPort, entry: Any) -> None: ...
+
+        def _connection_failed(self, instance: ApplicationInstance) -> None: ...
 
         def _set_cancel_timer(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None: ...
 
@@ -148,6 +151,27 @@ class FastPath:
             self._closed(instance._server, instance)
         if self.on_ended is not None:
             self.on_ended()
+
+    def connected_ended(self, instance: ApplicationInstance) -> None:
+        """Do as `ended` where scopes have a `Connection`: it is told, and the instance leaves the table at once."""
+        connection = getattr(instance.scope, "connection", None)
+        if connection is not None:
+            try:
+                connection.application_ended(instance)
+            except Exception:
+                # Whatever is wrong with the connection, the instance must leave the table.
+                self._connection_failed(instance)
+        table = instance._table
+        server: Any = instance._server
+        if table is not None and server.plain:
+            table.remove(instance)
+            quiet = self.observer is None and self.on_ended is None
+            if quiet and instance._outcome == RETURNED and not instance.qsize() and not server.hears_of_ends:
+                # All that `ended` does for a run with nothing to report.
+                self.counts["finished"] += 1
+                instance._reported = True
+                return
+        FastPath.ended(self, instance)
 
     def _closed(self, server: ServerPort, entry: Any) -> None:
         """Note the end of a closing run."""
