@@ -12,6 +12,7 @@ from ..._common.guarding import INTERRUPTS
 from ...wire.http.body import LengthBody
 from ...wire.http.request import END, decode_path
 from ...wire.http.scope import HTTPError, Scope
+from .checks import EXTENSIONS
 from .phases import (
     DISCARDED,
 )
@@ -168,7 +169,7 @@ class FastConnection:
         scope["headers"] = parser.headers
         # An application may write into these: each has its own.
         scope["asgi"] = server.asgi.copy()
-        extensions: dict[str, Any] = {"http.response.trailers": {}, "http.response.pathsend": {}}
+        extensions: dict[str, Any] = {name: {} for name in EXTENSIONS}
         scope["extensions"] = extensions
         if self.tls is not None:
             extensions["tls"] = copy.deepcopy(self.tls)

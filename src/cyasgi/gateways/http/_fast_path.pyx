@@ -8,19 +8,20 @@ attributes have the same names.
 cimport cython
 from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem, PyDict_SetItem
+from cpython.dict cimport PyDict_GetItem, PyDict_SetItem, PyDict_Update
 from cpython.object cimport PyObject, PyTypeObject
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
-from cyasgi.wire.http._head cimport HeadParser
+from cyasgi.wire.http._head cimport HeadParser, Scope
 
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
 from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
-from ...wire.http.scope import HTTPError, Scope
+from ...wire.http.errors import HTTPError
 from . import _fast_connection_py, _fast_exchange_py
+from .checks import EXTENSIONS
 from .phases import BODILESS, COMPLETE, EXPECTED, JOIN_LIMIT, NO_TRAILERS, STARTED
 
 cdef extern from *:
@@ -41,12 +42,12 @@ if (EXPECTED, STARTED, COMPLETE) != (C_EXPECTED, C_STARTED, C_COMPLETE):
 
 cdef object _PureExchange = _fast_exchange_py.FastExchange
 cdef object _PureConnection = _fast_connection_py.FastConnection
-cdef object _Scope = Scope
 cdef object _encode_lines = encode_lines
 cdef object _SENT = SENT
 cdef object _NO_TRAILERS = NO_TRAILERS
 cdef Py_ssize_t _JOIN_LIMIT = JOIN_LIMIT
 cdef tuple _NOTHING = ()
+cdef tuple _EXTENSIONS = EXTENSIONS
 cdef str _START = "http.response.start"
 cdef str _BODY = "http.response.body"
 
@@ -299,6 +300,8 @@ cdef class FastConnection:
     cdef public object tls
     cdef public object _client
     cdef public object _limit_body
+    #: The server's, once they were asked for.
+    cdef object _deadlines
     #: Whether neither `begin_request` nor `response_complete` is overridden; -1 before it was looked at.
     cdef int _plain
 
@@ -376,6 +379,7 @@ cdef class FastConnection:
 cdef _begin(FastConnection self, HeadParser parser, rest):
     """Begin a request whose head the parser has read."""
     cdef FastExchange exchange
+    cdef Scope scope
     cdef dict template = self.template
     server = self.server
     if not parser.unchanged:
@@ -384,12 +388,16 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
         # With what makes the template as it is.
         _PureConnection.begin_parsed(self, False, b"" if rest is None else rest)
         return
-    scope = _Scope(template)
+    scope = Scope.__new__(Scope)
+    PyDict_Update(scope, template)
     PyDict_SetItem(scope, "headers", parser.headers)
     # An application may write into these: each has its own.
     asgi = server.asgi
     PyDict_SetItem(scope, "asgi", (<dict>asgi).copy() if type(asgi) is dict else asgi.copy())
-    PyDict_SetItem(scope, "extensions", {"http.response.trailers": {}, "http.response.pathsend": {}})
+    extensions = {}
+    for name in _EXTENSIONS:
+        PyDict_SetItem(extensions, name, {})
+    PyDict_SetItem(scope, "extensions", extensions)
     state = server.state
     if state is not None:
         PyDict_SetItem(scope, "state", state.copy())
@@ -460,7 +468,9 @@ cdef _response_complete(FastConnection self, FastExchange exchange):
         self.log_request(exchange.status, exchange.sent)
     self.due_request = INFINITY
     deadline = self.deadline
-    moment = self.server.deadlines.now + self.keep_alive_timeout
+    if self._deadlines is None:
+        self._deadlines = self.server.deadlines
+    moment = self._deadlines.now + self.keep_alive_timeout
     deadline.due = moment
     if moment < deadline.listed:
         deadline.relist()

@@ -10,6 +10,9 @@ from ...wire.http.response import STATUS_LINES
 #: The messages of an application.
 KINDS = ("http.response.start", "http.response.body", "http.response.trailers", "http.response.pathsend")
 
+#: Their extensions, by the names that scopes advertise them under.
+EXTENSIONS = ("http.response.trailers", "http.response.pathsend")
+
 
 def checked_status(status: Any) -> int:
     """Return a status; raise TypeError or ValueError if it is none."""

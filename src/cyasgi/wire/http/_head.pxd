@@ -27,6 +27,11 @@ cdef struct RequestLine:
     bint odd
 
 
+cdef class Scope(dict):
+    #: See `cyasgi._types.Connection`.
+    cdef public object connection
+
+
 cdef class HeadParser:
     cdef object __weakref__
 

@@ -41,7 +41,7 @@ from .head import (
     too_many_empty_lines,
     unknown_method,
 )
-from .scope import HTTPError
+from .errors import HTTPError
 
 cdef extern from "Python.h":
     # Not in Cython's own declarations as what they are: macros on a string that is being made.
@@ -216,6 +216,14 @@ cdef class HeadParser:
         if end:
             self._empty_lines = 0
         return end
+
+
+cdef class Scope(dict):
+    """A scope that knows its connection, whatever the application writes into it."""
+
+    def __reduce__(self):
+        # A copy, deep copy or pickle is a plain dict: a connection has no place in it.
+        return dict, (dict(self),)
 
 
 include "_cy/line.pxi"

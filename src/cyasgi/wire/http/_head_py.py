@@ -17,6 +17,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("HTTP needs httptools: pip install 'cyasgi[http]'", name="httptools") from None
 
 from ..headers import RequestHeaders
+from .errors import HTTPError
 from .head import (
     EMPTY_LINES,
     END,
@@ -36,7 +37,6 @@ from .head import (
     too_many_empty_lines,
     unknown_method,
 )
-from .scope import HTTPError
 
 #: As numbers: searching bytes for a number is several times faster than for bytes of length one.
 SLASH, HASH, LF = b"/#\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .scope import HTTPError
+from .errors import HTTPError
 
 #: Bytes of a chunk-size line, extensions included, at most.
 MAX_CHUNK_LINE = 256

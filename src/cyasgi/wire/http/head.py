@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple, NoReturn
 
-from .scope import HTTPError
+from .errors import HTTPError
 
 END = b"\r\n\r\n"
 #: As a number: searching bytes for a number is several times faster than for bytes of length one.

@@ -10,7 +10,15 @@ goes out. Errors are split by whose fault they are: `HTTPError` is the client's,
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING
+
+from ...core.backend import backend
+from .errors import HTTPError as HTTPError
+
+if TYPE_CHECKING or backend == "python":
+    from ._scope_py import Scope as Scope
+else:
+    from ._head import Scope as Scope
 
 #: The version of the ASGI HTTP and WebSocket specification that scopes of requests name. From 2.4 on an application
 #: learns from the error of `send` that its client has gone, and Starlette no longer waits for ``http.disconnect`` while
@@ -22,26 +30,6 @@ WEBSOCKET_SPEC_VERSION = "2.4"
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
-
-
-class HTTPError(Exception):
-    """A malformed request, or one that is not served: `status` is the answer, after which the connection is closed."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Scope(dict[str, Any]):
-    """A scope that knows its connection, whatever the application writes into it."""
-
-    __slots__ = ("connection",)
-    #: See `cyasgi._types.Connection`.
-    connection: Any
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy, deep copy or pickle is a plain dict: a connection has no place in it.
-        return dict, (dict(self),)
 
 
 def websocket_scope(scope: Scope, subprotocols: list[str]) -> Scope:
