@@ -334,14 +334,14 @@ cdef class FastConnection:
             size = PyBytes_GET_SIZE(data)
             if size and <unsigned char>PyBytes_AS_STRING(data)[0] > 32:
                 parser = <HeadParser>self.parser
-                if self.server.log is not None:
-                    self.begin_logging()
                 try:
                     end = parser.scan(PyBytes_AS_STRING(data), size, 0)
                 except HTTPError as error:
                     self.refuse(error)
                     return
                 if end:
+                    if self.server.log is not None:
+                        self.begin_logging()
                     _begin(self, parser, None if end == size else (<bytes>data)[end:])
                     return
         elif self.exchange is None and self.body is None and not self.last and not self.paused and not self.buffer:
