@@ -200,9 +200,10 @@ def test_extension_for_another_python_is_absent(copied):
 
 
 #: Imports each of the modules that it is given in a process of its own, and prints the names of those that could be.
-#: What they need of other packages is imported once, before the processes part.
+#: What they need of other packages is imported once, before the processes part; bytecode is kept for those that follow.
 IMPORTS = """
 import importlib, os, sys, traceback
+sys.dont_write_bytecode, sys.pycache_prefix = False, os.getcwd()
 import argparse, asyncio, concurrent.futures, email.utils, http, importlib.metadata, logging.config, ssl, urllib.parse
 import asgiref.server
 

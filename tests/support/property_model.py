@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 
-#: 1 and 2 are the same short run every time, 2 is what CI does once; anything above looks further, at random:
-#: CYASGI_EFFORT=20 pytest ...
-EFFORT = int(os.environ.get("CYASGI_EFFORT", "1"))
+from support.effort import EFFORT
 
 
 def effort(examples: int) -> settings:
