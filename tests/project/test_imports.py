@@ -46,7 +46,13 @@ def module_names() -> dict[str, Path]:
 
 MODULES = module_names()
 #: What may be compiled, and is chosen at import time.
-EXTENSIONS = {"core._core", "gateways.datagram._batches", "gateways.http._fast_path", "wire._headers", "wire.http._head"}
+EXTENSIONS = {
+    "core._core",
+    "gateways.datagram._batches",
+    "gateways.http._fast_path",
+    "wire._headers",
+    "wire.http._head",
+}
 
 
 def imports_of(name: str) -> set[str]:
