@@ -258,15 +258,17 @@ cdef class BatchTransport:
 
     # Writing.
 
-    def sendto(self, bytes data not None, addr, source=None):
+    def sendto(self, data, addr, source=None):
         """Send a datagram: at the end of the pass, or when the system takes it.
 
         Args:
             source: where it is to leave from; see `Asked`.
         """
+        if not isinstance(data, bytes):
+            raise TypeError(f"data is {data!r}; accepted is bytes")
         self._queue(data, addr, source)
 
-    cdef int _queue(self, bytes data, addr, source) except -1:
+    cdef int _queue(self, data, addr, source) except -1:
         cdef cyasgi_waiting *waiting
         cdef Py_ssize_t parts, length
         if self._closing or self._endpoint is None:
