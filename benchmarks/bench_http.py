@@ -25,7 +25,7 @@ QUESTION = question(
     "Python, nothing checked",
     bars=(
         Bar("cython", "reference", most=0.4, figure="cpu", size=64),
-        Bar("cython", "granian", most=0.75, figure="cpu", size=64),
+        Bar("cython", "granian", most=0.65, figure="cpu", size=64),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
     note="One worker, without access log; uvicorn with httptools and without one too. Each server as its own command "

@@ -20,7 +20,7 @@ QUESTION = question(
     probe=probe,
     floor_is="the parts of the body sent back by a bare protocol, parsed by httptools",
     bars=(
-        Bar("cython", "reference", most=0.8, figure="cpu"),
+        Bar("cython", "reference", most=0.55, figure="cpu"),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
 )

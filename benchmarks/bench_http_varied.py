@@ -22,7 +22,11 @@ QUESTION = question(
     sides=(*SIDES, FLOOR, *PEERS),
     floor_is="a constant answer after httptools; minimal: a scope, a task and two sends for each request, in plain "
     "Python, nothing checked",
-    bars=(Bar("pure", "reference", most=1.0, figure="cpu"),),
+    bars=(
+        Bar("cython", "reference", most=0.45, figure="cpu"),
+        Bar("cython", "granian", most=0.75, figure="cpu"),
+        Bar("pure", "reference", most=1.0, figure="cpu"),
+    ),
     note=f"{TARGETS:,} targets in turn; eleven headers, some 470 bytes. The rest as in `http`.",
 )
 

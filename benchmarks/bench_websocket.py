@@ -29,7 +29,7 @@ QUESTION = Probed(
     called=CALLED,
     floor_is="a handshake by rote, then each read is taken for one message, unmasked in C and sent back",
     bars=(
-        Bar("cython", "reference", most=0.9, figure="cpu", size=64),
+        Bar("cython", "reference", most=0.5, figure="cpu", size=64),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
     hindrance=hindrance,
