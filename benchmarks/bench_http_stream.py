@@ -20,7 +20,7 @@ QUESTION = question(
     probe=probe,
     floor_is="the same chunks written by a bare protocol, parsed by httptools",
     bars=(
-        Bar("cython", "reference", most=0.95, figure="cpu"),
+        Bar("cython", "reference", most=0.9, figure="cpu"),
         Bar("pure", "reference", most=1.0, figure="cpu"),
     ),
     note="Chunked: the application gives no length.",
