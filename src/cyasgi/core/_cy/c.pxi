@@ -33,13 +33,14 @@ cdef extern from *:
         return (double)((long long)t.tv_sec * 1000000000LL + t.tv_nsec) / 1e9;
     #endif
     }
-    /* The moment of a use: after the one before, even within what a double can tell apart (a quarter of a microsecond),
-       so that the order of uses is that of their moments. A clock that is set back by a second or more is followed. */
+    /* The moment of a use: not before the one before, so that uses are in order of their moments though the clock was
+       set back a little; by a second or more it is followed. Nor after now: several uses within what a double can tell
+       apart (a quarter of a microsecond) have the same moment. */
     static double cyasgi_use(void) {
         static double latest = 0.0;
         double now = cyasgi_wall();
-        if (now <= latest && latest - now < 1.0) {
-            now = nextafter(latest, INFINITY);
+        if (now < latest && latest - now < 1.0) {
+            return latest;
         }
         return latest = now;
     }

@@ -36,7 +36,7 @@ class Expiry(OrderedEntries):
                 self._take_out(entry)
                 self._link(entry, PROBATION)
                 moment = time.time()
-                self._latest = entry._used = self._after(moment) if moment <= self._latest else moment
+                self._latest = entry._used = self._after(moment) if moment < self._latest else moment
                 entry._active = time.monotonic()
             else:
                 self.touch(entry)

@@ -138,16 +138,16 @@ class OrderedEntries:
         return len(self._entries) - self._on_probation
 
     def _after(self, moment: float) -> float:
-        """Return the moment of a use after the latest one, though the clock has not gone on since.
+        """Return the moment of a use, not before the latest one, though the clock was set back a little since.
 
         So the order of uses is that of their moments. A clock that is set back by a second or more is followed.
         """
-        return math.nextafter(self._latest, math.inf) if self._latest - moment < 1.0 else moment
+        return self._latest if self._latest - moment < 1.0 else moment
 
     def touch(self, entry: Any) -> None:
         """Move an entry that was used again to the young end of the order."""
         moment = time.time()
-        if moment <= self._latest:
+        if moment < self._latest:
             moment = self._after(moment)
         self._latest = entry._used = moment
         entry._active = time.monotonic()

@@ -101,7 +101,7 @@ class InstanceTable(Expiry, MutableMapping[Any, Any]):
         if table is not None:
             raise ValueError(f"{entry!r} is in a table already")
         moment = time.time()
-        if moment <= self._latest:
+        if moment < self._latest:
             moment = self._after(moment)
         self._latest = entry._used = moment
         entry._active = time.monotonic()
