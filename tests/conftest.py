@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,10 +59,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("run", LOOPS, indirect=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _only_what_is_new_is_collected() -> None:
-    """`run` collects after each test; to look at every module and every test each time was most of the suite's time."""
+def _collect_all() -> None:
     gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _rooms() -> Iterator[list[Path]]:
+    """The directories of tests that were entered, one after the other."""
+    yield []
+    _collect_all()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_what_is_new_is_collected(request: pytest.FixtureRequest, _rooms: list[Path]) -> None:
+    """`run` collects after each test; to look at every module and every test each time was most of the suite's time.
+
+    What a test has left that outlived its collection is found before the tests of the next directory, or at the end.
+    """
+    if _rooms[-1:] != [request.path.parent]:
+        _rooms.append(request.path.parent)
+        _collect_all()
     gc.collect()
     gc.freeze()
 

@@ -26,8 +26,9 @@ MODULES = (
 )
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith("cyasgi") and (name == "cyasgi" or name[6] == ".")
+def _ours() -> list[str]:
+    """The names of cyasgi's modules that are imported."""
+    return [name for name in sys.modules if name.startswith("cyasgi") and name[6:7] in ("", ".")]
 
 
 def load(backend: str) -> dict[str, ModuleType]:
@@ -39,16 +40,16 @@ def load(backend: str) -> dict[str, ModuleType]:
     if getattr(sys.modules.get("cyasgi"), "backend", None) == backend:
         for name in MODULES:
             importlib.import_module(name)
-        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+        return {name: sys.modules[name] for name in _ours()}
+    before = {name: sys.modules.pop(name) for name in _ours()}
     chosen = os.environ.get("CYASGI_BACKEND")
     os.environ["CYASGI_BACKEND"] = backend
     try:
         for name in MODULES:
             importlib.import_module(name)
-        return {name: module for name, module in sys.modules.items() if _is_ours(name)}
+        return {name: sys.modules[name] for name in _ours()}
     finally:
-        for name in [name for name in sys.modules if _is_ours(name)]:
+        for name in _ours():
             del sys.modules[name]
         sys.modules.update(before)
         if chosen is None:
@@ -68,11 +69,11 @@ def activate(backend: str, request: pytest.FixtureRequest) -> ModuleType:
         _loaded[here] = load(here)
     if backend not in _loaded:
         _loaded[backend] = load(backend)
-    before = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_ours(name)}
+    before = {name: sys.modules.pop(name) for name in _ours()}
     sys.modules.update(_loaded[backend])
 
     def restore() -> None:
-        for name in [name for name in sys.modules if _is_ours(name)]:
+        for name in _ours():
             del sys.modules[name]
         sys.modules.update(before)
 

@@ -132,6 +132,12 @@ async def leaves_nothing(server, address, count, seed):
     assert grown == {}
 
 
+@pytest.fixture(autouse=True)
+def _clients_that_have_gone_are_given_up_soon(cy, monkeypatch):
+    """What is left after it does not hang on how long the server waits for them."""
+    monkeypatch.setattr("cyasgi.gateways.http.connection.HALF_CLOSED", 0.1)
+
+
 def leaking_server(cy):
     return server_of(cy, application, application_exception=lambda self, exception, details: None)
 
