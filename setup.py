@@ -22,6 +22,7 @@ SOURCES = [
     "src/cyasgi/gateways/http/_fast_path.pyx",
     "src/cyasgi/wire/_headers.pyx",
     "src/cyasgi/wire/http/_head.pyx",
+    "src/cyasgi/wire/websocket/_fast_path.pyx",
 ]
 
 

@@ -52,6 +52,7 @@ EXTENSIONS = {
     "gateways.http._fast_path",
     "wire._headers",
     "wire.http._head",
+    "wire.websocket._fast_path",
 }
 
 

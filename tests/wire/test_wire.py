@@ -15,7 +15,7 @@ from cyasgi.wire.datagram import MAX_DATA, parse_send, scope_fields
 from support.udp import BAD_MESSAGES
 
 #: The modules that choose between twins, by which back end the core chose.
-CHOOSERS = ("headers.py", "http/request.py", "http/scope.py")
+CHOOSERS = ("headers.py", "http/request.py", "http/scope.py", "websocket/fast_path.py")
 
 
 def test_wire_imports_nothing_of_the_rest():

@@ -7,7 +7,8 @@ import zlib
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cyasgi.wire.websocket import CLOSED, CONNECTING, OPEN, WebSocket, WebSocketClosed
+from cyasgi.wire import websocket as wire
+from cyasgi.wire.websocket import CLOSED, CONNECTING, OPEN
 from cyasgi.wire.websocket.frames import FRAMES_A_CALL, MAX_FRAGMENTS
 from support.websocket_violations import LIMIT, VIOLATIONS
 from support.websockets_raw import (
@@ -28,6 +29,15 @@ from support.websockets_raw import (
     parse,
     text,
 )
+
+WebSocket, WebSocketClosed = wire.WebSocket, wire.WebSocketClosed
+
+
+@pytest.fixture(autouse=True)
+def _twin(cy, monkeypatch):
+    """Each test runs on both twins."""
+    for name in ("WebSocket", "WebSocketClosed"):
+        monkeypatch.setitem(globals(), name, getattr(cy.wire.websocket, name))
 
 
 def receive(string):

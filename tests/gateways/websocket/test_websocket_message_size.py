@@ -9,9 +9,18 @@ import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from cyasgi.wire.websocket.frames import CLOSED, OPEN, Frames
+from cyasgi.wire.websocket import frames as wire
+from cyasgi.wire.websocket.frames import CLOSED, OPEN
 
 LIMIT = 1000
+
+Frames = wire.Frames
+
+
+@pytest.fixture(autouse=True)
+def _twin(cy, monkeypatch):
+    """Each test runs on both twins."""
+    monkeypatch.setitem(globals(), "Frames", cy.wire.websocket.frames.Frames)
 
 
 def deflate():

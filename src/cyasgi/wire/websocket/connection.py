@@ -25,7 +25,17 @@ from ..http.response import (
     encode_fields,
 )
 from ..messages import check_type
-from .frames import CLOSED as FRAMES_CLOSED, Frames
+from .constants import (
+    CLOSED as CLOSED,
+    CLOSING as CLOSING,
+    CONNECTING as CONNECTING,
+    FRAMES_CLOSED,
+    OPEN as OPEN,
+    PHASES,
+    RESPONDING as RESPONDING,
+)
+from .fast_path import FastWebSocket
+from .frames import Frames
 from .handshake import (
     Handshake,
     common_fields,
@@ -37,13 +47,6 @@ MAX_MESSAGE_SIZE = 1_048_576
 #: The longest reason of a close frame, in bytes of UTF-8 (RFC 6455 section 5.5).
 MAX_REASON = 123
 
-#: The phases of a WebSocket: the application has not answered; it answers with an HTTP response; messages go both ways;
-#: a close frame was sent; it has ended.
-CONNECTING, RESPONDING, OPEN, CLOSING, CLOSED = range(5)
-PHASES = ("not accepted yet", "refused with a response", "open", "closing", "closed")
-
-READING = (OPEN, CLOSING)
-
 Message = dict[str, Any]
 
 
@@ -51,7 +54,7 @@ class WebSocketClosed(OSError):
     """Raised by ``send`` when the WebSocket is closed, or the client has gone."""
 
 
-class WebSocket:
+class WebSocket(FastWebSocket):
     """One WebSocket, seen from the server.
 
     You must pass what comes to `receive_data`, call `next_message` until it returns None, and pass what the application
@@ -65,18 +68,8 @@ class WebSocket:
         fields: header lines of every response, each with CRLF before it.
     """
 
-    __slots__ = (
-        "_fields",
-        "_frames",
-        "_handshake",
-        "_out",
-        "_response",
-        "_to_come",
-        "ended",
-        "phase",
-        "sent",
-        "status",
-    )
+    __slots__ = ()
+    _frames: Frames
 
     def __init__(
         self,
@@ -89,16 +82,12 @@ class WebSocket:
         self._handshake = Handshake(headers, compression=compression, fields=fields)
         self._fields = fields
         self._frames = Frames(self._handshake.extensions, max_message_size)
-        self._out: list[bytes] = []
-        #: Status and headers of a response whose body has not begun.
-        self._response: tuple[int, Fields] | None = None
-        #: Bytes of its body that are still to come; None: it ends when the connection is closed.
-        self._to_come: int | None = None
+        self._out = []
+        self._response = None
+        self._to_come = None
         self.phase = CONNECTING
         self.ended = False
-        #: The status of the answer to the request; 0 before there is one.
         self.status = 0
-        #: Bytes of messages, each with the head of its frame, or of the body of a response that refuses.
         self.sent = 0
         if self._handshake.refusal is not None:
             self._refuse(self._handshake.refusal)
@@ -110,11 +99,6 @@ class WebSocket:
 
     # From the client.
 
-    def receive_data(self, data: bytes) -> None:
-        """Take in received bytes."""
-        if self.phase not in (RESPONDING, CLOSED):
-            self._frames.receive_data(data)
-
     @property
     def buffered(self) -> int:
         """Received bytes that were not parsed."""
@@ -124,18 +108,6 @@ class WebSocket:
     def unfinished(self) -> bool:
         """Whether `next_message` is to be called again although it returned None, after a turn of the event loop."""
         return self._frames.unfinished
-
-    def next_message(self) -> Message | None:
-        """Return the next ``websocket.receive`` message; None if there is none yet, or none will come (see `ended`)."""
-        if self.phase not in READING:
-            return None
-        frames = self._frames
-        data = frames.next_message()
-        if data is not None:
-            return {"type": "websocket.receive", "bytes" if isinstance(data, bytes) else "text": data}
-        if frames.ended:
-            self._end()
-        return None
 
     def receive_eof(self) -> None:
         """End the WebSocket: the client will send no more, or the connection is lost."""
@@ -171,19 +143,8 @@ class WebSocket:
 
     # From the application.
 
-    def send(self, message: Any) -> bytes:
-        """Take a message of the application; return the bytes to send to the client for it.
-
-        Raises:
-            TypeError, ValueError: the message is malformed; the error says what is accepted.
-            RuntimeError: it may not be sent now.
-            WebSocketClosed: the WebSocket is closed, or the client has gone.
-        """
-        kind = message["type"] if isinstance(message, dict) and "type" in message else None
-        if kind == "websocket.send" and self.phase == OPEN:
-            data = self._frames.encode(_payload(message))
-            self.sent += len(data)
-            return data
+    def _send_other(self, message: Any) -> bytes:
+        """Take a message that is not a ``websocket.send`` to an open WebSocket."""
         kind = check_type(message, KINDS, "a WebSocket scope")
         if self.phase >= CLOSING:
             raise WebSocketClosed(f"{kind!r} was sent when the WebSocket was {PHASES[self.phase]}")
@@ -370,19 +331,3 @@ def _check_close(code: Any, reason: Any) -> None:
         raise TypeError(f"a close code must be an int, got {code!r}")
     if not isinstance(reason, str):
         raise TypeError(f"the reason of a close must be a str, got {reason!r}")
-
-
-def _payload(message: Message) -> str | bytes:
-    text, data = message.get("text"), message.get("bytes")
-    if data is None:
-        if type(text) is str:
-            return text
-        if isinstance(text, str):
-            # A subclass, such as safe markup, may define another `__str__`.
-            return str.__str__(text)
-    elif text is None and isinstance(data, (bytes, bytearray, memoryview)):
-        return data if type(data) is bytes else bytes(data)
-    raise TypeError(
-        "a 'websocket.send' message must have either 'text', a str, or 'bytes', got"
-        f" {type(text).__name__} and {type(data).__name__}"
-    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 import logging
-from struct import pack
+import sys
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions import Extension
@@ -19,16 +19,18 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-try:
-    from websockets.speedups import apply_mask
-except ImportError:
-    from websockets.utils import apply_mask
+from .constants import (
+    COMPRESSED,
+    FRAMES_A_CALL as FRAMES_A_CALL,
+    FRAMES_CLOSED as CLOSED,
+    FRAMES_CLOSING as CLOSING,
+    FRAMES_OPEN as OPEN,
+)
+from .fast_path import FastFrames
 
 #: Passed to the library, which logs frames at DEBUG and the end of each connection at INFO.
 logger = logging.getLogger("cyasgi.wire.websocket_frames")
 
-#: Frames that one call of `next_message` parses while they complete no message, at most.
-FRAMES_A_CALL = 256
 #: Fragments that a message may have, whatever is in them, and one more for each `FRAGMENT` bytes of it.
 MAX_FRAGMENTS = 16_384
 FRAGMENT = 64
@@ -40,17 +42,10 @@ PLAIN_FIRST = frozenset({0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A})
 #: With permessage-deflate the first frame of a message may have RSV1 set (RFC 7692 section 6).
 DEFLATE_FIRST = PLAIN_FIRST | {0x41, 0x42, 0xC1, 0xC2}
 
-WHOLE_TEXT, WHOLE_BINARY, CLOSE, WHOLE_PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
-#: Whole messages, compressed ones too. Their payload is text where the last bit is set.
-WHOLE = frozenset({WHOLE_TEXT, WHOLE_BINARY, 0xC1, 0xC2})
-COMPRESSED = 0x40
-
-OPEN, CLOSING, CLOSED = range(3)
-
 new_decoder = codecs.getincrementaldecoder("utf-8")
 
 
-class Frames:
+class Frames(FastFrames):
     """The frames of one open WebSocket, seen from the server.
 
     You must pass what comes to `receive_data`, call `next_message` until it returns None, and send what `data_to_send`
@@ -61,30 +56,7 @@ class Frames:
         max_message_size: the longest message accepted, in bytes after decompression; None for no limit.
     """
 
-    __slots__ = (
-        "_buffer",
-        "_compressed",
-        "_decoder",
-        "_extensions",
-        "_first",
-        "_held",
-        "_hold_pongs",
-        "_lacking",
-        "_max_size",
-        "_most",
-        "_parts",
-        "_pongs",
-        "_protocol",
-        "_room",
-        "_start",
-        "clean",
-        "close_code",
-        "close_reason",
-        "ended",
-        "pending",
-        "state",
-        "unfinished",
-    )
+    __slots__ = ()
 
     def __init__(self, extensions: list[Extension], max_message_size: int | None) -> None:
         self._protocol = ServerProtocol(state=State.OPEN, max_size=max_message_size, logger=logger)
@@ -92,104 +64,27 @@ class Frames:
         self._first = DEFLATE_FIRST if extensions else PLAIN_FIRST
         self._extensions = extensions
         self._max_size = max_message_size
-        self._most = float("inf") if max_message_size is None else max_message_size
-        self._buffer: bytes | bytearray = b""
-        #: Where in the buffer the next frame begins.
+        # No frame is longer than this, and the compiled twin counts in C.
+        self._most = float("inf") if max_message_size is None else min(max_message_size, sys.maxsize)
+        self._buffer = b""
         self._start = 0
-        #: The incomplete fragmented message: text as far as it is decoded, or bytes; None if there is none.
-        self._parts: list[str] | bytearray | None = None
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._parts = None
+        self._decoder = None
         self._compressed = False
-        #: Bytes that its fragments lack to have `FRAGMENT` each.
         self._lacking = 0
-        #: Bytes that the incomplete message may still get.
         self._room = self._most
         self._hold_pongs = False
-        #: The latest ping that was not answered, while pongs are held back.
-        self._held: bytes | None = None
-        self._pongs: list[bytes] = []
-        #: OPEN; CLOSING once a close frame was sent; CLOSED when what comes is ignored.
+        self._held = None
+        self._pongs = []
         self.state = OPEN
         self.ended = False
-        #: Whether close frames went both ways.
         self.clean = False
-        #: Whether `data_to_send` has something to return.
         self.pending = False
-        #: Whether `next_message` returned None although there may be another message: after a turn of the event loop.
         self.unfinished = False
-        #: What the close frame said that ended the connection: the client's, or ours if it broke the protocol.
         self.close_code = 1006
         self.close_reason = ""
 
-    # From the client.
-
-    def receive_data(self, data: bytes) -> None:
-        """Take in received bytes."""
-        if self._start == len(self._buffer):
-            self._buffer = data
-            self._start = 0
-            return
-        if type(self._buffer) is bytes:
-            self._buffer = bytearray(memoryview(self._buffer)[self._start :])
-        else:
-            del self._buffer[: self._start]  # type: ignore[union-attr]
-        self._start = 0
-        self._buffer += data
-
-    @property
-    def buffered(self) -> int:
-        """Received bytes that were not parsed."""
-        return len(self._buffer) - self._start
-
-    def next_message(self) -> str | bytes | None:
-        """Return the next message; None if there is none yet (see `unfinished`), or the connection was closed."""
-        self.unfinished = False
-        for _ in range(FRAMES_A_CALL):
-            buffer, start = self._buffer, self._start
-            available = len(buffer) - start
-            if available < 2:
-                return None
-            first, length = buffer[start], buffer[start + 1] - 0x80
-            if first not in self._first or length < 0:
-                self._refuse_head(first, length)
-                return None
-            payload = start + 6
-            if length > 125:
-                size = 2 if length == 126 else 8
-                length = self._long_length(first, size)
-                if length < 0:
-                    return None
-                payload += size
-            if length > self._room and not first & 0x08 and not self._may_fit(first, length):
-                self._too_big()
-                return None
-            end = payload + length
-            if end > len(buffer):
-                return None
-            if end == len(buffer):
-                self._buffer, self._start = b"", 0
-            else:
-                self._start = end
-            if first in WHOLE and self._parts is None and self.state == OPEN:
-                data = apply_mask(buffer[payload:end], buffer[payload - 4 : payload])
-                return data if first == WHOLE_BINARY else self._decode(first, data)
-            if first == WHOLE_PING:
-                self._answer(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
-                continue
-            if first == CLOSE:
-                self._closed(apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
-                return None
-            if self.state != OPEN:
-                # Data frames are dropped, also those of a message that has begun.
-                continue
-            if first == PONG:
-                self._parse_by_library(buffer if end - start == len(buffer) else buffer[start:end])
-                continue
-            message = self._fragment(first, apply_mask(buffer[payload:end], buffer[payload - 4 : payload]))
-            if message is not None:
-                return message
-        self.unfinished = True
-        return None
+    # What is unusual in what the client sends.
 
     def _long_length(self, first: int, size: int) -> int:
         """Return the length of a payload, given in so many bytes; -1 if it is not complete, or not allowed."""
@@ -363,26 +258,6 @@ class Frames:
 
     # To the client.
 
-    def encode(self, data: str | bytes) -> bytes:
-        """Return the frame of a message, to be sent after what `data_to_send` returns."""
-        if isinstance(data, str):
-            first, payload = WHOLE_TEXT, data.encode()
-        else:
-            first, payload = WHOLE_BINARY, data
-        if self._extensions:
-            frame = Frame(Opcode(first & 0x0F), payload)
-            for extension in self._extensions:
-                frame = extension.encode(frame)
-            payload = bytes(frame.data)
-            if frame.rsv1:
-                first |= COMPRESSED
-        length = len(payload)
-        if length < 126:
-            return bytes((first, length)) + payload
-        if length < 0x1_0000:
-            return pack("!BBH", first, 126, length) + payload
-        return pack("!BBQ", first, 127, length) + payload
-
     def ping(self) -> None:
         """Ping the client."""
         self.pending = True
@@ -405,13 +280,6 @@ class Frames:
         ping, self._held = self._held, None
         if ping is not None:
             self._answer(ping)
-
-    def _answer(self, ping: bytes) -> None:
-        if self._hold_pongs:
-            self._held = ping
-        else:
-            self.pending = True
-            self._pongs.append(bytes((PONG, len(ping))) + ping)
 
     def data_to_send(self) -> bytes:
         """Return the pings, pongs and close frames that are to be sent."""
