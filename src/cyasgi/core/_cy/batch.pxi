@@ -100,6 +100,32 @@ cdef int _finish_batch() noexcept:
     return 0
 
 
+cdef int _put_and_step(PyObject *loop, PyObject *instance, PyObject *message) noexcept:
+    """A batch of one message, if it may be one; else put it. Return 0 if the queue is full; -1 with an error set as
+    `finish` says, and for whatever putting raises."""
+    cdef ApplicationInstance entry
+    cdef bint begun
+    try:
+        if type(<object>instance) is not ApplicationInstance:
+            if (<object>instance).full():
+                return 0
+            (<object>instance).put_nowait(<object>message)
+            return 1
+        entry = <ApplicationInstance>instance
+        if entry.full():
+            return 0
+        begun = _begin_batch(loop)
+        try:
+            entry.put_nowait(<object>message)
+        finally:
+            if begun and _finish_batch() < 0:
+                raise get_raised()
+        return 1
+    except BaseException as error:
+        set_raised(error)
+        return -1
+
+
 cdef int _step_in_batch(Run run, loop) except -1:
     cdef ApplicationInstance instance = run.instance
     cdef PyObject *result = NULL
@@ -200,3 +226,5 @@ _batch_api.begin = _begin_batch
 _batch_api.deliver = _deliver_in_batch
 _batch_api.finish = _finish_batch
 BATCH_API = PyCapsule_New(&_batch_api, "cyasgi.core._core.BATCH_API", NULL)
+#: For a gateway that has one message for one instance: `_put_and_step`.
+PUT_AND_STEP = PyCapsule_New(<void *>&_put_and_step, "cyasgi.core._core.PUT_AND_STEP", NULL)

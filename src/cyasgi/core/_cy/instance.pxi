@@ -288,13 +288,14 @@ cdef class ApplicationInstance(Details):
         if self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
 
-    def connect(self, bint direct):
+    def connect(self, bint direct, bint pulls=True):
         """Have the server run the application, fed by the connection of its scope: see `Connection`.
 
         Args:
             direct: what the application sends goes to the connection, rather than to the server's `application_send`.
+            pulls: `receive` asks the connection where the queue is empty; else all messages come through the queue.
         """
-        self.pulls = True
+        self.pulls = pulls
         self.direct = direct
         if self._state <= C_HELD:
             self._fed()

@@ -300,13 +300,14 @@ class ApplicationInstance(Details):
         if self._getters:
             self._wake_getter()
 
-    def connect(self, direct: bool) -> None:
+    def connect(self, direct: bool, pulls: bool = True) -> None:
         """Have the server run the application, fed by the connection of its scope: see `Connection`.
 
         Args:
             direct: what the application sends goes to the connection, rather than to the server's `application_send`.
+            pulls: `receive` asks the connection where the queue is empty; else all messages come through the queue.
         """
-        self._pulls = True
+        self._pulls = pulls
         self._direct = direct
         if self._state <= HELD:
             self._fed()

@@ -12,19 +12,19 @@ import asyncio
 import logging
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...wire.websocket.connection import (
     CLOSING,
     CONNECTING,
     OPEN,
     RESPONDING,
-    WebSocket,
 )
 from ..access_log import CLIENT_GONE
 from ..http.port import HTTPServerPort
 from ..net.flow_control import FlowControl
 from ..net.transports import reset_on_close, send_progress
+from .fast_path import FastConnection
 
 if TYPE_CHECKING:
     from ...wire.http.request import Request
@@ -42,7 +42,7 @@ UNANSWERED = (CONNECTING, RESPONDING)
 LINGER = 2.0
 
 
-class WebSocketConnection(FlowControl, asyncio.Protocol):
+class WebSocketConnection(FlowControl, FastConnection, asyncio.Protocol):
     """The connection of a WebSocket; `WebSocketProtocol` connects it with an application.
 
     Args:
@@ -50,27 +50,7 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
         request: the request that asks for the WebSocket.
     """
 
-    __slots__ = (
-        "_began",
-        "_client",
-        "_taken",
-        "deadline",
-        "finished",
-        "heard",
-        "loop",
-        "lost",
-        "paused",
-        "ping_deadline",
-        "reading_paused",
-        "request",
-        "server",
-        "stall_deadline",
-        "transport",
-        "waiters",
-        "websocket",
-    )
-    transport: Any
-    websocket: WebSocket
+    __slots__ = ()
 
     def __init__(self, server: HTTPServerPort, request: Request) -> None:
         self.paused = False
@@ -90,15 +70,9 @@ class WebSocketConnection(FlowControl, asyncio.Protocol):
         #: How much the client had taken when that was last checked (`send_progress`).
         self._taken = 0.0
         #: Deadlines: of the handshakes and of the end; of the next ping, or its answer; of a stalled client.
-        self.deadline: Any = None
-        self.ping_deadline: Any = None
-        self.stall_deadline: Any = None
+        self.deadline = self.ping_deadline = self.stall_deadline = None
 
     # What the application's side does.
-
-    def pump(self) -> None:
-        """Give the application what was received, as far as there is room for it."""
-        raise NotImplementedError
 
     def tell_disconnect(self) -> None:
         """Tell the application, once, that the WebSocket is closed, after all that it was sent."""

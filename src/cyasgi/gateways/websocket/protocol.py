@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from ..._common.guarding import INTERRUPTS
-from ...core import SENT, Pass
+from ...core import Pass
 from ...core.describe import describe
 from ...instances.limits import LimitExceeded
 from ...wire.address import format_address
@@ -30,6 +30,7 @@ from ...wire.websocket.connection import (
 from ..http.port import HTTPServerPort
 from ..net.causes import caused_by
 from ..net.queue_room import when_room
+from .bounds import QUEUED_BYTES
 from .connection import (
     BUSY,
     LINGER,
@@ -43,12 +44,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cyasgi.gateways.websocket")
 
-#: Bytes of messages that wait for the application before no more are read.
-QUEUED_BYTES = 65_536
 #: Bytes that a client may send before its WebSocket is accepted.
 EARLY_BYTES = 65_536
-#: Messages after which `send` lets the loop run others: to a client that takes them as fast, it need never wait.
-YIELD_EVERY = 64
 
 
 class WebSocketProtocol(WebSocketConnection):
@@ -61,31 +58,17 @@ class WebSocketProtocol(WebSocketConnection):
         rest: the bytes that came behind that.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_backlog",
-        "_backlog_bytes",
-        "_disconnected",
-        "_instance",
-        "_limit",
-        "_rest",
-        "_scope",
-        "_sends",
-        "_waits_for_room",
-    )
+    __slots__ = ("__weakref__",)
 
     def __init__(self, server: HTTPServerPort, scope: Scope, request: Request, rest: bytes) -> None:
         super().__init__(server, request)
-        self._scope: Scope | None = scope
+        self._scope = scope
         self._rest = rest
-        self._instance: Any = None
-        #: Messages that wait for room in the instance's queue, and the bytes in them.
-        self._backlog: deque[Message] = deque()
+        self._instance = None
+        self._backlog = deque()
         self._backlog_bytes = 0
         self._limit = server.max_websocket_queue
-        #: Whether `_room` is called when the application takes a message.
         self._waits_for_room = False
-        #: Whether ``websocket.disconnect`` was put into the queue.
         self._disconnected = False
         self._sends = 0
 
@@ -146,37 +129,28 @@ class WebSocketProtocol(WebSocketConnection):
             # With an eager task factory it may have ended already.
             if not instance.ended:
                 self._instance = instance
+                instance.connect(server.direct, pulls=False)
                 instance.put_nowait({"type": "websocket.connect"})
 
     # What the application receives.
 
-    def data_received(self, data: bytes) -> None:
-        self.heard = True
-        self.websocket.receive_data(data)
-        self.pump()
-
-    def pump(self) -> None:
-        websocket = self.websocket
-        backlog = self._backlog
-        while not (backlog and self._full()):
-            message = websocket.next_message()
-            if message is None:
-                break
-            if not backlog and not self._instance.full():
-                self._instance.put_nowait(message)
-            else:
-                self._put_behind(message)
+    def _settle(self) -> None:
+        websocket, backlog = self.websocket, self._backlog
         self.flush()
         if websocket.ended:
             self.finish()
         elif websocket.unfinished:
-            self.pause_reading()
-            self.loop.call_soon(self.pump, context=self.server.outside)
+            self._pump_later()
         elif websocket.buffered and (websocket.phase == CONNECTING or (backlog and self._full())):
             if websocket.phase != CONNECTING or websocket.buffered > EARLY_BYTES:
                 self.pause_reading()
         elif self.reading_paused:
             self.resume_reading()
+
+    def _pump_later(self) -> None:
+        """Go on after a turn of the loop, so that others get theirs."""
+        self.pause_reading()
+        self.loop.call_soon(self.pump, context=self.server.outside)
 
     def _full(self) -> bool:
         """Return whether no more messages may wait behind the queue."""
@@ -218,22 +192,6 @@ class WebSocketProtocol(WebSocketConnection):
         return False
 
     # What the application sends.
-
-    def application_send(self, scope: Any, message: Any) -> Any:
-        """Take a message of the application.
-
-        Returns:
-            An awaitable, done when the client takes more.
-
-        Raises:
-            TypeError, ValueError, RuntimeError, WebSocketClosed: as `cyasgi.wire.websocket.WebSocket.send` says.
-        """
-        self._sends += 1
-        if self.paused or not self._sends % YIELD_EVERY:
-            return self._send_later(message)
-        self._send(message)
-        # Writing may have paused it.
-        return self._drain() if self.paused else SENT  # type: ignore[redundant-expr]
 
     async def _send_later(self, message: Any) -> None:
         if self.paused:
