@@ -40,10 +40,12 @@ cdef extern from *:
         }
         return !(seen & UINT64_C(0x8080808080808080));
     }
+
+    #define CYASGI_ASCII_DATA(text) ((char *)PyUnicode_1BYTE_DATA(text))
     """
     bint unmask "cyasgi_unmask"(char *to, const char *data, const char *mask, Py_ssize_t size) noexcept
     str PyUnicode_New(Py_ssize_t size, unsigned int most)
-    char *PyUnicode_1BYTE_DATA(str text)
+    char *ascii_data "CYASGI_ASCII_DATA"(str text)
     bint PyUnicode_IS_ASCII(str text)
     Py_ssize_t PyUnicode_GET_LENGTH(str text)
 
@@ -208,10 +210,10 @@ cdef str _text(const char *payload, const char *mask, Py_ssize_t size):
         return ""
     # Most text is ASCII, and then this is all.
     text = PyUnicode_New(size, 127)
-    if unmask(PyUnicode_1BYTE_DATA(text), payload, mask, size):
+    if unmask(ascii_data(text), payload, mask, size):
         return text
     try:
-        return PyUnicode_DecodeUTF8(PyUnicode_1BYTE_DATA(text), size, NULL)
+        return PyUnicode_DecodeUTF8(ascii_data(text), size, NULL)
     except UnicodeDecodeError:
         return None
 
@@ -232,7 +234,7 @@ cdef bytes _frame(FastFrames self, data):
     elif type(data) is str:
         first = C_WHOLE_TEXT
         if PyUnicode_IS_ASCII(<str>data):
-            payload = PyUnicode_1BYTE_DATA(<str>data)
+            payload = ascii_data(<str>data)
             size = PyUnicode_GET_LENGTH(<str>data)
         else:
             # Held until it is copied.
