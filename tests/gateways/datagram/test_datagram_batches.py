@@ -44,6 +44,33 @@ def test_more_than_one_batch_keeps_the_order(cy, run, bind):
     run(main())
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.10.99", "127.100.109.199", "127.200.255.254"])
+def test_addresses_of_clients_are_written_as_usual(cy, run, host):
+    """Numbers of one, two and three digits, in scopes and messages alike; no two scopes share what they hold."""
+
+    async def main():
+        seen = []
+
+        async def application(scope, receive, send):
+            seen.append((scope, (await receive())["client"]))
+            await send({"type": "datagram.send", "data": b"x"})
+
+        async with serving_datagrams(server_of(cy, application)) as (address,):
+            for _ in range(2):
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.bind((host, 0))
+                    sock.setblocking(False)
+                    sock.sendto(b"x", address)
+                    assert await asyncio.get_running_loop().sock_recv(sock, 10) == b"x"
+                    scope, client = seen[-1]
+                    assert scope["client"] == client == sock.getsockname()
+                    assert list(scope) == ["type", "asgi", "server", "client"]
+                    assert scope["server"] == address
+        assert seen[0][0]["asgi"] is not seen[1][0]["asgi"]
+
+    run(main())
+
+
 def test_a_flood_leaves_the_loop_to_others(cy, run):
     """Each time that the socket is readable at most a batch is read, however much there is."""
 

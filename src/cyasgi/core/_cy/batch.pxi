@@ -62,16 +62,11 @@ cdef int _deliver_in_batch(PyObject *server, PyObject *scope_id, PyObject *scope
 
 
 cdef bint _deliver(server, scope_id, scope, message) except -1:
-    table = own_attribute(server, "_cyasgi_table")
-    instance = None
-    if type(table) is InstanceTable:
-        instance = (<InstanceTable>table).lookup(scope_id)
-    if instance is None:
-        instance = get_or_create_application_instance(server, scope_id, scope)
-        if type(instance) is not ApplicationInstance:
-            # Somebody's plain dict.
-            instance.put_nowait(message)
-            return False
+    instance = _get_or_create(server, scope_id, scope)
+    if type(instance) is not ApplicationInstance:
+        # Somebody's plain dict.
+        instance.put_nowait(message)
+        return False
     (<ApplicationInstance>instance).put_nowait(message)
     return (<ApplicationInstance>instance).scope is scope
 

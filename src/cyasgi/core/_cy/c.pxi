@@ -67,7 +67,11 @@ cdef extern from *:
     #else
         PyObject *hook = NULL;
     #endif
-        return hook != NULL && PyMethod_Check(hook) && PyMethod_GET_SELF(hook) == loop;
+        if (hook == NULL) {
+            return 0;
+        }
+        return PyMethod_Check(hook) ? PyMethod_GET_SELF(hook) == loop
+                                    : PyCFunction_Check(hook) && PyCFunction_GET_SELF(hook) == loop;
     }
 
     /* Takes the current error, traceback attached; and makes an exception the current error, as it is. No Python

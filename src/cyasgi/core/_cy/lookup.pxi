@@ -24,12 +24,16 @@ def get_or_create_application_instance(self, scope_id, scope):
     Raises:
         TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted then.
     """
-    table = own_attribute(self, "_cyasgi_table")
+    return _get_or_create(self, scope_id, scope)
+
+
+cdef inline object _get_or_create(server, scope_id, scope):
+    table = own_attribute(server, "_cyasgi_table")
     if type(table) is not InstanceTable:
-        table = _table_of(self)
+        table = _table_of(server)
     instance = (<InstanceTable>table).lookup(scope_id)
     if instance is None:
-        instance = (<InstanceTable>table).create(self, scope_id, scope)
+        instance = (<InstanceTable>table).create(server, scope_id, scope)
         if instance is None:
-            return self._cyasgi.obtain(self, scope_id, scope)
+            return server._cyasgi.obtain(server, scope_id, scope)
     return instance

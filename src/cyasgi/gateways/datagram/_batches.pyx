@@ -20,9 +20,9 @@ from cpython.dict cimport PyDict_Contains, PyDict_Copy, PyDict_GetItem, PyDict_S
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from cpython.unicode cimport PyUnicode_AsUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8, PyUnicode_DecodeASCII
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 cimport cython
 
 from ..._common.guarding import INTERRUPTS
@@ -50,8 +50,7 @@ cdef Py_ssize_t _LOW_WATER = LOW_WATER
 cdef Py_ssize_t _OVERHEAD = OVERHEAD
 cdef Py_ssize_t _CACHE_SIZE = CACHE_SIZE
 cdef tuple _INTERRUPTS = INTERRUPTS
-cdef dict _FIELDS = scope_fields(("", 0), None)
-cdef dict _ASGI = _FIELDS["asgi"]
+cdef dict _ASGI = scope_fields(("", 0), None)["asgi"]
 cdef int _IPPROTO_IP = 0
 cdef int _IPPROTO_IPV6 = 41
 
@@ -78,9 +77,11 @@ cdef class DatagramScope(dict):
 
 
 cdef int _fill_scope(DatagramScope scope) except -1:
-    PyDict_Update(scope, _FIELDS)
+    cdef EndpointBase endpoint = scope.endpoint
+    if endpoint._scope_template is None:
+        endpoint._scope_template = scope_fields(endpoint.server_address, None)
+    PyDict_Update(scope, endpoint._scope_template)
     PyDict_SetItem(scope, "asgi", PyDict_Copy(_ASGI))
-    PyDict_SetItem(scope, "server", scope.endpoint.server_address)
     return 0
 
 
@@ -134,8 +135,9 @@ cdef class EndpointBase:
     cdef public object own_address
     cdef public object gone
     cdef public object server_address
-    #: A message, to be copied.
+    #: A message and a scope, to be copied.
     cdef dict _template
+    cdef dict _scope_template
 
     def __init__(self):
         self.paused = True

@@ -192,8 +192,27 @@ cdef extern from *:
         }
         return 1;
     }
+    /* inet_ntop() for IPv4, which prints by way of a format: a tenth of the instructions. */
+    static inline void cyasgi_format_ipv4(const unsigned char *address, char *text) {
+        int part;
+        for (part = 0; part < 4; part++) {
+            unsigned value = address[part];
+            if (value >= 100) {
+                *text++ = (char)('0' + value / 100);
+            }
+            if (value >= 10) {
+                *text++ = (char)('0' + value / 10 % 10);
+            }
+            *text++ = (char)('0' + value % 10);
+            *text++ = part < 3 ? '.' : 0;
+        }
+    }
     static int cyasgi_host(const unsigned char *key, char *text) {
-        return inet_ntop(key[0] == 4 ? AF_INET : AF_INET6, key + (key[0] == 4 ? 4 : 8), text, INET6_ADDRSTRLEN) != NULL;
+        if (key[0] == 4) {
+            cyasgi_format_ipv4(key + 4, text);
+            return 1;
+        }
+        return inet_ntop(AF_INET6, key + 8, text, INET6_ADDRSTRLEN) != NULL;
     }
     static int cyasgi_port(const unsigned char *key) { return key[2] << 8 | key[3]; }
     static uint32_t cyasgi_zone(const unsigned char *key) {

@@ -229,7 +229,7 @@ cdef class BatchTransport:
         cdef EndpointBase endpoint = self._endpoint
         if not cyasgi_host(key, host):
             raise OSError("a sender has no address")
-        name = host.decode("ascii")
+        name = PyUnicode_DecodeASCII(host, strlen(host), NULL)
         client = address = (name, cyasgi_port(key))
         if key[0] == 6:
             address = (name, client[1], 0, zone)
