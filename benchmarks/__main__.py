@@ -102,7 +102,7 @@ def main_run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.list:
         for question in QUESTIONS.values():
-            print(f"{question.name:19}{question.title}")
+            print(f"{question.name:20}{question.title}")
         return 0
     check_names(parser, chosen.names)
     sides = tuple(chosen.sides.split(","))

@@ -39,6 +39,7 @@ MODULES = (
     "bench_managed",
     "bench_managed_life",
     "bench_instructions",
+    "bench_server_instructions",
 )
 
 QUESTIONS: dict[str, Timed | Probed] = {

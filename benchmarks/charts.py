@@ -127,7 +127,11 @@ def websocket_servers(answers: Answers) -> Figure:
 
 def beside_servers(answers: Answers) -> Figure:
     """Draw what requests and messages cost on each server, relative to the reference."""
-    asked = [question for question in QUESTIONS.values() if question.called and answers.of(question.name)]
+    asked = [
+        question
+        for question in QUESTIONS.values()
+        if question.called and "cpu" in question.figures and answers.of(question.name)
+    ]
     drawing, axes = panels(1, "CPU time of the server for each request or message", 1.5 + 0.42 * len(asked))
     ax = axes[0]
     ax.axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
@@ -149,6 +153,32 @@ def beside_servers(answers: Answers) -> Figure:
     plain_numbers(ax.xaxis)
     explain(drawing, axes)
     return drawing
+
+
+def server_instructions(answers: Answers) -> Figure:
+    """Draw the instructions of the servers for each request, relative to the reference."""
+    name = "server_instructions"
+    question = QUESTIONS[name]
+    loop, size = loops_of(answers, name)[-1], size_of(answers, name)
+    found: dict[str, list[Point | None]] = {}
+    for side in ("pure", "cython", FLOOR, *PEERS):
+        shares = [_share(answers, name, figure, side, loop, size) for figure in question.figures]
+        if any(shares):
+            found[side] = shares
+    drawing, axes = panels(1, f"Instructions of the server, user mode ({loop})", 1.5 + 0.75 * len(question.figures))
+    bars(axes[0], [fold(figure.title, 24) for figure in question.figures.values()], found, LABELS)
+    axes[0].axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
+    axes[0].set_xlabel(f"as a part of {label(question, 'reference')}'s (less is better)")
+    explain(drawing, axes)
+    return drawing
+
+
+def _share(answers: Answers, question: str, figure: str, side: str, loop: str, size: int) -> Point | None:
+    """Return a figure as a part of the reference's."""
+    one, reference = (point(answers, question, figure, each, loop, size) for each in (side, "reference"))
+    if one is None or reference is None or not reference.median:
+        return None
+    return Point(size, *(value / reference.median for value in (one.median, one.first, one.third)))
 
 
 def latency(answers: Answers) -> Figure:
@@ -304,6 +334,7 @@ CHARTS: tuple[tuple[str, tuple[str, ...], Callable[[Answers], Figure]], ...] = (
     ("servers.svg", ("http",), http_servers),
     ("websockets.svg", ("websocket",), websocket_servers),
     ("beside_servers.svg", ("http",), beside_servers),
+    ("server_instructions.svg", ("server_instructions",), server_instructions),
     ("layers.svg", tuple(LAYERS), layers),
 )
 

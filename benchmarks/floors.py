@@ -123,7 +123,7 @@ class WebSocket(asyncio.Protocol):
 
     def answer(self, data: bytes) -> None:
         # RFC 6455 section 5.2: two bytes, the mask in four, at most 125 bytes of payload.
-        self.transport.write(b"\x82%c%b" % (data[1] & 0x7F, apply_mask(data[6:], data[2:6])))
+        self.transport.write(b"%c%c%b" % (data[0], data[1] & 0x7F, apply_mask(data[6:], data[2:6])))
 
 
 class Minimal(asyncio.Protocol):

@@ -114,8 +114,8 @@ def _free_port() -> int:
     return port
 
 
-def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
-    ends = time.monotonic() + PATIENCE
+def _await(server: Server, process: subprocess.Popen[bytes], patience: float) -> None:
+    ends = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < ends:
         try:
             socket.create_connection(("127.0.0.1", server.port), timeout=1.0).close()
@@ -127,19 +127,35 @@ def _await(server: Server, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def serving(side: str, application: str, loop: str, *, log: bool = False) -> Iterator[Server]:
+def serving(
+    side: str,
+    application: str,
+    loop: str,
+    *,
+    log: bool = False,
+    under: tuple[str, ...] = (),
+    patience: float = PATIENCE,
+) -> Iterator[Server]:
     """A server with one of the applications.
+
+    Args:
+        under: the command of a tool that runs the server's: then the server is on no core of its own, hashes are the
+            same in every run, and it is asked to stop, so that the tool can say what it found.
+        patience: seconds that the server may take to listen, and to stop if it is asked to.
 
     Raises:
         RuntimeError: it does not start.
     """
-    environment = {**os.environ, "CYASGI_BACKEND": BACKENDS[side]} if side in BACKENDS else None
+    environment = os.environ | ({"CYASGI_BACKEND": BACKENDS[side]} if side in BACKENDS else {})
+    if under:
+        environment["PYTHONHASHSEED"] = "0"
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory, "output")
         port = _free_port()
         with output.open("wb") as file:
+            words = _words(side, application, loop, port, log)
             process = subprocess.Popen(
-                pinned(0, _words(side, application, loop, port, log)),
+                [*under, *words] if under else pinned(0, words),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
@@ -148,9 +164,13 @@ def serving(side: str, application: str, loop: str, *, log: bool = False) -> Ite
             )
         try:
             server = Server(side, port, process.pid, output)
-            _await(server, process)
+            _await(server, process, patience)
             yield server
         finally:
+            if under:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(patience)
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -132,3 +132,22 @@ def test_names_of_questions():
         assert name == question.name
         assert set(question.told) <= set(question.figures)
         assert set(question.sizes) == {"quick", "usual", "full"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["hello", "browser", "logged", "posted", "echoed"])
+def test_a_server_whose_instructions_are_counted_answers(figure):
+    """What is asked under valgrind is answered by the floor, each answer as it must be."""
+    pytest.importorskip("httptools")
+    pytest.importorskip("websockets")
+    asked = pytest.importorskip("benchmarks.bench_server_instructions")
+    servers = pytest.importorskip("benchmarks.servers")
+    traffic = asked.TRAFFIC[figure]
+    with servers.serving("floor", traffic.application, "asyncio", log=traffic.log) as server:
+        asked.ask(server.port, traffic, 20)
+
+
+def test_start_and_end_of_a_server_are_not_counted(monkeypatch):
+    asked = pytest.importorskip("benchmarks.bench_server_instructions")
+    monkeypatch.setattr(asked, "count", lambda figure, side, loop, requests: 1_000_000 + 50 * requests)
+    assert asked.per_request("hello", "floor", "uvloop") == 50
