@@ -106,6 +106,76 @@ def test_pongs_before_answers(cy, run):
     run(main())
 
 
+PIECES = {
+    "one": (text("a"), ["a", "sent"], [(0x80 | TEXT, b"a")]),
+    "a close behind it": (text("a") + close(1000), ["a", "closed"], [closed(1000)]),
+    "a ping behind it": (
+        text("a") + frame(PING, b"p"),
+        ["a", "sent"],
+        [(0x80 | PONG, b"p"), (0x80 | TEXT, b"a")],
+    ),
+    "a part of a close behind it": (text("a") + close(1000)[:3], ["a", "sent"], [(0x80 | TEXT, b"a")]),
+    "nonsense behind it": (text("a") + b"\xff\xff", ["a", "closed"], [closed(1002)]),
+    "two, and a close": (text("a") + text("b") + close(3001), ["a", "closed"], [closed(3001)]),
+}
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_all_of_a_piece_is_read_before_the_application_goes_on(cy, run, piece):
+    """What stands behind a message in a piece counts when the application answers the message."""
+    data, log, answers = PIECES[piece]
+
+    async def main():
+        seen = []
+
+        async def application(scope, receive, send):
+            await receive()
+            await send(ACCEPT)
+            while (message := await receive())["type"] == "websocket.receive":
+                seen.append(message["text"])
+                try:
+                    await send({"type": "websocket.send", "text": message["text"]})
+                except OSError:
+                    seen.append("closed")
+                    return
+                seen.append("sent")
+
+        async with serving(server_of(cy, application)) as address, await Client(address).open() as client:
+            client.send(data)
+            found = [await client.receive() for _ in answers]
+            assert found == answers
+            await in_time(lambda: seen == log)
+
+    run(main())
+
+
+def test_application_that_closes_with_more_behind(cy, run):
+    """An application that closes after the first of several messages in a piece still receives those that had come."""
+
+    async def main():
+        log = []
+
+        async def application(scope, receive, send):
+            await receive()
+            await send(ACCEPT)
+            while True:
+                message = await receive()
+                log.append(message.get("text", message["type"]))
+                if log == ["a"]:
+                    await send({"type": "websocket.close", "code": 3000})
+                if message["type"] == "websocket.disconnect":
+                    return
+
+        async with serving(server_of(cy, application)) as address, await Client(address).open() as client:
+            client.send(text("a") + text("b") + text("c"))
+            assert await client.receive() == closed(3000)
+            client.send(close(3000))
+            assert await client.rest() == b""
+            await in_time(lambda: log == ["a", "b", "c", "websocket.disconnect"])
+
+    run(main())
+
+
 @pytest.mark.parametrize("size", [1, 30_000])
 def test_many_messages_in_one_piece(cy, run, size):
     """However many come at once, all of them come in order, and the loop turns after so many of them."""

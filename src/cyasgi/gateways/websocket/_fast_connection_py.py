@@ -88,6 +88,7 @@ class FastConnection:
 
         def _full(self) -> bool: ...
         def _put_behind(self, message: Message) -> None: ...
+        def _next_behind(self) -> Message: ...
         def _settle(self) -> None: ...
         def _pump_later(self) -> None: ...
         def _send(self, message: Any) -> None: ...
@@ -114,6 +115,12 @@ class FastConnection:
             else:
                 self._put_behind(message)
         self._settle()
+
+    def _refill(self) -> None:
+        """Put what waits behind the application's queue into it, as far as there is room."""
+        instance = self._instance
+        while self._backlog and not instance.full():
+            instance.put_nowait(self._next_behind())
 
     # What the application sends.
 

@@ -1,8 +1,9 @@
 # cython: language_level=3, binding=False, wraparound=False, boundscheck=False, initializedcheck=False, auto_pickle=False
 """The Cython twin of `_fast_connection_py.py`.
 
-An application that waits for a message goes on as soon as it is there, within `data_received`, if nothing else is at work
-in the loop: `core/_cy/batch.pxi` tells how. After `MESSAGES_A_TURN` or `BYTES_A_TURN` the rest waits for the next turn.
+An application that waits for a message goes on as soon as all that has come is read, within `data_received`, if nothing
+else is at work in the loop: `core/_cy/batch.pxi` tells how. Where several messages have come, it gets the first in this
+turn of the loop, and up to `MESSAGES_A_TURN` and `BYTES_A_TURN` in each of the next.
 """
 
 from cpython.object cimport PyObject
@@ -87,6 +88,10 @@ cdef class FastConnection:
         else:
             _PureConnection.pump(self)
 
+    def _refill(self):
+        """Give the application what waits for room in its queue, as long as it takes it at once."""
+        _refill(self)
+
     # What the application sends.
 
     def application_send(self, scope, message):
@@ -110,32 +115,35 @@ cdef class FastConnection:
 
 cdef int _pump(FastConnection self, FastWebSocket websocket) except -1:
     cdef FastFrames frames = websocket._frames
-    cdef Py_ssize_t count = 0, size = 0
-    while not (self._backlog and self._full()):
-        if (count >= _MESSAGES_A_TURN or size >= _BYTES_A_TURN) and frames.left():
-            self.flush()
-            self._pump_later()
-            return 0
-        size += frames.left()
-        message = websocket.next()
-        size -= frames.left()
+    cdef bint last
+    instance = self._instance
+    behind = None
+    while True:
+        message, behind = behind, None
         if message is None:
-            break
-        if self._backlog:
+            if self._backlog and self._full():
+                break
+            message = websocket.next()
+            if message is None:
+                break
+        if self._backlog or instance.full():
             self._put_behind(message)
+            continue
+        last = frames.left() == 0
+        if not last:
+            # All that has come is read before the application goes on, be it a close frame.
+            behind = websocket.next()
+            last = behind is None
+        if not last or frames.unfinished or websocket.ended:
+            instance.put_nowait(message)
+            if last:
+                break
             continue
         if frames.pending:
             # Pongs go before what the application answers.
             self.flush()
-        # Held: the step may do anything.
-        instance, loop = self._instance, self.loop
-        try:
-            if _put(<PyObject *>loop, <PyObject *>instance, <PyObject *>message):
-                count += 1
-            else:
-                self._put_behind(message)
-        except _INTERRUPTS as error:
-            loop.call_soon(_interrupt, error, context=self.server.outside)
+        _give(self, instance, message)
+        break
     if (
         frames.pending
         or frames.unfinished
@@ -145,4 +153,33 @@ cdef int _pump(FastConnection self, FastWebSocket websocket) except -1:
         or frames.left()
     ):
         self._settle()
+    return 0
+
+
+cdef int _refill(FastConnection self) except -1:
+    cdef Py_ssize_t count = 0, size = 0
+    instance, backlog = self._instance, self._backlog
+    # Whatever a step puts behind is seen here, too.
+    self._waits_for_room = True
+    while count < _MESSAGES_A_TURN and size < _BYTES_A_TURN:
+        if instance.ended or not backlog or instance.full():
+            self._waits_for_room = False
+            return 0
+        size += self._backlog_bytes
+        message = self._next_behind()
+        size -= self._backlog_bytes
+        count += 1
+        _give(self, instance, message)
+    self.loop.call_soon(self._room, context=self.server.outside)
+    return 0
+
+
+cdef int _give(FastConnection self, instance, message) except -1:
+    """Put a message into the queue, which has room, and let the application go on with it if nothing else is at work."""
+    # Held: the step may do anything.
+    loop = self.loop
+    try:
+        _put(<PyObject *>loop, <PyObject *>instance, <PyObject *>message)
+    except _INTERRUPTS as error:
+        loop.call_soon(_interrupt, error, context=self.server.outside)
     return 0

@@ -165,16 +165,21 @@ class WebSocketProtocol(WebSocketConnection):
             self._waits_for_room = True
             when_room(self._instance, self.server.outside, self._room)
 
+    def _next_behind(self) -> Message:
+        message = self._backlog.popleft()
+        self._backlog_bytes -= _size(message)
+        return message
+
     def _room(self) -> None:
         """Refill the queue, of which the application has taken a message; or it has ended."""
         self._waits_for_room = False
         instance, backlog = self._instance, self._backlog
         if instance is None or instance.ended:
             return
-        while backlog and not instance.full():
-            message = backlog.popleft()
-            self._backlog_bytes -= _size(message)
-            instance.put_nowait(message)
+        self._refill()
+        if instance.ended or self._waits_for_room:
+            # It has ended in a step made there, or this goes on after a turn of the loop.
+            return
         if backlog:
             self._waits_for_room = True
             when_room(instance, self.server.outside, self._room)
