@@ -127,7 +127,11 @@ cdef int _pump(FastConnection self, FastWebSocket websocket) except -1:
             if message is None:
                 break
         if self._backlog or instance.full():
-            self._put_behind(message)
+            if self._waits_for_room:
+                self._backlog.append(message)
+                self._backlog_bytes += _size(<dict>message)
+            else:
+                self._put_behind(message)
             continue
         last = frames.left() == 0
         if not last:
@@ -157,7 +161,7 @@ cdef int _pump(FastConnection self, FastWebSocket websocket) except -1:
 
 
 cdef int _refill(FastConnection self) except -1:
-    cdef Py_ssize_t count = 0, size = 0
+    cdef Py_ssize_t count = 0, size = 0, length
     instance, backlog = self._instance, self._backlog
     # Whatever a step puts behind is seen here, too.
     self._waits_for_room = True
@@ -165,13 +169,19 @@ cdef int _refill(FastConnection self) except -1:
         if instance.ended or not backlog or instance.full():
             self._waits_for_room = False
             return 0
-        size += self._backlog_bytes
-        message = self._next_behind()
-        size -= self._backlog_bytes
+        message = backlog.popleft()
+        length = _size(<dict>message)
+        self._backlog_bytes -= length
+        size += length
         count += 1
         _give(self, instance, message)
     self.loop.call_soon(self._room, context=self.server.outside)
     return 0
+
+
+cdef Py_ssize_t _size(dict message) except -1:
+    data = message.get("bytes")
+    return len(message.get("text", "")) if data is None else len(data)
 
 
 cdef int _give(FastConnection self, instance, message) except -1:
