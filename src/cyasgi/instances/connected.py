@@ -11,7 +11,7 @@ from .manager import InstanceManager
 class ConnectedManager(InstanceManager):
     """Manage instances as `InstanceManager` does, and tell the `Connection` of a scope when its application has ended.
 
-    Its server looks at once whether methods are overridden, and keeps that as `plain` and `hears_of_ends`.
+    Its server looks at once whether methods are overridden, and has the manager note that (`note_overrides`).
     """
 
     ended = InstanceManager.connected_ended

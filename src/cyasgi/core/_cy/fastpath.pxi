@@ -7,7 +7,9 @@ cdef class FastPath:
     cdef readonly object base
     cdef public InstanceTable table
     cdef public object observer
-    cdef public dict counts
+    cdef dict _counts
+    #: Runs with nothing to report that are not in `_counts` yet.
+    cdef Py_ssize_t _uncounted
     #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
     #: monotonic clock; or a Closing, where somebody waits for its end.
     cdef public dict closing
@@ -16,6 +18,9 @@ cdef class FastPath:
     #: Runs that were cancelled twice and go on.
     cdef public set ignoring_cancel
     cdef public dict unstarted
+    #: What `note_overrides` has found: whether the delete methods are the base's, and whether the hook for ends is not.
+    cdef readonly bint plain
+    cdef readonly bint hears
     #: Set while the server stops: called when a run has ended.
     cdef public object on_ended
     cdef public object _cancel_timer
@@ -27,7 +32,7 @@ cdef class FastPath:
     def __init__(self, base):
         self.base = base
         self.table = InstanceTable()
-        self.counts = dict.fromkeys(
+        self._counts = dict.fromkeys(
             ("evicted", "expired", "finished", "failed", "cancelled", "orphaned", "undelivered", "interrupted"), 0
         )
         self.closing = {}
@@ -37,6 +42,14 @@ cdef class FastPath:
 
     # InstanceManager has the unusual courses: _make_room_slow, _end_slow, _ended_slow, report, _set_cancel_timer and
     # _let_go.
+
+    @property
+    def counts(self):
+        """How often each thing has happened."""
+        if self._uncounted:
+            self._counts["finished"] += self._uncounted
+            self._uncounted = 0
+        return self._counts
 
     def make_room(self, server, limit):
         """Evict until there is room for one more."""
@@ -49,6 +62,11 @@ cdef class FastPath:
     def hears_of_ends(self, server):
         """Return whether the hook for ends of runs is overridden."""
         return self._hears(server)
+
+    def note_overrides(self, server):
+        """Note for `connected_ended` what of the server is overridden."""
+        self.plain = self._plain(server)
+        self.hears = self._hears(server)
 
     def end_entry(self, server, Entry entry):
         """Remove the entry, cancel its run and report it. Does not wait; see `delete_entry()`."""
@@ -153,7 +171,6 @@ cdef class FastPath:
     def connected_ended(self, ApplicationInstance instance):
         """Do as `ended` where scopes have a `Connection`: it is told, and the instance leaves the table at once."""
         cdef InstanceTable table
-        server = instance._server
         connection = getattr(instance.scope, "connection", None)
         if connection is not None:
             try:
@@ -162,26 +179,33 @@ cdef class FastPath:
                 # Whatever is wrong with the connection, the instance must leave the table.
                 self._connection_failed(instance)
         table = instance._table
-        if table is not None and server.plain:
+        if table is not None and self.plain:
             table.remove(instance)
             if (
                 instance._outcome == C_RETURNED
                 and self.observer is None
                 and self.on_ended is None
                 and not instance._count
-                and not server.hears_of_ends
+                and not self.hears
             ):
                 # All that `_ended` does for a run with nothing to report.
-                self.counts["finished"] += 1
+                self._uncounted += 1
                 instance._reported = True
                 return
         self._ended(instance)
+
+    cdef int _count_end(self, int outcome) except -1:
+        if outcome == C_RETURNED:
+            self._uncounted += 1
+        else:
+            self._counts[_OUTCOMES[outcome]] += 1
+        return 0
 
     cdef _ended(self, ApplicationInstance instance):
         if instance._outcome == 2 or self.observer is not None:
             self._ended_slow(instance)
             return
-        self.counts[_OUTCOMES[instance._outcome]] += 1
+        self._count_end(instance._outcome)
         cdef InstanceTable table = instance._table
         if table is not None:
             table._add_finished(instance)

@@ -288,7 +288,7 @@ cdef class ApplicationInstance(Details):
         if self._getter is not None or _cold(self).getters is not None:
             self._wake_getter()
 
-    def connect(self, bint direct, bint pulls=True):
+    cpdef connect(self, bint direct, bint pulls=True):
         """Have the server run the application, fed by the connection of its scope: see `Connection`.
 
         Args:

@@ -41,6 +41,8 @@ class FastPath:
         #: Runs that were cancelled twice and go on.
         self.ignoring_cancel: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
+        #: What `note_overrides` has found: whether the delete methods are the base's, and whether the hook for ends is not.
+        self.plain = self.hears = False
         #: Set while the server stops: called when a run has ended.
         self.on_ended: Callable[[], object] | None = None
         self._cancel_timer: asyncio.TimerHandle | None = None
@@ -105,6 +107,11 @@ class FastPath:
             type(server).application_ended is not self.base.application_ended or "application_ended" in server.__dict__
         )
 
+    def note_overrides(self, server: ServerPort) -> None:
+        """Note for `connected_ended` what of the server is overridden."""
+        self.plain = self.is_plain(server)
+        self.hears = self.hears_of_ends(server)
+
     def end_entry(self, server: ServerPort, entry: Any) -> None:
         """Remove the entry, cancel its run and report it. Does not wait; see `delete_entry()`."""
         self.table.remove(entry)
@@ -162,11 +169,10 @@ class FastPath:
                 # Whatever is wrong with the connection, the instance must leave the table.
                 self._connection_failed(instance)
         table = instance._table
-        server: Any = instance._server
-        if table is not None and server.plain:
+        if table is not None and self.plain:
             table.remove(instance)
             quiet = self.observer is None and self.on_ended is None
-            if quiet and instance._outcome == RETURNED and not instance.qsize() and not server.hears_of_ends:
+            if quiet and instance._outcome == RETURNED and not instance.qsize() and not self.hears:
                 # All that `ended` does for a run with nothing to report.
                 self.counts["finished"] += 1
                 instance._reported = True

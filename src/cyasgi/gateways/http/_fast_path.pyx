@@ -8,8 +8,9 @@ attributes have the same names.
 cimport cython
 from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem, PyDict_SetItem, PyDict_Update
+from cpython.dict cimport PyDict_SetItem, PyDict_Update
 from cpython.object cimport PyObject, PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
@@ -17,6 +18,7 @@ from cyasgi.wire.http._head cimport HeadParser, Scope
 
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
+from ...core._core import CONNECTED_API
 from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 from ...wire.http.errors import HTTPError
@@ -29,8 +31,32 @@ cdef extern from *:
     static PyObject *cyasgi_bare(PyObject *type, PyObject *nothing) {
         return ((PyTypeObject *)type)->tp_new((PyTypeObject *)type, nothing, NULL);
     }
+
+    /* `PyDict_GetItem` itself keeps an error that may be set, which is not the case here. */
+    static PyObject *cyasgi_get_item(PyObject *from, PyObject *key) {
+        PyObject *found = PyDict_GetItemWithError(from, key);
+        if (found == NULL && PyErr_Occurred()) {
+            PyErr_Clear();
+        }
+        return found;
+    }
     """
     object bare "cyasgi_bare"(object cls, tuple nothing)
+    PyObject *get_item "cyasgi_get_item"(dict from_, str key) noexcept
+
+cdef extern from *:
+    """
+    /* What the core tells of instances; see core/_cy/connected.pxi. */
+    typedef struct {
+        int (*connect)(PyObject *instance, int direct);
+        int (*quiet)(PyObject *instance);
+        int (*empty)(PyObject *instance);
+    } cyasgi_connected_api;
+    """
+    ctypedef struct cyasgi_connected_api:
+        int (*connect)(PyObject *instance, int direct) except -1
+        int (*quiet)(PyObject *instance) noexcept
+        int (*empty)(PyObject *instance) noexcept
 
 cdef enum:
     C_EXPECTED = 0
@@ -40,6 +66,9 @@ cdef enum:
 if (EXPECTED, STARTED, COMPLETE) != (C_EXPECTED, C_STARTED, C_COMPLETE):
     raise ImportError("the extension of cyasgi.gateways.http was built from another version")
 
+cdef cyasgi_connected_api *_instances = <cyasgi_connected_api *>PyCapsule_GetPointer(
+    CONNECTED_API, "cyasgi.core._core.CONNECTED_API"
+)
 cdef object _PureExchange = _fast_exchange_py.FastExchange
 cdef object _PureConnection = _fast_connection_py.FastConnection
 cdef object _encode_lines = encode_lines
@@ -106,12 +135,7 @@ cdef class FastExchange:
 
     def begin(self, instance, bint direct):
         """Connect the application's instance, which runs or is about to."""
-        self.instance = instance
-        instance.connect(direct)
-        if instance.idle:
-            message = self.next_message()
-            if message is not None:
-                instance.put_nowait(message)
+        _connect(self, instance, direct)
 
     # What the application receives
 
@@ -133,7 +157,7 @@ cdef class FastExchange:
         cdef PyObject *kind
         if type(message) is dict and isinstance(self.protocol, FastConnection):
             if not (<FastConnection>self.protocol).paused:
-                kind = PyDict_GetItem(message, "type")
+                kind = get_item(message, "type")
                 if kind is not NULL and type(<object>kind) is str:
                     if self.phase == C_STARTED and <str>kind == _BODY:
                         if _send_whole(self, <FastConnection>self.protocol, <dict>message):
@@ -153,25 +177,39 @@ cdef class FastExchange:
 
     def application_ended(self, instance):
         """End the exchange with its application; called from within the application's last step."""
-        if self.phase == C_COMPLETE and not self.disconnected and not instance.qsize():
+        if self.phase == C_COMPLETE and not self.disconnected and _instances.empty(<PyObject *>instance):
             self.instance = None
             self.protocol = None
         else:
             _PureExchange.application_ended(self, instance)
 
 
+cdef int _connect(FastExchange self, instance, bint direct) except -1:
+    cdef int waits
+    self.instance = instance
+    waits = _instances.connect(<PyObject *>instance, direct)
+    if waits == 2:
+        instance.connect(direct)
+        waits = instance.idle
+    if waits:
+        message = self.next_message()
+        if message is not None:
+            instance.put_nowait(message)
+    return 0
+
+
 cdef bint _start(FastExchange self, dict message) except -1:
     """Take the beginning of a response; return whether it was the usual case."""
-    cdef PyObject *found = PyDict_GetItem(message, "status")
+    cdef PyObject *found = get_item(message, "status")
     cdef object status
     cdef int number
-    if found is NULL or type(<object>found) is not int or PyDict_GetItem(message, "trailers") is not NULL:
+    if found is NULL or type(<object>found) is not int or get_item(message, "trailers") is not NULL:
         return False
     status = <object>found
     if not 200 <= status <= 599:
         return False
     number = status
-    found = PyDict_GetItem(message, "headers")
+    found = get_item(message, "headers")
     headers = _NOTHING if found is NULL else <object>found
     fields = _encode_lines(headers)
     # What was asked of the headers may be anything that has done anything.
@@ -186,7 +224,7 @@ cdef bint _start(FastExchange self, dict message) except -1:
 
 cdef bint _send_whole(FastExchange self, FastConnection connection, dict message) except -1:
     """Write the whole response, head and body, if this is the usual case; return whether it was."""
-    cdef PyObject *found = PyDict_GetItem(message, "more_body")
+    cdef PyObject *found = get_item(message, "more_body")
     cdef bytes line, common, lines, data
     cdef Py_ssize_t size, digits, at
     cdef char *to
@@ -194,7 +232,7 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     cdef tuple fields
     if not self.usual or (found is not NULL and <object>found is not False):
         return False
-    found = PyDict_GetItem(message, "body")
+    found = get_item(message, "body")
     body = b"" if found is NULL else <object>found
     if type(body) is not bytes or connection.last or connection.body is not None:
         return False
@@ -206,7 +244,7 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     line = _STATUS_LINES[self.status]
     if line is None:
         return False
-    common = connection.server.common_fields
+    common = <bytes?>_field(connection, "common_fields")
     lines = fields[0]
     digits = _write_number(number, size)
     at = PyBytes_GET_SIZE(line) + PyBytes_GET_SIZE(common) + PyBytes_GET_SIZE(lines)
@@ -248,7 +286,10 @@ cdef _complete(FastExchange self, protocol):
     self.phase = C_COMPLETE
     self.protocol = None
     instance = self.instance
-    if instance is not None:
+    if instance is not None and _instances.quiet(<PyObject *>instance):
+        self._parts = None
+        self._whole = self._received = True
+    elif instance is not None:
         # Whatever the application receives from now on is ``http.disconnect``.
         self._parts = None
         self._whole = self._received = True
@@ -302,6 +343,8 @@ cdef class FastConnection:
     cdef public object _limit_body
     #: The server's, once they were asked for.
     cdef object _deadlines
+    #: The attributes of the server, once they were asked for.
+    cdef dict _attributes
     #: Whether neither `begin_request` nor `response_complete` is overridden; -1 before it was looked at.
     cdef int _plain
 
@@ -340,7 +383,7 @@ cdef class FastConnection:
                     self.refuse(error)
                     return
                 if end:
-                    if self.server.log is not None:
+                    if _field(self, "log") is not None:
                         self.begin_logging()
                     _begin(self, parser, None if end == size else (<bytes>data)[end:])
                     return
@@ -362,7 +405,7 @@ cdef class FastConnection:
             _PureConnection.begin_request(self, head, rest)
             return
         parser = <HeadParser>self.parser
-        if self.server.log is not None:
+        if _field(self, "log") is not None:
             self.begin_logging()
         try:
             parser.parse(head)
@@ -374,6 +417,24 @@ cdef class FastConnection:
     def response_complete(self, exchange):
         """Take on the next request; called by the exchange when all of its response was written."""
         _response_complete(self, exchange)
+
+
+cdef object _field(FastConnection self, str name):
+    """Return an attribute of the server that is usually the instance's own: without looking for it in the classes."""
+    cdef PyObject *found
+    if self._attributes is None:
+        self._attributes = self.server.__dict__
+    found = get_item(self._attributes, name)
+    return getattr(self.server, name) if found is NULL else <object>found
+
+
+cdef int _count_request(FastConnection self) except -1:
+    cdef PyObject *found = get_item(self._attributes, "requests")
+    if found is NULL:
+        self.server.requests += 1
+    else:
+        PyDict_SetItem(self._attributes, "requests", <object>found + 1)
+    return 0
 
 
 cdef _begin(FastConnection self, HeadParser parser, rest):
@@ -398,7 +459,7 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
     for name in _EXTENSIONS:
         PyDict_SetItem(extensions, name, {})
     PyDict_SetItem(scope, "extensions", extensions)
-    state = server.state
+    state = _field(self, "state")
     if state is not None:
         PyDict_SetItem(scope, "state", state.copy())
     if (PyBytes_GET_SIZE(parser.upgrade) or server.websockets_only) and self.upgrade(
@@ -424,16 +485,16 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
         instance = server.get_or_create_application_instance(exchange, scope)
         # With an eager task factory it may have ended already.
         if not instance.ended:
-            exchange.begin(instance, server.direct)
+            _connect(exchange, instance, _field(self, "direct"))
     except INTERRUPTS:
         raise
     except BaseException as error:
         self._refuse_instance(error)
         return
     self.deadline.due = INFINITY
-    server.requests += 1
+    _count_request(self)
     if self.request_timeout is not None:
-        self.due_request = server.deadlines.now + self.request_timeout
+        self.due_request = _field(self, "deadlines").now + self.request_timeout
         self.rearm()
     if rest or PyByteArray_GET_SIZE(self.buffer):
         self._keep(b"" if rest is None else rest)
@@ -464,7 +525,7 @@ cdef _response_complete(FastConnection self, FastExchange exchange):
         _PureConnection.response_complete(self, exchange)
         return
     self.exchange = None
-    if self.server.log is not None:
+    if _field(self, "log") is not None:
         self.log_request(exchange.status, exchange.sent)
     self.due_request = INFINITY
     deadline = self.deadline

@@ -228,12 +228,8 @@ class HTTPServer(Gateway):
         self.serving = False
         #: Whether no new connection is served.
         self.stopping = False
-        #: Whether no method is overridden that is called when an instance is deleted.
-        self.plain = True
         #: Whether `application_send` is not overridden, so that messages need not pass through it.
         self.direct = True
-        #: Whether the hook for the end of instances is overridden.
-        self.hears_of_ends = False
         self._look_for_overrides()
         #: A context that belongs to no application, for whatever is not begun by one.
         self.outside = outside()
@@ -369,8 +365,7 @@ class HTTPServer(Gateway):
                 self.log.flush()
 
     def _look_for_overrides(self) -> None:
-        self.plain = self._cyasgi.is_plain(self)
-        self.hears_of_ends = self._cyasgi.hears_of_ends(self)
+        self._cyasgi.note_overrides(self)
         self.direct = (
             type(self).application_send is HTTPServer.application_send and "application_send" not in self.__dict__
         )
