@@ -18,7 +18,7 @@ cdef class FastPath:
     #: Runs that were cancelled twice and go on.
     cdef public set ignoring_cancel
     cdef public dict unstarted
-    #: What `note_overrides` has found: whether the delete methods are the base's, and whether the hook for ends is not.
+    #: Of `note_overrides`: whether the delete methods are the base's, and whether the hook for ends is overridden.
     cdef readonly bint plain
     cdef readonly bint hears
     #: Set while the server stops: called when a run has ended.

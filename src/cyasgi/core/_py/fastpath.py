@@ -41,7 +41,7 @@ class FastPath:
         #: Runs that were cancelled twice and go on.
         self.ignoring_cancel: set[Any] = set()
         self.unstarted: dict[ApplicationInstance, None] = {}
-        #: What `note_overrides` has found: whether the delete methods are the base's, and whether the hook for ends is not.
+        #: Of `note_overrides`: whether the delete methods are the base's, and whether the hook for ends is overridden.
         self.plain = self.hears = False
         #: Set while the server stops: called when a run has ended.
         self.on_ended: Callable[[], object] | None = None
