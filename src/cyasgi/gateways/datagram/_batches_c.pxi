@@ -55,17 +55,30 @@ cdef extern from *:
     #if !defined(SO_MEMINFO)
     #define SO_MEMINFO 55
     #endif
+    #if !defined(SOL_UDP)
+    #define SOL_UDP 17
+    #endif
+    #if !defined(UDP_SEGMENT)
+    #define UDP_SEGMENT 103
+    #endif
+    /* Bytes of a datagram that every path takes whole (IPv6's least MTU), and of all that leave as one. */
+    enum { CYASGI_SEGMENT = 1280 - 48, CYASGI_SEGMENTS = 65000 };
 
     typedef union {
         struct cmsghdr align;
         char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo))];
     } cyasgi_control;
+    typedef union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(struct in6_pktinfo)) + CMSG_SPACE(sizeof(uint16_t))];
+    } cyasgi_out_control;
 
     typedef struct {
         struct mmsghdr in[CYASGI_BATCH], out[CYASGI_BATCH];
         struct iovec in_parts[CYASGI_BATCH], out_parts[CYASGI_BATCH];
         struct sockaddr_in6 names[CYASGI_BATCH];
-        cyasgi_control in_control[CYASGI_BATCH], out_control[CYASGI_BATCH];
+        cyasgi_control in_control[CYASGI_BATCH];
+        cyasgi_out_control out_control[CYASGI_BATCH];
         /* The buffers of datagrams that come in, and the most that each holds. */
         char *space;
         size_t room;
@@ -268,11 +281,8 @@ cdef extern from *:
             return cyasgi_parse_ipv4(host, w->to + offsetof(struct sockaddr_in, sin_addr));
         }
     }
-    static void cyasgi_put_source(struct msghdr *head, cyasgi_control *control, cyasgi_waiting *w) {
-        struct cmsghdr *one;
-        head->msg_control = control;
-        head->msg_controllen = sizeof *control;
-        one = CMSG_FIRSTHDR(head);
+    static void cyasgi_put_source(struct msghdr *head, cyasgi_waiting *w) {
+        struct cmsghdr *one = CMSG_FIRSTHDR(head);
         if (w->source_length == 4) {
             struct in_pktinfo info;
             memset(&info, 0, sizeof info);
@@ -290,28 +300,88 @@ cdef extern from *:
             head->msg_controllen = CMSG_SPACE(sizeof(struct in6_pktinfo));
         }
     }
+    static void cyasgi_put_segment(struct msghdr *head, cyasgi_out_control *control, size_t begin, size_t size) {
+        uint16_t segment = (uint16_t)size;
+        struct cmsghdr *one = (struct cmsghdr *)(control->bytes + begin);
+        one->cmsg_level = SOL_UDP;
+        one->cmsg_type = UDP_SEGMENT;
+        one->cmsg_len = CMSG_LEN(sizeof segment);
+        memcpy(CMSG_DATA(one), &segment, sizeof segment);
+        head->msg_controllen = begin + CMSG_SPACE(sizeof segment);
+    }
+    /* Whether the system splits what is sent into datagrams of one size (since Linux 4.18). */
+    static int cyasgi_splits(int fd) {
+        int size;
+        socklen_t length = sizeof size;
+        return getsockopt(fd, SOL_UDP, UDP_SEGMENT, &size, &length) == 0;
+    }
+    /* Returns whether two datagrams go the same way. */
+    static inline int cyasgi_same_way(const cyasgi_waiting *a, const cyasgi_waiting *b) {
+        return a->to_length == b->to_length && a->source_length == b->source_length &&
+            memcmp(a->to, b->to, a->to_length) == 0 && memcmp(a->source, b->source, a->source_length) == 0;
+    }
     /* Sends what waits in a ring of this size (less one), at most a batch; returns how many the system has taken, or an
-       error number, negative, of the first one. */
-    static int cyasgi_send(cyasgi_buffers *b, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask) {
-        int i, done, some = count < CYASGI_BATCH ? (int)count : CYASGI_BATCH;
-        for (i = 0; i < some; i++) {
+       error number, negative, of the first one. Where the system `splits`, neighbours of one size that go the same way
+       are handed over as one, the last of which may be shorter; that is noted if it does not for what is asked of it. */
+    static int cyasgi_send(
+        cyasgi_buffers *b, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask, int *splits
+    ) {
+        int none = 0, i = 0, messages = 0, done, sent, some = count < CYASGI_BATCH ? (int)count : CYASGI_BATCH;
+        while (i < some) {
             cyasgi_waiting *w = &ring[(head + i) & mask];
-            struct msghdr *message = &b->out[i].msg_hdr;
+            struct msghdr *message = &b->out[messages].msg_hdr;
+            size_t size = PyBytes_GET_SIZE(w->data), all = size;
+            int first = i;
+            b->out_parts[i].iov_base = PyBytes_AS_STRING(w->data);
+            b->out_parts[i].iov_len = size;
+            i++;
+            if (*splits && size > 0 && size <= CYASGI_SEGMENT) {
+                size_t next = size;
+                while (i < some && next == size) {
+                    cyasgi_waiting *other = &ring[(head + i) & mask];
+                    next = PyBytes_GET_SIZE(other->data);
+                    if (next == 0 || next > size || all + next > CYASGI_SEGMENTS || !cyasgi_same_way(w, other)) {
+                        break;
+                    }
+                    b->out_parts[i].iov_base = PyBytes_AS_STRING(other->data);
+                    b->out_parts[i].iov_len = next;
+                    all += next;
+                    i++;
+                }
+            }
             message->msg_name = w->to;
             message->msg_namelen = w->to_length;
-            b->out_parts[i].iov_base = PyBytes_AS_STRING(w->data);
-            b->out_parts[i].iov_len = PyBytes_GET_SIZE(w->data);
+            message->msg_iov = &b->out_parts[first];
+            message->msg_iovlen = i - first;
+            message->msg_control = &b->out_control[messages];
+            message->msg_controllen = sizeof b->out_control[messages];
             if (w->source_length) {
-                cyasgi_put_source(message, &b->out_control[i], w);
+                cyasgi_put_source(message, w);
             } else {
-                message->msg_control = NULL;
                 message->msg_controllen = 0;
             }
+            if (i - first > 1) {
+                cyasgi_put_segment(message, &b->out_control[messages], message->msg_controllen, size);
+            }
+            messages++;
         }
         do {
-            done = sendmmsg(fd, b->out, some, MSG_DONTWAIT);
+            done = sendmmsg(fd, b->out, messages, MSG_DONTWAIT);
         } while (done < 0 && errno == EINTR);
-        return done < 0 ? -errno : done;
+        if (done < 0) {
+            /* Each is to fail by itself, if any has to. */
+            if (errno != EAGAIN && b->out[0].msg_hdr.msg_iovlen > 1) {
+                if (errno == EIO || errno == EINVAL || errno == EOPNOTSUPP) {
+                    *splits = 0;
+                }
+                return cyasgi_send(b, fd, ring, head, count, mask, &none);
+            }
+            return -errno;
+        }
+        for (i = 0, sent = 0; i < done; i++) {
+            sent += (int)b->out[i].msg_hdr.msg_iovlen;
+        }
+        return sent;
     }
 
     #else
@@ -333,7 +403,10 @@ cdef extern from *:
     static int cyasgi_fill(cyasgi_waiting *w, int six, const char *host, int port, uint32_t flow, uint32_t zone) {
         return 0;
     }
-    static int cyasgi_send(cyasgi_buffers *b, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask) {
+    static int cyasgi_splits(int fd) { return 0; }
+    static int cyasgi_send(
+        cyasgi_buffers *b, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask, int *splits
+    ) {
         return -EINVAL;
     }
     #endif
@@ -373,4 +446,5 @@ cdef extern from *:
     int cyasgi_port(const unsigned char *key)
     unsigned int cyasgi_zone(const unsigned char *key)
     bint cyasgi_fill(cyasgi_waiting *, bint six, const char *host, int port, unsigned int flow, unsigned int zone)
-    int cyasgi_send(cyasgi_buffers *, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask)
+    bint cyasgi_splits(int fd)
+    int cyasgi_send(cyasgi_buffers *, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask, int *splits)

@@ -25,7 +25,8 @@ cdef class BatchTransport:
     Of an `asyncio.DatagramTransport` it has what endpoints use.
 
     For each time that the socket is readable, at most `BATCH` datagrams are read and handed over, so that a flood
-    leaves the loop to others. What the system does not take waits here, and beyond `HIGH_WATER` senders wait.
+    leaves the loop to others. What the system does not take waits here, and beyond `HIGH_WATER` senders wait. Neighbours
+    of one size to one client are handed to the system as one, for it to split, up to a size that every path takes whole.
 
     Args:
         loop: the running event loop.
@@ -47,6 +48,8 @@ cdef class BatchTransport:
     cdef bint _flush_comes
     cdef bint _flushing
     cdef unsigned int _dropped
+    #: Whether the system splits what goes to one client into datagrams of one size.
+    cdef int _splits
     #: Whether any of the applications that were handed something goes on by way of the loop.
     cdef bint _loose
     cdef dict _asked
@@ -68,6 +71,7 @@ cdef class BatchTransport:
         self._asks = asks
         self._asked = {}
         self._dropped = cyasgi_dropped(self._fd)
+        self._splits = cyasgi_splits(self._fd)
         loop.add_reader(self._sock, self._readable)
         self._endpoint = endpoint
 
@@ -353,7 +357,9 @@ cdef class BatchTransport:
         self._flushing = True
         try:
             while self._count and self._endpoint is not None:
-                done = cyasgi_send(self._buffers._all, self._fd, self._ring, self._head, self._count, self._mask)
+                done = cyasgi_send(
+                    self._buffers._all, self._fd, self._ring, self._head, self._count, self._mask, &self._splits
+                )
                 if done == -EAGAIN:
                     if not self._writing:
                         self._writing = True
