@@ -31,7 +31,8 @@ QUESTION = question(
     note="One worker, without access log; uvicorn with httptools and without one too. Each server as its own command "
     "starts it, so with its own settings of the garbage collector and the allocator. Server and load generator (wrk) "
     "have a core each; CPU time is that of the whole server: its processes and threads. A request is under way on each "
-    "connection at a time, so the times are those of a closed loop. daphne has a loop of its own.",
+    "connection at a time, so the times are those of a closed loop. daphne has a loop of its own. gunicorn is its "
+    "own ASGI worker, without the lifespan, with its parser in C only where gunicorn_h1c is installed.",
 )
 
 

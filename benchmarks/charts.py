@@ -135,7 +135,7 @@ def beside_servers(answers: Answers) -> Figure:
     drawing, axes = panels(1, "CPU time of the server for each request or message", 1.5 + 0.42 * len(asked))
     ax = axes[0]
     ax.axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
-    for side in ("reference", "pure", "cython", "granian", "hypercorn", "daphne"):
+    for side in ("reference", "pure", "cython", "granian", "gunicorn", "hypercorn", "daphne"):
         found = []
         for place, question in enumerate(asked):
             size, loop = size_of(answers, question.name), loops_of(answers, question.name)[-1]

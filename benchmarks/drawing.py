@@ -29,6 +29,7 @@ COLOURS = {
     FLOOR: "#7d848c",
     "minimal": "#a9afb6",
     "granian": "#7a4fa3",
+    "gunicorn": "#b5538c",
     "hypercorn": "#2e8b6f",
     "daphne": "#8c6d46",
 }
@@ -46,6 +47,7 @@ MARKS = {
     FLOOR: "|",
     "minimal": "x",
     "granian": "D",
+    "gunicorn": "*",
     "hypercorn": "v",
     "daphne": "P",
 }
@@ -55,6 +57,7 @@ HATCHES = {
     "pure": "....",
     "minimal": "",
     "granian": "xxxx",
+    "gunicorn": "oo",
     "hypercorn": "\\\\\\\\",
     "daphne": "++++",
 }

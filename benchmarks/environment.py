@@ -25,6 +25,8 @@ PACKAGES = (
     "websockets",
     "uvicorn",
     "granian",
+    "gunicorn",
+    "gunicorn_h1c",
     "hypercorn",
     "daphne",
     "matplotlib",

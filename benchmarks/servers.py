@@ -29,6 +29,7 @@ NEEDS = {
     FLOOR: ("httptools", "websockets"),
     "minimal": ("httptools", "websockets"),
     "granian": ("granian",),
+    "gunicorn": ("gunicorn",),
     "hypercorn": ("hypercorn",),
     "daphne": ("daphne",),
 }
@@ -75,6 +76,8 @@ def _words(side: str, application: str, loop: str, port: int, log: bool) -> list
         + (" --log-level info" if log else " --log-level warning --no-access-log"),
         "granian": f"granian --host 127.0.0.1 --port {port} --interface asgi --loop {loop} --workers 1"
         + (" --access-log" if log else " --log-level warning"),
+        "gunicorn": f"gunicorn --bind 127.0.0.1:{port} --worker-class asgi --asgi-loop {loop} --workers 1"
+        " --asgi-lifespan off --no-control-socket" + (" --access-logfile -" if log else " --log-level warning"),
         "hypercorn": f"hypercorn --bind 127.0.0.1:{port} --worker-class {loop} --workers 1"
         + (" --access-logfile -" if log else " --log-level warning"),
         "daphne": f"daphne --bind 127.0.0.1 --port {port}" + (" --access-log -" if log else " --verbosity 0"),

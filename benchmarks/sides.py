@@ -14,7 +14,7 @@ from typing import Any
 SIDES = ("reference", "pure", "cython")
 FLOOR = "floor"
 #: Further sides of the questions about gateways, whose reference is another server: a second floor, and servers.
-PEERS = ("minimal", "granian", "hypercorn", "daphne")
+PEERS = ("minimal", "granian", "gunicorn", "hypercorn", "daphne")
 LOOPS = ("asyncio", "uvloop")
 #: cyasgi.backend as each side must report it.
 BACKENDS = {"pure": "python", "cython": "cython"}
