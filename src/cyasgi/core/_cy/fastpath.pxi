@@ -8,8 +8,10 @@ cdef class FastPath:
     cdef public InstanceTable table
     cdef public object observer
     cdef dict _counts
-    #: Runs with nothing to report that are not in `_counts` yet.
-    cdef Py_ssize_t _uncounted
+    #: What is not in `_counts` yet: the frequent ones.
+    cdef Py_ssize_t _finished
+    cdef Py_ssize_t _cancelled
+    cdef Py_ssize_t _evicted
     #: Runs that go on after their entry has left the table: when each is cancelled once more, in seconds of the
     #: monotonic clock; or a Closing, where somebody waits for its end.
     cdef public dict closing
@@ -46,9 +48,10 @@ cdef class FastPath:
     @property
     def counts(self):
         """How often each thing has happened."""
-        if self._uncounted:
-            self._counts["finished"] += self._uncounted
-            self._uncounted = 0
+        self._counts["finished"] += self._finished
+        self._counts["cancelled"] += self._cancelled
+        self._counts["evicted"] += self._evicted
+        self._finished = self._cancelled = self._evicted = 0
         return self._counts
 
     def make_room(self, server, limit):
@@ -98,7 +101,7 @@ cdef class FastPath:
                 (<Entry>victim)._reason = C_EVICTED
             self._end(server, <Entry>victim)
             if live:
-                self.counts["evicted"] += 1
+                self._evicted += 1
 
     cdef bint _plain(self, server) except -1:
         cdef dict attributes
@@ -189,14 +192,16 @@ cdef class FastPath:
                 and not self.hears
             ):
                 # All that `_ended` does for a run with nothing to report.
-                self._uncounted += 1
+                self._finished += 1
                 instance._reported = True
                 return
         self._ended(instance)
 
     cdef int _count_end(self, int outcome) except -1:
         if outcome == C_RETURNED:
-            self._uncounted += 1
+            self._finished += 1
+        elif outcome == C_CANCELLED:
+            self._cancelled += 1
         else:
             self._counts[_OUTCOMES[outcome]] += 1
         return 0
