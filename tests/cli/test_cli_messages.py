@@ -126,9 +126,11 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
         (["--udp", ":0", "--root-path", "/api"], "--root-path: no effect, since nothing serves HTTP"),
         ([*HTTP, "--idle-timeout", "5"], "--idle-timeout: no effect, since nothing serves datagrams"),
         ([*HTTP, "--message-burst", "5"], "--message-burst: no effect without --max-messages-per-second"),
+        ([*HTTP, "--forwarded-allow-ips", "*"], "--forwarded-allow-ips: no effect without --proxy-headers"),
+        ([*HTTP, "--forwarded-headers", "forwarded"], "--forwarded-headers: no effect without --proxy-headers"),
         (
             ["--unix", "x", "--max-instances-per-client", "5"],
-            "--max-instances-per-client: no effect on Unix sockets, whose clients have no address",
+            "--max-instances-per-client: no effect on --unix without --proxy-headers, since clients have no address",
         ),
     ],
 )
@@ -147,6 +149,8 @@ def test_options_without_effect(arguments, says, options, tmp_path):
         [*HTTP, "--reload", "--reload-dir", "."],
         ["--udp", ":0", *HTTP, "--max-body-size", "5", "--idle-timeout", "5", "--root-path", "/api"],
         ["--unix", "x", "--max-age", "5"],
+        ["--unix", "x", "--proxy-headers", "--max-instances-per-client", "5"],
+        [*HTTP, "--proxy-headers", "--forwarded-allow-ips", "10.0.0.0/8, unix", "--forwarded-headers", "forwarded"],
         [*HTTP, "--max-messages-per-second", "5", "--message-burst", "5"],
         ["--udp", ":0", "--max-applications", "5", "--shutdown-timeout", "1", "--lifespan", "on"],
         ["--udp", ":0", "--startup-timeout", "5", "--lifespan", "on"],
@@ -265,3 +269,18 @@ def test_another_import_error_keeps_its_traceback(tmp_path):
     code, said = script("serve", *HTTP, ECHO, PYTHONPATH=os.pathsep.join([str(tmp_path), *sys.path]))
     assert code == 1
     assert "Traceback" in said and "asgiref" in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "accepted"),
+    [
+        ("--forwarded-allow-ips", "localhost", "a list, with commas between them, of IP addresses"),
+        ("--forwarded-allow-ips", "", "accepted is a list"),
+        ("--forwarded-headers", "x-real-ip", "of names among x-forwarded-for, x-forwarded-proto"),
+        ("--forwarded-headers", "forwarded,x-forwarded-for", "not forwarded together with one that says the same"),
+    ],
+)
+def test_proxies(capsys, option, value, accepted):
+    """Who cannot be trusted, and headers that cannot be read, are refused with what is accepted."""
+    error = refused(capsys, [*HTTP, option, value, ECHO])
+    assert repr(value) in error and accepted in error

@@ -16,8 +16,9 @@ def http(cy):
     return importlib.import_module(f"{cy.__name__}.gateways.http")
 
 
-def connection_protocol(cy):
-    return importlib.import_module(f"{cy.__name__}.gateways.http.protocol").HTTPProtocol
+def connection_protocol(cy, proxied=False):
+    module, name = ("proxied", "ProxiedProtocol") if proxied else ("protocol", "HTTPProtocol")
+    return getattr(importlib.import_module(f"{cy.__name__}.gateways.http.{module}"), name)
 
 
 class Transport(asyncio.Transport):
@@ -74,7 +75,7 @@ class Transport(asyncio.Transport):
 class Connection:
     """A connection to a server that is not running, of whose loop time is the test's."""
 
-    def __init__(self, cy, application, *, server=None, strict=True, **settings):
+    def __init__(self, cy, application, *, server=None, strict=True, transport=None, **settings):
         if server is None:
             server = http(cy).HTTPServer(application)
             server.server_header = None
@@ -84,8 +85,8 @@ class Connection:
         server.head_limits = type(server.head_limits)(
             server.max_target_size, server.max_header_size, server.max_header_count
         )
-        self.transport = Transport()
-        self.protocol = connection_protocol(cy)(server, strict)
+        self.transport = transport or Transport()
+        self.protocol = connection_protocol(cy, server.proxy_headers)(server, strict)
         self.protocol.connection_made(self.transport)
 
     def feed(self, *data):

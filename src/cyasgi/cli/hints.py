@@ -55,16 +55,13 @@ MISSING = {
     "--blocking-threads": _NO_THREADS,
     "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
-    "--forwarded-allow-ips": "cyasgi takes the client's address from the connection",
     "--header": "the application sends its own headers",
     "--interface": "cyasgi finds out which kind of application it has",
     "--limit-max-requests": "cyasgi does not replace its process",
     "--log-config": _LOGGING,
     "--log-file": _LOGGING,
     "--max-requests": "cyasgi does not replace its process",
-    "--no-proxy-headers": "cyasgi reads no proxy headers",
     "--no-use-colors": "cyasgi colours nothing",
-    "--proxy-headers": "cyasgi takes the client's address from the connection",
     "--quic-bind": "cyasgi has no HTTP/3",
     "--runtime-mode": _NO_THREADS,
     "--runtime-threads": _NO_THREADS,
@@ -145,11 +142,14 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield "--startup-timeout: no effect " + (
             "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
         )
+    proxied = values.get("proxy_headers")
+    if streams and not proxied and (alone := given & {"forwarded_allow_ips", "forwarded_headers"}):
+        yield f"{options(alone)}: no effect without --proxy-headers"
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
-    if per_client and any(isinstance(address, str) for address in streams):
-        yield f"{options(per_client)}: no effect on Unix sockets, whose clients have no address"
+    if per_client and not proxied and any(isinstance(address, str) for address in streams):
+        yield f"{options(per_client)}: no effect on --unix without --proxy-headers, since clients have no address"
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:

@@ -318,6 +318,28 @@ DATAGRAMS = (
     ),
 )
 
+PROXIES: tuple[Limit | Switch, ...] = (
+    Switch(
+        ("--proxy-headers", "--no-proxy-headers"),
+        "proxy_headers",
+        "Take the client's address and scheme from --forwarded-headers of --forwarded-allow-ips.",
+    ),
+    Limit(
+        ("--forwarded-allow-ips",),
+        "forwarded_allow_ips",
+        "PROXIES",
+        "The proxies to believe, with commas between them: addresses, networks, unix (clients of Unix sockets), "
+        "unix:PATH, or * for everybody.",
+    ),
+    Limit(
+        ("--forwarded-headers",),
+        "forwarded_headers",
+        "NAMES",
+        "The headers that the proxies set or remove, with commas between them: x-forwarded-for, x-forwarded-proto, "
+        "x-forwarded-host, x-forwarded-port, x-forwarded-prefix; forwarded.",
+    ),
+)
+
 #: Attributes of `ManagedServer`; a server is one only if any of these is set.
 MANAGED = (
     Limit(
@@ -362,11 +384,12 @@ MANAGED = (
 SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
     "Limits": COMMON,
     "Limits for each client": MANAGED,
+    "Proxies": PROXIES,
     "HTTP": HTTP,
     "WebSockets": WEBSOCKETS,
     "UDP": DATAGRAMS,
 }
-SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *HTTP, *WEBSOCKETS, *DATAGRAMS)
+SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *PROXIES, *HTTP, *WEBSOCKETS, *DATAGRAMS)
 
 
 def server_class(kind: str, managed: bool = False) -> Any:

@@ -39,6 +39,11 @@ def format_address(address: Sequence[Any]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def client_text(address: Sequence[Any] | None) -> str:
+    """Return the address of a scope's client for a log; "-" for none, and for that of a Unix socket."""
+    return "-" if address is None or address[1] is None else format_address(address)
+
+
 def check_address(address: Any, what: str = "an address") -> tuple[str, int]:
     """Return `address` as a (host, port) tuple, if it is a sequence of a string and a port number.
 

@@ -39,6 +39,7 @@ class FastConnection:
         "_linger_until",
         "_reported_progress",
         "_taken",
+        "amends",
         "body",
         "buffer",
         "deadline",
@@ -59,7 +60,6 @@ class FastConnection:
         "reading_paused",
         "received",
         "request_timeout",
-        "root_path",
         "seen",
         "server",
         "template",
@@ -96,7 +96,8 @@ class FastConnection:
     deadline: Any
     keep_alive_timeout: float
     request_timeout: float | None
-    root_path: str
+    #: Whether `amend` has something to do.
+    amends: bool
     #: What all scopes of this connection have in common, and what those of equal heads have.
     template: dict[str, Any]
     #: ASGI's extension ``tls``; None without TLS.
@@ -105,6 +106,7 @@ class FastConnection:
 
     if TYPE_CHECKING:
 
+        def amend(self, template: dict[str, Any]) -> None: ...
         def begin_logging(self) -> None: ...
         def log_request(self, status: int, size: int) -> None: ...
         def refuse(self, error: HTTPError) -> None: ...
@@ -216,8 +218,8 @@ class FastConnection:
         template["raw_path"] = path
         template["query_string"] = parser.query
         template["http_version"] = parser.version
-        if self.root_path:
-            self.server.add_root_path(template)
+        if self.amends:
+            self.amend(template)
 
     def response_complete(self, exchange: Any) -> None:
         """Take on the next request; called by the exchange when all of its response was written."""

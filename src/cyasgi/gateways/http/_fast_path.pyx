@@ -336,7 +336,7 @@ cdef class FastConnection:
     cdef public object deadline
     cdef public object keep_alive_timeout
     cdef public object request_timeout
-    cdef public object root_path
+    cdef public bint amends
     cdef public object template
     cdef public object tls
     cdef public object _client
@@ -507,8 +507,8 @@ cdef _describe(FastConnection self, HeadParser parser, dict template):
     PyDict_SetItem(template, "raw_path", parser.path)
     PyDict_SetItem(template, "query_string", parser.query)
     PyDict_SetItem(template, "http_version", parser.version)
-    if self.root_path:
-        self.server.add_root_path(template)
+    if self.amends:
+        self.amend(template)
 
 
 cdef _response_complete(FastConnection self, FastExchange exchange):

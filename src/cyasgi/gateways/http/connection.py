@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from typing import Any
 
-from ...wire.address import format_address
+from ...wire.address import client_text
 from ...wire.http.request import HeadParser
 from ...wire.http.scope import error_response
 from ..access_log import CLIENT_GONE
@@ -89,7 +90,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         server = self.server
         self.keep_alive_timeout = server.keep_alive_timeout
         self.request_timeout = server.request_timeout
-        self.root_path = server.root_path
+        self.amends = bool(server.root_path)
         self.deadline = server.deadlines.at(server.first_byte_timeout, self._overdue)
         server.connection_opened(self)
         tls = transport.get_extra_info("ssl_object")
@@ -110,7 +111,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             "extensions": None,
         }
         self.tls = None if tls is None else tls_extension(tls)
-        self._client = "-" if client is None else format_address(client)
+        self._client = client_text(client)
         if server.state is not None:
             self.template["state"] = {}
         if server.stopping:
@@ -119,6 +120,10 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             server.refused += 1
             self.transport.write(error_response(503, "too many connections", server.common_fields, server.retry_after))
             self.close()
+
+    def amend(self, template: dict[str, Any]) -> None:
+        """Change what the scopes of equal heads have in common, once that was read from the head."""
+        self.server.add_root_path(template)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline.cancel()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..net.accepting import ConnectionServer
+from ..net.proxies import Names
 
 if TYPE_CHECKING:
     from ...wire.http.request import HeadLimits, HeadParser
@@ -75,6 +76,12 @@ class HTTPServerPort(ConnectionServer, Protocol):
     def max_applications(self) -> int | None: ...
     @property
     def root_path(self) -> str: ...
+    @property
+    def proxy_headers(self) -> bool: ...
+    @property
+    def forwarded_headers(self) -> Names: ...
+    @property
+    def forwarded_allow_ips(self) -> Names: ...
     @property
     def retry_after(self) -> bytes: ...
     @property

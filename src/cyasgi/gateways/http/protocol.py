@@ -61,7 +61,7 @@ class HTTPProtocol(HTTPConnection):
         if not self.buffer:
             self.last = True
         # With TLS there are no halves.
-        half = self.body is None and self.template["scheme"] == "http"
+        half = self.body is None and self.tls is None
         if exchange is None:
             if not self.paused:
                 self._next_later()

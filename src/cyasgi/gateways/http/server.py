@@ -42,6 +42,7 @@ from ..lifespan import (
 from ..net.accepting import Accepting, PlainListening
 from ..net.capacity import ConnectionCapacity
 from ..net.deadlines import Deadlines
+from ..net.proxies import LOCAL, USUAL, ForwardedHeaders, Names, TrustedProxies
 from ..net.sockets import (
     Listener as Listener,
     ListenError as ListenError,
@@ -52,6 +53,7 @@ from ..net.sockets import (
 from ..net.tls import TLSListening
 from .port import RequestLog
 from .protocol import HTTPProtocol
+from .proxied import ProxiedProtocol
 
 logger = logging.getLogger("cyasgi.gateways.http")
 
@@ -166,6 +168,15 @@ class HTTPServer(Gateway):
     startup_timeout = Setting[float | None](STARTUP_TIMEOUT, STARTUP_TIMEOUT_BOUND)
     #: The path that the application is mounted at (ASGI's ``root_path``); it is put before the path of every request.
     root_path = Setting[str]("", ROOT_PATH)
+    #: Whether `forwarded_headers` of requests are read, where they come from `forwarded_allow_ips`: then the client,
+    #: the scheme, the server and the root path of scopes are what these say.
+    proxy_headers = Setting[bool](False, Boolean())
+    #: The proxies that are believed: addresses, networks, ``unix`` for clients of Unix sockets, ``unix:PATH`` for those
+    #: of one, ``"*"`` for everybody; in a tuple, or in a string with commas between them.
+    forwarded_allow_ips = Setting[Names](LOCAL, TrustedProxies())
+    #: The headers that these proxies set, or remove: ``x-forwarded-for``, ``-proto``, ``-host``, ``-port`` and
+    #: ``-prefix``, or ``forwarded`` (RFC 7239). One that a proxy lets through says what the client wants it to say.
+    forwarded_headers = Setting[Names](USUAL, ForwardedHeaders())
     #: The value of the Server header; None for none.
     server_header = Setting[str | None]("cyasgi", _ServerHeader())
     #: Connections that the system keeps for a listener until they are accepted.
@@ -304,7 +315,7 @@ class HTTPServer(Gateway):
         strict = self.strict if listener.strict is None else listener.strict
 
         def protocol() -> HTTPProtocol:
-            return HTTPProtocol(self, strict)
+            return ProxiedProtocol(self, strict) if self.proxy_headers else HTTPProtocol(self, strict)
 
         if listener.ssl is not None:
             with contextlib.suppress(NotImplementedError):

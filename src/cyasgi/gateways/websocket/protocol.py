@@ -16,7 +16,7 @@ from ..._common.guarding import INTERRUPTS
 from ...core import Pass
 from ...core.describe import describe
 from ...instances.limits import LimitExceeded
-from ...wire.address import format_address
+from ...wire.address import client_text
 from ...wire.websocket.connection import (
     CLOSED,
     CLOSING,
@@ -83,8 +83,7 @@ class WebSocketProtocol(WebSocketConnection):
         assert scope is not None
         scope.connection = self
         if server.log is not None:
-            client = scope["client"]
-            self.begin_logging("-" if client is None else format_address(client))
+            self.begin_logging(client_text(scope["client"]))
         server.connection_upgraded(self)
         server.websockets += 1
         if not transport.is_reading():  # type: ignore[attr-defined]
