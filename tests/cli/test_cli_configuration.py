@@ -262,6 +262,7 @@ def test_every_limit_reaches_its_servers(options):
     arguments = ["--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--max-applications", "5", "--max-queue-size", "6"]
     arguments += ["--max-body-size", "7", "--no-strict", "--no-server-header", "--timeout-keep-alive", "8"]
     arguments += ["--websocket", "127.0.0.1:0", "--no-websocket-compression", "--ws-ping-interval", "none"]
+    arguments += ["--no-date-header", "--cancel-on-disconnect", "--header", "X-A: b:c", "--header", "d:"]
     servers = make_servers(options(*arguments, "--root-path", "/api", ECHO), application)
     http, websocket, udp = servers["http"], servers["websocket"], servers["udp"]
     assert (http.max_applications, http.max_body_size, http.keep_alive_timeout) == (5, 7, 8.0)
@@ -271,6 +272,9 @@ def test_every_limit_reaches_its_servers(options):
         None,
         False,
     )
+    for server in (http, websocket):
+        assert (server.date_header, server.cancel_on_disconnect) == (False, True)
+        assert server.headers == ((b"x-a", b"b:c"), (b"d", b""))
     assert websocket.websockets_only and not http.websockets_only
     assert http.max_queue_size == type(http).max_queue_size
     assert (udp.max_applications, udp.max_queue_size, udp.idle_timeout) == (5, 6, None)
@@ -289,7 +293,7 @@ def test_limits_for_each_client(options):
 
 def test_every_setting_has_an_option():
     """What can be set on the command's servers can be set by an option."""
-    elsewhere = {"lifespan", "root_path"}
+    elsewhere = {"lifespan", "root_path", "headers"}
     not_for_requests = {"max_queue_size", "idle_timeout", "eviction_policy", "undelivered_to"}
     for kind in limits.SERVERS:
         server = limits.server_class(kind, managed=True)

@@ -56,6 +56,12 @@ HTTP = {
             *((start(status), TypeError, f"{STATUS}an int, got {status!r}") for status in ("200", 200.0, True, [200])),
             *((start(status), ValueError, f"{STATUS}from 200 to 599, got {status}") for status in (0, 101, 199, 600)),
             *(({**start(), "headers": headers}, error, text) for headers, error, text in HEADERS),
+            *(
+                ({"type": "http.response.early_hint", **links}, TypeError, f"must be an iterable of bytes, got {got}")
+                for links, got in (({}, "None"), ({"links": "</a>"}, "'</a>'"), ({"links": b"</a>"}, "b'</a>'"))
+            ),
+            ({"type": "http.response.early_hint", "links": ["</a>"]}, TypeError, "header b'link' must be bytes, got"),
+            ({"type": "http.response.early_hint", "links": [b"a\r\nb"]}, ValueError, "b'link' contains CR, LF or NUL"),
             ({"type": "http.response.zerocopysend", "file": 5}, ValueError, "unknown type of message 'http.response.z"),
             ({"type": "http.response.push", "path": "/"}, ValueError, "unknown type of message 'http.response.push'"),
             ({"type": "http.response.debug", "info": {}}, ValueError, "unknown type of message 'http.response.debug'"),

@@ -8,6 +8,7 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 HELLO = response()
+HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 
 
 def answer(body, kind=b""):

@@ -55,7 +55,6 @@ MISSING = {
     "--blocking-threads": _NO_THREADS,
     "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
-    "--header": "the application sends its own headers",
     "--interface": "cyasgi finds out which kind of application it has",
     "--limit-max-requests": "cyasgi does not replace its process",
     "--log-config": _LOGGING,
@@ -134,8 +133,8 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
             yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
     if "unix_permissions" in given and streams and not any(isinstance(address, str) for address in streams):
         yield "--unix-permissions: no effect without --unix"
-    if "root_path" in given and not streams:
-        yield "--root-path: no effect, since nothing serves HTTP or WebSockets"
+    if (named := given & {"header", "root_path"}) and not streams:
+        yield f"{options(named)}: no effect, since {_lacking(())}"
     # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
     lifespan = values.get("lifespan")
     if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and not streams)):

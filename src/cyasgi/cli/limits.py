@@ -199,6 +199,16 @@ HTTP = (
         "Send a Server header.",
         (OWN, None),
     ),
+    Switch(
+        ("--date-header", "--no-date-header"),
+        "date_header",
+        "Send a Date header.",
+    ),
+    Switch(
+        ("--cancel-on-disconnect", "--no-cancel-on-disconnect"),
+        "cancel_on_disconnect",
+        "Cancel an application whose client has gone before the response was complete.",
+    ),
 )
 
 WEBSOCKETS = (

@@ -25,6 +25,7 @@ from .limits import (
 from .logs import LEVELS
 from .tls import CERT_REQS
 from .values import (
+    parse_header,
     parse_host,
     parse_path,
     parse_port,
@@ -100,6 +101,7 @@ def parameters() -> list[click.Parameter]:
         *_applications(),
         *_tls(),
         *_limits(),
+        *_headers(),
         *_process(),
         *_development(),
     ]
@@ -203,6 +205,17 @@ def _applications() -> Iterator[click.Option]:
         default="",
         callback=parsed(ROOT_PATH.parse),
         help="The path at which the application is mounted, as in /api.",
+    )
+
+
+def _headers() -> Iterator[click.Option]:
+    yield Option(
+        "--header",
+        section="HTTP",
+        multiple=True,
+        metavar="NAME:VALUE",
+        callback=parsed(parse_header),
+        help="Send this header with every response. May be given several times.",
     )
 
 

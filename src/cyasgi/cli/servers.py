@@ -32,6 +32,7 @@ class Options:
     app_dir: str
     lifespan: str
     root_path: str
+    header: list[tuple[bytes, bytes]]
     loop: str
     log_level: str
     config: str | None
@@ -68,6 +69,7 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
                     setattr(server, setting.attribute, options.limits[setting.attribute])
             if kind != "udp":
                 server.root_path = options.root_path
+                server.headers = tuple(options.header)
                 # The application has one lifespan, and several servers may serve it.
                 server.lifespan = "off"
         except (TypeError, ValueError) as error:

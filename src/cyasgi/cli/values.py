@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from ..wire.address import parse_address
+from ..wire.headers import OWN_NAMES, encode_lines
 
 #: Schemes of addresses, and whether they stand for TLS.
 SCHEMES = {"http": False, "https": True, "ws": False, "wss": True}
@@ -38,6 +39,22 @@ def parse_port(text: str) -> int:
         return parse_address(f":{text}")[1]
     except ValueError:
         raise ValueError(f"{text!r}: accepted is a port from 0 to 65535") from None
+
+
+def parse_header(text: str) -> tuple[bytes, bytes]:
+    """Parse a header of every response, as in "x-frame-options: DENY"."""
+    name, colon, value = text.partition(":")
+    try:
+        header = name.strip().lower().encode("ascii"), value.strip().encode("latin-1")
+        encode_lines([header])
+    except ValueError:
+        colon = ""
+    if not colon or header[0] in OWN_NAMES:
+        raise ValueError(
+            f"{text!r}: accepted is NAME:VALUE, as in x-frame-options:DENY, but for Connection, Content-Length and "
+            "Transfer-Encoding"
+        )
+    return header
 
 
 def parse_path(text: str) -> str:

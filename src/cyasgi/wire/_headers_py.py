@@ -107,6 +107,9 @@ SPECIAL = {
     b"server": SERVER,
 }
 
+#: Headers that decide where a response ends and what becomes of the connection: the server sends them itself.
+OWN_NAMES = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+
 #: For each name that was written before, as it was spelled: the beginning of its line, and its kind.
 line_cache: dict[bytes, tuple[bytes, int]] = {}
 

@@ -8,6 +8,7 @@ from ..core.backend import backend
 from ._headers_py import (
     CLOSE as CLOSE,
     OWN_DATE as OWN_DATE,
+    OWN_NAMES as OWN_NAMES,
     OWN_SERVER as OWN_SERVER,
 )
 

@@ -65,7 +65,11 @@ def test_scope(cy, run):
             "client": ("127.0.0.1", 1234),
             "server": ("127.0.0.1", 80),
             "state": {"a": []},
-            "extensions": {"http.response.trailers": {}, "http.response.pathsend": {}},
+            "extensions": {
+                "http.response.trailers": {},
+                "http.response.pathsend": {},
+                "http.response.early_hint": {},
+            },
         }
         assert scope["state"]["a"] is connection.server.state["a"]
         assert type(scope.copy()) is dict

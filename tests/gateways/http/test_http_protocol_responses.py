@@ -9,9 +9,8 @@ import os
 import pytest
 
 from support.http_connection import hello
-from support.http_protocol_case import GET, HELLO, case, closing, part, sending, start
+from support.http_protocol_case import GET, HEAD_200, HELLO, case, closing, part, sending, start
 
-HEAD_200 = b"HTTP/1.1 200 OK\r\n"
 TRAILERS = {"type": "http.response.trailers", "headers": [(b"a", b"b")]}
 RESPONSES = {
     "one part": ([start(), part(b"abc")], HEAD_200 + b"content-length: 3\r\n\r\nabc"),

@@ -187,6 +187,11 @@ def test_a_taken_address(cy):
         ("root_path", "api"),
         ("root_path", "/api/"),
         ("server_header", "a\r\nb"),
+        ("headers", [(b"a", b"b")]),
+        ("headers", (("a", "b"),)),
+        ("headers", ((b"a", b"b\r\nc: d"),)),
+        ("headers", ((b"Content-Length", b"1"),)),
+        ("headers", ((b"connection", b"close"),)),
     ],
 )
 def test_settings_are_checked_when_set(cy, name, value):

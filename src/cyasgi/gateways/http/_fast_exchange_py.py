@@ -10,7 +10,7 @@ from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 from ...wire.messages import check_type
 from ..net.causes import caused_by
-from .checks import KINDS, as_bytes, checked_path, checked_status
+from .checks import KINDS, as_bytes, checked_status
 from .phases import (
     BODILESS,
     COMPLETE,
@@ -20,7 +20,6 @@ from .phases import (
     NO_TRAILERS,
     STARTED,
     STREAMING,
-    TRAILERS,
     YIELD_AFTER,
 )
 
@@ -106,8 +105,7 @@ class FastExchange:
         def _write_head(self, protocol: ExchangeConnection, body: bytes, more: bool) -> None: ...
         def _write_body(self, protocol: ExchangeConnection, body: bytes, more: bool) -> None: ...
         def _announce_trailers(self, protocol: ExchangeConnection, announced: Any) -> None: ...
-        def _send_trailers(self, protocol: ExchangeConnection, message: Any) -> None: ...
-        def _send_path(self, path: Any) -> Any: ...
+        def _send_other(self, protocol: ExchangeConnection, message: Any, kind: Any) -> Any: ...
 
     def __init__(
         self, protocol: ExchangeConnection, version: str, bodiless: bool, keep_alive: bool, whole: bool
@@ -236,12 +234,8 @@ class FastExchange:
             if "trailers" in message:
                 self._announce_trailers(protocol, message["trailers"])
             self.phase = STARTED
-        elif kind == "http.response.trailers" and phase == TRAILERS:
-            self._send_trailers(protocol, message)
-        elif kind == "http.response.pathsend" and phase == STARTED:
-            return self._send_path(checked_path(message.get("path")))
         else:
-            self._refuse_kind(message)
+            return self._send_other(protocol, message, kind)
         return SENT
 
     def _write_whole(self, protocol: ExchangeConnection, body: bytes) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
+from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 
 #: The messages of an application.
-KINDS = ("http.response.start", "http.response.body", "http.response.trailers", "http.response.pathsend")
+KINDS = (
+    "http.response.start",
+    "http.response.body",
+    "http.response.trailers",
+    "http.response.pathsend",
+    "http.response.early_hint",
+)
 
 #: Their extensions, by the names that scopes advertise them under.
-EXTENSIONS = ("http.response.trailers", "http.response.pathsend")
+EXTENSIONS = ("http.response.trailers", "http.response.pathsend", "http.response.early_hint")
 
 
 def checked_status(status: Any) -> int:
@@ -28,6 +36,13 @@ def checked_path(path: Any) -> Any:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"'path' of an 'http.response.pathsend' message must be a str, got {path!r}")
     return path
+
+
+def encoded_links(links: Any) -> bytes:
+    """Return the Link header lines of an early hint; raise TypeError or ValueError if they are none."""
+    if not isinstance(links, Iterable) or isinstance(links, (str, bytes)):
+        raise TypeError(f"'links' of an 'http.response.early_hint' message must be an iterable of bytes, got {links!r}")
+    return encode_lines([(b"link", link) for link in links])[0]
 
 
 def as_bytes(body: Any) -> bytes:

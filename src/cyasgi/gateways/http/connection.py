@@ -138,6 +138,8 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         if exchange is not None:
             exchange.disconnect()
             exchange.protocol = None
+            if self.server.cancel_on_disconnect and exchange.instance is not None:
+                self.server.delete_application_instance(exchange)
             if self.server.log is not None:
                 self.log_request(exchange.status or CLIENT_GONE, exchange.sent)
         self.body = None

@@ -6,21 +6,23 @@ import asyncio
 import os
 from typing import Any, NoReturn
 
+from ...core import SENT
 from ...wire.headers import (
     CLOSE,
     OWN_DATE,
     OWN_SERVER,
     encode_lines,
 )
-from ...wire.http.response import LAST_CHUNK, STATUS_LINES, chunk
+from ...wire.http.response import EARLY_HINTS, LAST_CHUNK, STATUS_LINES, chunk
 from ...wire.messages import check_type
 from ..net.transports import write_parts
-from .checks import KINDS
+from .checks import KINDS, checked_path, encoded_links
 from .fast_path import ClientDisconnected, FastExchange
 from .phases import (
     BODILESS,
     COMPLETE,
     DROPPING,
+    EXPECTED,
     JOIN_LIMIT,
     SENDING,
     STARTED,
@@ -79,6 +81,23 @@ class ResponseWriter(FastExchange):
         if self.phase == COMPLETE:
             raise RuntimeError(f"{kind!r} was sent after the response was completed")
         raise RuntimeError(f"a message of type {EXPECTED_KINDS[self.phase]!r} was expected, got {kind!r}")
+
+    def _send_other(self, protocol: ExchangeConnection, message: Any, kind: Any) -> Any:
+        """Take a message other than the head and a part of the body, and return an awaitable."""
+        if kind == "http.response.trailers" and self.phase == TRAILERS:
+            self._send_trailers(protocol, message)
+        elif kind == "http.response.pathsend" and self.phase == STARTED:
+            return self._send_path(checked_path(message.get("path")))
+        elif kind == "http.response.early_hint" and self.phase == EXPECTED:
+            self._send_early_hint(protocol, encoded_links(message.get("links")))
+        else:
+            self._refuse_kind(message)
+        return SENT
+
+    def _send_early_hint(self, protocol: ExchangeConnection, lines: bytes) -> None:
+        """Tell the client what the response will link to; not in HTTP/1.0 (RFC 9110 section 15.2)."""
+        if lines and self.version != "1.0":
+            protocol.transport.write(EARLY_HINTS + lines + b"\r\n\r\n")
 
     # Head and body
 

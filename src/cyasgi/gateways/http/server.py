@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 from ..._settings import (
     Boolean,
-    Bound,
     Choice,
     Integer,
     Number,
@@ -51,6 +50,7 @@ from ..net.sockets import (
     open_listener,
 )
 from ..net.tls import TLSListening
+from .bounds import AccessLogBound, ResponseHeaders, ServerHeader
 from .port import RequestLog
 from .protocol import HTTPProtocol
 from .proxied import ProxiedProtocol
@@ -64,26 +64,6 @@ LARGEST_BACKLOG = 2_147_483_647
 
 SECONDS = Number("number of seconds")
 SECONDS_OR_NONE = Number("number of seconds", none="no limit")
-
-
-class _AccessLog(Boolean):
-    """True, False, or an object to write to, which cannot be given as text."""
-
-    def __init__(self) -> None:
-        Bound.__init__(self, "True (standard output), False, or an object with write(str)")
-
-    def wrong(self, value: Any) -> type[Exception] | None:
-        return None if callable(getattr(value, "write", None)) else super().wrong(value)
-
-
-class _ServerHeader(Bound):
-    def __init__(self) -> None:
-        super().__init__("a str of printable ASCII characters", none="no such header")
-
-    def wrong(self, value: Any) -> type[Exception] | None:
-        if not isinstance(value, str):
-            return TypeError
-        return None if value and value.isascii() and value.isprintable() else ValueError
 
 
 class _WebSocketProtocolClass:
@@ -159,7 +139,7 @@ class HTTPServer(Gateway):
 
     #: Write a line for each response, and for each WebSocket when it ends: to standard output (True), or to an object
     #: with ``write(str)``.
-    access_log = Setting[Any](False, _AccessLog())
+    access_log = Setting[Any](False, AccessLogBound())
     #: Reject RFC violations even where parsing is unambiguous, see `cyasgi.wire.http.request.HeadParser`.
     strict = Setting[bool](True, Boolean())
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
@@ -178,7 +158,14 @@ class HTTPServer(Gateway):
     #: ``-prefix``, or ``forwarded`` (RFC 7239). One that a proxy lets through says what the client wants it to say.
     forwarded_headers = Setting[Names](USUAL, ForwardedHeaders())
     #: The value of the Server header; None for none.
-    server_header = Setting[str | None]("cyasgi", _ServerHeader())
+    server_header = Setting[str | None]("cyasgi", ServerHeader())
+    #: Whether responses have a Date header (RFC 9110 section 6.6.1).
+    date_header = Setting[bool](True, Boolean())
+    #: Further headers of every response, pairs of bytes. A Date or Server among them takes the place of the usual one.
+    headers = Setting[tuple[tuple[bytes, bytes], ...]]((), ResponseHeaders())
+    #: Whether an application whose client has gone before the response was complete is cancelled; otherwise it receives
+    #: ``http.disconnect``, and goes on.
+    cancel_on_disconnect = Setting[bool](False, Boolean())
     #: Connections that the system keeps for a listener until they are accepted.
     backlog = Setting[int](2048, Integer(1, LARGEST_BACKLOG))
     #: Permissions of Unix sockets, whatever the umask. Whoever may write to one may connect: by default everybody whom
@@ -432,7 +419,8 @@ class HTTPServer(Gateway):
 
     def common_fields_without(self, date: int, server: int) -> bytes:
         """Return `common_fields` for a response that has a Date, or a Server, of its own."""
-        return b"".join(line for given, line in ((date, self._date_field), (server, self._server_field)) if not given)
+        lines = (date, self._date_field), (server, self._server_field), (False, self._further_fields)
+        return b"".join(line for given, line in lines if not given)
 
     def _tick(self) -> None:
         """Keep the date, and write the access log; called at each tick of `deadlines`."""
@@ -443,9 +431,21 @@ class HTTPServer(Gateway):
             self.log.tick(second)
         if second != self._second:
             self._second = second
-            self._date_field = b"\r\ndate: " + formatdate(second, usegmt=True).encode()
-            self._server_field = b"" if self.server_header is None else b"\r\nserver: " + self.server_header.encode()
-            self.common_fields = self._date_field + self._server_field
+            fields = {b"date": b"", b"server": b""}
+            if self.date_header:
+                fields[b"date"] = b"\r\ndate: " + formatdate(second, usegmt=True).encode()
+            if self.server_header is not None:
+                fields[b"server"] = b"\r\nserver: " + self.server_header.encode()
+            further = []
+            for name, value in self.headers:
+                line = b"\r\n%b: %b" % (name.lower(), value)
+                if name.lower() in fields:
+                    fields[name.lower()] = line
+                else:
+                    further.append(line)
+            self._date_field, self._server_field = fields.values()
+            self._further_fields = b"".join(further)
+            self.common_fields = self._date_field + self._server_field + self._further_fields
 
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with the counts of connections and requests.

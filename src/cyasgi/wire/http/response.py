@@ -15,6 +15,8 @@ from .scope import REASONS
 
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: RFC 8297; header lines follow.
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints"
 
 STATUS_LINES = {status: b"HTTP/1.1 %d %s" % (status, REASONS.get(status, b"")) for status in range(200, 600)}
 

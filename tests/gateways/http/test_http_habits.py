@@ -1,0 +1,163 @@
+"""What deployments ask of every response, or of every client that goes: own headers, early hints, cancelling."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.http_protocol_case import GET, HEAD_200, HELLO, case, part, sending, start
+from support.loops import passes
+
+HINT = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]}
+HINTED = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n"
+ANSWERED = HEAD_200 + b"content-length: 1\r\n\r\na"
+
+
+@pytest.mark.parametrize(
+    ("messages", "sent"),
+    [
+        ([HINT], HINTED),
+        ([HINT, {**HINT, "links": (b"</c>",)}], HINTED + b"HTTP/1.1 103 Early Hints\r\nlink: </c>\r\n\r\n"),
+        ([{**HINT, "links": []}], b""),
+    ],
+)
+def test_early_hints(cy, run, messages, sent):
+    """They leave at once, as often as they are sent, and the response follows."""
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        assert scope["extensions"]["http.response.early_hint"] == {}
+        for message in messages:
+            await send(message)
+        await gate.wait()
+        await sending(start(), part(b"a"))(scope, receive, send)
+
+    async def test(connection):
+        gate.clear()
+        assert await connection.ask(GET) == sent
+        gate.set()
+        assert await connection.ask() == ANSWERED
+
+    case(cy, run, application, test)
+
+
+def test_no_early_hints_in_http_1_0(cy, run):
+    """A client of HTTP/1.0 does not expect a second answer."""
+
+    async def test(connection):
+        sent = await connection.ask(GET.replace(b"1.1", b"1.0"))
+        assert sent == HEAD_200 + b"content-length: 1\r\nconnection: close\r\n\r\na"
+
+    case(cy, run, sending(HINT, start(), part(b"a")), test)
+
+
+def test_an_early_hint_that_is_late(cy, run):
+    """Once the response has begun there are none."""
+    errors = []
+
+    async def application(scope, receive, send):
+        await send(start())
+        try:
+            await send(HINT)
+        except RuntimeError as error:
+            errors.append(str(error))
+        await send(part(b"a"))
+
+    async def test(connection):
+        assert await connection.ask(GET) == ANSWERED
+        assert errors == ["a message of type 'http.response.body' was expected, got 'http.response.early_hint'"]
+
+    case(cy, run, application, test)
+
+
+async def asked(connection, **settings):
+    """What is sent for a request, Date included, under these settings."""
+    for name, value in settings.items():
+        setattr(connection.server, name, value)
+    connection.server._second = 0
+    connection.server._tick()
+    connection.feed(GET)
+    await passes(20)
+    sent, connection.transport.sent = connection.transport.sent, b""
+    return sent.split(b"\r\n")
+
+
+def test_headers_of_every_response(cy, run):
+    """They are on the application's responses and on the server's own; Date and Server can be replaced and left out."""
+
+    async def test(connection):
+        lines = await asked(connection, headers=((b"X-A", b"b"), (b"x-c", b"d")))
+        assert lines[2:4] == [b"x-a: b", b"x-c: d"] and lines[1].startswith(b"date: ")
+        lines = await asked(connection, date_header=False)
+        assert lines[:3] == [b"HTTP/1.1 200 OK", b"x-a: b", b"x-c: d"]
+        lines = await asked(connection, server_header="usual", headers=((b"Server", b"mine"), (b"Date", b"now")))
+        assert lines[:3] == [b"HTTP/1.1 200 OK", b"date: now", b"server: mine"]
+        connection.server.headers = ((b"x-a", b"b"),)
+        connection.server._second = 0
+        connection.server._tick()
+        connection.feed(b"nonsense\r\n\r\n")
+        assert b"x-a: b" in (await connection.ask()).split(b"\r\n")
+
+    case(cy, run, sending(start(), part(b"a")), test)
+
+
+def test_an_application_with_headers_of_its_own(cy, run):
+    """Its Server takes the place of the usual one, and the further headers stay."""
+
+    async def test(connection):
+        lines = await asked(connection, server_header="usual", headers=((b"x-a", b"b"),))
+        assert lines[2:4] == [b"x-a: b", b"server: own"]
+
+    case(cy, run, sending(start(headers=[(b"server", b"own")]), part(b"a")), test)
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+@pytest.mark.parametrize("begun", [True, False])
+def test_cancelling_when_the_client_has_gone(cy, run, cancel, begun):
+    """An application whose client goes is cancelled if that is asked for; else it is told, and may go on."""
+    seen = []
+
+    async def application(scope, receive, send):
+        if begun:
+            await send(start())
+            await send(part(b"a", True))
+        await receive()
+        try:
+            await asyncio.Event().wait() if cancel else seen.append((await receive())["type"])
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    async def test(connection):
+        await connection.ask(GET)
+        connection.lose()
+        await passes(20)
+        assert seen == ["cancelled" if cancel else "http.disconnect"]
+        stats = connection.server.stats()
+        assert (stats["cancelled"], stats["finished"], stats["failed"]) == (int(cancel), int(not cancel), 0)
+
+    case(cy, run, application, test, cancel_on_disconnect=cancel)
+
+
+def test_no_cancelling_after_the_response(cy, run):
+    """An application that has answered may finish what it does."""
+    seen = []
+    gate = asyncio.Event()
+
+    async def application(scope, receive, send):
+        await send(start())
+        await send(part(b"Hello"))
+        await gate.wait()
+        seen.append("done")
+
+    async def test(connection):
+        gate.clear()
+        assert (await connection.ask(GET)).startswith(HELLO[:15])
+        connection.lose()
+        await passes(20)
+        gate.set()
+        await passes(20)
+        assert seen == ["done"]
+
+    case(cy, run, application, test, cancel_on_disconnect=True)
