@@ -126,11 +126,11 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
         (["--udp", ":0", "--root-path", "/api"], "--root-path: no effect, since nothing serves HTTP"),
         ([*HTTP, "--idle-timeout", "5"], "--idle-timeout: no effect, since nothing serves datagrams"),
         ([*HTTP, "--message-burst", "5"], "--message-burst: no effect without --max-messages-per-second"),
-        ([*HTTP, "--forwarded-allow-ips", "*"], "--forwarded-allow-ips: no effect without --proxy-headers"),
+        ([*HTTP, "--forwarded-allow-ips", "*"], "--forwarded-allow-ips: no effect without --proxy-headers or --"),
         ([*HTTP, "--forwarded-headers", "forwarded"], "--forwarded-headers: no effect without --proxy-headers"),
         (
             ["--unix", "x", "--max-instances-per-client", "5"],
-            "--max-instances-per-client: no effect on --unix without --proxy-headers, since clients have no address",
+            "--max-instances-per-client: no effect on --unix without --proxy-headers or --proxy-protocol",
         ),
     ],
 )
@@ -149,6 +149,7 @@ def test_options_without_effect(arguments, says, options, tmp_path):
         [*HTTP, "--reload", "--reload-dir", "."],
         ["--udp", ":0", *HTTP, "--max-body-size", "5", "--idle-timeout", "5", "--root-path", "/api"],
         ["--unix", "x", "--max-age", "5"],
+        ["--unix", "x", "--proxy-protocol", "--forwarded-allow-ips", "unix", "--max-instances-per-client", "5"],
         ["--unix", "x", "--proxy-headers", "--max-instances-per-client", "5"],
         [*HTTP, "--proxy-headers", "--forwarded-allow-ips", "10.0.0.0/8, unix", "--forwarded-headers", "forwarded"],
         [*HTTP, "--max-messages-per-second", "5", "--message-burst", "5"],

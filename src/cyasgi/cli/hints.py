@@ -142,13 +142,16 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
             "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
         )
     proxied = values.get("proxy_headers")
-    if streams and not proxied and (alone := given & {"forwarded_allow_ips", "forwarded_headers"}):
-        yield f"{options(alone)}: no effect without --proxy-headers"
+    if streams and not proxied and "forwarded_headers" in given:
+        yield "--forwarded-headers: no effect without --proxy-headers"
+    proxied = proxied or values.get("proxy_protocol")
+    if streams and not proxied and "forwarded_allow_ips" in given:
+        yield "--forwarded-allow-ips: no effect without --proxy-headers or --proxy-protocol"
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
     if per_client and not proxied and any(isinstance(address, str) for address in streams):
-        yield f"{options(per_client)}: no effect on --unix without --proxy-headers, since clients have no address"
+        yield f"{options(per_client)}: no effect on --unix without --proxy-headers or --proxy-protocol"
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:

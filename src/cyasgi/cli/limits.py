@@ -330,6 +330,12 @@ DATAGRAMS = (
 
 PROXIES: tuple[Limit | Switch, ...] = (
     Switch(
+        ("--proxy-protocol", "--no-proxy-protocol"),
+        "proxy_protocol",
+        "Expect a header of the PROXY protocol, version 1 or 2, from --forwarded-allow-ips at the beginning of each "
+        "connection; others are closed.",
+    ),
+    Switch(
         ("--proxy-headers", "--no-proxy-headers"),
         "proxy_headers",
         "Take the client's address and scheme from --forwarded-headers of --forwarded-allow-ips.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..net.accepting import ConnectionServer
+from ..net.port import ConnectionServer
 from ..net.proxies import Names
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...wire.address import client_text
 from ...wire.proxy.forwarded import NOTHING, Said, said_in
+from ...wire.proxy.header import ProxyHeader
 from ...wire.proxy.trust import Trusted
 from ..net.proxies import each_name, trusted_proxies
 from .port import HTTPServerPort
@@ -14,15 +15,19 @@ from .protocol import HTTPProtocol
 
 
 class ProxiedProtocol(HTTPProtocol):
-    """A connection to a server that reads the headers of proxies.
+    """A connection to a server that listens to proxies.
 
     Before an instance is made, scopes have the client that a trusted peer names; nobody else is believed.
+
+    Args:
+        header: what came of the PROXY protocol before everything else; it has been found to come from a trusted proxy.
     """
 
-    __slots__ = ("_direct", "_headers", "_names", "_peer", "_said", "_trusted")
+    __slots__ = ("_direct", "_header", "_headers", "_names", "_peer", "_said", "_trusted")
 
-    def __init__(self, server: HTTPServerPort, strict: bool = True) -> None:
+    def __init__(self, server: HTTPServerPort, strict: bool = True, header: ProxyHeader | None = None) -> None:
         super().__init__(server, strict)
+        self._header = None if header is None or header.direct else header
         #: The headers that are read, and what they said last.
         self._names: frozenset[bytes] = frozenset()
         self._headers: list[tuple[bytes, bytes]] = []
@@ -36,6 +41,9 @@ class ProxiedProtocol(HTTPProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         template = self.template
+        if self._header is not None:
+            template["client"], template["server"], _ = self._header
+            self._client = client_text(self._header.client)
         self._peer = self._client
         if self.server.proxy_headers and self._trusts(template["client"], template["server"]):
             self._names = frozenset(name.encode() for name in each_name(self.server.forwarded_headers))
@@ -43,8 +51,8 @@ class ProxiedProtocol(HTTPProtocol):
             self.amends = True
 
     def _trusts(self, client: Any, server: Any) -> bool:
-        """Return whether the peer is a proxy that is believed."""
-        if server is not None and server[1] is None:
+        """Return whether the peer, which may be the client that a proxy has named, is a proxy that is believed."""
+        if self._header is None and server is not None and server[1] is None:
             return self._trusted.has_unix(server[0])
         return self._trusted.has_host("" if client is None else client[0])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import sys
@@ -31,6 +30,7 @@ from ...wire.http.scope import (
     HTTPError,
     Scope,
 )
+from ...wire.proxy.header import ProxyHeader
 from ..access_log import AccessLog
 from ..base import Gateway
 from ..lifespan import (
@@ -41,7 +41,7 @@ from ..lifespan import (
 from ..net.accepting import Accepting, PlainListening
 from ..net.capacity import ConnectionCapacity
 from ..net.deadlines import Deadlines
-from ..net.proxies import LOCAL, USUAL, ForwardedHeaders, Names, TrustedProxies
+from ..net.proxies import LOCAL, USUAL, ForwardedHeaders, Names, TrustedProxies, trusted_proxies
 from ..net.sockets import (
     Listener as Listener,
     ListenError as ListenError,
@@ -157,6 +157,9 @@ class HTTPServer(Gateway):
     #: The headers that these proxies set, or remove: ``x-forwarded-for``, ``-proto``, ``-host``, ``-port`` and
     #: ``-prefix``, or ``forwarded`` (RFC 7239). One that a proxy lets through says what the client wants it to say.
     forwarded_headers = Setting[Names](USUAL, ForwardedHeaders())
+    #: Whether connections begin with a header of the PROXY protocol, version 1 or 2; those of anybody but
+    #: `forwarded_allow_ips`, and those without a header within `first_byte_timeout`, are closed.
+    proxy_protocol = Setting[bool](False, Boolean())
     #: The value of the Server header; None for none.
     server_header = Setting[str | None]("cyasgi", ServerHeader())
     #: Whether responses have a Date header (RFC 9110 section 6.6.1).
@@ -237,6 +240,7 @@ class HTTPServer(Gateway):
         #: Return how many instances there are.
         self.count_instances = manager.table.size
         self.requests = self.websockets = self.refused = self.timeouts = self.bad_requests = self.connections_total = 0
+        self.proxy_refused = 0
         #: Bytes of incomplete heads, on all connections together.
         self.partial_heads = 0
         self._sockets: list[Listening] = []
@@ -300,15 +304,22 @@ class HTTPServer(Gateway):
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, listener: Listener
     ) -> asyncio.AbstractServer | Accepting:
         strict = self.strict if listener.strict is None else listener.strict
+        proxied = self.proxy_protocol if listener.proxy_protocol is None else listener.proxy_protocol
+        trusted = trusted_proxies(self.forwarded_allow_ips) if proxied else None
 
-        def protocol() -> HTTPProtocol:
-            return ProxiedProtocol(self, strict) if self.proxy_headers else HTTPProtocol(self, strict)
+        def protocol(header: ProxyHeader | None = None) -> HTTPProtocol:
+            if header is None and not self.proxy_headers:
+                return HTTPProtocol(self, strict)
+            return ProxiedProtocol(self, strict, header)
 
-        if listener.ssl is not None:
-            with contextlib.suppress(NotImplementedError):
-                return TLSListening(self, sock, listener, protocol)
-        elif isinstance(loop, asyncio.SelectorEventLoop):
-            return PlainListening(self, sock, protocol)
+        try:
+            if listener.ssl is not None:
+                return TLSListening(self, sock, listener, protocol, trusted)
+            if trusted is not None or isinstance(loop, asyncio.SelectorEventLoop):
+                return PlainListening(self, sock, protocol, trusted)
+        except NotImplementedError:
+            if trusted is not None:
+                raise ListenError(f"the PROXY protocol needs an event loop that can watch sockets: {loop!r}") from None
         self._loop_accepts = True
         # The event loop closes the socket that it is given; asyncio's accepts no second one on a Unix socket's path.
         if listener.is_unix:
@@ -455,6 +466,7 @@ class HTTPServer(Gateway):
         * ``refused``: requests and connections refused for want of room
         * ``bad_requests``: malformed requests
         * ``timeouts``: requests and clients that took too long
+        * ``proxy_refused``: connections closed for want of a header of the PROXY protocol from a trusted proxy
         """
         return {
             **super().stats(),
@@ -465,4 +477,5 @@ class HTTPServer(Gateway):
             "refused": self.refused,
             "bad_requests": self.bad_requests,
             "timeouts": self.timeouts,
+            "proxy_refused": self.proxy_refused,
         }

@@ -11,10 +11,12 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from contextvars import Context
-from typing import Protocol
+from functools import partial
 
-from .deadlines import Deadlines
+from ...wire.proxy.header import ProxyHeader
+from ...wire.proxy.trust import Trusted
+from .port import ConnectionServer as ConnectionServer
+from .proxy_heads import ProxyHeads
 
 logger = logging.getLogger("cyasgi.gateways.accepting")
 
@@ -43,40 +45,32 @@ GONE = {
 }
 
 
-class ConnectionServer(Protocol):
-    """A server, as whatever accepts its connections knows it."""
-
-    deadlines: Deadlines
-    #: A context that belongs to no application, for what none has started.
-    outside: Context
-    #: Connections and requests refused for want of room.
-    refused: int
-
-    @property
-    def first_byte_timeout(self) -> float: ...
-    @property
-    def tls_handshake_timeout(self) -> float: ...
-
-    def connections_left(self) -> float:
-        """Return how many more connections may be open; below 0 if there are too many."""
-
-    def cannot_accept(self, error: OSError) -> None:
-        """Log that the system has nothing left for another connection."""
-
-
 class Accepting:
     """Accepts the connections of one socket until `close`. Subclasses define what becomes of them.
+
+    Args:
+        server: whose limits and timeouts apply.
+        sock: the socket, which `close` closes.
+        protocol: makes the protocol of a connection; called with the header of the PROXY protocol if there is one.
+        trusted: the proxies whose connections begin with such a header, all others being refused; None for none.
 
     Raises:
         NotImplementedError: the event loop cannot watch sockets (asyncio's for Windows).
     """
 
-    def __init__(self, server: ConnectionServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        server: ConnectionServer,
+        sock: socket.socket,
+        protocol: Callable[..., asyncio.Protocol],
+        trusted: Trusted | None = None,
+    ) -> None:
         self._server = server
         self._sock = sock
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
+        self._heads = None if trusted is None else ProxyHeads(server, sock, trusted, self._begin_proxied)
         self._loop.add_reader(sock, self._accept)
 
     @property
@@ -91,15 +85,20 @@ class Accepting:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
+        if self._heads is not None:
+            self._heads.close()
 
-    def begin(self, sock: socket.socket) -> None:
+    def begin(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Take on a connection that was accepted."""
         raise NotImplementedError
+
+    def _begin_proxied(self, sock: socket.socket, header: ProxyHeader) -> None:
+        self.begin(sock, partial(self._protocol, header))
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED):
             try:
-                sock, _ = self._sock.accept()
+                sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -108,7 +107,10 @@ class Accepting:
                 self._suspend(error)
                 return
             sock.setblocking(False)
-            self.begin(sock)
+            if self._heads is None:
+                self.begin(sock, self._protocol)
+            else:
+                self._heads.read(sock, address)
 
     def _suspend(self, error: OSError) -> None:
         """Accept nothing for a moment: the system has nothing left for another connection."""
@@ -124,19 +126,25 @@ class Accepting:
 class PlainListening(Accepting):
     """Accepts connections without TLS."""
 
-    def __init__(self, server: ConnectionServer, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
-        super().__init__(server, sock, protocol)
+    def __init__(
+        self,
+        server: ConnectionServer,
+        sock: socket.socket,
+        protocol: Callable[..., asyncio.Protocol],
+        trusted: Trusted | None = None,
+    ) -> None:
+        super().__init__(server, sock, protocol, trusted)
         #: Kept here because the loop refers to its tasks only weakly.
         self._beginning: set[asyncio.Task[None]] = set()
 
-    def begin(self, sock: socket.socket) -> None:
-        task = self._loop.create_task(self._connect(sock), context=self._server.outside.copy())
+    def begin(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+        task = self._loop.create_task(self._connect(sock, protocol), context=self._server.outside.copy())
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def _connect(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._protocol, sock)
+            await self._loop.connect_accepted_socket(protocol, sock)
         except OSError as error:
             sock.close()
             logger.debug("a connection was lost as it began: %r", error)

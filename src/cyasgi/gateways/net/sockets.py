@@ -9,7 +9,7 @@ import socket
 import ssl as ssl_module
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...wire.address import (
@@ -113,12 +113,13 @@ def _reuse_address(sock: socket.socket) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """One address to listen on for connections, with TLS and strictness of its own.
+    """One address to listen on for connections, with settings of its own.
 
     Args:
         address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``.
         ssl: its `ssl.SSLContext`; None for the server's, if there is one.
         strict: how strictly requests are checked; None for the server's setting.
+        proxy_protocol: whether connections begin with a header of the PROXY protocol; None for the server's setting.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong type or value.
@@ -127,6 +128,7 @@ class Listener:
     address: Any
     ssl: ssl_module.SSLContext | None = None
     strict: bool | None = None
+    proxy_protocol: bool | None = None
 
     def __post_init__(self) -> None:
         address = self.address
@@ -139,8 +141,10 @@ class Listener:
             object.__setattr__(self, "address", check_bind(address))
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl={self.ssl!r}: accepted is an ssl.SSLContext, or None")
-        if self.strict is not None and not isinstance(self.strict, bool):
-            raise TypeError(f"strict={self.strict!r}: accepted is True, False or None")
+        for name in ("strict", "proxy_protocol"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise TypeError(f"{name}={value!r}: accepted is True, False or None")
 
     @property
     def is_unix(self) -> bool:
@@ -209,7 +213,7 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     """
     each = each_bind(binds, "(host, port), 'host:port' or 'unix:path'")
     listeners = [one if isinstance(one, Listener) else Listener(one) for one in each]
-    return [one if one.ssl is not None else Listener(one.address, ssl, one.strict) for one in listeners]
+    return [one if one.ssl is not None else replace(one, ssl=ssl) for one in listeners]
 
 
 def open_listener(listener: Listener, permissions: int) -> list[Listening]:

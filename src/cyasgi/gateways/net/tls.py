@@ -16,7 +16,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from .accepting import Accepting, ConnectionServer
+from ...wire.proxy.trust import Trusted
+from .accepting import Accepting
+from .port import ConnectionServer
 from .sockets import Listener
 
 logger = logging.getLogger("cyasgi.gateways.tls")
@@ -33,10 +35,11 @@ NEVER = 3600.0
 class Pending:
     """A connection whose handshake is not complete."""
 
-    __slots__ = ("begun", "deadline", "due", "given_up", "sock", "task")
+    __slots__ = ("begun", "deadline", "due", "given_up", "protocol", "sock", "task")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         self.sock = sock
+        self.protocol = protocol
         self.deadline: Any = None
         #: When its handshake must be over, by the clock of the deadlines.
         self.due = 0.0
@@ -53,7 +56,7 @@ class TLSListening(Accepting):
         server: whose `first_byte_timeout` and `tls_handshake_timeout` apply.
         sock: the socket, which `close` closes.
         listener: the one that the socket was opened for; it has TLS.
-        protocol: makes the protocol of a connection.
+        protocol, trusted: as `Accepting` has them.
 
     Raises:
         NotImplementedError: the event loop cannot watch sockets (asyncio's for Windows).
@@ -64,9 +67,10 @@ class TLSListening(Accepting):
         server: ConnectionServer,
         sock: socket.socket,
         listener: Listener,
-        protocol: Callable[[], asyncio.Protocol],
+        protocol: Callable[..., asyncio.Protocol],
+        trusted: Trusted | None = None,
     ) -> None:
-        super().__init__(server, sock, protocol)
+        super().__init__(server, sock, protocol, trusted)
         self._context = listener.ssl
         #: Connections that have sent no byte, those that wait for their turn, and those in their handshake.
         self._silent: dict[Pending, None] = {}
@@ -85,8 +89,8 @@ class TLSListening(Accepting):
         for pending in self._active:
             self._give_up(pending)
 
-    def begin(self, sock: socket.socket) -> None:
-        pending = Pending(sock)
+    def begin(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
+        pending = Pending(sock, protocol)
         if len(self._silent) + len(self._waiting) >= max(self._server.connections_left(), AT_ONCE):
             self._server.refused += 1
             self._drop(next(iter(self._silent or self._waiting)))
@@ -143,7 +147,7 @@ class TLSListening(Accepting):
         pending.begun = True
         try:
             await self._loop.connect_accepted_socket(
-                self._protocol,
+                pending.protocol,
                 pending.sock,
                 ssl=self._context,
                 ssl_handshake_timeout=NEVER,
