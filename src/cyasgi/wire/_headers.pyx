@@ -3,9 +3,21 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from libc.string cimport memchr
+
+cdef extern from *:
+    """
+    /* `PyDict_GetItem` itself keeps an error that may be set, which is not the case here. */
+    static PyObject *cyasgi_get_item(PyObject *from, PyObject *key) {
+        PyObject *found = PyDict_GetItemWithError(from, key);
+        if (found == NULL && PyErr_Occurred()) {
+            PyErr_Clear();
+        }
+        return found;
+    }
+    """
+    PyObject *get_item "cyasgi_get_item"(dict from_, bytes key) noexcept
 
 from ._headers_py import encode_lines as _encode_lines, learn_name, LENGTH, line_cache, name_cache, not_bytes
 
@@ -50,7 +62,7 @@ cdef class RequestHeaders:
         cdef bytes stripped
         if type(name) is not bytes or type(value) is not bytes:
             raise not_bytes(name, value)
-        found = PyDict_GetItem(NAMES, name)
+        found = get_item(NAMES, <bytes>name)
         learned = learn_name(name) if found is NULL else <tuple?>found
         lower = learned[0]
         stripped = _without_trailing_space(<bytes>value)
@@ -101,7 +113,7 @@ def encode_lines(headers):
         name, value = pair[0], pair[1]
         if type(name) is not bytes or type(value) is not bytes:
             return _encode_lines(headers)
-        found = PyDict_GetItem(LINES, name)
+        found = get_item(LINES, <bytes>name)
         if found is NULL:
             return _encode_lines(headers)
         known = <tuple?>found
