@@ -241,6 +241,7 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
         ("--ssl-certfile", "no.pem", "'no.pem' does not exist"),
         ("--ssl-keyfile", "some.pem", "options for TLS need a certificate: give --ssl-certfile"),
         ("--ssl-ciphers", "HIGH", "options for TLS need a certificate: give --ssl-certfile"),
+        ("--ssl-minimum-version", "TLSv1.1", "'TLSv1.1' is not one of 'TLSv1.2', 'TLSv1.3'"),
         ("--ssl-cert-reqs", "3", "'3' is not one of 'none', 'optional', 'required'"),
         ("--reload-dir", "no/such/place", "'no/such/place' does not exist"),
         ("--reload", "--strict=1", "does not take a value"),

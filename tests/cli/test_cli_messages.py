@@ -117,6 +117,7 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
         (["--http", "http://:0", "--ssl-certfile", "x.pem"], "--ssl-certfile: no effect, since no listener has TLS"),
         (["--udp", ":0", "--ssl-certfile", "x.pem"], "--ssl-certfile: no effect, since no listener has TLS"),
         ([*HTTP, "--ssl-certfile", "x.pem", "--ssl-cert-reqs", "none"], "--ssl-cert-reqs: no effect without"),
+        ([*HTTP, "--ssl-certfile", "x.pem", "--ssl-crl", "x.pem"], "--ssl-crl: no effect without --ssl-ca-certs"),
         ([*HTTP, "--reload-dir", "."], "--reload-dir: no effect without --reload"),
         ([*HTTP, "--reload-include", "*.html"], "--reload-include: no effect without --reload"),
         (["--udp", ":0", "--max-body-size", "5"], "--max-body-size: no effect, since nothing serves HTTP"),

@@ -100,7 +100,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
             if value is not OWN:
                 limits[setting.attribute] = value
     tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
-    if tls["certfile"] is None and any(tls[name] for name in ("keyfile", "keyfile_password", "ca_certs", "ciphers")):
+    if tls["certfile"] is None and any(value for name, value in tls.items() if name != "cert_reqs"):
         raise click.UsageError("options for TLS need a certificate: give --ssl-certfile")
     return Options(
         listeners=listeners,

@@ -33,6 +33,7 @@ CALLED = {
     "--reload-paths": "--reload-dir",
     "--ssl-ca": "--ssl-ca-certs",
     "--ssl-certificate": "--ssl-certfile",
+    "--ssl-protocol-min": "--ssl-minimum-version",
     "--ssl-client-verify": "--ssl-ca-certs, which also asks clients for certificates",
     "--url-path-prefix": "--root-path",
     "--verify-mode": "--ssl-cert-reqs",
@@ -123,8 +124,8 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
     if tls := {name for name in given if name.startswith("ssl_")}:
         if not any(not isinstance(address, str) and address[1] is not False for address in streams):
             yield f"{options(tls)}: no effect, since no listener has TLS"
-        elif "ssl_cert_reqs" in tls and not values.get("ssl_ca_certs"):
-            yield "--ssl-cert-reqs: no effect without --ssl-ca-certs"
+        elif (clients := tls & {"ssl_cert_reqs", "ssl_crl"}) and not values.get("ssl_ca_certs"):
+            yield f"{options(clients)}: no effect without --ssl-ca-certs"
     if not values.get("reload") and (watched := given & {"reload_dir", "reload_include"}):
         yield f"{options(watched)}: no effect without --reload"
     for setting in SETTINGS:

@@ -23,7 +23,7 @@ from .limits import (
     written,
 )
 from .logs import LEVELS
-from .tls import CERT_REQS
+from .tls import CERT_REQS, VERSIONS
 from .values import (
     parse_header,
     parse_host,
@@ -244,7 +244,20 @@ def _tls() -> Iterator[click.Option]:
         show_default=True,
         help="Whether clients must have such a certificate.",
     )
+    yield Option(
+        "--ssl-crl",
+        section=section,
+        type=path,
+        help="Refuse clients whose certificate is in this list, in PEM, of those that its authority has revoked.",
+    )
     yield Option("--ssl-ciphers", section=section, metavar="LIST", help="Ciphers for TLS 1.2, in OpenSSL's format.")
+    yield Option(
+        "--ssl-minimum-version",
+        section=section,
+        type=click.Choice(list(VERSIONS)),
+        show_default="Python's, which is TLSv1.2",
+        help="Refuse clients that have no newer version of TLS.",
+    )
 
 
 def _limits() -> Iterator[click.Option]:

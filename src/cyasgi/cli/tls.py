@@ -21,6 +21,10 @@ CERT_REQS = {
 }
 
 
+#: The oldest versions that can be asked for; OpenSSL's own default level refuses what is older.
+VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
 def make_context(
     certfile: str,
     keyfile: str | None,
@@ -28,8 +32,10 @@ def make_context(
     ca_certs: str | None,
     cert_reqs: str,
     ciphers: str | None,
+    minimum_version: str | None = None,
+    crl: str | None = None,
 ) -> ssl.SSLContext:
-    """Return a context for servers, with Python's default versions and, unless `ciphers` is given, ciphers.
+    """Return a context for servers, with Python's defaults for what is None.
 
     Raises:
         CommandError: a file is not what it should be, the password is wrong or missing, or a cipher is unknown.
@@ -51,12 +57,28 @@ def make_context(
         except OSError as error:
             raise CommandError(f"{ca_certs}: no certificates: {_reason(error)}", FAILED) from None
         context.verify_mode = CERT_REQS[cert_reqs]
+    if crl is not None:
+        _load_revoked(context, crl)
+    if minimum_version is not None:
+        context.minimum_version = VERSIONS[minimum_version]
     if ciphers is not None:
         try:
             context.set_ciphers(ciphers)
         except ssl.SSLError:
             raise CommandError(f"--ssl-ciphers {ciphers!r}: OpenSSL knows none of these", MISUSED) from None
     return context
+
+
+def _load_revoked(context: ssl.SSLContext, crl: str) -> None:
+    """Refuse certificates of clients that this list of its authority has revoked (RFC 5280 section 5)."""
+    try:
+        with open(crl, "rb") as file:
+            if b"-----BEGIN X509 CRL-----" not in file.read():
+                raise CommandError(f"{crl}: no list of revoked certificates is in it (PEM is expected)")
+        context.load_verify_locations(crl)
+    except OSError as error:
+        raise CommandError(f"{crl}: no list of revoked certificates: {_reason(error)}", FAILED) from None
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _what_is_wrong(certfile: str, keyfile: str | None, password: str | None, error: OSError) -> str:
