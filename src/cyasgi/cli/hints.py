@@ -145,8 +145,8 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
     proxied = values.get("proxy_headers")
     if streams and not proxied and "forwarded_headers" in given:
         yield "--forwarded-headers: no effect without --proxy-headers"
-    proxied = proxied or values.get("proxy_protocol")
-    if streams and not proxied and "forwarded_allow_ips" in given:
+    proxied = (proxied and streams) or values.get("proxy_protocol")
+    if not proxied and "forwarded_allow_ips" in given:
         yield "--forwarded-allow-ips: no effect without --proxy-headers or --proxy-protocol"
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"

@@ -333,7 +333,8 @@ PROXIES: tuple[Limit | Switch, ...] = (
         ("--proxy-protocol", "--no-proxy-protocol"),
         "proxy_protocol",
         "Expect a header of the PROXY protocol, version 1 or 2, from --forwarded-allow-ips at the beginning of each "
-        "connection; others are closed.",
+        "connection, and version 2 in each datagram; others are closed, or dropped.",
+        kinds=ALL,
     ),
     Switch(
         ("--proxy-headers", "--no-proxy-headers"),
@@ -346,6 +347,7 @@ PROXIES: tuple[Limit | Switch, ...] = (
         "PROXIES",
         "The proxies to believe, with commas between them: addresses, networks, unix (clients of Unix sockets), "
         "unix:PATH, or * for everybody.",
+        ALL,
     ),
     Limit(
         ("--forwarded-headers",),

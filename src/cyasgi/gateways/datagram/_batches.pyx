@@ -109,6 +109,7 @@ cdef class EndpointBase:
     cdef public bint open
     cdef public bint own_id
     cdef public bint own_create
+    cdef public bint custom
     cdef public bint by_listener
     cdef public bint plain
     cdef public Py_ssize_t limit

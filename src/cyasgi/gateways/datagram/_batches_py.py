@@ -81,6 +81,7 @@ class EndpointBase:
         "after_stop",
         "by_listener",
         "by_system",
+        "custom",
         "drops_before",
         "errors",
         "family",
@@ -136,6 +137,8 @@ class EndpointBase:
         #: Whether `scope_id`, or the creation of instances, is overridden; whether the server has several sockets of
         #: this family.
         self.own_id = self.own_create = self.by_listener = False
+        #: Whether `receive` takes each datagram.
+        self.custom = False
         #: Whether the id of an instance is its client's socket address: IPv4, one socket, nothing overridden.
         self.plain = False
 
@@ -171,7 +174,7 @@ class EndpointBase:
     def drops(self, addr: Any, size: int) -> bool:
         raise NotImplementedError
 
-    def receive(self, data: bytes, addr: Any, asked: Asked | None) -> None:
+    def receive(self, data: bytes, addr: Any, asked: Asked | None) -> Any:
         raise NotImplementedError
 
     def error_received(self, exc: Exception) -> None:

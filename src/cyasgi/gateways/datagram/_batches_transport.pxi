@@ -184,7 +184,7 @@ cdef class BatchTransport:
             endpoint.drops(address, size)
             return 0
         data = PyBytes_FromStringAndSize(cyasgi_data(buffers, i), size)
-        if endpoint.own_id or endpoint.own_create:
+        if endpoint.custom:
             self._loose = True
             endpoint.receive(data, address, asked)
             return 0

@@ -12,7 +12,11 @@ from typing import Any, Protocol
 
 from ..._common.guarding import INTERRUPTS, Guard
 from ...instances.limits import LimitExceeded
-from ...wire.address import format_address, from_socket_address
+from ...wire.address import (
+    format_address,
+    from_socket_address,
+    to_socket_address,
+)
 from ..net.flow_control import FlowControl
 from ..net.own_addresses import (
     OWN_PORTS,
@@ -61,6 +65,8 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
     """
 
     __slots__ = ()
+    #: Datagrams dropped for want of a header of the PROXY protocol.
+    unproxied = 0
     server: DatagramServerPort
     traffic: Traffic
 
@@ -84,6 +90,7 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
         self.limit = server.max_datagram_size
         self.own_id = own_id
         self.own_create = own_create
+        self.custom = own_id or own_create
         self.by_listener = by_listener
         self.plain = sock.family == socket.AF_INET and not (own_id or own_create or by_listener)
         self.spare = DatagramScope(self)
@@ -94,16 +101,18 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
 
     # Receiving.
 
-    def receive(self, data: bytes, addr: Any, asked: Asked | None) -> None:
-        """Hand over a datagram in any case.
+    def receive(self, data: bytes, addr: Any, asked: Asked | None, client: tuple[str, int] | None = None) -> Any:
+        """Hand over a datagram in any case; return the instance that has got it, if any has by now.
 
         Args:
             asked: the address that it was sent to, if the socket is bound to every interface.
+            client: whom a proxy has sent it for, if it is counted and checked already.
         """
-        self.received += 1
-        if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
-            return
-        client = addr if len(addr) == 2 else from_socket_address(addr)
+        if client is None:
+            self.received += 1
+            if (len(data) > self.limit or not addr or addr[1] in OWN_PORTS) and self.drops(addr, len(data)):
+                return None
+            client = addr if len(addr) == 2 else from_socket_address(addr)
         server_address = self.server_address if asked is None else asked.server
         try:
             scope_id: Any = client
@@ -111,7 +120,7 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
                 scope_id = self.server.scope_id(data, client)
                 if scope_id is None:
                     self.refused += 1
-                    return
+                    return None
             elif self.by_listener or asked is not None:
                 scope_id = client, server_address
             message = {"type": "datagram.receive", "data": data, "client": client, "server": server_address}
@@ -122,12 +131,13 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
                 self.spare = DatagramScope(self)
             instance = self.find(scope_id, scope)
             if inspect.iscoroutine(instance):
-                self.put_later(instance, message, data, client)
-                return
+                self.put_later(instance, message, data, client, addr)
+                return None
             if instance.scope is scope and not self.own_create:
                 scope.fill_in(client, addr, asked)
                 self.spare = DatagramScope(self)
             instance.put_nowait(message)
+            return instance
         except asyncio.QueueFull:
             self.queue_full += 1
             self.traffic.lost()
@@ -139,8 +149,12 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
         except BaseException as error:
             self.refused += 1
             self.traffic.dropped(error, data, client)
+        return None
 
-    def put_later(self, creation: Any, message: Any, data: bytes, client: tuple[str, int]) -> None:
+    def follow(self, instance: Any, client: tuple[str, int], addr: Any) -> None:
+        """Have answers to a client go where its last datagram came from, if that may change."""
+
+    def put_later(self, creation: Any, message: Any, data: bytes, client: tuple[str, int], addr: Any) -> None:
         """Put a message once an ``async def`` override has made the instance. Tasks start in the order of datagrams."""
         tasks = self.traffic.creations
 
@@ -149,6 +163,7 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
             try:
                 instance = await creation
                 instance.put_nowait(message)
+                self.follow(instance, client, addr)
             except asyncio.QueueFull:
                 self.queue_full += 1
                 self.traffic.lost()
@@ -213,6 +228,14 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
             self.limit = limit
 
     # Sending.
+
+    def socket_address(self, client: tuple[str, int]) -> tuple[Any, ...]:
+        """Return where to send what is for this client.
+
+        Raises:
+            ValueError: nothing can be sent to it.
+        """
+        return to_socket_address(client, self.family)
 
     def send(self, data: bytes, address: tuple[Any, ...], source: bytes | None) -> None:
         """Send a datagram, from this address of the machine if it is not None."""

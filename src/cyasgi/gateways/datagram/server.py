@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Hashable, Iterable
+from functools import partial
 from typing import Any, ClassVar
 
 from ..._settings import Boolean, Integer
@@ -34,6 +35,7 @@ from ..net.datagram_sockets import (
     open_datagram_sockets,
 )
 from ..net.own_addresses import ANY
+from ..net.proxies import LOCAL, Names, TrustedProxies, trusted_proxies
 from ..net.sockets import ListenError as ListenError
 from . import batches
 from .batches import (
@@ -43,6 +45,7 @@ from .batches import (
     source_of,
 )
 from .endpoint import Endpoint
+from .proxied import ProxiedEndpoint
 from .traffic import COUNTERS as COUNTERS, Traffic
 
 logger = logging.getLogger("cyasgi.gateways.datagram")
@@ -100,6 +103,14 @@ class DatagramServer(Gateway):
 
     #: The interface on which groups are joined, and by which datagrams to groups leave; None for the system's choice.
     multicast_interface = Setting[str | None](None, Interface())
+
+    #: Whether each datagram begins with a header of the PROXY protocol, version 2, and comes from one of
+    #: `forwarded_allow_ips`; others are dropped and counted. Clients are those that the header names.
+    proxy_protocol = Setting[bool](False, Boolean())
+
+    #: The proxies that are believed: addresses, networks, ``"*"`` for everybody; in a tuple, or in a string with commas
+    #: between them.
+    forwarded_allow_ips = Setting[Names](LOCAL, TrustedProxies())
 
     #: Addresses listened on when `binds` is not given.
     default_binds: ClassVar[tuple[tuple[str, int], ...]] = (("127.0.0.1", 9999),)
@@ -214,7 +225,8 @@ class DatagramServer(Gateway):
         return transport
 
     def _make_endpoint(self, sock: socket.socket) -> Endpoint:
-        endpoint = Endpoint(
+        make = partial(ProxiedEndpoint, trusted=trusted_proxies(self.forwarded_allow_ips))
+        endpoint = (make if self.proxy_protocol else Endpoint)(
             self,
             self._traffic,
             sock,
@@ -254,7 +266,7 @@ class DatagramServer(Gateway):
         if client is None and ours and scope.endpoint.family == endpoint.family:
             return endpoint, scope.address, source
         client = client or check_address(scope["client"], "'client' of the scope")
-        return endpoint, to_socket_address(client, endpoint.family), source
+        return endpoint, endpoint.socket_address(client), source
 
     def _listening_on(self, server: tuple[str, int]) -> tuple[Endpoint, bytes | None]:
         """Return the endpoint for this address of the server, and what datagrams have to leave from for that."""
@@ -280,6 +292,7 @@ class DatagramServer(Gateway):
         * ``dropped_refused``: `scope_id` returned None or raised, or no instance could be made
         * ``dropped_limited``: a limit of `ManagedServer` was reached
         * ``dropped_own``: the sender's address was that of a UDP socket of this process; answers would go in circles
+        * ``dropped_proxy``: no header of the PROXY protocol, or not from a trusted proxy
         * ``dropped_stopping``: came after the server was told to stop
         * ``dropped_by_system``: on Linux, dropped before the server could read them, mostly since the receive buffer of
           the socket was full
