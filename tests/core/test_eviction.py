@@ -1,180 +1,14 @@
-"""The limit: how many there may be, who goes first, who never does, and what it costs."""
+"""Who goes when there is no room, who never does, and what it costs."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-import time
-from typing import Any
 
 import pytest
 
+from support.instances import by_message, make, silent
 from support.loops import passes
-
-SCOPE = {"type": "test"}
-
-
-def make(server: Any, scope_id: Any = "id", scope: Any = SCOPE) -> Any:
-    return server.get_or_create_application_instance(scope_id, scope)
-
-
-async def by_message(scope: Any, receive: Any, send: Any) -> Any:
-    """Reads on until a message tells it to return, to fail, or to be busy with something else."""
-    while True:
-        match await receive():
-            case "return":
-                return "returned"
-            case "fail":
-                raise ValueError("on purpose")
-            case "busy":
-                await asyncio.get_running_loop().create_future()
-
-
-def quiet(cy: Any, application: Any = by_message, **arguments: Any) -> Any:
-    """A server that says nothing of failures and left messages: they are not the subject here."""
-
-    class Server(cy.StatelessServer):
-        application_checker_interval = 0.001
-
-        def application_exception(self, exception, details):
-            pass
-
-        def application_undelivered(self, messages, details):
-            pass
-
-    return Server(application, **arguments)
-
-
-# How many
-
-
-@pytest.mark.parametrize("limit", [1, 2, 10])
-def test_at_most_max_applications(cy, run, limit):
-    """There are never more entries than max_applications, seen from the applications and the hooks too."""
-
-    async def main():
-        sizes = []
-
-        class Server(cy.StatelessServer):
-            def delete_application_instance(self, scope_id):
-                sizes.append(len(self.application_instances))
-                return super().delete_application_instance(scope_id)
-
-            def application_undelivered(self, messages, details):
-                pass
-
-        async def application(scope, receive, send):
-            sizes.append(len(server.application_instances))
-            await by_message(scope, receive, send)
-
-        server = Server(application, max_applications=limit)
-        for number in range(4 * limit):
-            make(server, number).put_nowait("message")
-            sizes.append(len(server.application_instances))
-            await passes(number % 3)
-        await passes(3)
-        assert max(sizes) == limit == len(server.application_instances)
-
-    run(main())
-
-
-def test_the_reference_keeps_one_too_many(reference, run):
-    """What the rule above is for: told to keep three, the reference keeps four."""
-
-    async def main():
-        server = reference(by_message, max_applications=3)
-        for number in range(10):
-            make(server, number)
-        assert len(server.application_instances) == 4
-
-    run(main())
-
-
-@pytest.mark.slow
-def test_no_limit(cy, run):
-    """With None there is no limit."""
-
-    async def main():
-        server = quiet(cy, max_applications=None)
-        assert server.max_applications is None
-        for number in range(3000):
-            make(server, number)
-        assert len(server.application_instances) == 3000
-
-    run(main())
-
-
-def test_the_default_limit(impl):
-    """Unless told otherwise a server keeps a thousand."""
-    assert impl.StatelessServer(by_message).max_applications == 1000
-    assert impl.StatelessServer(by_message, 5).max_applications == 5
-    assert impl.StatelessServer(application=by_message, max_applications=6).max_applications == 6
-
-
-WRONG_LIMITS = [
-    (0, ValueError),
-    (-1, ValueError),
-    (True, TypeError),
-    (False, TypeError),
-    ("5", TypeError),
-    (2.0, TypeError),
-    (float("inf"), TypeError),
-    ([], TypeError),
-]
-
-
-@pytest.mark.parametrize(("value", "error"), WRONG_LIMITS, ids=lambda value: repr(value))
-def test_a_limit_that_is_none_is_refused(cy, value, error):
-    """Anything but None and an int from 1 on is refused when it is set; the message says what, and what is not."""
-    with pytest.raises(error) as caught:
-        cy.StatelessServer(by_message, max_applications=value)
-    assert repr(value) in str(caught.value) and "None" in str(caught.value)
-    server = cy.StatelessServer(by_message, max_applications=7)
-    with pytest.raises(error) as caught:
-        server.max_applications = value
-    assert repr(value) in str(caught.value) and "max_applications" in str(caught.value)
-    assert server.max_applications == 7
-
-
-def test_the_limit_may_be_changed(cy, run):
-    """Raised, the limit evicts nobody; lowered, it holds from the next creation on; lifted, there is none."""
-
-    async def main():
-        server = quiet(cy, max_applications=5)
-        for number in range(5):
-            make(server, number)
-        await passes(3)
-        server.max_applications = 8
-        for number in range(5, 8):
-            make(server, number)
-        await passes(3)
-        assert list(server.application_instances) == list(range(8))
-        server.max_applications = 3
-        make(server, 8)
-        await passes(3)
-        assert list(server.application_instances) == [6, 7, 8]
-        server.max_applications = None
-        for number in range(9, 20):
-            make(server, number)
-        assert list(server.application_instances) == list(range(6, 20))
-
-    run(main())
-
-
-def test_what_others_write_counts(cy, run):
-    """Entries that were written over the limit go, oldest first, when the next instance is made."""
-
-    async def main():
-        server = quiet(cy, max_applications=3)
-        for number in range(6):
-            future = asyncio.get_running_loop().create_future()
-            entry = {"input_queue": None, "future": future, "scope": {}, "last_used": time.time()}
-            server.application_instances[number] = entry
-        make(server, "new")
-        assert list(server.application_instances) == [4, 5, "new"]
-
-    run(main())
-
 
 # Who goes
 
@@ -184,7 +18,7 @@ def test_a_finished_one_goes_first(cy, run, end):
     """Making room takes a finished instance, however recently it was used, before any that lives."""
 
     async def main():
-        server = quiet(cy, max_applications=10)
+        server = silent(cy, max_applications=10)
         live = [make(server, number) for number in range(9)]
         finished = make(server, "finished")
         await passes(3)
@@ -207,7 +41,7 @@ def test_finished_ones_go_one_by_one(cy, run):
     """As long as there are finished instances nobody else goes."""
 
     async def main():
-        server = quiet(cy, max_applications=10)
+        server = silent(cy, max_applications=10)
         for number in range(10):
             make(server, number)
         await passes(3)
@@ -243,7 +77,7 @@ def test_an_idle_one_goes_before_a_busy_one(cy, run, why):
     """Then the least recently used idle instance goes; those whose queue or application is busy are looked past."""
 
     async def main():
-        server = quiet(cy, max_applications=6)
+        server = silent(cy, max_applications=6)
         if why == "not begun":
             for scope_id in ("idle 1", "idle 2", "idle 3"):
                 make(server, scope_id)
@@ -275,7 +109,7 @@ def test_idle_again_after_its_work(cy, run):
     """An instance that has worked off its queue and waits in receive is idle again, and goes in its turn."""
 
     async def main():
-        server = quiet(cy, max_applications=3)
+        server = silent(cy, max_applications=3)
         for number in range(3):
             make(server, number)
         await passes(3)
@@ -292,7 +126,7 @@ def test_among_the_busy_the_least_recently_used_goes(cy, run):
     """Only when nobody is idle the least recently used one goes."""
 
     async def main():
-        server = quiet(cy, max_applications=4)
+        server = silent(cy, max_applications=4)
         for number in range(4):
             make(server, number).put_nowait("busy")
         await passes(3)
@@ -410,7 +244,7 @@ def test_the_one_that_asks_is_not_looked_past(cy, run, busy, place, policy):
     """Making room looks past 32 busy ones to find an idle one; the one that asks counts as none of them."""
 
     async def main():
-        server = quiet(cy, max_applications=busy + 2)
+        server = silent(cy, max_applications=busy + 2)
         server.eviction_policy = policy
         names = [*range(busy), "idle"]
         names.insert({"before all": 0, "within": 5, "behind the busy": busy, "behind all": busy + 1}[place], "asker")
@@ -444,87 +278,12 @@ def test_the_only_one_goes_for_its_own_sibling(cy, run):
                 ended.append(scope["type"])
                 raise
 
-        server = quiet(cy, application, max_applications=1)
+        server = silent(cy, application, max_applications=1)
         asker = make(server, "asker", {"type": "asker"})
         asker.put_nowait("go")
         await passes(4)
         assert list(server.application_instances) == ["sibling"]
         assert ended == ["asker"] and asker["future"].cancelled()
-
-    run(main())
-
-
-# Creations that fail
-
-
-def test_an_unhashable_id_touches_nothing(impl, run):
-    """An id that cannot be hashed is a TypeError and costs nobody a place."""
-
-    async def main():
-        server = impl.StatelessServer(by_message, max_applications=3)
-        for number in range(5):
-            make(server, number)
-        before = list(server.application_instances.items())
-        for wrong in ([], {}, {1}, ([],)):
-            with pytest.raises(TypeError):
-                make(server, wrong)
-        assert list(server.application_instances.items()) == before
-
-    run(main())
-
-
-@pytest.mark.parametrize("why", ["not callable", "task factory", "hash"])
-def test_a_creation_that_fails_costs_nobody_a_place(cy, run, why):
-    """The new instance is built before anything is evicted: when that fails, all that lived live on."""
-
-    async def main():
-        class Server(cy.StatelessServer):
-            def delete_application_instance(self, scope_id):
-                raise AssertionError("nobody is to go")
-
-        def failing_factory(loop, coroutine, **kwargs):
-            coroutine.close()
-            raise OSError("on purpose")
-
-        class OddHash:
-            def __hash__(self):
-                raise OSError("on purpose")
-
-        server = Server(by_message, max_applications=3)
-        for number in range(3):
-            make(server, number)
-        await passes(3)
-        before = list(server.application_instances.items())
-        match why:
-            case "not callable":
-                server.application = None
-            case "task factory":
-                asyncio.get_running_loop().set_task_factory(failing_factory)
-        with pytest.raises((TypeError, OSError)):
-            make(server, OddHash() if why == "hash" else "new").put_nowait("message")
-        asyncio.get_running_loop().set_task_factory(None)
-        assert list(server.application_instances.items()) == before
-        await passes(3)
-        assert not any(instance["future"].done() for instance in server.application_instances.values())
-
-    run(main())
-
-
-def test_the_reference_evicts_for_nothing(reference, run):
-    """What the rule above is for: in the reference somebody goes for a creation that then fails."""
-
-    async def main():
-        server = reference(by_message, max_applications=2)
-        for number in range(3):
-            make(server, number)
-
-        async def two_parameters(scope, receive):
-            raise AssertionError("never called")
-
-        server.application = two_parameters
-        with pytest.raises(TypeError):
-            make(server, "new")
-        assert list(server.application_instances) == [1, 2]
 
     run(main())
 
@@ -541,7 +300,7 @@ def test_the_usual_eviction_stays_in_the_core(cy, run):
             calls.append(frame.f_code.co_name)
 
     async def main():
-        server = quiet(cy, max_applications=2)
+        server = silent(cy, max_applications=2)
         # The first that closes sets a timer for all.
         for scope_id in range(3):
             make(server, scope_id)

@@ -1,40 +1,17 @@
-"""``eviction_policy = "slru"``: newcomers on probation, established instances protected, and nothing else changed."""
+"""``eviction_policy = "slru"``: newcomers on probation, established instances protected, and floods that cost none
+of these."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
 
-from support.instances import SCOPE, by_message, own_entry
+from support.instances import SCOPE, make
 from support.loops import loop_factory, passes
-from support.serving import quiet, reader
-
-
-def make(server: Any, scope_id: Any) -> Any:
-    return server.get_or_create_application_instance(scope_id, SCOPE)
-
-
-def slru(cy: Any, limit: int | None = 5, application: Any = by_message, **attributes: Any) -> Any:
-    attributes = {"eviction_policy": "slru", **attributes}
-    return type("Server", (quiet(cy.StatelessServer),), attributes)(application, limit)
-
-
-def order(server: Any) -> tuple[str, str]:
-    """The ids on probation, and the protected ones."""
-    table = server.application_instances
-    ids = [str(scope_id) for scope_id in table]
-    on_probation = len(ids) - table.protected
-    return "".join(ids[:on_probation]), "".join(ids[on_probation:])
-
-
-async def use(server: Any, ids: str) -> None:
-    for scope_id in ids:
-        make(server, scope_id)
-    await passes(3)
-
+from support.serving import reader
+from support.slru import order, slru, use
 
 # The setting
 
@@ -332,133 +309,6 @@ def test_a_caller_that_calls_again_is_no_newcomer(cy, run):
             await passes()
             await call
             assert server.application_instances.protected == protected
-
-    run(main())
-
-
-# Changes
-
-
-def test_changed_to_slru(cy, run):
-    """Who is there when the policy changes is protected, the most recently used first."""
-
-    async def main():
-        server = slru(cy, 5, eviction_policy="lru")
-        await use(server, "abcde")
-        server.eviction_policy = "slru"
-        assert order(server) == ("a", "bcde")
-        await use(server, "fg")
-        assert order(server) == ("g", "bcde")
-
-    run(main())
-
-
-def test_changed_to_lru(cy, run):
-    """The order is that of use again."""
-
-    async def main():
-        server = slru(cy, 5)
-        await use(server, "abcab")
-        await use(server, "d")
-        assert order(server) == ("cd", "ab")
-        server.eviction_policy = "lru"
-        assert order(server) == ("", "cabd")
-        await use(server, "a")
-        await use(server, "efg")
-        assert order(server) == ("", "daefg")
-        server.eviction_policy = "slru"
-        await use(server, "h")
-        assert order(server) == ("h", "aefg")
-        del server.eviction_policy
-        assert server.eviction_policy == "slru"
-
-    run(main())
-
-
-def test_changed_for_all_servers_of_a_class(cy, run):
-    """Assigned to a class, the policy is followed when the next instance needs room."""
-
-    async def main():
-        server = slru(cy, 3, eviction_policy="lru")
-        await use(server, "abc")
-        type(server).eviction_policy = "slru"
-        await use(server, "d")
-        assert order(server) == ("d", "bc")
-
-    run(main())
-
-
-def test_the_limit_is_changed(cy, run):
-    """The bound of the protected segment follows it, at once."""
-
-    async def main():
-        server = slru(cy, 10)
-        await use(server, "abcdefghabcdefgh")
-        assert order(server) == ("", "abcdefgh")
-        server.max_applications = 5
-        assert order(server) == ("abcd", "efgh")
-        await use(server, "i")
-        assert order(server) == ("i", "efgh")
-        server.max_applications = None
-        await use(server, "jiklj")
-        assert order(server) == ("kl", "efghij")
-
-    run(main())
-
-
-# What others assign and write
-
-
-def test_assigning_last_used(cy, run):
-    """It orders an instance within its segment; set back, it puts it on probation. A use overrules both."""
-
-    async def main():
-        server = slru(cy, 10)
-        await use(server, "abcdabc")
-        table = server.application_instances
-        assert order(server) == ("d", "abc")
-        table["a"]["last_used"] = time.time() + 1000
-        assert order(server) == ("d", "bca")
-        table["b"]["last_used"] = 5
-        assert order(server) == ("bd", "ca")
-        table["b"]["last_used"] = 7
-        table["d"]["last_used"] = 6
-        assert order(server) == ("db", "ca")
-        await use(server, "b")
-        await use(server, "a")
-        assert order(server) == ("d", "cba")
-        server.eviction_policy = "lru"
-        assert order(server) == ("", "dcba")
-
-    run(main())
-
-
-def test_plain_dicts(cy, run):
-    """What others write is on probation, is promoted by a lookup, ordered by its last_used, demoted and evicted."""
-
-    async def main():
-        server = slru(cy, 5)
-        await use(server, "ab")
-        entries = {scope_id: own_entry() for scope_id in "xyz"}
-        server.application_instances.update(entries)
-        assert order(server) == ("abxyz", "")
-        assert make(server, "x") is entries["x"]["input_queue"]
-        make(server, "y")
-        assert order(server) == ("abz", "xy")
-        entries["x"]["last_used"] = time.time() + 1000
-        assert order(server) == ("abz", "yx")
-        entries["y"]["last_used"] = 1
-        assert order(server) == ("yabz", "x")
-        await use(server, "abz")
-        assert order(server) == ("y", "abzx")
-        # Nobody waits in its queue, so that y is busy; ended it goes first.
-        entries["y"]["future"].cancel()
-        await use(server, "cc")
-        assert order(server) == ("a", "bzcx")
-        entries["x"]["last_used"] = 2
-        assert order(server) == ("xa", "bzc")
-        await use(server, "d")
-        assert order(server) == ("xd", "bzc")
 
     run(main())
 

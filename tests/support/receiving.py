@@ -5,15 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from support.instances import SCOPE as SCOPE, make as make
 from support.loops import passes
 from support.serving import quiet
 
-SCOPE = {"type": "test"}
 MESSAGES = [None, False, (), (1, 2), {}, StopIteration(3), StopIteration, ValueError("text"), asyncio.CancelledError()]
-
-
-def make(server: Any, scope_id: Any = "id", scope: Any = SCOPE) -> Any:
-    return server.get_or_create_application_instance(scope_id, scope)
 
 
 class Log(list):
