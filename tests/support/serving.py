@@ -255,3 +255,17 @@ def output(process):
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     return process.stdout.splitlines()
+
+
+def left(server):
+    """All messages that the hook of this server was given, in the order in which it got them."""
+    return [message for messages, _ in server.undelivered for message in messages]
+
+
+async def dies_of_the_first(scope, receive, send):
+    raise ValueError(await receive())
+
+
+def stop(server):
+    """As the first signal does under run()."""
+    server._cyasgi.server_run.request_stop()
