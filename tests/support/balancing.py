@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 
+from cyasgi.balancing import LoadBalancer
+
 HTTP = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 5)}
 POST = {**HTTP, "method": "POST"}
 WEBSOCKET = {"type": "websocket", "path": "/", "headers": [], "client": ("192.0.2.1", 5)}
@@ -127,3 +129,9 @@ def states(balancer):
 def balancer_of(cy, *arguments, **options):
     """A LoadBalancer of this twin's package."""
     return importlib.import_module(f"{cy.__name__}.balancing").LoadBalancer(*arguments, **options)
+
+
+def one(application, clock=None, **options):
+    """A balancer over this application alone, out after one failure for ten seconds."""
+    options = {"failure_threshold": 1, "failure_window": 1, "open_time": 10, **options}
+    return LoadBalancer([application], clock=clock or Clock(), **options)

@@ -12,6 +12,7 @@ from cyasgi import cli
 from cyasgi.cli import serving
 
 ECHO = "cyasgi.examples:echo"
+LOCAL = ("--udp", "127.0.0.1:0")
 
 
 @pytest.fixture
@@ -67,3 +68,8 @@ def get(port, path="/", *, context=None):
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read().decode()
+
+
+def write_module(path, name, code):
+    """Writes a module into a directory."""
+    (path / f"{name}.py").write_text(code, encoding="utf-8")

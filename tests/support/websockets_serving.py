@@ -10,6 +10,8 @@ from support.loops import PATIENCE
 from support.serving import in_time
 from support.websockets_raw import close, parse, request
 
+CONNECT = {"type": "websocket.connect"}
+
 
 def gateway(cy):
     """The module of the WebSocket gateway that belongs to this twin."""
@@ -160,3 +162,11 @@ async def sockets(server, count=1):
 
     await in_time(lambda: len(found()) >= count)
     return found()
+
+
+def url(address, path="/"):
+    return f"ws://{address[0]}:{address[1]}{path}"
+
+
+def disconnect(code, reason=""):
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
