@@ -127,7 +127,16 @@ def test_names_in_a_file(capsys, tmp_path, monkeypatch):
         (["--udp", ":0", "--root-path", "/api"], "--root-path: no effect, since nothing serves HTTP"),
         ([*HTTP, "--idle-timeout", "5"], "--idle-timeout: no effect, since nothing serves datagrams"),
         ([*HTTP, "--message-burst", "5"], "--message-burst: no effect without --max-messages-per-second"),
-        ([*HTTP, "--forwarded-allow-ips", "*"], "--forwarded-allow-ips: no effect without --proxy-headers or --"),
+        (
+            [*HTTP, "--forwarded-allow-ips", "*"],
+            "--forwarded-allow-ips: no effect without --proxy-headers or --proxy-protocol",
+        ),
+        (
+            ["--udp", ":0", "--forwarded-allow-ips", "*"],
+            "--forwarded-allow-ips: no effect without --udp-proxy-protocol",
+        ),
+        (["--udp", ":0", "--proxy-protocol"], "--proxy-protocol: no effect, since nothing serves HTTP"),
+        ([*HTTP, "--udp-proxy-protocol"], "--udp-proxy-protocol: no effect, since nothing serves datagrams"),
         ([*HTTP, "--forwarded-headers", "forwarded"], "--forwarded-headers: no effect without --proxy-headers"),
         (
             ["--unix", "x", "--max-instances-per-client", "5"],
@@ -151,6 +160,7 @@ def test_options_without_effect(arguments, says, options, tmp_path):
         ["--udp", ":0", *HTTP, "--max-body-size", "5", "--idle-timeout", "5", "--root-path", "/api"],
         ["--unix", "x", "--max-age", "5"],
         ["--unix", "x", "--proxy-protocol", "--forwarded-allow-ips", "unix", "--max-instances-per-client", "5"],
+        ["--udp", ":0", "--udp-proxy-protocol", "--forwarded-allow-ips", "10.0.0.0/8"],
         ["--unix", "x", "--proxy-headers", "--max-instances-per-client", "5"],
         [*HTTP, "--proxy-headers", "--forwarded-allow-ips", "10.0.0.0/8, unix", "--forwarded-headers", "forwarded"],
         [*HTTP, "--max-messages-per-second", "5", "--message-burst", "5"],

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from support.cli import ECHO, file, options as options, refused
+from cyasgi.cli.servers import make_servers
+from support.cli import ECHO, application, file, options as options, refused
 from support.udp import Command
 
 LOCAL = ("--udp", "127.0.0.1:0")
@@ -93,3 +94,14 @@ def test_a_descriptor_that_is_not_open(tmp_path):
     with Command("serve", "--udp", "fd://999", ECHO, cwd=tmp_path) as command:
         assert command.wait() == 1
         assert command.lines[-1].endswith("cannot listen on fd://999: Bad file descriptor")
+
+
+def test_the_proxy_protocol(options):
+    """It is asked for by kind: what comes to the other listeners comes from clients."""
+    listeners = (*LOCAL, "--http", "127.0.0.1:0")
+    for option, kind in (("--proxy-protocol", "http"), ("--udp-proxy-protocol", "udp")):
+        servers = make_servers(
+            options(*listeners, option, "--forwarded-allow-ips", "10.0.0.0/8, unix", ECHO), application
+        )
+        assert {name for name, server in servers.items() if server.proxy_protocol} == {kind}
+        assert {server.forwarded_allow_ips for server in servers.values()} == {("10.0.0.0/8", "unix")}

@@ -165,7 +165,7 @@ def test_switches(options, tmp_path, capsys, setting):
         value = setting.values[not on]
         (tmp_path / "cyasgi.toml").write_text(f"{setting.names[0][2:]} = {str(on).lower()}\n", encoding="utf-8")
         for said in ([name], ["--config", "cyasgi.toml"]):
-            found = options(*said, *arguments).limits.get(setting.attribute, limits.OWN)
+            found = options(*said, *arguments).limits.get(limits.key_of(setting), limits.OWN)
             assert found is value
         if value is not limits.OWN:
             assert as_attribute(setting, value) is value

@@ -20,6 +20,7 @@ from .limits import (
     SERVERS,
     SETTINGS,
     Switch,
+    key_of,
 )
 from .options import ServeCommand, parameters
 from .servers import Options
@@ -98,7 +99,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
             if isinstance(setting, Switch):
                 value = setting.values[not value]
             if value is not OWN:
-                limits[setting.attribute] = value
+                limits[key_of(setting)] = value
     tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
     if tls["certfile"] is None and any(value for name, value in tls.items() if name != "cert_reqs"):
         raise click.UsageError("options for TLS need a certificate: give --ssl-certfile")

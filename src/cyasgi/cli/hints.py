@@ -142,17 +142,24 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield "--startup-timeout: no effect " + (
             "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
         )
-    proxied = values.get("proxy_headers")
-    if streams and not proxied and "forwarded_headers" in given:
+    if streams and not values.get("proxy_headers") and "forwarded_headers" in given:
         yield "--forwarded-headers: no effect without --proxy-headers"
-    proxied = (proxied and streams) or values.get("proxy_protocol")
-    if not proxied and "forwarded_allow_ips" in given:
-        yield "--forwarded-allow-ips: no effect without --proxy-headers or --proxy-protocol"
+    proxied = streams and (values.get("proxy_headers") or values.get("proxy_protocol"))
+    if "forwarded_allow_ips" in given and not proxied and not ("udp" in kinds and values.get("udp_proxy_protocol")):
+        yield f"--forwarded-allow-ips: no effect without {' or '.join(_asking_for_proxies(kinds))}"
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
     if per_client and not proxied and any(isinstance(address, str) for address in streams):
         yield f"{options(per_client)}: no effect on --unix without --proxy-headers or --proxy-protocol"
+
+
+def _asking_for_proxies(kinds: AbstractSet[str]) -> Iterator[str]:
+    """Yield the options that have servers of these kinds listen to proxies."""
+    if kinds - {"udp"}:
+        yield from ("--proxy-headers", "--proxy-protocol")
+    if "udp" in kinds:
+        yield "--udp-proxy-protocol"
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:

@@ -50,6 +50,8 @@ class Switch(NamedTuple):
     #: The attribute's value when the option is on and off.
     values: tuple[Any, Any] = (True, False)
     kinds: tuple[str, ...] = STREAMS
+    #: The name of its value in `Options`, where another option sets the same attribute of other kinds of servers.
+    key: str | None = None
 
 
 COMMON = (
@@ -333,8 +335,15 @@ PROXIES: tuple[Limit | Switch, ...] = (
         ("--proxy-protocol", "--no-proxy-protocol"),
         "proxy_protocol",
         "Expect a header of the PROXY protocol, version 1 or 2, from --forwarded-allow-ips at the beginning of each "
-        "connection, and version 2 in each datagram; others are closed, or dropped.",
-        kinds=ALL,
+        "connection; others are closed.",
+    ),
+    Switch(
+        ("--udp-proxy-protocol", "--no-udp-proxy-protocol"),
+        "proxy_protocol",
+        "Expect a header of the PROXY protocol, version 2, from --forwarded-allow-ips in each datagram; others are "
+        "dropped.",
+        kinds=UDP,
+        key="udp_proxy_protocol",
     ),
     Switch(
         ("--proxy-headers", "--no-proxy-headers"),
@@ -408,6 +417,11 @@ SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
     "UDP": DATAGRAMS,
 }
 SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *PROXIES, *HTTP, *WEBSOCKETS, *DATAGRAMS)
+
+
+def key_of(setting: Limit | Switch) -> str:
+    """Return the name of an option's value in `Options.limits`."""
+    return setting.attribute if isinstance(setting, Limit) else setting.key or setting.attribute
 
 
 def server_class(kind: str, managed: bool = False) -> Any:

@@ -11,6 +11,7 @@ from .errors import MISUSED, CommandError
 from .limits import (
     MANAGED,
     SETTINGS,
+    key_of,
     server_class,
 )
 from .tls import make_context
@@ -61,12 +62,8 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
         try:
             server = servers[kind] = server_class(kind, managed)(application, binds=binds)
             for setting in SETTINGS:
-                if (
-                    kind in setting.kinds
-                    and setting.attribute in options.limits
-                    and (managed or setting not in MANAGED)
-                ):
-                    setattr(server, setting.attribute, options.limits[setting.attribute])
+                if kind in setting.kinds and key_of(setting) in options.limits and (managed or setting not in MANAGED):
+                    setattr(server, setting.attribute, options.limits[key_of(setting)])
             if kind != "udp":
                 server.root_path = options.root_path
                 server.headers = tuple(options.header)
