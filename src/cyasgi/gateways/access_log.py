@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from typing import Any
-from urllib.parse import quote
 
 from .._common.guarding import INTERRUPTS
+from .access_formats import JSON, Entry, Fields, compiled, json_line, target_text
 
 logger = logging.getLogger(__name__)
 
@@ -16,10 +16,6 @@ LINES_AT_ONCE = 1024
 
 #: The status that is logged where the client did not wait for a response.
 CLIENT_GONE = 499
-
-QUOTE = ord('"')
-#: What is not percent-encoded in a target.
-PLAIN = "".join(chr(code) for code in range(33, 127) if code != 34)
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -42,21 +38,24 @@ class AccessLog:
         self._moment = ""
         self._second = -1
 
-    def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
-        """Add the line of one request.
+    def add(
+        self,
+        client: str,
+        method: str,
+        target: bytes,
+        version: str,
+        status: int,
+        size: int,
+        took: float,
+        headers: Fields = (),
+        lines: bytes = b"",
+    ) -> None:
+        """Add the line of one request, as `Entry` describes it."""
+        request = f"{method} {target_text(target)} HTTP/{version}" if method else "-"
+        self._put(f'{client} - - {self._moment} "{request}" {status} {size} {took:.3f}\n')
 
-        Args:
-            client: its address.
-            method: empty for a malformed request, of which nothing else is logged.
-            size: bytes of the body of the response.
-            took: seconds.
-        """
-        if method:
-            text = target.decode("ascii") if target.isascii() and QUOTE not in target else quote(target, PLAIN)
-            request = f"{method} {text} HTTP/{version}"
-        else:
-            request = "-"
-        self._lines.append(f'{client} - - {self._moment} "{request}" {status} {size} {took:.3f}\n')
+    def _put(self, line: str) -> None:
+        self._lines.append(line)
         if len(self._lines) >= LINES_AT_ONCE:
             self.flush()
 
@@ -67,7 +66,12 @@ class AccessLog:
         if second != self._second:
             self._second = second
             now = time.gmtime(second)
-            self._moment = time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S +0000]", now)
+            self._moment = self._at(now)
+
+    @staticmethod
+    def _at(now: time.struct_time) -> str:
+        """Return a moment as it stands in lines, in UTC."""
+        return time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S +0000]", now)
 
     def flush(self) -> None:
         """Write what has been collected; what cannot be written is lost, which is logged."""
@@ -82,3 +86,49 @@ class AccessLog:
         except BaseException as error:
             lost = "1 line of the access log was" if len(lines) == 1 else f"{len(lines)} lines of the access log were"
             logger.error("%s lost: %r", lost, error)
+
+
+class JSONAccessLog(AccessLog):
+    """Writes an object a line, in JSON."""
+
+    @staticmethod
+    def _at(now: time.struct_time) -> str:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
+
+    def add(
+        self,
+        client: str,
+        method: str,
+        target: bytes,
+        version: str,
+        status: int,
+        size: int,
+        took: float,
+        headers: Fields = (),
+        lines: bytes = b"",
+    ) -> None:
+        """Add the line of one request, as `Entry` describes it."""
+        self._put(json_line(self._moment, client, method, target, version, status, size, took) + "\n")
+
+
+class FormattedAccessLog(AccessLog):
+    """Writes lines in a format of Apache's directives."""
+
+    def __init__(self, stream: Any, form: str) -> None:
+        super().__init__(stream)
+        self._line = compiled(form)
+
+    def add(self, *entry: Any) -> None:
+        """Add the line of one request, as `Entry` describes it."""
+        self._put(self._line(Entry._make((*entry, self._second))) + "\n")
+
+
+def make_access_log(stream: Any, form: str | None) -> AccessLog:
+    """Return an access log that writes to this stream.
+
+    Args:
+        form: what `AccessLogFormat` accepts.
+    """
+    if form is None:
+        return AccessLog(stream)
+    return JSONAccessLog(stream) if form == JSON else FormattedAccessLog(stream, form)

@@ -39,7 +39,7 @@ NO_WEBSOCKETS = (
 class AccessLog:
     """uvicorn's access log, in its format and on its logger."""
 
-    def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
+    def add(self, client: str, method: str, target: bytes, version: str, status: int, *further: Any) -> None:
         """Log one request, unless it was malformed."""
         if method:
             access_logger.info('%s - "%s %s HTTP/%s" %d', client, method, target.decode("latin-1"), version, status)

@@ -317,7 +317,7 @@ cdef _response_complete(FastConnection self, FastExchange exchange):
         return
     self.exchange = None
     if _field(self, "log") is not None:
-        self.log_request(exchange.status, exchange.sent)
+        self.log_request(exchange.status, exchange.sent, exchange._fields[0])
     self.due_request = INFINITY
     deadline = self.deadline
     if self._deadlines is None:

@@ -141,7 +141,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             if self.server.cancel_on_disconnect and exchange.instance is not None:
                 self.server.delete_application_instance(exchange)
             if self.server.log is not None:
-                self.log_request(exchange.status or CLIENT_GONE, exchange.sent)
+                self.log_request(exchange.status or CLIENT_GONE, exchange.sent, exchange.header_lines())
         self.body = None
 
     def forget_partial_head(self) -> None:
@@ -160,12 +160,14 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         """Note when a request began."""
         self._began = self.loop.time()
 
-    def log_request(self, status: int, size: int) -> None:
-        """Log the request that was parsed last, with this status and size of the response."""
+    def log_request(self, status: int, size: int, lines: bytes = b"") -> None:
+        """Log the request that was parsed last, with this status and size of the response, and its header lines."""
         log, parser = self.server.log, self.parser
         if log is not None:
             took = self.loop.time() - self._began if self._began else 0.0
-            log.add(self._client, parser.method, parser.target, parser.version, status, size, took)
+            log.add(
+                self._client, parser.method, parser.target, parser.version, status, size, took, parser.headers, lines
+            )
             self._began = 0.0
 
     # Closing
@@ -214,7 +216,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             exchange.disconnect()
             exchange.protocol = None
             if begun:
-                self.log_request(exchange.status, exchange.sent)
+                self.log_request(exchange.status, exchange.sent, exchange.header_lines())
                 self.abort()
             self.exchange = None
             if begun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..net.port import ConnectionServer
@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 class RequestLog(Protocol):
     """An access log."""
 
-    def add(self, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float) -> None:
-        """Log one request."""
+    def add(
+        self,
+        client: str,
+        method: str,
+        target: bytes,
+        version: str,
+        status: int,
+        size: int,
+        took: float,
+        headers: Iterable[tuple[bytes, bytes]],
+        lines: bytes,
+    ) -> None:
+        """Log one request, as `cyasgi.gateways.access_formats.Entry` describes it."""
 
     def tick(self, second: int) -> None:
         """Write what has been collected; `second` is the time, in seconds since the epoch."""

@@ -75,6 +75,10 @@ class ResponseWriter(FastExchange):
                 return protocol
             await protocol.writable()
 
+    def header_lines(self) -> bytes:
+        """Return the application's header lines, each with CRLF before it, if there are any yet."""
+        return self._fields[0] if self.phase > EXPECTED else b""
+
     def _refuse_kind(self, message: Any) -> NoReturn:
         """Raise the error of a message that is not expected now."""
         kind = check_type(message, KINDS, "an HTTP scope")

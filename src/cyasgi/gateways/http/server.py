@@ -31,7 +31,8 @@ from ...wire.http.scope import (
     Scope,
 )
 from ...wire.proxy.header import ProxyHeader
-from ..access_log import AccessLog
+from ..access_formats import AccessLogFormat
+from ..access_log import make_access_log
 from ..base import Gateway
 from ..lifespan import (
     MODES,
@@ -140,6 +141,9 @@ class HTTPServer(Gateway):
     #: Write a line for each response, and for each WebSocket when it ends: to standard output (True), or to an object
     #: with ``write(str)``.
     access_log = Setting[Any](False, AccessLogBound())
+    #: The format of these lines: "json", or Apache's directives, as in ``%h %t "%r" %>s %B %D``; None for the Common
+    #: Log Format, followed by the duration.
+    access_log_format = Setting[str | None](None, AccessLogFormat())
     #: Reject RFC violations even where parsing is unambiguous, see `cyasgi.wire.http.request.HeadParser`.
     strict = Setting[bool](True, Boolean())
     #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out.
@@ -277,7 +281,7 @@ class HTTPServer(Gateway):
             logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
         self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
         stream = sys.stdout if self.access_log is True else self.access_log
-        self.log = AccessLog(stream) if stream else None
+        self.log = make_access_log(stream, self.access_log_format) if stream else None
         await self._lifespan.startup(self.startup_timeout)
         loop = asyncio.get_running_loop()
         servers: list[asyncio.AbstractServer | Accepting] = []

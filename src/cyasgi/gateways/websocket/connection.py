@@ -93,7 +93,8 @@ class WebSocketConnection(FlowControl, FastConnection, asyncio.Protocol):
         log, request, websocket = self.server.log, self.request, self.websocket
         if log is not None:
             status, took = websocket.status or CLIENT_GONE, self.loop.time() - self._began
-            log.add(self._client, request.method, request.target, "1.1", status, websocket.sent, took)
+            size, headers = websocket.sent, request.headers
+            log.add(self._client, request.method, request.target, "1.1", status, size, took, headers, b"")
 
     # Reading and writing.
 
