@@ -10,6 +10,8 @@ from .limits import MANAGED, SETTINGS
 
 #: Options of uvicorn, granian and hypercorn, and their names here.
 CALLED = {
+    "--access-log-fmt": "--access-log-format, with Apache's directives",
+    "--access-logformat": "--access-log-format, with Apache's directives",
     "--access-logfile": "--access-log, which writes to standard output",
     "--backpressure": "--max-applications",
     "--bind": "--http ADDRESS, --udp ADDRESS or --unix PATH",
@@ -51,8 +53,6 @@ _NO_THREADS = "cyasgi runs applications in its event loop and starts no threads 
 
 #: Options of theirs without a counterpart here, and why or what to do instead.
 MISSING = {
-    "--access-log-fmt": "the access log has the Common Log Format, followed by the duration",
-    "--access-logformat": "the access log has the Common Log Format, followed by the duration",
     "--blocking-threads": _NO_THREADS,
     "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",

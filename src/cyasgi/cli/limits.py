@@ -190,6 +190,12 @@ HTTP = (
         "access_log",
         "Log each response to standard output.",
     ),
+    Limit(
+        ("--access-log-format",),
+        "access_log_format",
+        "FORMAT",
+        "json, or Apache's directives, as in '%h \"%r\" %>s %B %D'; none for the Common Log Format and the duration.",
+    ),
     Switch(
         ("--strict", "--no-strict"),
         "strict",

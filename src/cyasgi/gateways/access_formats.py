@@ -29,7 +29,9 @@ Fields = Iterable[tuple[bytes, bytes]]
 class Entry(NamedTuple):
     """What there is to tell of one request."""
 
-    #: Its address; "-" if it has none.
+    #: The time, in seconds since the epoch.
+    second: int
+    #: The client's address; "-" if it has none.
     client: str
     #: Empty for a malformed request, of which target, version and headers are not to be told.
     method: str
@@ -44,8 +46,6 @@ class Entry(NamedTuple):
     headers: Fields
     #: The response's, as they were written, each with CRLF before it.
     lines: bytes
-    #: The time, in seconds since the epoch.
-    second: int
 
 
 Directive = Callable[[Entry], object]

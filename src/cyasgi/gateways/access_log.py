@@ -120,7 +120,7 @@ class FormattedAccessLog(AccessLog):
 
     def add(self, *entry: Any) -> None:
         """Add the line of one request, as `Entry` describes it."""
-        self._put(self._line(Entry._make((*entry, self._second))) + "\n")
+        self._put(self._line(Entry(self._second, *entry)) + "\n")
 
 
 def make_access_log(stream: Any, form: str | None) -> AccessLog:

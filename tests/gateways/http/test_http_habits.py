@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 
 import pytest
 
@@ -161,3 +162,35 @@ def test_no_cancelling_after_the_response(cy, run):
         assert seen == ["done"]
 
     case(cy, run, application, test, cancel_on_disconnect=True)
+
+
+@pytest.mark.parametrize("form", ['%r %>s "%{user-agent}i" %{x-a}o', "json"])
+def test_the_access_log_s_format(cy, run, form):
+    """The format has what each request and its own response had, be it complete or not."""
+    lines = []
+
+    class Stream:
+        def write(self, text):
+            lines.extend(text.splitlines())
+
+    async def test(connection):
+        log = importlib.import_module(f"{cy.__name__}.gateways.access_log").make_access_log(Stream(), form)
+        connection.server.log = log
+        log.tick(0)
+        await connection.ask(GET.replace(b"\r\n\r\n", b"\r\nUser-Agent: one\r\n\r\n"))
+        await connection.ask(GET)
+        connection.server.application = sending(start(headers=[(b"x-a", b"c")]), part(b"a", True), received=[])
+        await connection.ask(GET)
+        connection.lose()
+        log.flush()
+        if form == "json":
+            assert all(line.startswith('{"time":"1970-01-01T00:00:00Z","client":"127.0.0.1:') for line in lines)
+            assert [line.partition('"status":')[2].partition(",")[0] for line in lines] == ["200"] * 3
+        else:
+            assert lines == [
+                'GET / HTTP/1.1 200 "one" b',
+                'GET / HTTP/1.1 200 "-" b',
+                'GET / HTTP/1.1 200 "-" c',
+            ]
+
+    case(cy, run, sending(start(headers=[(b"X-A", b"b")]), part(b"a")), test)

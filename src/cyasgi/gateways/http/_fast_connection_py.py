@@ -225,7 +225,7 @@ class FastConnection:
         """Take on the next request; called by the exchange when all of its response was written."""
         self.exchange = None
         if self.server.log is not None:
-            self.log_request(exchange.status, exchange.sent, exchange._fields[0])
+            self.log_request(exchange.status, exchange.sent, exchange.header_lines())
         self.due_request = math.inf
         if not exchange.keep_alive or self.last:
             if self.body is None and not self.buffer:
