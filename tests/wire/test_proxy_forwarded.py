@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from cyasgi.wire.proxy.forwarded import (
+    CACHED_BYTES,
     FOR,
     FORWARDED,
     HOST,
@@ -15,6 +16,7 @@ from cyasgi.wire.proxy.forwarded import (
     PORT,
     PREFIX,
     PROTO,
+    _cached,
     node,
     said_in,
 )
@@ -303,3 +305,14 @@ def test_who_cannot_be_trusted(name):
     with pytest.raises(ValueError, match="accepted are IP addresses, networks") as raised:
         Trusted(["127.0.0.1", name])
     assert str(raised.value).startswith(repr(name))
+
+
+def test_what_is_cached_is_bounded():
+    """The same headers say the same to those who trust the same; large ones are read each time, and not kept."""
+    header = (FOR, b"192.0.2.1, 10.0.0.1")
+    assert said(header).client == ("192.0.2.1", 0)
+    assert said(header, trusted=Trusted(["192.0.2.1", "10.0.0.1"])).client == ("192.0.2.1", 0)
+    assert said(header, trusted=Trusted([])).client == ("10.0.0.1", 0)
+    before = _cached.cache_info().currsize
+    assert said((FOR, b"x" * CACHED_BYTES + b",192.0.2.1")).client == ("192.0.2.1", 0)
+    assert _cached.cache_info().currsize == before

@@ -31,6 +31,7 @@ CALLED = {
     "--log": "--log-level",
     "--no-log": "--log-level critical",
     "--no-ws": "--http without the library websockets, or an application that refuses WebSockets",
+    "--proxy-allow-from": "--forwarded-allow-ips",
     "--read-timeout": "--header-timeout and --body-timeout",
     "--reload-paths": "--reload-dir",
     "--ssl-ca": "--ssl-ca-certs",

@@ -358,3 +358,28 @@ def test_the_protocol_under_uvicorn_leaves_headers_to_uvicorn(cy):
     module = importlib.import_module(f"{cy.__name__}.gateways.uvicorn")
     proxied = importlib.import_module(f"{cy.__name__}.gateways.http.proxied").ProxiedProtocol
     assert not issubclass(module.Protocol, proxied)
+
+
+def test_balancing_by_client(cy, run):
+    """Each client behind the proxy has one application, the same for all of its requests."""
+    seen = {}
+
+    def application(name):
+        async def application(scope, receive, send):
+            seen.setdefault(scope["client"][0], set()).add(name)
+            await hello(scope, receive, send)
+
+        return application
+
+    balancing = importlib.import_module(f"{cy.__name__}.balancing")
+    names = "abcd"
+    balancer = balancing.LoadBalancer({name: application(name) for name in names}, strategy="consistent-hash")
+    clients = [f"192.0.2.{number}" for number in range(32)]
+
+    async def test(connection):
+        for client in clients * 2:
+            assert (await connection.ask(request(b"X-Forwarded-For: " + client.encode()))).endswith(b"hello")
+
+    case(cy, run, balancer, test, proxy_headers=True)
+    assert list(seen) == clients
+    assert all(len(one) == 1 for one in seen.values()) and len(set().union(*seen.values())) == len(names)

@@ -27,6 +27,8 @@ MAX_HOPS = 64
 MAX_ITEM = 1024
 #: Bytes of an address with its port, at most.
 MAX_NODE = 128
+#: What is cached: what so many combinations of headers say, and of how many bytes they are at most.
+CACHED, CACHED_BYTES = 4096, 256
 
 SCHEMES = {b"http": "http", b"ws": "http", b"https": "https", b"wss": "https"}
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -74,6 +76,17 @@ NOTHING = Said()
 
 def said_in(headers: Sequence[tuple[bytes, bytes]], trusted: Trusted) -> Said:
     """Return what these headers, whose names are among `NAMES`, say; they come from a peer that is trusted."""
+    if sum([len(value) for _, value in headers]) <= CACHED_BYTES:
+        return _cached(tuple(headers), trusted)
+    return _read(headers, trusted)
+
+
+@lru_cache(maxsize=CACHED)
+def _cached(headers: tuple[tuple[bytes, bytes], ...], trusted: Trusted) -> Said:
+    return _read(headers, trusted)
+
+
+def _read(headers: Sequence[tuple[bytes, bytes]], trusted: Trusted) -> Said:
     lines: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         lines.setdefault(name, []).append(value)
