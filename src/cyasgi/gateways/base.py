@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from ..server import StatelessServer
+from .net.sockets import ListenError
 
 
 class Gateway(StatelessServer):
@@ -17,6 +21,10 @@ class Gateway(StatelessServer):
     binds: list[Any]
     #: The sockets that are open, each with `close()`.
     _sockets: list[Any]
+    #: Whether the sockets are another process's too, which keeps them when this one has ended (`inherit`).
+    inherited = False
+    #: Whether all that has not been accepted or read is left to that process (`hand_over`).
+    handed_over = False
 
     announces_start: ClassVar[bool] = True
     tells_asgi_version: ClassVar[bool] = True
@@ -42,7 +50,7 @@ class Gateway(StatelessServer):
         Raises:
             ListenError: an address cannot be listened on.
         """
-        if not self._sockets:
+        if not self._sockets and not self.inherited:
             opened: list[Any] = []
             try:
                 for one in self.binds:
@@ -53,6 +61,41 @@ class Gateway(StatelessServer):
                 raise
             self._sockets = opened
         return self.addresses
+
+    def _adopt(self, bind: Any, sock: socket.socket) -> Any:
+        """Return one of `_sockets` for a socket that another process has bound for one of `binds`."""
+        raise NotImplementedError
+
+    def inherit(self, descriptors: Sequence[Sequence[int]]) -> list[Any]:
+        """Serve on sockets that this process has inherited, instead of binding any, and return their addresses.
+
+        Args:
+            descriptors: of sockets that are bound, for each of `binds`. They are closed with the server, and not passed
+                on to other processes.
+
+        Raises:
+            ListenError: one is no socket.
+        """
+        adopted = []
+        for bind, numbers in zip(self.binds, descriptors, strict=True):
+            for number in numbers:
+                try:
+                    os.set_inheritable(number, False)
+                    sock = socket.socket(fileno=number)
+                except OSError as error:
+                    raise ListenError(error.errno, f"cannot listen on fd://{number}: {error.strerror}") from error
+                sock.setblocking(False)
+                adopted.append(self._adopt(bind, sock))
+        self._sockets = adopted
+        self.inherited = True
+        return self.addresses
+
+    async def hand_over(self) -> None:
+        """Accept and read no more: leave that to the process that shares the sockets, before this server is stopped.
+
+        Returns when every client knows of the end, or after `shutdown_timeout` seconds.
+        """
+        self.handed_over = True
 
     @property
     def addresses(self) -> list[Any]:

@@ -408,6 +408,10 @@ class BatchTransport:
             self._size = 0
             self._soon_lost()
 
+    def pause_reading(self) -> None:
+        """Read no more, for good."""
+        self._stop_reading()
+
     def _stop_reading(self) -> None:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._sock)

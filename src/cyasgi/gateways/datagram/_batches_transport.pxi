@@ -421,6 +421,10 @@ cdef class BatchTransport:
             self._forget()
             self._soon_lost()
 
+    def pause_reading(self):
+        """Read no more, for good."""
+        self._stop_reading()
+
     cdef int _stop_reading(self) except -1:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._sock)

@@ -302,6 +302,17 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
             self.stopping = True
             self.limit = -1  # then the only check on the way in finds every datagram too long
 
+    def hand_over(self) -> None:
+        """Read no more: what has reached the socket is left to another process. Sending goes on.
+
+        A transport of the loop, which cannot stop reading, drops what it reads once the server stops.
+        """
+        if not isinstance(self.transport, BatchTransport):
+            self.stop_reading()
+        elif self.open:
+            self.transport.pause_reading()
+        self.stopping = True
+
     def _read_rest(self) -> None:
         if isinstance(self.transport, BatchTransport):
             for _ in range(LAST_READ // BATCH):

@@ -155,15 +155,22 @@ class DatagramServer(Gateway):
             )
         return addresses
 
-    def _open_sockets(self, bind: Any) -> list[socket.socket]:
-        options = SocketOptions(
+    @property
+    def socket_options(self) -> SocketOptions:
+        """The options that sockets are opened with, as the attributes are now."""
+        return SocketOptions(
             receive_buffer=self.receive_buffer,
             reuse_port=self.reuse_port,
             broadcast=self.broadcast,
             multicast_groups=tuple(self.multicast_groups),
             multicast_interface=self.multicast_interface,
         )
-        return open_datagram_sockets(bind, options)
+
+    def _open_sockets(self, bind: Any) -> list[socket.socket]:
+        return open_datagram_sockets(bind, self.socket_options)
+
+    def _adopt(self, bind: Any, sock: socket.socket) -> socket.socket:
+        return sock
 
     def _socket_address(self, sock: socket.socket) -> tuple[str, int]:
         return from_socket_address(sock.getsockname())
@@ -193,14 +200,23 @@ class DatagramServer(Gateway):
                     await listening(self._open_batches)(loop, endpoint)
                 else:
                     await loop.create_datagram_endpoint(lambda opened=endpoint: opened, sock=sock)  # type: ignore[misc]
-                logger.info("listening on udp %s", format_address(endpoint.server_address))
+                level = logging.DEBUG if self.inherited else logging.INFO
+                logger.log(level, "listening on udp %s", format_address(endpoint.server_address))
             self.announce_started()
             await lost_socket
         finally:
             for endpoint in self.endpoints:
-                endpoint.stop_reading()
+                if self.inherited:
+                    endpoint.hand_over()
+                else:
+                    endpoint.stop_reading()
             if self._traffic.creations:
                 await asyncio.wait(self._traffic.creations, timeout=self.shutdown_timeout)
+
+    async def hand_over(self) -> None:
+        await super().hand_over()
+        for endpoint in self.endpoints:
+            endpoint.hand_over()
 
     async def _after_run(self) -> None:
         endpoints = self.endpoints
@@ -232,7 +248,8 @@ class DatagramServer(Gateway):
             sock,
             own_id=self._overrides("scope_id", DatagramServer),
             own_create=self._overrides("get_or_create_application_instance", StatelessServer),
-            by_listener=sum(other.family == sock.family for other in self._sockets) > 1,
+            # Several sockets of one address are one listener, which worker processes share.
+            by_listener=len({other.getsockname() for other in self._sockets if other.family == sock.family}) > 1,
         )
         self.endpoints.append(endpoint)
         return endpoint

@@ -24,6 +24,7 @@ from ..net.transports import (
     send_progress,
 )
 from .fast_path import FastConnection
+from .last_request import LastRequest
 from .phases import STREAMING
 from .port import HTTPServerPort
 
@@ -78,6 +79,9 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         self._taken = 0.0
         #: When the request at work began, for the access log.
         self._began = 0.0
+
+    def eof_received(self) -> bool:
+        raise NotImplementedError
 
     def idle(self) -> None:
         """Go on with the next request, or wait for one: the last one and its response are complete."""
@@ -181,6 +185,17 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             else:
                 # A further request that comes now must not make the client lose the response before it.
                 self.linger()
+
+    def wind_down(self) -> bool:
+        """Make the request at work the last one, or the next one if none is; return whether it is still to come."""
+        if self.lingering or self.transport.is_closing():
+            return False
+        if self.exchange is not None:
+            self.last = True
+            return False
+        if self.transport.get_protocol() is self:
+            self.transport.set_protocol(LastRequest(self))
+        return True
 
     def close(self) -> None:
         """Close the connection when what was written has been sent."""

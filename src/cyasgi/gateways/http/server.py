@@ -52,6 +52,7 @@ from ..net.sockets import (
 )
 from ..net.tls import TLSListening
 from .bounds import AccessLogBound, ResponseHeaders, ServerHeader
+from .last_request import wind_down
 from .port import RequestLog
 from .protocol import HTTPProtocol
 from .proxied import ProxiedProtocol
@@ -250,6 +251,7 @@ class HTTPServer(Gateway):
         self._sockets: list[Listening] = []
         self._second = 0
         self._capacity = ConnectionCapacity()
+        self._accepting: list[asyncio.AbstractServer | Accepting] = []
         #: Whether the event loop accepts connections by itself.
         self._loop_accepts = False
         self._all_closed: asyncio.Future[None] | None = None
@@ -268,6 +270,9 @@ class HTTPServer(Gateway):
     def _open_sockets(self, bind: Listener) -> list[Listening]:
         return open_listener(bind, self.unix_permissions)
 
+    def _adopt(self, bind: Listener, sock: socket.socket) -> Listening:
+        return Listening(bind, sock, owned=False)
+
     def _socket_address(self, sock: Listening) -> tuple[str, int | None]:
         return sock.address
 
@@ -284,14 +289,14 @@ class HTTPServer(Gateway):
         self.log = make_access_log(stream, self.access_log_format) if stream else None
         await self._lifespan.startup(self.startup_timeout)
         loop = asyncio.get_running_loop()
-        servers: list[asyncio.AbstractServer | Accepting] = []
+        servers = self._accepting = []
         try:
             self._loop_accepts = False
             self._capacity.begin(self.connections, self.max_connections)
             for listening in self._sockets:
                 listening.listen(self.backlog)
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
-                logger.info("listening on %s", listening)
+                logger.log(logging.DEBUG if self.inherited else logging.INFO, "listening on %s", listening)
             self.serving = True
             self.announce_started()
             await loop.create_future()
@@ -327,8 +332,16 @@ class HTTPServer(Gateway):
         self._loop_accepts = True
         # The event loop closes the socket that it is given; asyncio's accepts no second one on a Unix socket's path.
         if listener.is_unix:
-            return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+            # The path is removed with the socket by whoever has bound it.
+            kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog, **kept)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)
+
+    async def hand_over(self) -> None:
+        await super().hand_over()
+        self.serving = False
+        self._capacity.end_accepting()
+        await wind_down(self._accepting, self.connections, min(self.shutdown_timeout, self.keep_alive_timeout))
 
     async def _close_connections(self) -> None:
         """Let the requests in progress finish, within `shutdown_timeout`, and close all connections."""

@@ -77,16 +77,25 @@ class Accepting:
     def closed(self) -> bool:
         return self._sock.fileno() < 0
 
-    def close(self) -> None:
-        """Stop listening and close the socket."""
-        if self.closed:
-            return
+    @property
+    def beginning(self) -> bool:
+        """Whether connections have been accepted that have no protocol yet."""
+        return self._heads is not None and self._heads.pending
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections: those that have been accepted go on."""
         if self._pause is not None:
             self._pause.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        if self._heads is not None:
-            self._heads.close()
+        if not self.closed:
+            self._loop.remove_reader(self._sock)
+
+    def close(self) -> None:
+        """Stop listening and close the socket."""
+        if not self.closed:
+            self.stop_accepting()
+            self._sock.close()
+            if self._heads is not None:
+                self._heads.close()
 
     def begin(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Take on a connection that was accepted."""
@@ -136,6 +145,10 @@ class PlainListening(Accepting):
         super().__init__(server, sock, protocol, trusted)
         #: Kept here because the loop refers to its tasks only weakly.
         self._beginning: set[asyncio.Task[None]] = set()
+
+    @property
+    def beginning(self) -> bool:
+        return bool(self._beginning) or super().beginning
 
     def begin(self, sock: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         task = self._loop.create_task(self._connect(sock, protocol), context=self._server.outside.copy())

@@ -16,7 +16,7 @@ from typing import Any
 from ..._settings import Bound
 from ...wire.address import format_address, from_socket_address, parse_address
 from .own_addresses import ANY
-from .sockets import ListenError, check_bind, each_bind, open_sockets
+from .sockets import ListenError, allow_reuse_port, check_bind, each_bind, open_sockets
 
 logger = logging.getLogger("cyasgi.gateways.datagram")
 
@@ -135,7 +135,7 @@ def open_datagram_sockets(bind: Any, options: SocketOptions) -> list[socket.sock
 
         def prepare(sock: socket.socket) -> None:
             if options.reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                allow_reuse_port(sock)
 
         if options.reuse_port and not hasattr(socket, "SO_REUSEPORT"):
             raise ListenError(f"cannot listen on udp {format_address(bind)}: this system has no SO_REUSEPORT")
@@ -144,7 +144,7 @@ def open_datagram_sockets(bind: Any, options: SocketOptions) -> list[socket.sock
         opened = [_adopted(bind)]
     try:
         for sock in opened:
-            _set_options(sock, options)
+            set_options(sock, options)
     except BaseException:
         for sock in opened:
             sock.close()
@@ -187,7 +187,12 @@ def _duplicate(descriptor: int) -> socket.socket:
         raise
 
 
-def _set_options(sock: socket.socket, options: SocketOptions) -> None:
+def set_options(sock: socket.socket, options: SocketOptions) -> None:
+    """Set what the options say on a bound socket.
+
+    Raises:
+        ListenError: the system refuses one of them.
+    """
     where = f"udp {format_address(from_socket_address(sock.getsockname()))}"
     try:
         if options.broadcast and sock.family == socket.AF_INET:

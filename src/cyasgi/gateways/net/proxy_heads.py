@@ -72,6 +72,11 @@ class ProxyHeads:
         self._last = "", ""
         self._log = RateLimitedLog(self._log_refused)
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are connections whose header has not come."""
+        return bool(self._pending)
+
     def close(self) -> None:
         """Close the connections whose header has not come."""
         for pending in tuple(self._pending):

@@ -152,9 +152,13 @@ class Listener:
 
 
 class Listening:
-    """A socket bound to an address of a listener, open until `close`. Clients can connect after `listen`."""
+    """A socket bound to an address of a listener, open until `close`. Clients can connect after `listen`.
 
-    def __init__(self, listener: Listener, sock: socket.socket) -> None:
+    Args:
+        owned: whether the path of a Unix socket is removed with it.
+    """
+
+    def __init__(self, listener: Listener, sock: socket.socket, *, owned: bool = True) -> None:
         self.listener = listener
         self.sock = sock
         #: The address as ASGI has it: (host, port), or (path, None) for a Unix socket.
@@ -162,7 +166,7 @@ class Listening:
         self._file: tuple[int, int] | None = None
         if listener.is_unix:
             self.address = listener.address[len("unix:") :], None
-            self._file = _identity(self.address[0])
+            self._file = _identity(self.address[0]) if owned else None
         else:
             self.address = from_socket_address(sock.getsockname())
 
@@ -216,11 +220,12 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     return [one if one.ssl is not None else replace(one, ssl=ssl) for one in listeners]
 
 
-def open_listener(listener: Listener, permissions: int) -> list[Listening]:
+def open_listener(listener: Listener, permissions: int, *, reuse_port: bool = False) -> list[Listening]:
     """Return a bound socket for each address of the listener's host, or one on its path for ``unix:PATH``.
 
     Args:
         permissions: those of a Unix socket.
+        reuse_port: whether `share_port` is to bind more TCP sockets to the same addresses.
 
     Raises:
         ListenError: the host has no address, or one of its addresses cannot be bound.
@@ -228,7 +233,39 @@ def open_listener(listener: Listener, permissions: int) -> list[Listening]:
     if listener.is_unix:
         return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
     host, port = listener.address
-    return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM)]
+    if not reuse_port:
+        return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM)]
+    if port:
+        # Without SO_REUSEPORT: an address where another server of this user listens is taken.
+        for sock in open_sockets(host, port, socket.SOCK_STREAM):
+            sock.close()
+    return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM, allow_reuse_port)]
+
+
+def allow_reuse_port(sock: socket.socket) -> None:
+    """Let other sockets of this user be bound to the address that this socket is about to be bound to."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def share_port(sock: socket.socket) -> socket.socket:
+    """Return another socket, bound to the same address as one that has SO_REUSEPORT.
+
+    Raises:
+        ListenError: the system refuses that.
+    """
+    address = sock.getsockname()
+    other = socket.socket(sock.family, sock.type, sock.proto)
+    try:
+        other.setblocking(False)
+        if sock.family == socket.AF_INET6:
+            other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        allow_reuse_port(other)
+        _bind(other, address)
+    except OSError as error:
+        other.close()
+        where = f"{'udp' if sock.type == socket.SOCK_DGRAM else 'tcp'} {format_address(from_socket_address(address))}"
+        raise ListenError(error.errno, f"cannot listen on {where} once more: {error.strerror}") from error
+    return other
 
 
 def _open_unix_socket(path: str, permissions: int) -> socket.socket:

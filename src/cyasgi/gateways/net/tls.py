@@ -79,6 +79,10 @@ class TLSListening(Accepting):
         #: How many of those in their handshake were given up and have not ended yet.
         self._ending = 0
 
+    @property
+    def beginning(self) -> bool:
+        return bool(self._silent or self._waiting or self._active) or super().beginning
+
     def close(self) -> None:
         """Stop listening, and close connections whose handshake is not complete."""
         if self.closed:

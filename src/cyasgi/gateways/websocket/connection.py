@@ -233,6 +233,13 @@ class WebSocketConnection(FlowControl, FastConnection, asyncio.Protocol):
         if self.websocket.phase != RESPONDING:
             self.stop(1012, "service restart", 503)
 
+    def wind_down(self) -> bool:
+        """Close the WebSocket as `begin_shutdown` does, but not before it is open; return whether it is not yet."""
+        if self.websocket.phase == CONNECTING:
+            return True
+        self.begin_shutdown()
+        return False
+
     def stop(self, code: int, reason: str = "", status: int = 500) -> None:
         """End the WebSocket in the application's stead, by a close frame or by a response with this status."""
         if self.websocket.answering:
