@@ -54,10 +54,10 @@ def test_several_hosts_in_a_file(options, tmp_path):
     ("arguments", "says"),
     [
         (
-            ["--workers", "4"],
-            "no such option: --workers; cyasgi serves in one process; start one command for each core",
+            ["--max-requests", "4"],
+            "no such option: --max-requests; here that is --limit-max-requests",
         ),
-        (["-w", "4"], "no such option: -w; cyasgi serves in one process"),
+        (["-w", "4"], "no such option: -w; here that is --workers"),
         (["--bind", ":80"], "no such option: --bind; here that is --http ADDRESS, --udp ADDRESS or --unix PATH"),
         (["-b", ":80"], "no such option: -b; here that is --http ADDRESS"),
         (["--certfile", "x"], "no such option: --certfile; here that is --ssl-certfile"),

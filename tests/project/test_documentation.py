@@ -17,7 +17,7 @@ import pytest
 import cyasgi
 from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
-from cyasgi.cli import hints, limits, options, serving
+from cyasgi.cli import hints, limits, options, serving, supervising
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
@@ -137,6 +137,7 @@ def served(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     given = []
     monkeypatch.setattr(serving, "serve", lambda one: given.append(one) or 0)
+    monkeypatch.setattr(supervising, "supervise", lambda one, _: given.append(one) or 0)
 
     def options_of(*arguments: str):
         assert cli.main(["serve", *arguments]) == 0

@@ -9,11 +9,14 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__
+from ..workers import Recycling, Supervision, WorkerLink
+from ..workers.cores import usable_cores
 from . import (
     configuration,
     hints,
     reloading,
     serving,
+    supervising,
 )
 from .limits import (
     OWN,
@@ -24,6 +27,7 @@ from .limits import (
 )
 from .options import ServeCommand, parameters
 from .servers import Options
+from .values import AUTO
 
 EPILOG = (
     f"Every option can also be set in the environment, as {configuration.PREFIX}_MAX_APPLICATIONS for "
@@ -46,10 +50,13 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
 
     @click.pass_context
     def serve(context: click.Context, /, **values: Any) -> int:
+        link = WorkerLink.inherited()
         options = collect(context, values)
+        if link is None and supervising.needs_supervisor(options):
+            return supervising.supervise(options, arguments)
         if options.reload and not reloading.is_reloaded():
             return reloading.supervise(options, arguments)
-        return serving.serve(options)
+        return serving.serve(options) if link is None else serving.serve(options, link)
 
     cyasgi.add_command(
         ServeCommand(
@@ -103,7 +110,28 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     tls = {name.removeprefix("ssl_"): values.pop(name) for name in list(values) if name.startswith("ssl_")}
     if tls["certfile"] is None and any(value for name, value in tls.items() if name != "cert_reqs"):
         raise click.UsageError("options for TLS need a certificate: give --ssl-certfile")
+    recycling = Recycling(
+        max_requests=values.pop("limit_max_requests"),
+        max_requests_jitter=values.pop("limit_max_requests_jitter"),
+        max_rss=values.pop("worker_max_rss"),
+        lifetime=values.pop("worker_lifetime"),
+        lifetime_jitter=values.pop("worker_lifetime_jitter"),
+    )
+    workers = values.pop("workers")
+    supervision = Supervision(
+        count=usable_cores() if workers == AUTO else workers,
+        timeout=values.pop("worker_timeout"),
+        start_timeout=values.pop("worker_start_timeout"),
+        start_attempts=values.pop("worker_start_attempts"),
+        recycling=recycling,
+    )
+    if values["reload"] and (supervision.count > 1 or recycling.wanted):
+        raise click.UsageError(
+            "--reload serves by one process, which is replaced when files change: leave out --workers, "
+            "--limit-max-requests, --worker-max-rss and --worker-lifetime"
+        )
     return Options(
+        supervision=supervision,
         listeners=listeners,
         limits=limits,
         tls=tls,

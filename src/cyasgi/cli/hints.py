@@ -40,15 +40,22 @@ CALLED = {
     "--ssl-client-verify": "--ssl-ca-certs, which also asks clients for certificates",
     "--url-path-prefix": "--root-path",
     "--verify-mode": "--ssl-cert-reqs",
+    "--max-requests": "--limit-max-requests",
+    "--max-requests-jitter": "--limit-max-requests-jitter",
+    "--timeout": "--worker-timeout",
+    "--timeout-worker-healthcheck": "--worker-timeout",
+    "--workers-lifetime": "--worker-lifetime",
+    "--workers-max-rss": "--worker-max-rss, in bytes",
     "--working-dir": "--app-dir",
     "--worker-class": "--loop",
     "--ws-per-message-deflate": "--websocket-compression and --no-websocket-compression",
     "-b": "--http ADDRESS, --udp ADDRESS or --unix PATH",
     "-c": "--config",
     "-k": "--loop",
+    "-t": "--worker-timeout",
+    "-w": "--workers",
 }
 
-_ONE_PROCESS = "cyasgi serves in one process; start one command for each core, each on an address of its own"
 _LOGGING = "the application configures logging, including the loggers below 'cyasgi'"
 _NO_THREADS = "cyasgi runs applications in its event loop and starts no threads for them"
 
@@ -58,18 +65,14 @@ MISSING = {
     "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
     "--interface": "cyasgi finds out which kind of application it has",
-    "--limit-max-requests": "cyasgi does not replace its process",
     "--log-config": _LOGGING,
     "--log-file": _LOGGING,
-    "--max-requests": "cyasgi does not replace its process",
     "--no-use-colors": "cyasgi colours nothing",
     "--quic-bind": "cyasgi has no HTTP/3",
     "--runtime-mode": _NO_THREADS,
     "--runtime-threads": _NO_THREADS,
     "--use-colors": "cyasgi colours nothing",
-    "--workers": _ONE_PROCESS,
     "--ws": "WebSockets are served where the library websockets is installed",
-    "-w": _ONE_PROCESS,
 }
 
 #: Values of --http in uvicorn and granian, where it chooses a parser or a version.
@@ -129,6 +132,7 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
             yield f"{options(clients)}: no effect without --ssl-ca-certs"
     if not values.get("reload") and (watched := given & {"reload_dir", "reload_include"}):
         yield f"{options(watched)}: no effect without --reload"
+    yield from _without_limits(given, values)
     for setting in SETTINGS:
         name = setting.names[0].removeprefix("--").replace("-", "_")
         if name in given and kinds.isdisjoint(setting.kinds) and name != "startup_timeout":
@@ -161,6 +165,14 @@ def _asking_for_proxies(kinds: AbstractSet[str]) -> Iterator[str]:
         yield from ("--proxy-headers", "--proxy-protocol")
     if "udp" in kinds:
         yield "--udp-proxy-protocol"
+
+
+def _without_limits(given: AbstractSet[str], values: dict[str, Any]) -> Iterator[str]:
+    for limit in ("limit_max_requests", "worker_lifetime"):
+        jitter = f"{limit}_jitter"
+        if jitter in given and values.get(limit) is None:
+            name = limit.replace("_", "-")
+            yield f"--{name}-jitter: no effect without --{name}"
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:

@@ -17,12 +17,13 @@ class _Formatter(logging.Formatter):
 
     default_msec_format = "%s,%03d +0000"
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, name_process: bool) -> None:
+        process = "[%(process)d]" if name_process else ""
+        super().__init__(f"%(asctime)s %(levelname)s %(name)s{process}: %(message)s")
         self.converter = time.gmtime
 
 
-def configure_logging(level: str, ignored: Iterable[str] = ()) -> None:
+def configure_logging(level: str, ignored: Iterable[str] = (), *, name_process: bool = False) -> None:
     """Log what the loggers below `cyasgi` say to standard error, and pass nothing on to the root logger.
 
     Called before the application is imported, so that the application may give these loggers other handlers.
@@ -30,9 +31,10 @@ def configure_logging(level: str, ignored: Iterable[str] = ()) -> None:
     Args:
         level: the minimum level to log, one of `LEVELS`.
         ignored: a sentence for each option that has no effect, to be logged as a warning.
+        name_process: whether each line names the process, since there are several.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(_Formatter(name_process))
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())

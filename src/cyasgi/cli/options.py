@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
+from .._settings import Bound, Integer, Number
 from ..balancing.balancer import STRATEGIES
 from ..balancing.checks import check_weight
 from ..core.settings import ROOT_PATH
 from ..gateways.lifespan import MODES
 from ..gateways.net.datagram_sockets import parse_datagram_address
+from ..workers.settings import START_ATTEMPTS, START_TIMEOUT, TIMEOUT
 from . import configuration
 from .hints import about_address
 from .limits import (
@@ -30,6 +32,7 @@ from .values import (
     parse_path,
     parse_port,
     parse_stream_address,
+    parse_workers,
 )
 
 
@@ -103,6 +106,7 @@ def parameters() -> list[click.Parameter]:
         *_limits(),
         *_headers(),
         *_process(),
+        *_workers(),
         *_development(),
     ]
 
@@ -303,6 +307,79 @@ def _process() -> Iterator[click.Option]:
         is_eager=True,
         callback=configuration.use,
         help="Read options from this TOML file; the command line and the environment take precedence.",
+    )
+
+
+def _workers() -> Iterator[click.Option]:
+    section = "Workers"
+
+    def bounded(name: str, metavar: str, bound: Bound, default: Any, text: str) -> Option:
+        return Option(
+            name,
+            section=section,
+            metavar=metavar,
+            default=bound.written(default),
+            show_default=True,
+            callback=parsed(bound.parse),
+            written=bound.written,
+            help=text,
+        )
+
+    seconds = Number("number of seconds", none="no limit")
+    whole = Integer(1, none="no limit")
+    yield Option(
+        "--workers",
+        section=section,
+        metavar="NUMBER",
+        default="1",
+        show_default=True,
+        callback=parsed(parse_workers),
+        help="How many processes serve, or auto: one for each core that the process may use. More can be started by "
+        "SIGTTIN, ended by SIGTTOU, and all of them replaced by SIGHUP, without a lost request.",
+    )
+    yield bounded(
+        "--worker-timeout",
+        "SECONDS",
+        seconds,
+        TIMEOUT,
+        "Kill and replace a worker whose event loop has not turned for this long; or none.",
+    )
+    yield bounded(
+        "--worker-start-timeout",
+        "SECONDS",
+        seconds,
+        START_TIMEOUT,
+        "Kill a worker that does not serve this long after its start; or none.",
+    )
+    yield bounded(
+        "--worker-start-attempts",
+        "NUMBER",
+        Integer(1),
+        START_ATTEMPTS,
+        "End with an error when a worker has ended this often in a row before it served.",
+    )
+    yield bounded(
+        "--limit-max-requests",
+        "NUMBER",
+        whole,
+        None,
+        "Replace a worker that has taken this many requests, WebSockets and datagrams, or none.",
+    )
+    yield bounded(
+        "--limit-max-requests-jitter",
+        "NUMBER",
+        Integer(0),
+        0,
+        "Up to this many more, at random for each worker.",
+    )
+    yield bounded("--worker-max-rss", "BYTES", whole, None, "Replace a worker that occupies this much memory, or none.")
+    yield bounded("--worker-lifetime", "SECONDS", seconds, None, "Replace a worker this long after its start, or none.")
+    yield bounded(
+        "--worker-lifetime-jitter",
+        "SECONDS",
+        Number("number of seconds", least=0),
+        0,
+        "Up to this many seconds more, at random for each worker.",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..workers.settings import Supervision
 from .errors import MISUSED, CommandError
 from .limits import (
     MANAGED,
@@ -40,6 +41,8 @@ class Options:
     reload: bool
     reload_dir: tuple[str, ...]
     reload_include: tuple[str, ...]
+    #: How many processes serve, and when they are replaced.
+    supervision: Supervision
     #: The options that begin with --ssl-, without that prefix.
     tls: dict[str, Any]
     #: A sentence for each option that has no effect.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .. import __version__, backend
@@ -20,6 +22,7 @@ from ..gateways.lifespan import (
 )
 from ..gateways.net.descriptors import raise_descriptor_limit
 from ..supervisor import Supervisor
+from ..workers import WorkerLink
 from .allocator import keep_freed_memory
 from .errors import (
     INTERRUPTED,
@@ -38,13 +41,20 @@ from .servers import Options, make_servers
 ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
 
 
-def serve(options: Options) -> int:
+def serve(options: Options, link: WorkerLink | None = None) -> int:
     """Serve until a signal arrives, and return the exit code.
+
+    Args:
+        link: what this process has inherited as a worker; None if it is none.
 
     Raises:
         CommandError: it could not start, or failed while serving.
     """
-    configure_logging(options.log_level, options.ignored)
+    # A worker leaves it to the supervising process to tell of options without effect.
+    if link is None:
+        configure_logging(options.log_level, options.ignored)
+    else:
+        configure_logging(options.log_level, name_process=True)
     keep_freed_memory()
     sys.path.insert(0, options.app_dir)
     application = _load(options)
@@ -56,20 +66,28 @@ def serve(options: Options) -> int:
         # An application for datagrams only need not expect other scopes.
         mode = "off"
     startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
-    several = Supervisor(
-        servers.values(),
-        around=lambda: _lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout),
-    )
-    # With --reload, SIGINT is left to the parent process.
-    signals = [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
+
+    def around() -> AbstractAsyncContextManager[None]:
+        lifespan = _lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout)
+        return lifespan if link is None else link.around(lifespan)
+
+    several = Supervisor(servers.values(), around=around)
+    if link is not None:
+        link.attach(several, options.supervision.recycling)
+    # With --reload, SIGINT is left to the parent process; a worker's link takes care of its signals.
+    signals = [] if link is not None else [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:
-        for server in servers.values():
-            server.bind()
+        for kind, server in servers.items():
+            if link is None:
+                server.bind()
+            else:
+                server.inherit(link.sockets[kind])
         connections = sum(server.max_connections for kind, server in servers.items() if kind != "udp")
         if connections:
             raise_descriptor_limit(connections)
         names = ", ".join(options.applications)
-        logger.info("cyasgi %s serves %s (back end %s, loop %s)", __version__, names, backend, loop)
+        level = logging.INFO if link is None else logging.DEBUG
+        logger.log(level, "cyasgi %s serves %s (back end %s, loop %s)", __version__, names, backend, loop)
         began = time.monotonic()
         try:
             several.run(loop_factory=loop_factory, signals=signals)

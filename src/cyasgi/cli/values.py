@@ -5,11 +5,25 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
+from .._settings import Integer
 from ..wire.address import parse_address
 from ..wire.headers import OWN_NAMES, encode_lines
+from ..workers.settings import MOST_WORKERS
 
 #: Schemes of addresses, and whether they stand for TLS.
 SCHEMES = {"http": False, "https": True, "ws": False, "wss": True}
+
+
+#: As many workers as there are cores.
+AUTO = "auto"
+
+
+def parse_workers(text: str) -> int | str:
+    """Parse a number of workers, or ``auto``."""
+    try:
+        return text if text == AUTO else Integer(1, MOST_WORKERS).parse(text)
+    except ValueError:
+        raise ValueError(f"{text!r}: accepted are a whole number from 1 to {MOST_WORKERS}, and auto") from None
 
 
 def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, int], bool | None]:

@@ -65,8 +65,8 @@ class LastRequest(asyncio.Protocol):
 async def wind_down(listening: Iterable[Any], connections: set[Any], seconds: float) -> None:
     """Accept no more connections, and have each one that there is take no more than one further request.
 
-    A connection that is idle is not closed at once, since a request may be on its way. Returns when no connection waits for
-    its last request, or after so many seconds.
+    A connection that is idle is not closed at once, since a request may be on its way. Returns when no connection waits
+    for its last request, or after so many seconds.
 
     Args:
         listening: `Accepting` objects, and servers of the event loop.

@@ -1,0 +1,146 @@
+"""A worker's side: what it has inherited, and what it says to the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self
+
+from ..supervisor import Supervisor
+from .channel import Channel, Message
+from .recycling import Limits
+from .settings import Recycling
+
+logger = logging.getLogger("cyasgi.workers")
+
+#: Environment variable that tells a worker what it has inherited.
+MARK = "CYASGI_WORKER"
+
+
+class WorkerLink:
+    """What a worker has inherited from the process that supervises it.
+
+    Args:
+        sock: its end of the channel.
+        sockets: the descriptors of its sockets: by kind of server, for each address.
+        beat: seconds between two heartbeats.
+    """
+
+    def __init__(self, sock: socket.socket, sockets: dict[str, list[list[int]]], beat: float) -> None:
+        self._sock = sock
+        self.sockets = sockets
+        self._beat = beat
+        self._servers: list[Any] = []
+        self._several: Supervisor | None = None
+        self._channel: Channel | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+
+    @classmethod
+    def inherited(cls) -> Self | None:
+        """Return the link of this process if it is a worker, else None.
+
+        The mark is removed from the environment, so that processes that the application starts do not find it.
+        """
+        text = os.environ.pop(MARK, None)
+        if text is None:
+            return None
+        role = json.loads(text)
+        os.set_inheritable(role["channel"], False)
+        link = cls(socket.socket(fileno=role["channel"]), role["sockets"], role["beat"])
+        link._prepare()
+        return link
+
+    @staticmethod
+    def _prepare() -> None:
+        """Leave signals for all processes to the supervisor, and show on SIGABRT where this process stands."""
+        left = (signal.SIGINT, signal.SIGHUP)
+        for number in left:
+            # A handler, since processes that the application starts would go on to ignore what is ignored.
+            signal.signal(number, lambda number, frame: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, left)
+        with contextlib.suppress(RuntimeError, ValueError, OSError):
+            # Standard error may be closed.
+            faulthandler.enable(sys.stderr)
+
+    def attach(self, several: Supervisor, recycling: Recycling) -> None:
+        """Name what is served, and when this worker wants to be replaced, before it is run."""
+        self._several = several
+        self._servers = list(several.servers)
+        self._limits = Limits(recycling, several.servers)
+
+    @contextlib.asynccontextmanager
+    async def around(self, inner: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
+        """Be in touch with the supervisor while the servers run, and while `inner` is entered and left."""
+        channel = self._channel = Channel(self._sock, self._supervisor_gone)
+        channel.handlers.update(drain=self._drain, stop=self._stop)
+        self._begin(self._beats(channel))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop_once)
+        try:
+            async with inner:
+                self._begin(self._announce(channel))
+                yield
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            channel.close()
+
+    def _begin(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _announce(self, channel: Channel) -> None:
+        assert self._several is not None
+        with contextlib.suppress(Exception):
+            # Servers that fail to start end the process, which says more.
+            await self._several.wait_started()
+            self._limits.begin()
+            channel.send("ready")
+
+    async def _beats(self, channel: Channel) -> None:
+        while channel.open:
+            channel.send("beat")
+            if (reason := self._limits.reached()) is not None:
+                channel.send("recycle", reason=reason)
+            await asyncio.sleep(self._beat)
+
+    # What the supervisor says
+
+    def _drain(self, message: Message) -> None:
+        logger.info("replaced: what is in hand is finished")
+        self._begin(self._leave_sockets())
+
+    async def _leave_sockets(self) -> None:
+        await asyncio.gather(*(server.hand_over() for server in self._servers))
+        self._stop_once()
+
+    def _stop_once(self) -> None:
+        """Stop gracefully, if that was not asked for before: a SIGTERM may go to all processes at once."""
+        if not self._stopped:
+            assert self._several is not None
+            self._stopped = True
+            self._several.stop()
+
+    def _stop(self, message: Message) -> None:
+        assert self._several is not None
+        if message.get("last"):
+            for server in self._servers:
+                # Nobody else reads what has reached the sockets.
+                server.inherited = False
+        self._stop_once()
+        if message.get("now"):
+            self._several.stop()
+
+    def _supervisor_gone(self) -> None:
+        logger.error("the supervising process has gone: stopping")
+        self._stop({"last": True})

@@ -1,0 +1,72 @@
+"""The options of worker processes: what is accepted, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cyasgi import cli
+from cyasgi.cli import supervising
+from cyasgi.workers import Recycling
+from cyasgi.workers.cores import usable_cores
+from support.cli import refused
+
+SERVE = ("--udp", "127.0.0.1:0", "cyasgi.examples:echo")
+
+
+@pytest.fixture
+def supervised(monkeypatch):
+    """supervised(*arguments) gives what the supervising process would be told."""
+    given = []
+    monkeypatch.setattr(supervising, "supervise", lambda options, _: given.append(options) or 0)
+
+    def told(*arguments):
+        assert cli.main(["serve", *arguments, *SERVE]) == 0
+        return given.pop()
+
+    return told
+
+
+def test_settings(supervised):
+    """Each option reaches the supervising process."""
+    found = supervised("--workers", "3", "--worker-timeout", "none", "--worker-start-attempts", "2").supervision
+    assert (found.count, found.timeout, found.start_timeout, found.start_attempts) == (3, None, 60.0, 2)
+    assert found.recycling == Recycling()
+    options = ("--limit-max-requests-jitter", "5", "--worker-max-rss", "1000", "--worker-lifetime-jitter", "0.5")
+    found = supervised("--limit-max-requests", "10", "--worker-lifetime", "60", *options).supervision
+    assert found.count == 1
+    assert found.recycling == Recycling(10, 5, 1000, 60.0, 0.5)
+
+
+def test_auto(monkeypatch, supervised):
+    """As many as there are cores; one core needs no supervisor."""
+    monkeypatch.setattr("cyasgi.cli.command.usable_cores", lambda: 7)
+    assert supervised("--workers", "auto").supervision.count == 7
+    assert usable_cores() >= 1
+
+
+def test_without_effect(supervised):
+    found = supervised("--workers", "2", "--limit-max-requests-jitter", "5").ignored
+    assert found == ["--limit-max-requests-jitter: no effect without --limit-max-requests"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--workers", "0"], "'0': accepted are a whole number from 1 to 1024, and auto"),
+        (["--workers", "many"], "'many': accepted are a whole number from 1 to 1024, and auto"),
+        (["--worker-timeout", "0"], "'0': accepted are a number of seconds, more than 0, and none for no limit"),
+        (["--worker-max-rss", "300M"], "'300M': accepted are a whole number of at least 1, and none for no limit"),
+        (["--worker-start-attempts", "0"], "'0': accepted is a whole number of at least 1"),
+        (["--reload", "--workers", "2"], "--reload serves by one process"),
+        (["--reload", "--worker-lifetime", "2"], "leave out --workers, --limit-max-requests, --worker-max-rss and"),
+    ],
+)
+def test_misuse(arguments, says, capsys):
+    assert says in refused(capsys, [*arguments, *SERVE])
+
+
+def test_where_processes_inherit_no_sockets(monkeypatch, capsys):
+    """One clear error, which says what is missing and what is accepted."""
+    monkeypatch.setattr("cyasgi.cli.supervising.os.name", "nt")
+    assert cli.main(["serve", "--workers", "2", *SERVE]) == 1
+    assert "need a system whose processes inherit sockets and get signals" in capsys.readouterr().err
