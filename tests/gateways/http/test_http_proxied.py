@@ -9,7 +9,10 @@ import io
 import ssl
 
 import pytest
+from hypothesis import given, settings, strategies as st
 
+from cyasgi.gateways.net.proxies import trusted_proxies
+from cyasgi.wire.proxy.forwarded import NOTHING, said_in
 from support.certificates import write_certificates
 from support.http_connection import Connection, Recording, Transport, hello, http, serving, talk
 from support.http_protocol_case import case
@@ -383,3 +386,31 @@ def test_balancing_by_client(cy, run):
     case(cy, run, balancer, test, proxy_headers=True)
     assert list(seen) == clients
     assert all(len(one) == 1 for one in seen.values()) and len(set().union(*seen.values())) == len(names)
+
+
+addresses = st.sampled_from(
+    ["192.0.2.1", "192.0.2.2:80", "10.0.0.1", "10.0.0.2:99", "2001:db8::1", "[2001:db8::2]:7", "127.0.0.1"]
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(addresses, min_size=1, max_size=4), min_size=1, max_size=3),
+    st.sampled_from(["127.0.0.1", "127.0.0.1,10.0.0.0/8", "*", "127.0.0.1,2001:db8::2", "192.0.2.1"]),
+    st.sampled_from([None, "http", "https", "ws", "wss", "HTTP2"]),
+)
+def test_as_uvicorn_does(lists, trusted, proto):
+    """For what is well-formed, client and scheme are those that uvicorn's middleware finds with the same settings."""
+    middleware = pytest.importorskip("uvicorn.middleware.proxy_headers")
+    headers = [(b"x-forwarded-for", ", ".join(one).encode()) for one in lists]
+    headers += [] if proto is None else [(b"x-forwarded-proto", proto.encode())]
+    scope = {"type": "http", "client": PEER, "scheme": "http", "headers": headers}
+
+    async def application(scope, receive, send):
+        pass
+
+    asyncio.run(middleware.ProxyHeadersMiddleware(application, trusted)(scope, None, None))
+    names = trusted_proxies(trusted)
+    said = said_in(headers, names) if names.has_host(PEER[0]) else NOTHING
+    assert (said.client or PEER) == scope["client"]
+    assert (said.scheme or "http") == scope["scheme"].replace("ws", "http")
