@@ -16,7 +16,13 @@ from support.cli import ECHO, application, options as options
 
 LISTENERS = {"http": "127.0.0.1:0", "websocket": "127.0.0.1:0", "udp": "127.0.0.1:0"}
 #: Neither numbers nor words to choose from; what they accept is tested beside what they do.
-TEXTS = {"--multicast-groups", "--multicast-interface", "--forwarded-allow-ips", "--forwarded-headers"}
+TEXTS = {
+    "--access-log-format",
+    "--forwarded-allow-ips",
+    "--forwarded-headers",
+    "--multicast-groups",
+    "--multicast-interface",
+}
 SETTINGS = [
     setting for setting in limits.SETTINGS if isinstance(setting, limits.Limit) and setting.names[0] not in TEXTS
 ]
