@@ -212,6 +212,12 @@ HTTP = (
         "date_header",
         "Send a Date header.",
     ),
+    Limit(
+        ("--request-id-header",),
+        "request_id_header",
+        "NAME",
+        "Give each request an id in this header, as in x-request-id, unless it has one; or none.",
+    ),
     Switch(
         ("--cancel-on-disconnect", "--no-cancel-on-disconnect"),
         "cancel_on_disconnect",

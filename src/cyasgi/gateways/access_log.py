@@ -89,7 +89,15 @@ class AccessLog:
 
 
 class JSONAccessLog(AccessLog):
-    """Writes an object a line, in JSON."""
+    """Writes an object a line, in JSON.
+
+    Args:
+        id_header: the header that has the id of a request; None for no ids.
+    """
+
+    def __init__(self, stream: Any, id_header: str | None = None) -> None:
+        super().__init__(stream)
+        self._id_name = None if id_header is None else id_header.lower().encode()
 
     @staticmethod
     def _at(now: time.struct_time) -> str:
@@ -108,7 +116,13 @@ class JSONAccessLog(AccessLog):
         lines: bytes = b"",
     ) -> None:
         """Add the line of one request, as `Entry` describes it."""
-        self._put(json_line(self._moment, client, method, target, version, status, size, took) + "\n")
+        line = json_line(self._moment, client, method, target, version, status, size, took)
+        if self._id_name is not None and method:
+            name = self._id_name
+            found = next((value for key, value in headers if key == name), b"")
+            # It was found to be harmless, or made by the server.
+            line = f'{line[:-1]},"request_id":"{found.decode()}"}}'
+        self._put(line + "\n")
 
 
 class FormattedAccessLog(AccessLog):
@@ -123,12 +137,13 @@ class FormattedAccessLog(AccessLog):
         self._put(self._line(Entry(self._second, *entry)) + "\n")
 
 
-def make_access_log(stream: Any, form: str | None) -> AccessLog:
+def make_access_log(stream: Any, form: str | None, id_header: str | None = None) -> AccessLog:
     """Return an access log that writes to this stream.
 
     Args:
         form: what `AccessLogFormat` accepts.
+        id_header: the header that has the id of a request; None for no ids.
     """
     if form is None:
         return AccessLog(stream)
-    return JSONAccessLog(stream) if form == JSON else FormattedAccessLog(stream, form)
+    return JSONAccessLog(stream, id_header) if form == JSON else FormattedAccessLog(stream, form)

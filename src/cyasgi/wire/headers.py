@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from ..core.backend import backend
 from ._headers_py import (
     CLOSE as CLOSE,
+    FRAMING as FRAMING,
     OWN_DATE as OWN_DATE,
     OWN_NAMES as OWN_NAMES,
     OWN_SERVER as OWN_SERVER,
+    TOKEN as TOKEN,
 )
 
 if TYPE_CHECKING or backend == "python":

@@ -9,6 +9,7 @@ import pytest
 
 from support.http_protocol_case import GET, HEAD_200, HELLO, case, part, sending, start
 from support.loops import passes
+from support.websockets_serving import Client, server_of, serving
 
 HINT = {"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload", b"</b.js>; rel=preload"]}
 HINTED = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nlink: </b.js>; rel=preload\r\n\r\n"
@@ -194,3 +195,68 @@ def test_the_access_log_s_format(cy, run, form):
             ]
 
     case(cy, run, sending(start(headers=[(b"X-A", b"b")]), part(b"a")), test)
+
+
+@pytest.mark.parametrize("given", [b"", b"X-Request-ID: one\r\n"])
+def test_request_ids(cy, run, given):
+    """Scope, response and access log have the id of each request, be it the client's or a new one."""
+    ids, lines = [], []
+
+    class Stream:
+        def write(self, text):
+            lines.extend(text.splitlines())
+
+    async def application(scope, receive, send):
+        ids.append(dict(scope["headers"])[b"x-request-id"])
+        if len(ids) == 3:
+            raise ZeroDivisionError
+        await sending(start(), part(b"a"))(scope, receive, send)
+
+    async def test(connection):
+        log = importlib.import_module(f"{cy.__name__}.gateways.access_log").make_access_log
+        connection.server.log = log(Stream(), "json", connection.server.request_id_header)
+        request = GET.replace(b"\r\n\r\n", b"\r\n" + given + b"\r\n")
+        for _ in range(2):
+            sent = await connection.ask(request)
+            assert sent == HEAD_200 + b"x-request-id: %b\r\ncontent-length: 1\r\n\r\na" % ids[-1]
+        sent = await connection.ask(request)
+        assert b"\r\nx-request-id: %b\r\n" % ids[2] in sent and b" 500 " in sent
+        connection.server.log.flush()
+        assert [line.partition('"request_id":"')[2] for line in lines] == [one.decode() + '"}' for one in ids]
+        assert len(set(ids)) == (1 if given else 3)
+
+    case(cy, run, application, test, request_id_header="X-Request-Id")
+
+
+def test_an_application_s_own_request_id(cy, run):
+    """What the application says of the id stays the only thing that is said."""
+
+    async def test(connection):
+        assert await connection.ask(GET) == HEAD_200 + b"x-request-id: own\r\ncontent-length: 1\r\n\r\na"
+        sent = await connection.ask(b"nonsense\r\n\r\n")
+        assert b" 400 " in sent and b"x-request-id" not in sent
+
+    messages = start(headers=[(b"X-Request-ID", b"own")]), part(b"a")
+    case(cy, run, sending(*messages), test, request_id_header="x-request-id")
+
+
+def test_the_id_of_a_websocket(cy, run):
+    """The answer that accepts a WebSocket has its id, and so has the scope."""
+
+    async def main():
+        ids = []
+
+        async def application(scope, receive, send):
+            ids.extend(value for name, value in scope["headers"] if name == b"x-request-id")
+            await receive()
+            await send({"type": "websocket.accept"})
+            await receive()
+
+        server = server_of(cy, application, base="http", request_id_header="x-request-id")
+        async with serving(server) as address:
+            for header in ((), ((b"X-Request-ID", b"one"),)):
+                async with await Client(address).open(*header) as client:
+                    assert b"\r\nx-request-id: %b\r\n" % ids[-1] in client.head
+        assert len(ids[0]) == 32 and ids[1:] == [b"one"]
+
+    run(main())

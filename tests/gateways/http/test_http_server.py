@@ -187,6 +187,8 @@ def test_a_taken_address(cy):
         ("root_path", "api"),
         ("root_path", "/api/"),
         ("server_header", "a\r\nb"),
+        ("request_id_header", "content-length"),
+        ("request_id_header", b"a"),
         ("headers", [(b"a", b"b")]),
         ("headers", (("a", "b"),)),
         ("headers", ((b"a", b"b\r\nc: d"),)),

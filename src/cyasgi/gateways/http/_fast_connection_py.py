@@ -50,6 +50,7 @@ class FastConnection:
         "due_write",
         "eof",
         "exchange",
+        "id_line",
         "keep_alive_timeout",
         "last",
         "lingering",
@@ -59,6 +60,7 @@ class FastConnection:
         "paused",
         "reading_paused",
         "received",
+        "request_id_name",
         "request_timeout",
         "seen",
         "server",
@@ -96,6 +98,9 @@ class FastConnection:
     deadline: Any
     keep_alive_timeout: float
     request_timeout: float | None
+    #: The header that has the id of a request, and the line of the response with that of the last one; None for no ids.
+    request_id_name: bytes | None
+    id_line: bytes | None
     #: Whether `amend` has something to do.
     amends: bool
     #: What all scopes of this connection have in common, and what those of equal heads have.
@@ -107,6 +112,7 @@ class FastConnection:
     if TYPE_CHECKING:
 
         def amend(self, template: dict[str, Any]) -> None: ...
+        def identify(self) -> None: ...
         def begin_logging(self) -> None: ...
         def log_request(self, status: int, size: int, lines: bytes = b"") -> None: ...
         def refuse(self, error: HTTPError) -> None: ...
@@ -165,6 +171,8 @@ class FastConnection:
             self.refuse(error)
             return
         template = self.template
+        if self.request_id_name is not None:
+            self.identify()
         if another:
             self._describe(template)
         scope = Scope(template)

@@ -142,7 +142,7 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
         return False
     found = get_item(message, "body")
     body = b"" if found is NULL else <object>found
-    if type(body) is not bytes or connection.last or connection.body is not None:
+    if type(body) is not bytes or connection.last or connection.body is not None or connection.id_line is not None:
         return False
     size = PyBytes_GET_SIZE(body)
     fields = self._fields

@@ -246,6 +246,7 @@ class FastExchange:
             asked
             or self.status in BODILESS
             or protocol.last
+            or protocol.id_line is not None
             or protocol.body is not None
             or (length is not None and length != size)
         ):

@@ -127,6 +127,8 @@ cdef class FastConnection:
     cdef public object deadline
     cdef public object keep_alive_timeout
     cdef public object request_timeout
+    cdef public object request_id_name
+    cdef public object id_line
     cdef public bint amends
     cdef public object template
     cdef public object tls
@@ -240,6 +242,8 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
         # With what makes the template as it is.
         _PureConnection.begin_parsed(self, False, b"" if rest is None else rest)
         return
+    if self.request_id_name is not None:
+        self.identify()
     scope = Scope.__new__(Scope)
     PyDict_Update(scope, template)
     PyDict_SetItem(scope, "headers", parser.headers)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..._settings import Boolean, Bound
 from ...wire.headers import OWN_NAMES, encode_lines
+from ...wire.http.request_id import is_name
 
 
 class AccessLogBound(Boolean):
@@ -28,6 +29,22 @@ class ServerHeader(Bound):
         if not isinstance(value, str):
             return TypeError
         return None if value and value.isascii() and value.isprintable() else ValueError
+
+
+class RequestIdHeader(Bound):
+    """The header that has the id of a request."""
+
+    def __init__(self) -> None:
+        accepted = "the name of a header, as in x-request-id, that does not decide how requests are read"
+        super().__init__(accepted, accepted, "no ids")
+
+    def wrong(self, value: Any) -> type[Exception] | None:
+        if not isinstance(value, str):
+            return TypeError
+        return None if is_name(value) else ValueError
+
+    def read(self, text: str) -> str:
+        return text
 
 
 class ResponseHeaders(Bound):

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...wire.address import client_text
 from ...wire.http.request import HeadParser
+from ...wire.http.request_id import id_line, identify
 from ...wire.http.scope import error_response
 from ..access_log import CLIENT_GONE
 from ..net.flow_control import FlowControl
@@ -95,6 +96,9 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         self.keep_alive_timeout = server.keep_alive_timeout
         self.request_timeout = server.request_timeout
         self.amends = bool(server.root_path)
+        name = server.request_id_header
+        self.request_id_name = None if name is None else name.lower().encode()
+        self.id_line = None
         self.deadline = server.deadlines.at(server.first_byte_timeout, self._overdue)
         server.connection_opened(self)
         tls = transport.get_extra_info("ssl_object")
@@ -159,6 +163,12 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         self.server.connection_closed(self)
         self.buffer.clear()
         self.lingering = True
+
+    def identify(self) -> None:
+        """Give the request that was parsed last an id, if it has none."""
+        assert self.request_id_name is not None
+        identify(self.parser.headers, self.request_id_name)
+        self.id_line = id_line(self.parser.headers, self.request_id_name)
 
     def begin_logging(self) -> None:
         """Note when a request began."""
@@ -225,6 +235,9 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
     def answer(self, status: int, text: str, fields: bytes = b"") -> None:
         """Answer in the application's stead and close; cut the connection if a response has begun."""
         exchange = self.exchange
+        common = self.server.common_fields
+        if exchange is not None and self.id_line is not None:
+            common += self.id_line
         self.last = True
         if exchange is not None:
             begun = exchange.phase >= STREAMING
@@ -241,7 +254,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.parser.method = ""
         if self.server.log is not None:
             self.log_request(status, len(text) + 1)
-        self.transport.write(error_response(status, text, self.server.common_fields, fields))
+        self.transport.write(error_response(status, text, common, fields))
         self.linger()
 
     def linger(self) -> None:

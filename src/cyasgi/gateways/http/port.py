@@ -98,6 +98,8 @@ class HTTPServerPort(ConnectionServer, Protocol):
     @property
     def cancel_on_disconnect(self) -> bool: ...
     @property
+    def request_id_header(self) -> str | None: ...
+    @property
     def websocket_protocol_class(self) -> Any: ...
     @property
     def websockets_only(self) -> bool: ...
@@ -151,6 +153,8 @@ class ExchangeConnection(Protocol):
     paused: bool
     #: Whether no request is taken after this one.
     last: bool
+    #: The header line with the id of the request, with CRLF before it; None for no ids.
+    id_line: bytes | None
     transport: Any
     parser: HeadParser
     #: What is still to come of the body of the request; None if nothing is.

@@ -123,6 +123,9 @@ class ResponseWriter(FastExchange):
         common = protocol.server.common_fields
         if asked & (OWN_DATE | OWN_SERVER):
             common = protocol.server.common_fields_without(asked & OWN_DATE, asked & OWN_SERVER)
+        line = protocol.id_line
+        if line is not None and line[: line.index(b":") + 1] not in lines:
+            common += line
         head = b"".join((STATUS_LINES[status], common, lines, framing, b"\r\n\r\n"))
         self.waits_for_continue = False
         if self.bodiless:

@@ -51,7 +51,7 @@ from ..net.sockets import (
     open_listener,
 )
 from ..net.tls import TLSListening
-from .bounds import AccessLogBound, ResponseHeaders, ServerHeader
+from .bounds import AccessLogBound, RequestIdHeader, ResponseHeaders, ServerHeader
 from .last_request import wind_down
 from .port import RequestLog
 from .protocol import HTTPProtocol
@@ -171,6 +171,8 @@ class HTTPServer(Gateway):
     date_header = Setting[bool](True, Boolean())
     #: Further headers of every response, pairs of bytes. A Date or Server among them takes the place of the usual one.
     headers = Setting[tuple[tuple[bytes, bytes], ...]]((), ResponseHeaders())
+    #: The header that has the id of a request, as in ``x-request-id``, which one without it is given; None: no ids.
+    request_id_header = Setting[str | None](None, RequestIdHeader())
     #: Whether an application whose client has gone before the response was complete is cancelled; otherwise it receives
     #: ``http.disconnect``, and goes on.
     cancel_on_disconnect = Setting[bool](False, Boolean())
@@ -286,7 +288,7 @@ class HTTPServer(Gateway):
             logger.info("WebSockets are not served: that needs the library websockets, pip install 'cyasgi[websocket]'")
         self.head_limits = HeadLimits(self.max_target_size, self.max_header_size, self.max_header_count)
         stream = sys.stdout if self.access_log is True else self.access_log
-        self.log = make_access_log(stream, self.access_log_format) if stream else None
+        self.log = make_access_log(stream, self.access_log_format, self.request_id_header) if stream else None
         await self._lifespan.startup(self.startup_timeout)
         loop = asyncio.get_running_loop()
         servers = self._accepting = []

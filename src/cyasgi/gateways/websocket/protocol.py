@@ -17,6 +17,7 @@ from ...core import Pass
 from ...core.describe import describe
 from ...instances.limits import LimitExceeded
 from ...wire.address import client_text
+from ...wire.http.request_id import id_line
 from ...wire.websocket.connection import (
     CLOSED,
     CLOSING,
@@ -93,7 +94,7 @@ class WebSocketProtocol(WebSocketConnection):
             self.request.headers,
             max_message_size=server.max_websocket_message_size,
             compression=server.websocket_compression,
-            fields=server.common_fields,
+            fields=server.common_fields + self._id_line(),
         )
         if websocket.phase == CONNECTING:
             self._begin(scope)
@@ -103,6 +104,10 @@ class WebSocketProtocol(WebSocketConnection):
         elif self._rest:
             self.data_received(self._rest)
         self._rest = b""
+
+    def _id_line(self) -> bytes:
+        name = self.server.request_id_header
+        return b"" if name is None else id_line(self.request.headers, name.lower().encode())
 
     def _begin(self, scope: Scope) -> None:
         """Make the instance, or refuse the WebSocket."""
