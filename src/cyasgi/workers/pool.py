@@ -126,7 +126,12 @@ class WorkerPool:
         worker.gone.add_done_callback(lambda _: self._ended(worker))
         limit = self.supervision.start_timeout
         either: set[asyncio.Future[Any]] = {worker.ready, worker.gone}
-        await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            # Its slot has gone, or the pool ends.
+            worker.drain()
+            raise
         if worker.gone.done():
             code = worker.gone.result()
             raise WorkerFailedError(worker, how_ended(code), code)
