@@ -21,7 +21,8 @@ def protocol(cy):
 async def under_uvicorn(cy, application, **options):
     """A uvicorn server with our protocol; gives it and its address."""
     options = {"host": "127.0.0.1", "port": 0, "log_config": None, "lifespan": "off", "ws": "none", **options}
-    server = uvicorn.Server(uvicorn.Config(application, http=protocol(cy), **options))
+    options.setdefault("http", protocol(cy))
+    server = uvicorn.Server(uvicorn.Config(application, **options))
     running = asyncio.create_task(server._serve())
     await in_time(lambda: server.started or running.done())
     try:

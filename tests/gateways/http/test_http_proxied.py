@@ -355,14 +355,6 @@ def test_wrong_settings(cy, name, value, error):
         setattr(server, name, value)
 
 
-def test_the_protocol_under_uvicorn_leaves_headers_to_uvicorn(cy):
-    """Its middleware applies them, and they must not count twice."""
-    pytest.importorskip("uvicorn")
-    module = importlib.import_module(f"{cy.__name__}.gateways.uvicorn")
-    proxied = importlib.import_module(f"{cy.__name__}.gateways.http.proxied").ProxiedProtocol
-    assert not issubclass(module.Protocol, proxied)
-
-
 def test_balancing_by_client(cy, run):
     """Each client behind the proxy has one application, the same for all of its requests."""
     seen = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import importlib
 import logging
 
 import pytest
@@ -200,3 +201,29 @@ def test_trace(cy, run, caplog):
         "HTTP connection made",
         "HTTP connection lost",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("192.0.2.1", "https")),
+        ({"forwarded_allow_ips": "192.0.2.1"}, ("127.0.0.1", "http")),
+        ({"forwarded_allow_ips": "127.0.0.1,192.0.2.1"}, ("203.0.113.9", "https")),
+        ({"proxy_headers": False}, ("127.0.0.1", "http")),
+    ],
+)
+def test_headers_of_proxies_are_uvicorns(cy, run, options, expected):
+    """uvicorn's settings count, and what it finds is read once: cyasgi's have no effect, even if they are set."""
+    protocol = importlib.import_module(f"{cy.__name__}.gateways.uvicorn")
+    server_class = type("Server", (protocol.Server,), {"proxy_headers": True, "forwarded_allow_ips": "*"})
+    own = type("Protocol", (protocol.Protocol,), {"server_class": server_class})
+    lines = b"X-Forwarded-For: 203.0.113.9, 192.0.2.1\r\nX-Forwarded-Proto: https\r\n"
+
+    async def main():
+        application = Recording()
+        async with under_uvicorn(cy, application, http=own, **options) as (_, address):
+            await talk(address, GET.replace(b"Connection", lines + b"Connection"))
+        (scope,) = application.scopes
+        assert (scope["client"][0], scope["scheme"]) == expected
+
+    run(main())

@@ -343,3 +343,25 @@ def test_websockets(cy, run):
     run(main())
     [scope] = scopes
     assert (scope["type"], scope["client"], scope["server"]) == ("websocket", CLIENT, SERVER)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data", [V1, V2])
+def test_a_server_that_hands_over_its_sockets(cy, run, data):
+    """It still serves whoever has been accepted and whose header is on its way."""
+    scopes = Scopes()
+
+    async def main():
+        server = make(cy, scopes, keep_alive_timeout=0.2)
+        async with serving(server) as [address], connected(address, data[:5]) as (reader, writer):
+            [accepting] = server._accepting
+            await in_time(lambda: accepting.beginning)
+            handing_over = asyncio.create_task(server.hand_over())
+            await asyncio.sleep(0)
+            writer.write(data[5:] + GET % b"")
+            async with asyncio.timeout(PATIENCE / 2):
+                assert (await reader.read()).endswith(b"hello")
+                await handing_over
+
+    run(main())
+    assert [scope["client"] for scope in scopes] == [CLIENT]
