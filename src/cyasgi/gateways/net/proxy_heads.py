@@ -108,8 +108,9 @@ class ProxyHeads:
         try:
             data = pending.sock.recv(MAX_V2, socket.MSG_PEEK)
             if data:
-                # These are there, so that as many are read.
-                pending.sock.recv(reader.feed(data))
+                size = reader.feed(data)
+                if len(pending.sock.recv(size)) != size:
+                    raise ConnectionError("what was there could not be read")
         except (BlockingIOError, InterruptedError):
             return
         except ProxyHeaderError as error:
