@@ -51,7 +51,7 @@ def test_a_file_says_it_all(options, tmp_path):
         "idle_timeout": None,
         "shutdown_timeout": 2.5,
     }
-    assert (given.factory, given.log_level) == (False, "warning")
+    assert (given.factory, given.log.level) == (False, "warning")
 
 
 def test_precedence(options, tmp_path, monkeypatch):
@@ -82,7 +82,7 @@ def test_the_environment(options, tmp_path, monkeypatch):
     monkeypatch.setenv("CYASGI_SERVE_LOG_LEVEL", "")
     monkeypatch.setenv("CYASGI_SERVE_CHECKER_INTERVAL", "0.5")
     given = options()
-    assert (given.factory, given.log_level, given.config) == (True, "info", "elsewhere.toml")
+    assert (given.factory, given.log.level, given.config) == (True, "info", "elsewhere.toml")
     assert given.limits == {"application_checker_interval": 0.5}
 
 

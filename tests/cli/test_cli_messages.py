@@ -65,7 +65,7 @@ def test_several_hosts_in_a_file(options, tmp_path):
         (["--graceful-timeout", "1"], "no such option: --graceful-timeout; here that is --shutdown-timeout"),
         (["--h11-max-incomplete-event-size", "1"], "here that is --max-header-size"),
         (["--ws-per-message-deflate", "false"], "here that is --websocket-compression and --no-websocket-compression"),
-        (["--log-config", "x"], "no such option: --log-config; the application configures logging"),
+        (["--log-file", "x"], "no such option: --log-file; --log-config names a file that configures"),
         (["--interface", "asgi"], "no such option: --interface; cyasgi finds out which kind of application it has"),
         (["--ws", "wsproto"], "no such option: --ws; WebSockets are served where the library websockets is installed"),
         (["--max-conections", "1"], "no such option: --max-conections; did you mean --max-connections?"),

@@ -25,6 +25,7 @@ from .limits import (
     Switch,
     key_of,
 )
+from .logs import LogOptions
 from .options import ServeCommand, parameters
 from .servers import Options
 from .values import AUTO
@@ -130,8 +131,16 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
             "--reload serves by one process, which is replaced when files change: leave out --workers, "
             "--limit-max-requests, --worker-max-rss and --worker-lifetime"
         )
+    log = LogOptions(
+        level=values.pop("log_level"),
+        format=values.pop("log_format"),
+        config=values.pop("log_config"),
+        colours=values.pop("use_colors"),
+        access_file=values.pop("access_log_file"),
+    )
     return Options(
         supervision=supervision,
+        log=log,
         listeners=listeners,
         limits=limits,
         tls=tls,

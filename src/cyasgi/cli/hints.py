@@ -12,7 +12,7 @@ from .limits import MANAGED, SETTINGS
 CALLED = {
     "--access-log-fmt": "--access-log-format, with Apache's directives",
     "--access-logformat": "--access-log-format, with Apache's directives",
-    "--access-logfile": "--access-log, which writes to standard output",
+    "--access-logfile": "--access-log-file",
     "--backpressure": "--max-applications",
     "--bind": "--http ADDRESS, --udp ADDRESS or --unix PATH",
     "--ca-certs": "--ssl-ca-certs",
@@ -56,7 +56,6 @@ CALLED = {
     "-w": "--workers",
 }
 
-_LOGGING = "the application configures logging, including the loggers below 'cyasgi'"
 _NO_THREADS = "cyasgi runs applications in its event loop and starts no threads for them"
 
 #: Options of theirs without a counterpart here, and why or what to do instead.
@@ -65,13 +64,10 @@ MISSING = {
     "--env-file": "set the environment before starting cyasgi",
     "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
     "--interface": "cyasgi finds out which kind of application it has",
-    "--log-config": _LOGGING,
-    "--log-file": _LOGGING,
-    "--no-use-colors": "cyasgi colours nothing",
+    "--log-file": "--log-config names a file that configures Python's logging, handlers that write to files included",
     "--quic-bind": "cyasgi has no HTTP/3",
     "--runtime-mode": _NO_THREADS,
     "--runtime-threads": _NO_THREADS,
-    "--use-colors": "cyasgi colours nothing",
     "--ws": "WebSockets are served where the library websockets is installed",
 }
 
@@ -141,6 +137,7 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield "--unix-permissions: no effect without --unix"
     if (named := given & {"header", "root_path"}) and not streams:
         yield f"{options(named)}: no effect, since {_lacking(())}"
+    yield from _about_logs(given, values)
     # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
     lifespan = values.get("lifespan")
     if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and not streams)):
@@ -173,6 +170,14 @@ def _without_limits(given: AbstractSet[str], values: dict[str, Any]) -> Iterator
         if jitter in given and values.get(limit) is None:
             name = limit.replace("_", "-")
             yield f"--{name}-jitter: no effect without --{name}"
+
+
+def _about_logs(given: AbstractSet[str], values: dict[str, Any]) -> Iterator[str]:
+    if "access_log_format" in given and not (values.get("access_log") or values.get("access_log_file")):
+        yield "--access-log-format: no effect without --access-log or --access-log-file"
+    if values.get("log_config"):
+        for name in sorted(given & {"log_format", "use_colors"}):
+            yield f"--{name.replace('_', '-')}: no effect on the log, which --log-config configures"
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:

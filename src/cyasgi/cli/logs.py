@@ -2,44 +2,156 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import logging
+import logging.config
+import os
+import signal
 import sys
+import threading
 import time
+import tomllib
 from collections.abc import Iterable
+from configparser import ConfigParser, Error as ConfigError
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import FAILED, MISUSED, CommandError
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
+FORMATS = ("text", "json")
 
 logger = logging.getLogger("cyasgi")
 
+#: Of ECMA-48, by level.
+COLOURS = {"DEBUG": "36", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
-class _Formatter(logging.Formatter):
+
+@dataclass
+class LogOptions:
+    """The values of the options about logs."""
+
+    #: The minimum level to log, one of `LEVELS`.
+    level: str = "info"
+    #: One of `FORMATS`.
+    format: str = "text"
+    #: A file that configures `logging`; None for the command's own configuration.
+    config: str | None = None
+    #: Whether levels are coloured; None: on a terminal, unless the environment has NO_COLOR.
+    colours: bool | None = None
+    #: The file of the access log; None for standard output.
+    access_file: str | None = None
+
+
+class TextFormatter(logging.Formatter):
     """Lines with logger and level; in UTC like the access log, whatever time zone the application sets."""
 
     default_msec_format = "%s,%03d +0000"
 
-    def __init__(self, name_process: bool) -> None:
+    def __init__(self, name_process: bool, colours: bool) -> None:
         process = "[%(process)d]" if name_process else ""
-        super().__init__(f"%(asctime)s %(levelname)s %(name)s{process}: %(message)s")
+        super().__init__(f"%(asctime)s %(shown)s %(name)s{process}: %(message)s")
         self.converter = time.gmtime
+        self._colours = colours
+
+    def format(self, record: logging.LogRecord) -> str:
+        colour = COLOURS.get(record.levelname) if self._colours else None
+        record.shown = record.levelname if colour is None else f"\x1b[{colour}m{record.levelname}\x1b[0m"
+        return super().format(record)
 
 
-def configure_logging(level: str, ignored: Iterable[str] = (), *, name_process: bool = False) -> None:
+class JSONFormatter(logging.Formatter):
+    """An object a line, with ``time``, ``level``, ``logger``, ``process``, ``message``, and perhaps ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        told: dict[str, Any] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            told["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(told)
+
+
+def configure_logging(options: LogOptions, ignored: Iterable[str] = (), *, name_process: bool = False) -> None:
     """Log what the loggers below `cyasgi` say to standard error, and pass nothing on to the root logger.
 
-    Called before the application is imported, so that the application may give these loggers other handlers.
+    With a file that configures `logging`, that says where they log to. Called before the application is imported, so
+    that the application may give these loggers other handlers.
 
     Args:
-        level: the minimum level to log, one of `LEVELS`.
         ignored: a sentence for each option that has no effect, to be logged as a warning.
         name_process: whether each line names the process, since there are several.
+
+    Raises:
+        CommandError: the file cannot be read, or configures nothing.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(name_process))
-    logger.handlers = [handler]
-    logger.propagate = False
-    logger.setLevel(level.upper())
+    if options.config is None:
+        handler = logging.StreamHandler(sys.stderr)
+        if options.format == "json":
+            handler.setFormatter(JSONFormatter())
+        else:
+            handler.setFormatter(TextFormatter(name_process, _coloured(options.colours)))
+        logger.handlers = [handler]
+        logger.propagate = False
+    else:
+        _configure_by_file(options.config)
+        enable_loggers()
+    logger.setLevel(options.level.upper())
     for sentence in ignored:
         logger.warning("%s", sentence)
+
+
+def ignore_reopening() -> None:
+    """Ignore SIGUSR1, which by default ends a process, until log files are reopened by it."""
+    if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _coloured(asked: bool | None) -> bool:
+    if asked is None:
+        return sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    return asked
+
+
+def _configure_by_file(path: str) -> None:
+    """Configure `logging` by a file in JSON, TOML or YAML, as its name ends, else in the format of `configparser`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        if path.endswith((".json", ".toml", ".yaml", ".yml")):
+            logging.config.dictConfig(_parsed(path, data))
+        else:
+            parser = ConfigParser()
+            parser.read_string(data.decode(), path)
+            logging.config.fileConfig(parser, disable_existing_loggers=False)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}", FAILED) from None
+    except (ValueError, TypeError, AttributeError, ImportError, KeyError, ConfigError) as error:
+        cause = f": {error.__cause__}" if error.__cause__ is not None else ""
+        raise CommandError(f"{path} does not configure logging: {error}{cause}".replace("\n", " "), MISUSED) from None
+
+
+def _parsed(path: str, data: bytes) -> Any:
+    if path.endswith(".json"):
+        return json.loads(data)
+    if path.endswith(".toml"):
+        return tomllib.loads(data.decode())
+    try:
+        yaml: Any = importlib.import_module("yaml")
+    except ModuleNotFoundError:
+        raise CommandError(f"{path}: YAML needs PyYAML: pip install pyyaml") from None
+    try:
+        return yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
 
 
 def enable_loggers() -> None:

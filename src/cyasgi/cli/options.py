@@ -24,7 +24,7 @@ from .limits import (
     parse,
     written,
 )
-from .logs import LEVELS
+from .logs import FORMATS, LEVELS
 from .tls import CERT_REQS, VERSIONS
 from .values import (
     parse_header,
@@ -300,6 +300,7 @@ def _process() -> Iterator[click.Option]:
         show_default=True,
         help="Minimum level that cyasgi logs to standard error; the application's loggers are not affected.",
     )
+    yield from _logs(section)
     yield Option(
         "--config",
         section=section,
@@ -380,6 +381,37 @@ def _workers() -> Iterator[click.Option]:
         Number("number of seconds", least=0),
         0,
         "Up to this many seconds more, at random for each worker.",
+    )
+
+
+def _logs(section: str) -> Iterator[click.Option]:
+    yield Option(
+        "--log-format",
+        section=section,
+        type=click.Choice(FORMATS),
+        default="text",
+        show_default=True,
+        help="What lines of the log are; with json, those of the access log are as well, unless --access-log-format "
+        "says otherwise.",
+    )
+    yield Option(
+        "--log-config",
+        section=section,
+        type=click.Path(exists=True, dir_okay=False),
+        help="Configure Python's logging by this file (JSON, TOML, YAML or the format of configparser) instead.",
+    )
+    yield Option(
+        "--use-colors/--no-use-colors",
+        section=section,
+        default=None,
+        show_default="on a terminal",
+        help="Colour the levels in the log.",
+    )
+    yield Option(
+        "--access-log-file",
+        section=section,
+        type=click.Path(dir_okay=False),
+        help="Write the access log to this file, which SIGUSR1 reopens.",
     )
 
 

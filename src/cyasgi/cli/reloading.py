@@ -65,7 +65,7 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
         import watchfiles
     except ModuleNotFoundError:
         raise CommandError("--reload needs watchfiles: pip install 'cyasgi[reload]'") from None
-    configure_logging(options.log_level)
+    configure_logging(options.log)
     config = os.path.realpath(options.config) if options.config else None
     paths = list(options.reload_dir or [options.app_dir])
     logger.info("watching %s for changes", ", ".join(paths))

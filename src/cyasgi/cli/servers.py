@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._common.log_files import LogFile
 from ..workers.settings import Supervision
 from .errors import MISUSED, CommandError
 from .limits import (
@@ -15,6 +16,7 @@ from .limits import (
     key_of,
     server_class,
 )
+from .logs import LogOptions
 from .tls import make_context
 
 
@@ -36,7 +38,7 @@ class Options:
     root_path: str
     header: list[tuple[bytes, bytes]]
     loop: str
-    log_level: str
+    log: LogOptions
     config: str | None
     reload: bool
     reload_dir: tuple[str, ...]
@@ -57,6 +59,10 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
     """
     context = make_context(**options.tls) if options.tls["certfile"] else None
     managed = any(options.limits.get(limit.attribute) is not None for limit in MANAGED)
+    try:
+        log_file = None if options.log.access_file is None else LogFile(options.log.access_file)
+    except OSError as error:
+        raise CommandError(f"--access-log-file {options.log.access_file}: {error.strerror}") from None
     servers = {}
     for kind, addresses in options.listeners.items():
         if not addresses:
@@ -70,6 +76,10 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
             if kind != "udp":
                 server.root_path = options.root_path
                 server.headers = tuple(options.header)
+                if log_file is not None:
+                    server.access_log = log_file
+                if options.log.format == "json" and "access_log_format" not in options.limits:
+                    server.access_log_format = "json"
                 # The application has one lifespan, and several servers may serve it.
                 server.lifespan = "off"
         except (TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .. import __version__, backend
+from .._common.log_files import reopened_by_signal
 from ..balancing import LoadBalancer
 from ..gateways.lifespan import (
     STARTUP_TIMEOUT,
@@ -33,6 +34,7 @@ from .loading import load_application, their_part
 from .logs import (
     configure_logging,
     enable_loggers,
+    ignore_reopening,
     logger,
 )
 from .servers import Options, make_servers
@@ -52,9 +54,10 @@ def serve(options: Options, link: WorkerLink | None = None) -> int:
     """
     # A worker leaves it to the supervising process to tell of options without effect.
     if link is None:
-        configure_logging(options.log_level, options.ignored)
+        ignore_reopening()
+        configure_logging(options.log, options.ignored)
     else:
-        configure_logging(options.log_level, name_process=True)
+        configure_logging(options.log, name_process=True)
     keep_freed_memory()
     sys.path.insert(0, options.app_dir)
     application = _load(options)
@@ -172,7 +175,8 @@ async def _lifespan(
         if mode != "off" and hasattr(server, "state"):
             server.state = lifespan.state
     try:
-        yield
+        with reopened_by_signal():
+            yield
     finally:
         await lifespan.shutdown(shutdown_timeout)
 

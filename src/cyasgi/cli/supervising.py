@@ -12,7 +12,7 @@ from ..server import StatelessServer
 from ..workers import SharedSockets, WorkerPool
 from ..workers.pool import PoolError
 from .errors import FAILED, INTERRUPTED, CommandError
-from .logs import configure_logging, logger
+from .logs import configure_logging, ignore_reopening, logger
 from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options, make_servers
 
@@ -40,7 +40,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     Raises:
         CommandError: the workers could not start, or did not go on.
     """
-    configure_logging(options.log_level, options.ignored, name_process=True)
+    ignore_reopening()
+    configure_logging(options.log, options.ignored, name_process=True)
     # They say what to bind, and refuse wrong values; the application is the workers'.
     servers = make_servers(options, _nobody)
     try:

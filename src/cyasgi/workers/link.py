@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
+from .._common.log_files import reopen_all
 from ..supervisor import Supervisor
 from .channel import Channel, Message
 from .recycling import Limits
@@ -63,7 +64,7 @@ class WorkerLink:
     @staticmethod
     def _prepare() -> None:
         """Leave signals for all processes to the supervisor, and show on SIGABRT where this process stands."""
-        left = (signal.SIGINT, signal.SIGHUP)
+        left = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
         for number in left:
             # A handler, since processes that the application starts would go on to ignore what is ignored.
             signal.signal(number, lambda number, frame: None)
@@ -82,7 +83,7 @@ class WorkerLink:
     async def around(self, inner: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
         """Be in touch with the supervisor while the servers run, and while `inner` is entered and left."""
         channel = self._channel = Channel(self._sock, self._supervisor_gone)
-        channel.handlers.update(drain=self._drain, stop=self._stop)
+        channel.handlers.update(drain=self._drain, stop=self._stop, reopen=self._reopen)
         self._begin(self._beats(channel))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop_once)
         try:
@@ -115,6 +116,9 @@ class WorkerLink:
             await asyncio.sleep(self._beat)
 
     # What the supervisor says
+
+    def _reopen(self, message: Message) -> None:
+        reopen_all()
 
     def _drain(self, message: Message) -> None:
         logger.info("replaced: what is in hand is finished")

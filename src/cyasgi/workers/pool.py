@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
+from .._common.log_files import reopen_all
 from .process import WorkerProcess, how_ended
 from .settings import MOST_WORKERS, Supervision
 from .slot import Slot, WorkerFailedError
@@ -230,6 +231,7 @@ class WorkerPool:
             signal.SIGHUP: self.reload,
             signal.SIGTTIN: lambda: self.resize(1),
             signal.SIGTTOU: lambda: self.resize(-1),
+            signal.SIGUSR1: self.reopen,
             signal.SIGCHLD: self._look,
         }
         for number, handler in handlers.items():
@@ -256,6 +258,12 @@ class WorkerPool:
             logger.warning("there %s: no change", "is one worker" if wanted == 1 else f"are {wanted} workers")
         self._wanted = wanted
         self._asked.set()
+
+    def reopen(self) -> None:
+        """Have all processes reopen their log files."""
+        reopen_all()
+        for worker in self._workers:
+            worker.channel.send("reopen")
 
     def stop(self) -> None:
         """End the workers: gracefully, or at once if this was called before."""

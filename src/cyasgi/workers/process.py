@@ -20,7 +20,7 @@ from .sockets import SharedSockets, SocketSet
 logger = logging.getLogger("cyasgi.workers")
 
 #: Signals that a terminal or a user may send to all processes: workers leave them to the supervisor.
-LEFT_TO_SUPERVISOR = (signal.SIGINT, signal.SIGHUP) if os.name == "posix" else ()
+LEFT_TO_SUPERVISOR = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) if os.name == "posix" else ()
 #: Seconds from SIGABRT, on which a worker shows where it stands, to SIGKILL.
 ABORT_GRACE = 1.0
 
