@@ -22,6 +22,7 @@ TEXTS = {
     "--forwarded-headers",
     "--multicast-groups",
     "--multicast-interface",
+    "--request-id-header",
 }
 SETTINGS = [
     setting for setting in limits.SETTINGS if isinstance(setting, limits.Limit) and setting.names[0] not in TEXTS
