@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import platform
 import re
 import signal
 import socket
@@ -330,9 +331,10 @@ def test_without_uvloop(tmp_path):
 
 
 def test_version(capsys):
-    """--version tells the package's."""
+    """--version tells the package's, which back end it has, and on what it runs."""
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"cyasgi, version {cyasgi.__version__}\n"
+    python = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}"
+    assert capsys.readouterr().out == f"cyasgi {cyasgi.__version__} (back end {cyasgi.backend}, {python})\n"
 
 
 def test_help(capsys):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from .. import __version__
+from .. import __version__, backend
 from ..workers import Recycling, Supervision, WorkerLink
 from ..workers.cores import usable_cores
 from . import (
+    checking,
     configuration,
     hints,
     reloading,
@@ -45,7 +47,13 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
     """
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-    @click.version_option(__version__, "--version", prog_name="cyasgi")
+    @click.version_option(
+        __version__,
+        "--version",
+        prog_name="cyasgi",
+        message=f"%(prog)s %(version)s (back end {backend}, {platform.python_implementation()} "
+        f"{platform.python_version()} on {platform.system()})",
+    )
     def cyasgi() -> None:
         """Serve ASGI applications, each client by an instance of its own."""
 
@@ -66,6 +74,16 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
             params=parameters(),
             help="Serve the application that MODULE:ATTRIBUTE names, until SIGINT or SIGTERM.",
             epilog=EPILOG,
+            context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
+        )
+    )
+    cyasgi.add_command(
+        ServeCommand(
+            "check",
+            callback=checking.check,
+            params=[one for one in parameters() if one.name in checking.OPTIONS],
+            help="Load the application that MODULE:ATTRIBUTE names, start it and stop it, without serving it.",
+            epilog="Exit codes: 0 all is well, 1 it failed, 2 wrong usage.",
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
         )
     )
