@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.util
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+else:
+    # A tenth of the time of importing cyasgi went into `importlib.abc`, which needs half the standard library.
+    Loader = object
 
 #: The old name and the new one, both within the package.
 MOVED = {
@@ -32,7 +38,7 @@ MOVED = {
 }
 
 
-class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class MovedModules(Loader):
     """Find what nothing else finds: it stands last in `sys.meta_path`."""
 
     def find_spec(
@@ -42,6 +48,9 @@ class MovedModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if package != "cyasgi" or name not in MOVED:
             return None
         return importlib.util.spec_from_loader(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Have the import system make the module."""
 
     def exec_module(self, module: ModuleType) -> None:
         package, _, name = module.__name__.partition(".")
