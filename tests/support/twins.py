@@ -31,6 +31,29 @@ def _ours() -> list[str]:
     return [name for name in sys.modules if name.startswith("cyasgi") and name[6:7] in ("", ".")]
 
 
+class _Swapped:
+    """What stands in sys.modules since the last swap: names are looked for among thousands only after an import."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._mark: tuple[int, str] | None = None
+
+    def names(self) -> list[str]:
+        return self._names if self._mark == self._now() else _ours()
+
+    def swap(self, modules: dict[str, ModuleType]) -> dict[str, ModuleType]:
+        """Put these modules in the place of those that are there, which are returned."""
+        before = {name: sys.modules.pop(name) for name in self.names()}
+        sys.modules.update(modules)
+        self._names, self._mark = list(modules), self._now()
+        return before
+
+    @staticmethod
+    def _now() -> tuple[int, str]:
+        """How many modules there are, and the last one: an import changes it, and so does a removal."""
+        return len(sys.modules), next(reversed(sys.modules))
+
+
 def load(backend: str) -> dict[str, ModuleType]:
     """A complete set of cyasgi's modules on the given back end, without touching the one in sys.modules.
 
@@ -59,6 +82,7 @@ def load(backend: str) -> dict[str, ModuleType]:
 
 
 _loaded: dict[str, dict[str, ModuleType]] = {}
+_swapped = _Swapped()
 
 
 def activate(backend: str, request: pytest.FixtureRequest) -> ModuleType:
@@ -69,13 +93,6 @@ def activate(backend: str, request: pytest.FixtureRequest) -> ModuleType:
         _loaded[here] = load(here)
     if backend not in _loaded:
         _loaded[backend] = load(backend)
-    before = {name: sys.modules.pop(name) for name in _ours()}
-    sys.modules.update(_loaded[backend])
-
-    def restore() -> None:
-        for name in _ours():
-            del sys.modules[name]
-        sys.modules.update(before)
-
-    request.addfinalizer(restore)
+    before = _swapped.swap(_loaded[backend])
+    request.addfinalizer(lambda: _swapped.swap(before))
     return _loaded[backend]["cyasgi"]
