@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterator
@@ -105,6 +106,12 @@ def impl(request: pytest.FixtureRequest, reference: type) -> Any:
 def cy(request: pytest.FixtureRequest) -> Any:
     """The package cyasgi, on either back end."""
     return activate(request.param, request)
+
+
+@pytest.fixture
+def watchful(cy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the end of a run can come, the checker looks for anything else every 10 ms, not every second."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.instances.checker"), "UNEVENTFUL", 0.01)
 
 
 @pytest.fixture

@@ -216,6 +216,7 @@ def test_orphans_are_removed(cy, run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchful")
 @pytest.mark.parametrize("how", ["failed", "cancelled"])
 def test_orphans_of_callers_that_came_to_grief(cy, run, how):
     """It makes no difference whether the caller's task returned, failed or was cancelled."""

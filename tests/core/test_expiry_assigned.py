@@ -192,6 +192,7 @@ def test_points_of_time_beyond_all_clocks(cy, run, quiet, idle_timeout):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchful")
 def test_a_time_out_that_changes_while_its_override_keeps_it(cy, run, quiet):
     """`idle_timeout` set within the override, in either direction, is what holds from then on."""
 

@@ -129,6 +129,7 @@ def test_entry_without_last_used_reference(reference, run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchful")
 def test_incomplete_entries(cy, run):
     """Entries that lack a key harm neither the checker nor creations at the limit, and make room like any other."""
 

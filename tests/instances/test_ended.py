@@ -117,6 +117,7 @@ def test_stopping(cy, run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchful")
 def test_orphaned(cy, run):
     """An instance that was awaited by a task that has ended without calling it."""
 

@@ -72,6 +72,7 @@ def test_making_room(cy, run, caplog, fail, method, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("watchful")
 @pytest.mark.parametrize("kind", ["def", "async def", "before it has deleted"])
 def test_the_checker(cy, run, caplog, fail, kind):
     """The checker goes on and sees off all that has ended and all that was idle for too long."""

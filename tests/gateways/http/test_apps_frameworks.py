@@ -234,8 +234,9 @@ def test_client_that_leaves_a_stream(cy, run, application, probe):
 
 
 @pytest.mark.slow
-def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, probe):
+def test_client_that_leaves_a_stream_with_nothing_to_send(cy, run, application, probe, monkeypatch):
     """A stream that waits for something to send ends too, at once: it is not only told when it sends."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.connection"), "HALF_CLOSED", 0.1)
 
     async def main():
         async def parts():

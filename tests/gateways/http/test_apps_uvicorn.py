@@ -110,8 +110,9 @@ def test_error(cy, run, probe, caplog):
 
 
 @pytest.mark.slow
-def test_client_that_leaves(cy, run, probe):
+def test_client_that_leaves(cy, run, probe, monkeypatch):
     """The stream ends, and nobody complains."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.http.connection"), "HALF_CLOSED", 0.1)
 
     async def parts():
         yield b"begun"
