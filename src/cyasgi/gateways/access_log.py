@@ -103,23 +103,12 @@ class JSONAccessLog(AccessLog):
     def _at(now: time.struct_time) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
 
-    def add(
-        self,
-        client: str,
-        method: str,
-        target: bytes,
-        version: str,
-        status: int,
-        size: int,
-        took: float,
-        headers: Fields = (),
-        lines: bytes = b"",
-    ) -> None:
+    def add(self, *entry: Any) -> None:
         """Add the line of one request, as `Entry` describes it."""
-        line = json_line(self._moment, client, method, target, version, status, size, took)
-        if self._id_name is not None and method:
+        line = json_line(self._moment, *entry[:7])
+        if self._id_name is not None and entry[1]:
             name = self._id_name
-            found = next((value for key, value in headers if key == name), b"")
+            found = next((value for key, value in entry[7] if key == name), b"")
             # It was found to be harmless, or made by the server.
             line = f'{line[:-1]},"request_id":"{found.decode()}"}}'
         self._put(line + "\n")
