@@ -32,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: needs real time, a process of its own, or much work: 50 ms and more")
+    config.addinivalue_line("markers", "long: 5 s and more: begins first where there are several workers")
     config.addinivalue_line(
         "markers", "few_combinations(count): on each twin and each loop once, or on so many of these two pairs"
     )
@@ -42,6 +43,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 2 * usable
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

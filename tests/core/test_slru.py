@@ -346,6 +346,7 @@ def test_without_segments_it_costs_all_of_them(cy, run):
     assert run(flooded(slru(cy, 125, eviction_policy="lru"), 100, 4000, 20)) == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_million_one_shot_ids():
     """After a million of them not one of a thousand established instances is gone: once, on the usual back end."""

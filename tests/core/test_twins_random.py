@@ -230,6 +230,7 @@ def check_agreement(twins: list[Any], policy: str, overridden: bool, program: li
         runner.run(asyncio.wait_for(carry_out(twins, policy, overridden, program), PATIENCE))
 
 
+@pytest.mark.long
 def test_the_twins_agree(twins: list[Any]) -> None:
     """Whatever is made, fed, deleted, assigned, written and set in whatever order, and whoever asks for a newcomer."""
     check_agreement(twins)

@@ -43,6 +43,7 @@ def published_tests(downloads):
         return distribution.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/test_server.py").read()
 
 
+@pytest.mark.long
 @needs_index
 def test_asgiref_suite(cy, downloads, tmp_path):
     """Every test that asgiref has of its server passes on cyasgi."""

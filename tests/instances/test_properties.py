@@ -14,6 +14,7 @@ from support.server_histories import Histories
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_a_server_keeps_its_promises_through_any_history(cy: Any, run: Any) -> None:
     """Order, limit, one deletion, one report and one fate for every message, whatever happens in whatever order."""
     history = type("History", (Histories,), {"cy": cy, "new_loop": staticmethod(run.loop_factory)})

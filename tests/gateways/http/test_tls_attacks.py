@@ -253,6 +253,7 @@ def test_half_open_handshakes(cy, run, contexts, what):
     run(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the standard library cannot tell a process's peak of memory there")
 def test_memory_of_half_open_handshakes(cy, run, contexts):

@@ -39,6 +39,7 @@ def sources(tmp_path_factory):
     return found
 
 
+@pytest.mark.long
 @needs_index
 def test_uvicorns_own_tests(cy, sources):
     """Each of the differences is still one: a listed test that passes fails the run."""
