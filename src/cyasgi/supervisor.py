@@ -60,6 +60,8 @@ class Supervisor:
         self._running = False
         #: The signal that ended the last run before any server was ready; None otherwise.
         self.interrupted: signal.Signals | None = None
+        #: Called once in each run, when the servers are asked to end.
+        self.on_stopping: Callable[[], object] = bool
         self._control = Control()
         #: Whether one of the servers has served in this run.
         self._served = False
@@ -133,6 +135,8 @@ class Supervisor:
         return bool(self._tasks) or self._requests == 1
 
     def _ask(self) -> None:
+        if not self._ending:
+            self.on_stopping()
         self._ending = True
         for task, server in self._tasks.items():
             # A server that is not running yet, or is only closing what it had open, has no work to finish.

@@ -58,7 +58,10 @@ def test_without_effect(supervised):
         (["--worker-max-rss", "300M"], "'300M': accepted are a whole number of at least 1, and none for no limit"),
         (["--worker-start-attempts", "0"], "'0': accepted is a whole number of at least 1"),
         (["--reload", "--workers", "2"], "--reload serves by one process"),
-        (["--reload", "--worker-lifetime", "2"], "leave out --workers, --limit-max-requests, --worker-max-rss and"),
+        (
+            ["--reload", "--worker-lifetime", "2"],
+            "leave out --workers, --limit-max-requests,",
+        ),
     ],
 )
 def test_misuse(arguments, says, capsys):

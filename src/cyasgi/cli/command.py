@@ -17,6 +17,7 @@ from . import (
     configuration,
     hints,
     reloading,
+    service,
     serving,
     supervising,
 )
@@ -61,11 +62,14 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
     def serve(context: click.Context, /, **values: Any) -> int:
         link = WorkerLink.inherited()
         options = collect(context, values)
-        if link is None and supervising.needs_supervisor(options):
-            return supervising.supervise(options, arguments)
-        if options.reload and not reloading.is_reloaded():
-            return reloading.supervise(options, arguments)
-        return serving.serve(options) if link is None else serving.serve(options, link)
+        if link is not None:
+            return serving.serve(options, link)
+        if options.reload and reloading.is_reloaded():
+            return serving.serve(options)
+        with service.pid_file(options.pid_file):
+            if supervising.needs_supervisor(options):
+                return supervising.supervise(options, arguments)
+            return reloading.supervise(options, arguments) if options.reload else serving.serve(options)
 
     cyasgi.add_command(
         ServeCommand(
@@ -144,10 +148,14 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         start_attempts=values.pop("worker_start_attempts"),
         recycling=recycling,
     )
-    if values["reload"] and (supervision.count > 1 or recycling.wanted):
+    try:
+        identity = service.find_identity(values.pop("user"), values.pop("group"))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if values["reload"] and (supervision.count > 1 or recycling.wanted or identity is not None):
         raise click.UsageError(
             "--reload serves by one process, which is replaced when files change: leave out --workers, "
-            "--limit-max-requests, --worker-max-rss and --worker-lifetime"
+            "--limit-max-requests, --worker-max-rss, --worker-lifetime, --user and --group"
         )
     log = LogOptions(
         level=values.pop("log_level"),
@@ -159,6 +167,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     return Options(
         supervision=supervision,
         log=log,
+        identity=identity,
         listeners=listeners,
         limits=limits,
         tls=tls,

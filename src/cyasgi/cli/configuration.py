@@ -24,6 +24,24 @@ def use(context: click.Context, parameter: click.Parameter, path: str | None) ->
     return path
 
 
+def load_environment(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
+    """Set the environment variables that the file has and the environment has not; a callback for click.
+
+    Raises:
+        CommandError: python-dotenv is not installed, or the file cannot be read.
+    """
+    if path is None:
+        return
+    try:
+        import dotenv
+    except ModuleNotFoundError:
+        raise CommandError("--env-file needs python-dotenv: pip install 'cyasgi[env]'") from None
+    try:
+        dotenv.load_dotenv(path, override=False, encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"--env-file {path}: {error}") from None
+
+
 def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
     """Read a TOML file, and return its values by the names of the parameters.
 
@@ -66,7 +84,7 @@ def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
 def _names(parameter: click.Parameter) -> Iterator[str]:
     if isinstance(parameter, click.Argument):
         yield "application"
-    elif parameter.name != "config":
+    elif parameter.name not in ("config", "env_file"):
         yield from (name.removeprefix("--") for name in parameter.opts if name.startswith("--"))
 
 

@@ -107,6 +107,7 @@ def parameters() -> list[click.Parameter]:
         *_headers(),
         *_process(),
         *_workers(),
+        *_service(),
         *_development(),
     ]
 
@@ -308,6 +309,34 @@ def _process() -> Iterator[click.Option]:
         is_eager=True,
         callback=configuration.use,
         help="Read options from this TOML file; the command line and the environment take precedence.",
+    )
+
+
+def _service() -> Iterator[click.Option]:
+    section = "Service"
+    yield Option(
+        "--pid-file",
+        section=section,
+        metavar="PATH",
+        type=click.Path(dir_okay=False),
+        help="Write the process id to this file, and remove it at the end.",
+    )
+    yield Option(
+        "--user",
+        section=section,
+        metavar="USER",
+        help="Run the application as this user, by name or number, once the addresses are bound; needs root.",
+    )
+    yield Option("--group", section=section, metavar="GROUP", help="The same for the group, instead of the user's own.")
+    yield Option(
+        "--env-file",
+        section=section,
+        is_eager=True,
+        metavar="PATH",
+        type=click.Path(exists=True, dir_okay=False),
+        callback=configuration.load_environment,
+        expose_value=False,
+        help="Set the environment variables of this file, unless they are set already; options among them count.",
     )
 
 

@@ -17,6 +17,7 @@ from .limits import (
     server_class,
 )
 from .logs import LogOptions
+from .service import Identity
 from .tls import make_context
 
 
@@ -45,6 +46,9 @@ class Options:
     reload_include: tuple[str, ...]
     #: How many processes serve, and when they are replaced.
     supervision: Supervision
+    #: Who the workers run as, if not as who has started the command.
+    identity: Identity | None
+    pid_file: str | None
     #: The options that begin with --ssl-, without that prefix.
     tls: dict[str, Any]
     #: A sentence for each option that has no effect.

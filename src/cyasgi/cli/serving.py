@@ -21,6 +21,7 @@ from ..gateways.lifespan import (
 from ..gateways.net.descriptors import raise_descriptor_limit
 from ..supervisor import Supervisor
 from ..workers import WorkerLink
+from ..workers.notify import Notifier
 from .allocator import keep_freed_memory
 from .errors import (
     INTERRUPTED,
@@ -35,6 +36,7 @@ from .logs import (
 )
 from .servers import Options, make_servers
 from .starting import choose_loop, exited, in_one_line, lifespan, load_each
+from .service import notifying
 
 #: Counters that are logged even if they are 0.
 ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
@@ -69,7 +71,9 @@ def serve(options: Options, link: WorkerLink | None = None) -> int:
 
     def around() -> AbstractAsyncContextManager[None]:
         inner = _reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
-        return inner if link is None else link.around(inner)
+        if link is not None:
+            return link.around(inner)
+        return inner if options.reload else notifying(Notifier(), several, inner)
 
     several = Supervisor(servers.values(), around=around)
     if link is not None:

@@ -10,11 +10,13 @@ from typing import Any
 from .. import __version__
 from ..server import StatelessServer
 from ..workers import SharedSockets, WorkerPool
+from ..workers.notify import Notifier
 from ..workers.pool import PoolError
 from .errors import FAILED, INTERRUPTED, CommandError
 from .logs import configure_logging, ignore_reopening, logger
 from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options, make_servers
+from .service import become
 
 
 def needs_supervisor(options: Options) -> bool:
@@ -24,11 +26,11 @@ def needs_supervisor(options: Options) -> bool:
         CommandError: this system cannot do that.
     """
     supervision = options.supervision
-    if supervision.count == 1 and not supervision.recycling.wanted:
+    if supervision.count == 1 and not supervision.recycling.wanted and options.identity is None:
         return False
     if os.name != "posix":
         raise CommandError(
-            "--workers, --limit-max-requests, --worker-max-rss and --worker-lifetime need a system whose processes "
+            "--workers, --limit-max-requests, --worker-max-rss, --worker-lifetime need a system whose processes "
             "inherit sockets and get signals, which Windows is not; accepted here is --workers 1"
         )
     return True
@@ -46,6 +48,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     servers = make_servers(options, _nobody)
     try:
         shared = SharedSockets(servers)
+        if options.identity is not None:
+            become(options.identity, shared.paths)
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
     bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
@@ -65,7 +69,7 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
         logger.info("listening on %s", name)
 
     async def run() -> bool:
-        return await WorkerPool(command_line(arguments), shared, supervision, started).run()
+        return await WorkerPool(command_line(arguments), shared, supervision, started, Notifier()).run()
 
     try:
         return 0 if asyncio.run(run()) else INTERRUPTED

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from .._common.log_files import reopen_all
+from ..gateways.net.sockets import ListenError
+from .notify import Notifier
 from .process import WorkerProcess, how_ended
 from .settings import MOST_WORKERS, Supervision
 from .slot import Slot, WorkerFailedError
@@ -36,6 +38,7 @@ class WorkerPool:
         shared: the sockets; closed by `run`.
         supervision: how many workers, and their bounds.
         started: called when all of them serve.
+        notifier: tells the service manager.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class WorkerPool:
         shared: SharedSockets,
         supervision: Supervision,
         started: Callable[[], None] = lambda: None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._command = list(command)
         self._shared = shared
         self.supervision = supervision
         self._started = started
+        self._notifier = Notifier({}) if notifier is None else notifier
         self._slots: list[Slot] = []
         #: All processes that have not ended.
         self._workers: set[WorkerProcess] = set()
@@ -77,8 +82,10 @@ class WorkerPool:
         try:
             with self._signals():
                 try:
-                    await self._until_stopped(self._serve())
+                    async with self._notifier.watched():
+                        await self._until_stopped(self._serve())
                 finally:
+                    self._notifier.stopping()
                     await self._end()
         finally:
             watching.cancel()
@@ -98,10 +105,13 @@ class WorkerPool:
             await self._start_all([[one] for one in sets])
         except WorkerFailedError as error:
             raise PoolError(str(error) if error.code < 0 else "", max(error.code, 1)) from None
-        except OSError as error:
+        except ListenError as error:
             raise PoolError(error.strerror or str(error)) from None
+        except OSError as error:
+            raise PoolError(f"a worker cannot be started: {error}") from None
         self._served = True
         self._started()
+        self._notifier.ready(self._status())
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -177,9 +187,17 @@ class WorkerPool:
 
     async def _replace_all(self) -> None:
         logger.info("replacing %d workers one by one", len(self._slots))
-        for slot in list(self._slots):
-            await slot.replace()
+        self._notifier.reloading()
+        try:
+            for slot in list(self._slots):
+                await slot.replace()
+        finally:
+            self._notifier.ready(self._status())
         logger.info("all workers have been replaced")
+
+    def _status(self) -> str:
+        count = len(self._slots)
+        return "1 worker serves" if count == 1 else f"{count} workers serve"
 
     async def _recycled(self, worker: WorkerProcess, reason: str) -> None:
         for slot in self._slots:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .channel import Channel, Message
 from .link import MARK
+from .notify import VARIABLES
 from .settings import Supervision
 from .sockets import SharedSockets, SocketSet
 
@@ -83,7 +84,9 @@ class WorkerProcess:
         try:
             return subprocess.Popen(
                 command,
-                env={**os.environ, MARK: json.dumps(role)},
+                # What the service manager wants to know is told by this process.
+                env={name: text for name, text in os.environ.items() if name not in VARIABLES}
+                | {MARK: json.dumps(role)},
                 pass_fds=(channel.fileno(), *sorted(passed)),
             )
         finally:

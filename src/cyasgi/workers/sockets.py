@@ -137,6 +137,11 @@ class SharedSockets:
             str(one) for one in self._listening
         ]
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of Unix sockets that were bound here."""
+        return [one.address[0] for one in self._listening if one.listener.is_unix]
+
     def close(self) -> None:
         """Close all of them: what workers have inherited stays open there."""
         for one in self._listening:

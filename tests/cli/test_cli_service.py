@@ -1,0 +1,196 @@
+"""What a service needs: word to its manager, a file with its process id, another user, an environment from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from cyasgi import cli
+from cyasgi.cli import service
+from cyasgi.cli.errors import CommandError
+from cyasgi.workers.notify import Notifier
+from support.cli import refused
+from support.loops import PATIENCE
+from support.udp import Command
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such managers nor users")
+
+UDP = ("--udp", "127.0.0.1:0", "cyasgi.examples:echo")
+
+
+class Manager:
+    """A service manager's socket."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self.socket.settimeout(PATIENCE)
+
+    def until(self, word):
+        """What it is told, until a message begins with this word: the words that each message begins with."""
+        told = []
+        while not told or told[-1] != word:
+            told.append(self.socket.recv(1000).decode().splitlines()[0])
+        return told
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path):
+    if request.param == "abstract" and sys.platform != "linux":
+        pytest.skip("only Linux has abstract addresses")
+    address = str(tmp_path / "notify") if request.param == "path" else f"@cyasgi-{os.getpid()}"
+    one = Manager(address)
+    yield one, address
+    one.socket.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_told(manager, workers, tmp_path):
+    """READY when it serves, signs of life, RELOADING and READY around a reload, STOPPING when it ends."""
+    one, address = manager
+    with Command("serve", *workers, *UDP, cwd=tmp_path, NOTIFY_SOCKET=address, WATCHDOG_USEC="200000") as command:
+        assert set(one.until("READY=1")[:-1]) <= {"WATCHDOG=1"}
+        one.until("WATCHDOG=1")
+        one.until("WATCHDOG=1")
+        if workers:
+            command.process.send_signal(signal.SIGHUP)
+            one.until("RELOADING=1")
+            one.until("READY=1")
+        command.process.send_signal(signal.SIGTERM)
+        one.until("STOPPING=1")
+        assert command.wait() == 0
+        assert not [line for line in command.lines if "service manager" in line]
+
+
+def test_who_has_not_asked(caplog):
+    """Without a manager nobody is told; a watchdog may be for another process; a manager that has gone is a warning."""
+    assert Notifier({"WATCHDOG_USEC": "1000"}).interval is None
+    Notifier({}).stopping()
+    asked = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "3000000"}
+    assert Notifier(asked).interval == 1.5
+    assert Notifier({**asked, "WATCHDOG_PID": str(os.getpid())}).interval == 1.5
+    assert Notifier({**asked, "WATCHDOG_PID": "1"}).interval is None
+    assert Notifier({**asked, "WATCHDOG_USEC": "soon"}).interval is None
+    assert not caplog.records
+    Notifier(asked).stopping()
+    assert caplog.messages == ["the service manager was not told STOPPING=1: No such file or directory"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_process_id(workers, tmp_path):
+    """The file has the id of the process that signals go to, and is removed."""
+    path = tmp_path / "pid"
+    path.write_text("999999999\n", encoding="ascii")
+    with Command("serve", *workers, "--pid-file", str(path), *UDP, cwd=tmp_path) as command:
+        command.until("by 2 workers" if workers else "listening on")
+        assert path.read_text(encoding="ascii") == f"{command.process.pid}\n"
+        other = service.pid_file(str(path))
+        with pytest.raises(CommandError, match=f"the process {command.process.pid} of this file is running"), other:
+            pass
+        os.kill(int(path.read_text(encoding="ascii")), signal.SIGTERM)
+        assert command.wait() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_id_that_cannot_be_written(capsys, tmp_path):
+    assert cli.main(["serve", "--pid-file", str(tmp_path / "no" / "pid"), *UDP]) == 1
+    assert capsys.readouterr().err == f"cyasgi: --pid-file {tmp_path}/no/pid: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--user", "nobody-of-that-name"], "--user nobody-of-that-name: accepted is the name or number of a user"),
+        (["--user", "99999999999999999999"], "accepted is the name or number of a user of this machine"),
+        (["--group", "nobody-of-that-name"], "--group nobody-of-that-name: accepted is the name or number of a group"),
+        (["--user", "0", "--reload"], "--reload serves by one process"),
+    ],
+)
+def test_nobody(arguments, says, capsys):
+    assert says in refused(capsys, [*arguments, *UDP])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="takes root")
+def test_another_user(tmp_path):
+    """The application has the rights of the user from its import on, and the Unix socket is the user's."""
+    import pwd
+
+    try:
+        subprocess.run([sys.executable, "-c", "import cyasgi"], user="nobody", capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the interpreter is closed to other users")
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    (tmp_path / "app.py").write_text(
+        """
+import os
+IDS = os.getuid(), os.getgid(), os.getgroups(), os.environ["USER"]
+
+async def application(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": repr((IDS, os.getresuid())).encode()})
+""",
+        encoding="utf-8",
+    )
+    nobody = pwd.getpwnam("nobody")
+    arguments = ("--user", "nobody", "--unix", "socket", "--lifespan", "off", "app:application")
+    with Command("serve", *arguments, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1") as command:
+        command.until("serves app:application by 1 worker: unix:socket")
+        assert (tmp_path / "socket").stat().st_uid == nobody.pw_uid
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "socket"))
+            client.settimeout(PATIENCE)
+            client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            answer = b""
+            while data := client.recv(10_000):
+                answer += data
+        ids = answer.partition(b"\r\n\r\n")[2].decode()
+        groups = os.getgrouplist("nobody", nobody.pw_gid)
+        ours = (nobody.pw_uid, nobody.pw_gid, groups, "nobody")
+        assert ids == repr((ours, (nobody.pw_uid,) * 3))
+        assert command.stop(signal.SIGTERM) == 0
+
+
+def test_who_may_not_become_another(monkeypatch):
+    """One clear error."""
+    identity = service.Identity("somebody", 12345, 12345, "/")
+    monkeypatch.setattr(
+        os, "initgroups", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted"))
+    )
+    with pytest.raises(CommandError, match="cannot become the user 'somebody': Operation not permitted; only root can"):
+        service.become(identity, [])
+    with contextlib.suppress(OSError):
+        service.become(service.Identity("us", os.geteuid(), os.getegid(), "/"), [])
+
+
+@pytest.mark.slow
+def test_environment_from_a_file(tmp_path, monkeypatch):
+    """Variables of the file are set unless they are there already, and options among them count."""
+    (tmp_path / "env").write_text(
+        "# comment\nCYASGI_SERVE_UDP='127.0.0.1:0'\nA=\"${B} file\"\nC=file\n", encoding="utf-8"
+    )
+    (tmp_path / "app.py").write_text(
+        "import os, sys\nprint(os.environ['A'], os.environ['C'], file=sys.stderr)\nasync def application(*_): pass\n",
+        encoding="utf-8",
+    )
+    with Command("serve", "--env-file", "env", "app:application", cwd=tmp_path, B="our", C="environment") as command:
+        command.until("^our file environment$")
+        command.listening()
+        assert command.stop(signal.SIGTERM) == 0
+
+
+def test_environment_without_its_library(monkeypatch, capsys, tmp_path):
+    (tmp_path / "env").touch()
+    monkeypatch.setitem(sys.modules, "dotenv", None)
+    assert cli.main(["serve", "--env-file", str(tmp_path / "env"), *UDP]) == 1
+    assert capsys.readouterr().err == "cyasgi: --env-file needs python-dotenv: pip install 'cyasgi[env]'\n"
