@@ -55,7 +55,7 @@ def test_options_of_sockets_in_a_file(options, tmp_path):
         ("--multicast-groups", "192.0.2.1", "a list of multicast addresses with commas between them"),
         ("--multicast-groups", "", "a list of multicast addresses with commas between them"),
         ("--multicast-interface", "", "the name of a network interface, as in eth0, and none"),
-        ("--udp", "fd://x", "'fd://x' is not a descriptor: accepted is fd://NUMBER, as in fd://3"),
+        ("--udp", "fd://x", "fd://x: no socket of this name was passed by a service manager; those passed are: none"),
     ],
 )
 def test_values_that_are_refused(capsys, monkeypatch, option, value, says):

@@ -13,6 +13,7 @@ from .. import __version__, backend
 from ..workers import Recycling, Supervision, WorkerLink
 from ..workers.cores import usable_cores
 from . import (
+    activation,
     checking,
     configuration,
     hints,
@@ -67,6 +68,8 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         if options.reload and reloading.is_reloaded():
             return serving.serve(options)
         with service.pid_file(options.pid_file):
+            if options.reload or supervising.needs_supervisor(options):
+                activation.pass_on(options.passed)
             if supervising.needs_supervisor(options):
                 return supervising.supervise(options, arguments)
             return reloading.supervise(options, arguments) if options.reload else serving.serve(options)
@@ -104,7 +107,12 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     hosts, port = values.pop("host"), values.pop("port")
     if hosts or port is not None:
         listeners["http"] += [((host, 8000 if port is None else port), None) for host in hosts or ["127.0.0.1"]]
-    listeners["http"] += values.pop("unix")
+    listeners["http"] += values.pop("unix") + values.pop("fd")
+    passed = activation.take_passed()
+    try:
+        activation.resolve(listeners, passed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if not any(listeners.values()):
         raise click.UsageError(
             "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH or --udp ADDRESS, "
@@ -167,6 +175,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
     return Options(
         supervision=supervision,
         log=log,
+        passed=passed,
         identity=identity,
         listeners=listeners,
         limits=limits,

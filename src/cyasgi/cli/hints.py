@@ -61,7 +61,6 @@ _NO_THREADS = "cyasgi runs applications in its event loop and starts no threads 
 #: Options of theirs without a counterpart here, and why or what to do instead.
 MISSING = {
     "--blocking-threads": _NO_THREADS,
-    "--fd": "cyasgi opens its sockets itself, but for UDP, where --udp fd://NUMBER is one that it has inherited",
     "--interface": "cyasgi finds out which kind of application it has",
     "--log-file": "--log-config names a file that configures Python's logging, handlers that write to files included",
     "--quic-bind": "cyasgi has no HTTP/3",

@@ -13,7 +13,6 @@ from ..balancing.balancer import STRATEGIES
 from ..balancing.checks import check_weight
 from ..core.settings import ROOT_PATH
 from ..gateways.lifespan import MODES
-from ..gateways.net.datagram_sockets import parse_datagram_address
 from ..workers.settings import START_ATTEMPTS, START_TIMEOUT, TIMEOUT
 from . import configuration
 from .hints import about_address
@@ -27,6 +26,8 @@ from .limits import (
 from .logs import FORMATS, LEVELS
 from .tls import CERT_REQS, VERSIONS
 from .values import (
+    parse_datagram_address,
+    parse_descriptor,
     parse_header,
     parse_host,
     parse_path,
@@ -120,8 +121,9 @@ def _listeners() -> Iterator[click.Option]:
         multiple=True,
         metavar="ADDRESS",
         callback=parsed(_parse_http_address),
-        help="Serve HTTP and WebSockets on HOST:PORT, [IPV6]:PORT or :PORT (every interface); with TLS if there is a "
-        "certificate, unless the address begins with http://.",
+        help="Serve HTTP and WebSockets on HOST:PORT, [IPV6]:PORT or :PORT (every interface), or on fd://NUMBER or "
+        "fd://NAME (a socket that the command has inherited, as of systemd); with TLS if there is a certificate, "
+        "unless the address begins with http://.",
     )
     yield Option(
         "--websocket",
@@ -146,8 +148,16 @@ def _listeners() -> Iterator[click.Option]:
         multiple=True,
         metavar="ADDRESS",
         callback=parsed(parse_datagram_address),
-        help="Serve datagrams on HOST:PORT, [IPV6]:PORT, :PORT (every interface), or fd://NUMBER: a bound socket that "
-        "the command has inherited.",
+        help="Serve datagrams on HOST:PORT, [IPV6]:PORT, :PORT (every interface), or fd://NUMBER or fd://NAME: a bound "
+        "socket that the command has inherited.",
+    )
+    yield Option(
+        "--fd",
+        section=section,
+        multiple=True,
+        metavar="NUMBER",
+        callback=parsed(parse_descriptor),
+        help="Serve HTTP and WebSockets on a socket that the command has inherited, as --http fd://NUMBER does.",
     )
     yield Option(
         "--host",

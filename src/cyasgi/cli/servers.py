@@ -9,6 +9,7 @@ from typing import Any
 
 from .._common.log_files import LogFile
 from ..workers.settings import Supervision
+from .activation import Passed
 from .errors import MISUSED, CommandError
 from .limits import (
     MANAGED,
@@ -49,6 +50,8 @@ class Options:
     #: Who the workers run as, if not as who has started the command.
     identity: Identity | None
     pid_file: str | None
+    #: The sockets that a service manager has passed.
+    passed: list[Passed]
     #: The options that begin with --ssl-, without that prefix.
     tls: dict[str, Any]
     #: A sentence for each option that has no effect.

@@ -35,8 +35,8 @@ from .logs import (
     logger,
 )
 from .servers import Options, make_servers
-from .starting import choose_loop, exited, in_one_line, lifespan, load_each
 from .service import notifying
+from .starting import choose_loop, exited, in_one_line, lifespan, load_each
 
 #: Counters that are logged even if they are 0.
 ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}

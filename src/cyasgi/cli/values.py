@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 from .._settings import Integer
+from ..gateways.net.datagram_sockets import parse_datagram_address as parse_datagram_bind
 from ..wire.address import parse_address
 from ..wire.headers import OWN_NAMES, encode_lines
 from ..workers.settings import MOST_WORKERS
@@ -26,14 +28,33 @@ def parse_workers(text: str) -> int | str:
         raise ValueError(f"{text!r}: accepted are a whole number from 1 to {MOST_WORKERS}, and auto") from None
 
 
-def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[tuple[str, int], bool | None]:
-    """Return (host, port), and whether the scheme of the address stands for TLS; None if it has no scheme."""
+def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[Any, bool | None]:
+    """Return (host, port), and whether the scheme of the address stands for TLS; None if it has no scheme.
+
+    ``fd://NUMBER`` and ``fd://NAME`` stay as they are.
+    """
     scheme, separator, address = text.partition("://")
+    if scheme == "fd" and address:
+        return text, None
     if not separator:
         return parse_address(text), None
     if scheme not in schemes:
         raise ValueError(f"{text!r}: accepted before :// are {' and '.join(schemes)}")
     return parse_address(address), SCHEMES[scheme]
+
+
+def parse_datagram_address(text: str) -> Any:
+    """Return (host, port), or the text itself if it is ``fd://NUMBER`` or ``fd://NAME``."""
+    name = text.removeprefix("fd://")
+    return text if name and name != text and not name.isdigit() else parse_datagram_bind(text)
+
+
+def parse_descriptor(text: str) -> Any:
+    """Parse a number of a descriptor, as the address of a listener."""
+    try:
+        return f"fd://{Integer(0, 999_999_999).parse(text)}", None
+    except ValueError:
+        raise ValueError(f"{text!r}: accepted is the number of a descriptor, as in 3") from None
 
 
 def parse_host(text: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..gateways.net.datagram_sockets import lost_groups, open_datagram_sockets, set_options
-from ..gateways.net.sockets import Listener, ListenError, Listening, open_listener, share_port
+from ..gateways.net.sockets import ListenError, Listening, open_listener, share_port
 from ..wire.address import format_address, from_socket_address
 
 #: Whether the system spreads clients over the sockets of one address.
@@ -106,7 +106,7 @@ class SharedSockets:
         for bind, first in zip(server.binds, self.sets[0].sockets[kind], strict=True):
             if kind == "udp" and _is_for_one(server, bind):
                 another.append([])
-            elif kind != "udp" and (not SPREADS or (isinstance(bind, Listener) and bind.is_unix)):
+            elif kind != "udp" and (not SPREADS or bind.is_unix or bind.is_handed_in):
                 another.append(first)
             else:
                 another.append([self._bound_again(kind, sock) for sock in first])

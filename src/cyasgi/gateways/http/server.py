@@ -44,6 +44,7 @@ from ..net.capacity import ConnectionCapacity
 from ..net.deadlines import Deadlines
 from ..net.proxies import LOCAL, USUAL, ForwardedHeaders, Names, TrustedProxies, trusted_proxies
 from ..net.sockets import (
+    Bind,
     Listener as Listener,
     ListenError as ListenError,
     Listening,
@@ -92,9 +93,9 @@ class HTTPServer(Gateway):
     Args:
         application: the ASGI application, for scopes of the types ``http`` and ``lifespan``.
         max_applications: most requests at a time. None: no limit.
-        binds: addresses to listen on, each (host, port), a string as ``"127.0.0.1:8000"``, ``"[::1]:8000"``,
-            ``"localhost:8000"`` (every address that the name has), ``":8000"`` (every interface) or
-            ``"unix:/run/app.sock"``, or a `Listener`, which may have TLS and strictness of its own. Port 0: a free one.
+        binds: what to listen on, each (host, port), a string as ``"127.0.0.1:8000"``, ``"[::1]:8000"``, ``":8000"``
+            (all interfaces) or ``"unix:/run/app.sock"``, a bound socket, ``"fd://3"`` for an inherited one, or a
+            `Listener` of any of these, which may have TLS and strictness of its own. Port 0: a free one.
         ssl: an `ssl.SSLContext` for all listeners that have none of their own; None for no TLS.
 
     Raises:
@@ -217,7 +218,7 @@ class HTTPServer(Gateway):
         application: Any,
         max_applications: int | None = 1000,
         *,
-        binds: str | tuple[str, int] | Listener | Iterable[str | tuple[str, int] | Listener] | None = None,
+        binds: Bind | Iterable[Bind] | None = None,
         ssl: Any = None,
     ) -> None:
         self.__dict__["_cyasgi"] = manager = ConnectedManager(StatelessServer)
@@ -332,9 +333,8 @@ class HTTPServer(Gateway):
             if trusted is not None:
                 raise ListenError(f"the PROXY protocol needs an event loop that can watch sockets: {loop!r}") from None
         self._loop_accepts = True
-        # The event loop closes the socket that it is given; asyncio's accepts no second one on a Unix socket's path.
-        if listener.is_unix:
-            # The path is removed with the socket by whoever has bound it.
+        # The event loop closes the socket, but leaves the path; asyncio's accepts no second one on a path.
+        if sock.family == getattr(socket, "AF_UNIX", None):
             kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
             return await loop.create_unix_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog, **kept)
         return await loop.create_server(protocol, sock=sock, ssl=listener.ssl, backlog=self.backlog)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
-import os
 import socket
 import struct
 import sys
@@ -16,12 +15,9 @@ from typing import Any
 from ..._settings import Bound
 from ...wire.address import format_address, from_socket_address, parse_address
 from .own_addresses import ANY
-from .sockets import ListenError, allow_reuse_port, check_bind, each_bind, open_sockets
+from .sockets import ListenError, allow_reuse_port, check_bind, duplicate, each_bind, open_sockets, parse_descriptor
 
 logger = logging.getLogger("cyasgi.gateways.datagram")
-
-#: A descriptor that this process has inherited, such as a socket of systemd's.
-DESCRIPTOR = "fd://"
 
 #: Of Linux; the module `socket` has not all of them in every version.
 IP_PKTINFO, IPV6_RECVPKTINFO = 8, 49
@@ -115,12 +111,7 @@ def parse_datagram_address(text: Any) -> Any:
     Raises:
         TypeError, ValueError: it is neither.
     """
-    if not isinstance(text, str) or not text.startswith(DESCRIPTOR):
-        return parse_address(text)
-    number = text.removeprefix(DESCRIPTOR)
-    if not (number.isascii() and number.isdigit() and len(number) <= 9):
-        raise ValueError(f"{text!r} is not a descriptor: accepted is fd://NUMBER, as in fd://3")
-    return text
+    return (parse_descriptor(text) if isinstance(text, str) else None) or parse_address(text)
 
 
 def open_datagram_sockets(bind: Any, options: SocketOptions) -> list[socket.socket]:
@@ -154,11 +145,7 @@ def open_datagram_sockets(bind: Any, options: SocketOptions) -> list[socket.sock
 
 def _adopted(given: Any) -> socket.socket:
     """Return a duplicate of a socket that somebody else has bound."""
-    what = given if isinstance(given, str) else f"the socket {given!r}"
-    try:
-        sock = _duplicate(int(given.removeprefix(DESCRIPTOR))) if isinstance(given, str) else given.dup()
-    except OSError as error:
-        raise ListenError(error.errno, f"cannot listen on {what}: {error.strerror or error}") from error
+    sock, what = duplicate(given)
     try:
         if sock.type != socket.SOCK_DGRAM or sock.family not in (socket.AF_INET, socket.AF_INET6):
             raise ListenError(f"cannot listen on {what}: it is not a UDP socket")
@@ -176,15 +163,6 @@ def _adopted(given: Any) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _duplicate(descriptor: int) -> socket.socket:
-    own = os.dup(descriptor)
-    try:
-        return socket.socket(fileno=own)
-    except BaseException:
-        os.close(own)
-        raise
 
 
 def set_options(sock: socket.socket, options: SocketOptions) -> None:

@@ -23,6 +23,10 @@ from ...wire.address import (
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
 
 
+#: A descriptor that this process has inherited, such as a socket of systemd's.
+DESCRIPTOR = "fd://"
+
+
 class ListenError(OSError):
     """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
 
@@ -38,7 +42,7 @@ def check_bind(bind: Any) -> tuple[str, int]:
 
 def each_bind(binds: Any, accepted: str) -> list[Any]:
     """Return a list of `binds`, which is one address, one `Listener`, or an iterable of several."""
-    if isinstance(binds, (str, Listener)) or (
+    if isinstance(binds, (str, Listener, socket.socket)) or (
         isinstance(binds, tuple) and len(binds) == 2 and isinstance(binds[1], int)
     ):
         return [binds]
@@ -116,7 +120,9 @@ class Listener:
     """One address to listen on for connections, with settings of its own.
 
     Args:
-        address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``.
+        address: (host, port), a string as ``"127.0.0.1:8000"``, or ``"unix:/run/app.sock"``. Also a bound
+            `socket.socket` for TCP or Unix, or ``"fd://3"`` for a descriptor that the process has inherited: the server
+            duplicates it, and the original stays its owner's.
         ssl: its `ssl.SSLContext`; None for the server's, if there is one.
         strict: how strictly requests are checked; None for the server's setting.
         proxy_protocol: whether connections begin with a header of the PROXY protocol; None for the server's setting.
@@ -136,8 +142,8 @@ class Listener:
             if len(address) == len("unix:") or "\0" in address:
                 raise ValueError(f"{address!r} is not an address: accepted is unix:PATH")
         elif isinstance(address, str):
-            object.__setattr__(self, "address", parse_address(address))
-        else:
+            object.__setattr__(self, "address", parse_descriptor(address) or parse_address(address))
+        elif not isinstance(address, socket.socket):
             object.__setattr__(self, "address", check_bind(address))
         if self.ssl is not None and not isinstance(self.ssl, ssl_module.SSLContext):
             raise TypeError(f"ssl={self.ssl!r}: accepted is an ssl.SSLContext, or None")
@@ -148,7 +154,17 @@ class Listener:
 
     @property
     def is_unix(self) -> bool:
-        return isinstance(self.address, str)
+        """Whether the address is the path of a Unix socket."""
+        return isinstance(self.address, str) and not self.is_handed_in
+
+    @property
+    def is_handed_in(self) -> bool:
+        """Whether somebody else has bound the socket."""
+        return isinstance(self.address, socket.socket) or self.address[:5] == DESCRIPTOR
+
+
+#: What a server for connections may listen on.
+Bind = str | tuple[str, int] | socket.socket | Listener
 
 
 class Listening:
@@ -167,12 +183,18 @@ class Listening:
         if listener.is_unix:
             self.address = listener.address[len("unix:") :], None
             self._file = _identity(self.address[0]) if owned else None
+        elif self.is_unix:
+            self.address = _path(sock), None
         else:
             self.address = from_socket_address(sock.getsockname())
 
+    @property
+    def is_unix(self) -> bool:
+        return self.sock.family == getattr(socket, "AF_UNIX", None)
+
     def __str__(self) -> str:
-        if self.listener.is_unix:
-            return str(self.listener.address)
+        if self.is_unix:
+            return f"unix:{self.address[0]}"
         scheme = "http" if self.listener.ssl is None else "https"
         return f"{scheme}://{format_address(self.address)}"
 
@@ -183,7 +205,7 @@ class Listening:
             ListenError: another socket was faster to listen on the same address.
         """
         try:
-            if not self.listener.is_unix and os.name == "posix":
+            if not self.is_unix and os.name == "posix":
                 # Connections inherit it, and so do not keep the next server from binding the address.
                 _reuse_address(self.sock)
             self.sock.listen(backlog)
@@ -206,6 +228,10 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+def _path(sock: socket.socket) -> str:
+    return os.fsdecode(sock.getsockname())
+
+
 def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     """Return the listeners that a server's `binds` names, one or an iterable of several.
 
@@ -215,7 +241,7 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     Raises:
         TypeError, ValueError: they are malformed; the message says what was given and what is accepted.
     """
-    each = each_bind(binds, "(host, port), 'host:port' or 'unix:path'")
+    each = each_bind(binds, "(host, port), 'host:port', 'unix:path', a socket or 'fd://NUMBER'")
     listeners = [one if isinstance(one, Listener) else Listener(one) for one in each]
     return [one if one.ssl is not None else replace(one, ssl=ssl) for one in listeners]
 
@@ -228,8 +254,11 @@ def open_listener(listener: Listener, permissions: int, *, reuse_port: bool = Fa
         reuse_port: whether `share_port` is to bind more TCP sockets to the same addresses.
 
     Raises:
-        ListenError: the host has no address, or one of its addresses cannot be bound.
+        ListenError: the host has no address, one of its addresses cannot be bound, or what was handed in is no such
+            socket.
     """
+    if listener.is_handed_in:
+        return [Listening(listener, _adopted(listener.address), owned=False)]
     if listener.is_unix:
         return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
     host, port = listener.address
@@ -240,6 +269,67 @@ def open_listener(listener: Listener, permissions: int, *, reuse_port: bool = Fa
         for sock in open_sockets(host, port, socket.SOCK_STREAM):
             sock.close()
     return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM, allow_reuse_port)]
+
+
+def parse_descriptor(text: str) -> str | None:
+    """Return the text if it is ``fd://NUMBER``, None if it does not begin so.
+
+    Raises:
+        ValueError: it begins so, and goes on otherwise.
+    """
+    if not text.startswith(DESCRIPTOR):
+        return None
+    number = text.removeprefix(DESCRIPTOR)
+    if not (number.isascii() and number.isdigit() and len(number) <= 9):
+        raise ValueError(f"{text!r} is not a descriptor: accepted is fd://NUMBER, as in fd://3")
+    return text
+
+
+def duplicate(given: str | socket.socket) -> tuple[socket.socket, str]:
+    """Return a duplicate of a socket that somebody else has bound, and what it is in words.
+
+    Raises:
+        ListenError: it is closed, or no socket.
+    """
+    what = given if isinstance(given, str) else f"the socket {given!r}"
+    try:
+        if not isinstance(given, str):
+            return given.dup(), what
+        own = os.dup(int(given.removeprefix(DESCRIPTOR)))
+        try:
+            return socket.socket(fileno=own), what
+        except BaseException:
+            os.close(own)
+            raise
+    except OSError as error:
+        raise ListenError(error.errno, f"cannot listen on {what}: {error.strerror or error}") from error
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def _adopted(given: str | socket.socket) -> socket.socket:
+    sock, what = duplicate(given)
+    try:
+        families = (socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None))
+        if sock.type != socket.SOCK_STREAM or sock.family not in families:
+            raise ListenError(f"cannot listen on {what}: it is not a TCP or Unix socket")
+        name = sock.getsockname()
+        if not (name[1] if isinstance(name, tuple) else name):
+            raise ListenError(f"cannot listen on {what}: it is not bound to an address")
+        if _is_connected(sock):
+            raise ListenError(f"cannot listen on {what}: it is a connection")
+        # It is the same socket, for its owner too.
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def allow_reuse_port(sock: socket.socket) -> None:
