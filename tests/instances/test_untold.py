@@ -173,7 +173,7 @@ def test_a_hook_that_does_not_return(cy, run, caplog):
         begun.append(exception.args[0])
         await asyncio.get_running_loop().create_future()
 
-    cls = type("Server", (telling(cy.StatelessServer),), {"application_exception": hook, "shutdown_timeout": 0.05})
+    cls = type("Server", (telling(cy.StatelessServer),), {"application_exception": hook, "shutdown_timeout": 0.3})
     server = cls(fails)
 
     async def main():
