@@ -121,7 +121,10 @@ def test_nobody(arguments, says, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="takes root")
 def test_another_user(tmp_path):
-    """The application has the rights of the user from its import on, and the Unix socket is the user's."""
+    """The application has the rights of the user from its import on, and the Unix socket is the user's.
+
+    Each worker has sockets of its own, which were bound before.
+    """
     import pwd
 
     try:
@@ -143,9 +146,10 @@ async def application(scope, receive, send):
         encoding="utf-8",
     )
     nobody = pwd.getpwnam("nobody")
-    arguments = ("--user", "nobody", "--unix", "socket", "--lifespan", "off", "app:application")
+    listeners = ("--unix", "socket", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0")
+    arguments = ("--user", "nobody", "--workers", "2", *listeners, "--lifespan", "off", "app:application")
     with Command("serve", *arguments, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1") as command:
-        command.until("serves app:application by 1 worker: unix:socket")
+        command.until("serves app:application by 2 workers: .*unix:socket")
         assert (tmp_path / "socket").stat().st_uid == nobody.pw_uid
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "socket"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -47,11 +48,17 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     # They say what to bind, and refuse wrong values; the application is the workers'.
     servers = make_servers(options, _nobody)
     try:
-        shared = SharedSockets(servers)
-        if options.identity is not None:
-            become(options.identity, shared.paths)
+        # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
+        shared = SharedSockets(servers, options.supervision.count)
     except OSError as error:
         raise CommandError(error.strerror or str(error)) from None
+    with contextlib.closing(shared):
+        if options.identity is not None:
+            become(options.identity, shared.paths)
+        return _run(options, arguments, shared)
+
+
+def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSockets) -> int:
     bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
     supervision = options.supervision.with_end_timeout(BOUNDS * bound + GRACE)
 

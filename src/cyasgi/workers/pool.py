@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from .._common.log_files import reopen_all
-from ..gateways.net.sockets import ListenError
 from .notify import Notifier
 from .process import WorkerProcess, how_ended
 from .settings import MOST_WORKERS, Supervision
@@ -35,7 +34,7 @@ class WorkerPool:
 
     Args:
         command: starts a worker, which finds what it inherits by `WorkerLink.inherited`.
-        shared: the sockets; closed by `run`.
+        shared: the sockets, with a set for each worker that there is at first; closed by `run`.
         supervision: how many workers, and their bounds.
         started: called when all of them serve.
         notifier: tells the service manager.
@@ -99,14 +98,10 @@ class WorkerPool:
     async def _serve(self) -> None:
         try:
             # First one alone: if the application does not start, that is told once.
-            await self._grow()
-            # All sockets are bound before more workers start, so that no client of UDP changes its worker.
-            sets = [self._shared.add() for _ in range(self._wanted - 1)]
-            await self._start_all([[one] for one in sets])
+            await self._start_all([self._shared.sets[:1]])
+            await self._start_all([[one] for one in self._shared.sets[1:]])
         except WorkerFailedError as error:
             raise PoolError(str(error) if error.code < 0 else "", max(error.code, 1)) from None
-        except ListenError as error:
-            raise PoolError(error.strerror or str(error)) from None
         except OSError as error:
             raise PoolError(f"a worker cannot be started: {error}") from None
         self._served = True
@@ -207,14 +202,14 @@ class WorkerPool:
 
     async def _grow(self) -> None:
         """Start one more worker: with sockets of one that has those of several, or with new ones."""
-        crowded = max(self._slots, key=lambda slot: len(slot.sets), default=None)
-        if crowded is not None and len(crowded.sets) > 1:
+        crowded = max(self._slots, key=lambda slot: len(slot.sets))
+        if len(crowded.sets) > 1:
             half = len(crowded.sets) // 2
             kept, given = crowded.sets[:-half], crowded.sets[-half:]
             await self._start_all([given])
             await crowded.replace(kept)
         else:
-            await self._start_all([[self._shared.add()] if self._slots else self._shared.sets[:1]])
+            await self._start_all([[self._shared.add()]])
 
     async def _shrink(self) -> None:
         """End one worker: another one takes over its sockets, which stay open."""

@@ -37,12 +37,13 @@ class SharedSockets:
     Args:
         servers: the servers of a worker by kind, which are not run here, but say what to bind, and how. That of kind
             `udp` is a `DatagramServer`, all others are `HTTPServer` objects.
+        count: for how many workers.
 
     Raises:
         ListenError: an address cannot be listened on, or not by several processes.
     """
 
-    def __init__(self, servers: Mapping[str, Any]) -> None:
+    def __init__(self, servers: Mapping[str, Any], count: int = 1) -> None:
         self._servers = dict(servers)
         self.sets: list[SocketSet] = []
         #: What is bound for all workers: Unix sockets, whose paths are removed with them.
@@ -50,6 +51,8 @@ class SharedSockets:
         self._opened: list[socket.socket] = []
         try:
             self.sets.append(SocketSet({kind: self._first(kind) for kind in self._servers}))
+            for _ in range(count - 1):
+                self.add()
         except BaseException:
             self.close()
             raise
