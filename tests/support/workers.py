@@ -50,6 +50,7 @@ class Workers(Command):
 
     def __init__(self, directory, *arguments, application=APPLICATION, **changes):
         (directory / "app.py").write_text(application, encoding="utf-8")
+        self.directory = directory
         listeners = ("--http", "127.0.0.1:0", "--udp", "127.0.0.1:0")
         super().__init__("serve", *listeners, *arguments, "app:application", cwd=directory, **changes)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 
 import pytest
 
-from support.workers import Datagrams, Fresh, KeptAlive, Talking, load, more
+from support.loops import PATIENCE
+from support.workers import Client, Datagrams, Fresh, KeptAlive, Talking, load, more
 
 pytestmark = [pytest.mark.slow, pytest.mark.few_combinations]
 
@@ -42,6 +44,36 @@ def test_reload(workers):
     assert len({first for first, _ in moved}) == len(moved)
     assert command.stop(signal.SIGTERM) == 0
     assert not [line for line in command.lines if " cut " in line or "WARNING" in line or "ERROR" in line]
+
+
+class OverUnix(Client):
+    """HTTP over a Unix socket, each request on a connection of its own."""
+
+    def ask(self):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE)
+            client.connect(str(self.command.directory / "socket"))
+            client.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            answer = b""
+            while data := client.recv(1000):
+                answer += data
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        return int(answer.rpartition(b"\r\n\r\n")[2])
+
+
+def test_reload_on_a_unix_socket(workers, tmp_path):
+    """All workers share it; it is there for as long as the command is, whichever worker ends."""
+    command = workers("--workers", "2", "--unix", "socket")
+    before = command.started(2)
+    with load(command, [OverUnix] * 4) as clients:
+        command.process.send_signal(signal.SIGHUP)
+        command.until("all workers have been replaced$")
+        for pid in before:
+            command.ended(pid)
+        more(clients)
+    assert {client.pids[-1] for client in clients} <= set(command.workers()[2:])
+    assert command.stop(signal.SIGTERM) == 0
+    assert not (tmp_path / "socket").exists()
 
 
 def test_more_and_fewer(workers):
