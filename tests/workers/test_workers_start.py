@@ -28,6 +28,23 @@ def test_served_by_all(workers):
     assert not [line for line in command.lines if "Traceback" in line]
 
 
+def test_what_the_application_starts_inherits_nothing(workers):
+    """Neither sockets nor marks, also when it starts a process while it is imported."""
+    application = """
+import os, subprocess, sys
+show = "import os, sys; print('inherited', os.listdir('/proc/self/fd'), 'CYASGI_WORKER' in os.environ, file=sys.stderr)"
+subprocess.run([sys.executable, "-c", show], close_fds=False, check=True)
+
+async def application(scope, receive, send):
+    pass
+"""
+    command = workers("--workers", "1", "--worker-lifetime", "1000", "--lifespan", "off", application=application)
+    # The last one is that of the folder.
+    assert command.until("inherited (.*)$")[1] == "['0', '1', '2', '3'] False"
+    command.started(1)
+    assert command.stop(signal.SIGTERM) == 0
+
+
 def test_interrupted_by_a_terminal(workers):
     """A terminal sends SIGINT to all processes: the workers leave it to the parent, and what is in hand is finished."""
     command = workers("--workers", "2")

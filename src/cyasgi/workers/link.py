@@ -56,7 +56,10 @@ class WorkerLink:
         if text is None:
             return None
         role = json.loads(text)
-        os.set_inheritable(role["channel"], False)
+        passed = [number for addresses in role["sockets"].values() for found in addresses for number in found]
+        for number in (role["channel"], *passed):
+            # Processes that the application starts do not get them.
+            os.set_inheritable(number, False)
         link = cls(socket.socket(fileno=role["channel"]), role["sockets"], role["beat"])
         link._prepare()
         return link
