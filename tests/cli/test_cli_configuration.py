@@ -178,7 +178,7 @@ def test_reload_is_for_the_process_that_was_started(options, monkeypatch):
     arguments = ["serve", "--reload", "--udp", ":0", ECHO]
     assert cli.main(arguments) == 0
     assert supervised == [arguments]
-    monkeypatch.setenv(reloading.MARK, "1")
+    monkeypatch.setenv(reloading.MARK, "{}")
     assert options(*arguments[1:]).reload is True
     assert cli.main(arguments) == 0
     assert supervised == [arguments] * 2

@@ -173,7 +173,7 @@ def test_options_with_effect(arguments, options, tmp_path, monkeypatch):
     from cyasgi.cli import reloading
 
     (tmp_path / "x.pem").write_text("", encoding="utf-8")
-    monkeypatch.setattr(reloading, "is_reloaded", lambda: True)
+    monkeypatch.setattr(reloading, "inherited", dict)
     assert options(*arguments, ECHO).ignored == []
 
 

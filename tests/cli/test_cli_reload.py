@@ -12,6 +12,7 @@ import pytest
 
 from cyasgi import cli
 from cyasgi.cli.reloading import Served, command_line
+from support.cli import get
 from support.serving import python
 from support.udp import Command
 
@@ -232,3 +233,65 @@ def test_files_that_cannot_be_watched(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("cyasgi.cli.reloading.configure_logging", lambda *_: None)
     assert cli.main(["serve", "--reload", *LOCAL, "--app-dir", str(tmp_path), "app:application"]) == 1
     assert "cannot watch" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_nobody_is_refused_meanwhile(tmp_path):
+    """While the server is replaced, connections and datagrams wait in its sockets, and the new one answers them."""
+    code = """
+ANSWER = b"{answer}"
+
+async def application(scope, receive, send):
+    if scope["type"] == "datagram":
+        while True:
+            await receive()
+            await send({{"type": "datagram.send", "data": ANSWER}})
+    if scope["type"] == "http":
+        await send({{"type": "http.response.start", "status": 200, "headers": []}})
+        await send({{"type": "http.response.body", "body": ANSWER}})
+"""
+
+    def change(answer):
+        new = tmp_path / "new"
+        new.write_text(code.format(answer=answer), encoding="utf-8")
+        new.rename(tmp_path / "app.py")
+
+    change("first")
+    arguments = ("--reload", "--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--reload-delay", "0.01")
+    with Command("serve", *arguments, "app:application", cwd=tmp_path) as command:
+        udp, http = addresses(command)
+        assert (ask(udp), get(http)[1]) == (b"first", "first")
+        for answer in ("second", "third"):
+            change(answer)
+            # No connection is refused, whichever of the two answers.
+            while get(http)[1] != answer:
+                pass
+            assert ask(udp) == answer.encode()
+            assert (udp, http) == addresses(command)
+        assert command.stop(signal.SIGTERM) == 0
+
+
+def addresses(command):
+    """The address of UDP and the port of HTTP that the server says next that it listens on."""
+    found = {}
+    while len(found) < 2:
+        match = command.until(r"listening on (?:http|udp)[: ]/*127\.0\.0\.1:(\d+)$")
+        found["udp" if "on udp" in match.string else "http"] = int(match[1])
+    return ("127.0.0.1", found["udp"]), found["http"]
+
+
+@pytest.mark.slow
+def test_what_is_not_watched(tmp_path):
+    """--reload-exclude names files, or paths, that do not count."""
+    write(tmp_path, "first")
+    for name in ("generated", "kept"):
+        (tmp_path / name).mkdir()
+    arguments = ("--reload-exclude", "*_test.py", "--reload-exclude", "generated/*")
+    with reloading(tmp_path, *arguments) as command:
+        command.listening()
+        (tmp_path / "app_test.py").write_text("", encoding="utf-8")
+        (tmp_path / "generated" / "a.py").write_text("", encoding="utf-8")
+        (tmp_path / "kept" / "a.py").write_text("", encoding="utf-8")
+        assert command.until(r"INFO cyasgi: (.*) changed: restarting$")[1] == "kept/a.py"
+        command.listening()
+        assert command.stop(signal.SIGTERM) == 0

@@ -22,7 +22,7 @@ def options(monkeypatch, tmp_path):
     monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     monkeypatch.chdir(tmp_path)
 
-    def serve(given):
+    def serve(given, *_, **__):
         seen.append(given)
         return 0
 

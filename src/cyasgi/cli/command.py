@@ -65,8 +65,8 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         options = collect(context, values)
         if link is not None:
             return serving.serve(options, link)
-        if options.reload and reloading.is_reloaded():
-            return serving.serve(options)
+        if options.reload and (sockets := reloading.inherited()) is not None:
+            return serving.serve(options, sockets=sockets)
         with service.pid_file(options.pid_file):
             if options.reload or supervising.needs_supervisor(options):
                 activation.pass_on(options.passed)

@@ -124,7 +124,8 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
             yield f"{options(tls)}: no effect, since no listener has TLS"
         elif (clients := tls & {"ssl_cert_reqs", "ssl_crl"}) and not values.get("ssl_ca_certs"):
             yield f"{options(clients)}: no effect without --ssl-ca-certs"
-    if not values.get("reload") and (watched := given & {"reload_dir", "reload_include"}):
+    watched = {name for name in given if name.startswith("reload_")}
+    if watched and not values.get("reload"):
         yield f"{options(watched)}: no effect without --reload"
     yield from _without_limits(given, values)
     for setting in SETTINGS:

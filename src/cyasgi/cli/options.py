@@ -36,6 +36,8 @@ from .values import (
     parse_workers,
 )
 
+RELOAD_DELAY = Number("number of seconds", least=0.001, most=60)
+
 
 class Option(click.Option):
     """An option that knows its section of the help, and how to write a value of it as text."""
@@ -475,4 +477,20 @@ def _development() -> Iterator[click.Option]:
         multiple=True,
         metavar="PATTERN",
         help="Watch files that match this pattern as well, as in '*.html'. May be given several times.",
+    )
+    yield Option(
+        "--reload-exclude",
+        section=section,
+        multiple=True,
+        metavar="PATTERN",
+        help="Do not restart for files whose name or relative path matches this pattern. May be given several times.",
+    )
+    yield Option(
+        "--reload-delay",
+        section=section,
+        metavar="SECONDS",
+        default="0.05",
+        show_default=True,
+        callback=parsed(RELOAD_DELAY.parse),
+        help="How long no file must have changed before a restart.",
     )

@@ -1,5 +1,8 @@
 """``--reload``: a process that watches files, and restarts the process that serves.
 
+The sockets are those of the parent process, so that nobody is refused while the serving process is replaced; what comes
+meanwhile waits in them. Only when the configuration file changes, which may name others, are they closed.
+
 The serving process is a child in the same process group, so that it may read from the terminal, as debuggers do. It
 ignores SIGINT, which a terminal sends to both; the parent passes every SIGINT and SIGTERM on as a SIGTERM. On Windows,
 where no process can ask another one to end, the child is killed at once.
@@ -7,6 +10,7 @@ where no process can ask another one to end, the child is killed at once.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +22,8 @@ from fnmatch import fnmatch
 from typing import Any, Self
 
 from ..server import StatelessServer
+from ..workers import SharedSockets
+from .binding import bind_for_others
 from .errors import (
     FAILED,
     INTERRUPTED,
@@ -40,9 +46,17 @@ PATTERNS = ("*.py",)
 BOUNDS, GRACE = 6, 5.0
 
 
-def is_reloaded() -> bool:
-    """Return whether `supervise` has started this process. The mark is removed, so that children do not inherit it."""
-    return os.environ.pop(MARK, None) is not None
+#: Descriptors, by kind of server, for each of its addresses.
+Descriptors = dict[str, list[list[int]]]
+
+
+def inherited() -> Descriptors | None:
+    """Return the sockets that this process has inherited, if any; None if `supervise` has not started it.
+
+    The mark is removed from the environment, so that processes that the application starts do not find it.
+    """
+    text = os.environ.pop(MARK, None)
+    return None if text is None else json.loads(text)
 
 
 def command_line(arguments: Sequence[str] | None) -> list[str]:
@@ -75,17 +89,24 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     patterns = (*PATTERNS, *options.reload_include)
 
     def counts(change: watchfiles.Change, path: str) -> bool:
-        name = os.path.basename(path)
-        return path == config or (usual(change, path) and any(fnmatch(name, pattern) for pattern in patterns))
+        if path == config:
+            return True
+        name, relative = os.path.basename(path), os.path.relpath(path)
+        if any(fnmatch(name, pattern) or fnmatch(relative, pattern) for pattern in options.reload_exclude):
+            return False
+        return usual(change, path) and any(fnmatch(name, pattern) for pattern in patterns)
 
     bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
-    served = Served(command_line(arguments), BOUNDS * bound + GRACE)
+    # Elsewhere processes do not inherit sockets.
+    shared = bind_for_others(options) if os.name == "posix" else None
+    served = Served(command_line(arguments), BOUNDS * bound + GRACE, shared, config)
     try:
         with served:
             served.follow(
                 watchfiles.watch(
                     *paths,
                     watch_filter=counts,
+                    step=round(options.reload_delay * 1000),
                     stop_event=served.stopping,
                     rust_timeout=LOOK,
                     yield_on_timeout=True,
@@ -95,6 +116,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
             return served.code()
     except (OSError, RuntimeError) as error:
         raise CommandError(f"cannot watch {', '.join(paths)}: {error}") from None
+    finally:
+        served.close()
 
 
 class Served:
@@ -105,11 +128,17 @@ class Served:
     Args:
         command: starts the process.
         end_timeout: seconds that a process may take to end.
+        shared: the sockets that it inherits; None: it binds its own.
+        config: the file that says what to bind; None if there is none.
     """
 
-    def __init__(self, command: list[str], end_timeout: float) -> None:
+    def __init__(
+        self, command: list[str], end_timeout: float, shared: SharedSockets | None = None, config: str | None = None
+    ) -> None:
         self._command = command
         self._end_timeout = end_timeout
+        self._shared = shared
+        self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
         self._signals = 0
@@ -143,6 +172,8 @@ class Served:
                 names = sorted({os.path.relpath(path) for _, path in changes})
                 logger.info("%s changed: restarting", ", ".join(names))
                 self._end()
+                if any(path == self._config for _, path in changes):
+                    self.close()
                 if not self.stopping.is_set():
                     self._start()
             elif self._process.poll() == 0:
@@ -156,13 +187,24 @@ class Served:
 
     def _start(self) -> None:
         # Descriptors that this process has inherited are passed on: an option may name one.
+        descriptors = {} if self._shared is None else self._shared.descriptors(self._shared.sets)
+        for found in descriptors.values():
+            for number in (number for numbers in found for number in numbers):
+                os.set_inheritable(number, True)
         # A signal that is ignored when a process starts stays ignored in it.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            self._process = subprocess.Popen(self._command, env={**os.environ, MARK: "1"}, close_fds=False)
+            environment = {**os.environ, MARK: json.dumps(descriptors)}
+            self._process = subprocess.Popen(self._command, env=environment, close_fds=False)
         finally:
             signal.signal(signal.SIGINT, handler)
         self._told = False
+
+    def close(self) -> None:
+        """Close the sockets: those of a serving process stay open."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _end(self) -> None:
         """End the process: gracefully, at once on a second signal, and by killing it when it takes too long."""

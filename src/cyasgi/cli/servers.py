@@ -45,6 +45,8 @@ class Options:
     reload: bool
     reload_dir: tuple[str, ...]
     reload_include: tuple[str, ...]
+    reload_exclude: tuple[str, ...]
+    reload_delay: float
     #: How many processes serve, and when they are replaced.
     supervision: Supervision
     #: Who the workers run as, if not as who has started the command.

@@ -42,11 +42,12 @@ from .starting import choose_loop, exited, in_one_line, lifespan, load_each
 ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
 
 
-def serve(options: Options, link: WorkerLink | None = None) -> int:
+def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, list[list[int]]] | None = None) -> int:
     """Serve until a signal arrives, and return the exit code.
 
     Args:
         link: what this process has inherited as a worker; None if it is none.
+        sockets: descriptors to serve on, by kind of server, for each of its addresses; None or empty: bind them.
 
     Raises:
         CommandError: it could not start, or failed while serving.
@@ -82,10 +83,12 @@ def serve(options: Options, link: WorkerLink | None = None) -> int:
     signals = [] if link is not None else [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:
         for kind, server in servers.items():
-            if link is None:
-                server.bind()
+            if link is not None:
+                server.inherit(link.sockets[kind], told=True)
+            elif sockets:
+                server.inherit(sockets[kind])
             else:
-                server.inherit(link.sockets[kind])
+                server.bind()
         connections = sum(server.max_connections for kind, server in servers.items() if kind != "udp")
         if connections:
             raise_descriptor_limit(connections)

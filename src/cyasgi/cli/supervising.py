@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import Any
 
 from .. import __version__
 from ..server import StatelessServer
 from ..workers import SharedSockets, WorkerPool
 from ..workers.notify import Notifier
 from ..workers.pool import PoolError
+from .binding import bind_for_others
 from .errors import FAILED, INTERRUPTED, CommandError
 from .logs import configure_logging, ignore_reopening, logger
 from .reloading import BOUNDS, GRACE, command_line
-from .servers import Options, make_servers
+from .servers import Options
 from .service import become
 
 
@@ -45,13 +45,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     """
     ignore_reopening()
     configure_logging(options.log, options.ignored, name_process=True)
-    # They say what to bind, and refuse wrong values; the application is the workers'.
-    servers = make_servers(options, _nobody)
-    try:
-        # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
-        shared = SharedSockets(servers, options.supervision.count)
-    except OSError as error:
-        raise CommandError(error.strerror or str(error)) from None
+    # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
+    shared = bind_for_others(options, options.supervision.count)
     with contextlib.closing(shared):
         if options.identity is not None:
             become(options.identity, shared.paths)
@@ -85,7 +80,3 @@ def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSocket
             # The worker has said why.
             return error.code
         raise CommandError(str(error), FAILED) from None
-
-
-async def _nobody(scope: Any, receive: Any, send: Any) -> None:
-    raise RuntimeError("the supervising process serves nothing")

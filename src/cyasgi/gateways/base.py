@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ class Gateway(StatelessServer):
     inherited = False
     #: Whether all that has not been accepted or read is left to that process (`hand_over`).
     handed_over = False
+    #: At which level it is logged what is listened on.
+    _listening_level = logging.INFO
 
     announces_start: ClassVar[bool] = True
     tells_asgi_version: ClassVar[bool] = True
@@ -66,12 +69,13 @@ class Gateway(StatelessServer):
         """Return one of `_sockets` for a socket that another process has bound for one of `binds`."""
         raise NotImplementedError
 
-    def inherit(self, descriptors: Sequence[Sequence[int]]) -> list[Any]:
+    def inherit(self, descriptors: Sequence[Sequence[int]], *, told: bool = False) -> list[Any]:
         """Serve on sockets that this process has inherited, instead of binding any, and return their addresses.
 
         Args:
             descriptors: of sockets that are bound, for each of `binds`. They are closed with the server, and not passed
                 on to other processes.
+            told: whether another process logs what is listened on, so that this one need not.
 
         Raises:
             ListenError: one is no socket.
@@ -88,6 +92,7 @@ class Gateway(StatelessServer):
                 adopted.append(self._adopt(bind, sock))
         self._sockets = adopted
         self.inherited = True
+        self._listening_level = logging.DEBUG if told else logging.INFO
         return self.addresses
 
     async def hand_over(self) -> None:

@@ -200,8 +200,7 @@ class DatagramServer(Gateway):
                     await listening(self._open_batches)(loop, endpoint)
                 else:
                     await loop.create_datagram_endpoint(lambda opened=endpoint: opened, sock=sock)  # type: ignore[misc]
-                level = logging.DEBUG if self.inherited else logging.INFO
-                logger.log(level, "listening on udp %s", format_address(endpoint.server_address))
+                logger.log(self._listening_level, "listening on udp %s", format_address(endpoint.server_address))
             self.announce_started()
             await lost_socket
         finally:

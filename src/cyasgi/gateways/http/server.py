@@ -299,7 +299,7 @@ class HTTPServer(Gateway):
             for listening in self._sockets:
                 listening.listen(self.backlog)
                 servers.append(await self._listen(loop, listening.sock, listening.listener))
-                logger.log(logging.DEBUG if self.inherited else logging.INFO, "listening on %s", listening)
+                logger.log(self._listening_level, "listening on %s", listening)
             self.serving = True
             self.announce_started()
             await loop.create_future()
