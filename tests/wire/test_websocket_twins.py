@@ -59,6 +59,19 @@ def test_every_cut(twins):
 
 
 @pytest.mark.slow
+class _Bytes(bytes):
+    """Bytes of a class of their own."""
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview, _Bytes])
+def test_other_kinds_of_bytes(twins, kind):
+    """They are read as bytes are, alone and behind a piece that is incomplete."""
+    for data in SEEDS:
+        for at in (0, 1, len(data) // 2):
+            pieces = [piece for piece in (data[:at], data[at:]) if piece]
+            assert compare(twins, [kind(piece) for piece in pieces]) == compare(twins, pieces)
+
+
 def test_byte_by_byte(twins):
     for data in SEEDS:
         if len(data) < 300:

@@ -11,9 +11,9 @@ import click
 
 from ..gateways.lifespan import LifespanError
 from . import starting
-from .errors import CommandError
+from .errors import FAILED, CommandError
 from .logs import LogOptions, configure_logging
-from .starting import choose_loop, exited, in_one_line, load_each
+from .starting import choose_loop, in_one_line, load_each
 
 #: Its options, which are those of ``cyasgi serve``.
 OPTIONS = ("applications", "factory", "app_dir", "lifespan", "loop", "startup_timeout", "shutdown_timeout")
@@ -37,17 +37,28 @@ def check(
     configure_logging(LogOptions(level="warning"))
     sys.path.insert(0, app_dir)
     loop_factory, _ = choose_loop(loop)
-    for path, application in load_each(applications, factory).items():
+    try:
+        loaded = load_each(applications, factory)
+    except SystemExit as error:
+        raise _left(error) from None
+    for path, application in loaded.items():
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(_start_and_stop(application, lifespan, startup_timeout, shutdown_timeout))
         except (CommandError, LifespanError, SystemExit) as error:
             # Of several applications, it is to be told which one it is.
-            told = exited(error) if isinstance(error, SystemExit) else error
+            told = _left(error) if isinstance(error, SystemExit) else error
             told = in_one_line(told) if isinstance(told, LifespanError) else told
             raise CommandError(f"{path}: {told}", getattr(told, "code", 1)) from None
         click.echo(f"{path}: loaded" + ("" if lifespan == "off" else ", started and stopped"))
     return 0
+
+
+def _left(error: SystemExit) -> CommandError:
+    """Turn the application's `sys.exit` into an error, with its message or its code if it has one."""
+    if error.code is None or isinstance(error.code, int):
+        return CommandError(f"the application has called sys.exit({error.code or 0})", error.code or FAILED)
+    return CommandError(str(error.code))
 
 
 async def _start_and_stop(application: Any, mode: str, startup_timeout: float | None, shutdown_timeout: float) -> None:

@@ -167,6 +167,7 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         )
     log = LogOptions(
         level=values.pop("log_level"),
+        level_given="log_level" in given,
         format=values.pop("log_format"),
         config=values.pop("log_config"),
         colours=values.pop("use_colors"),

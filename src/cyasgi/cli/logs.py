@@ -13,7 +13,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterable
-from configparser import ConfigParser, Error as ConfigError
+from configparser import ConfigParser
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class LogOptions:
 
     #: The minimum level to log, one of `LEVELS`.
     level: str = "info"
+    #: Whether that was asked for, so that it goes before what a file says.
+    level_given: bool = False
     #: One of `FORMATS`.
     format: str = "text"
     #: A file that configures `logging`; None for the command's own configuration.
@@ -104,7 +106,8 @@ def configure_logging(options: LogOptions, ignored: Iterable[str] = (), *, name_
     else:
         _configure_by_file(options.config)
         enable_loggers()
-    logger.setLevel(options.level.upper())
+    if options.config is None or options.level_given:
+        logger.setLevel(options.level.upper())
     for sentence in ignored:
         logger.warning("%s", sentence)
 
@@ -126,15 +129,19 @@ def _configure_by_file(path: str) -> None:
     try:
         with open(path, "rb") as file:
             data = file.read()
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror or error}", FAILED) from None
+    try:
         if path.endswith((".json", ".toml", ".yaml", ".yml")):
             logging.config.dictConfig(_parsed(path, data))
         else:
             parser = ConfigParser()
             parser.read_string(data.decode(), path)
             logging.config.fileConfig(parser, disable_existing_loggers=False)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror or error}", FAILED) from None
-    except (ValueError, TypeError, AttributeError, ImportError, KeyError, ConfigError) as error:
+    except CommandError:
+        raise
+    except Exception as error:
+        # Such a file may have Python in it.
         cause = f": {error.__cause__}" if error.__cause__ is not None else ""
         raise CommandError(f"{path} does not configure logging: {error}{cause}".replace("\n", " "), MISUSED) from None
 

@@ -19,6 +19,8 @@ JSON = "json"
 PLAIN = "".join(chr(code) for code in range(33, 127) if code != 34)
 QUOTE = ord('"')
 
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
 DIRECTIVE = re.compile(r"%(?:\{(?P<argument>[^}]*)\})?(?P<name>>?[A-Za-z%]|$)")
 #: What would end a field or a line, or hide one on a terminal.
 UNSAFE = re.compile(r'["\\\x00-\x1f\x7f-\xff]')
@@ -59,6 +61,11 @@ def escaped(text: str) -> str:
 def target_text(target: bytes) -> str:
     """Return a target as text, in which quotes and what is not ASCII are percent-encoded."""
     return target.decode("ascii") if target.isascii() and QUOTE not in target else quote(target, PLAIN)
+
+
+def bracketed(moment: time.struct_time) -> str:
+    """Return a moment in UTC as the Common Log Format has it, whatever the locale."""
+    return time.strftime(f"[%d/{MONTHS[moment.tm_mon - 1]}/%Y:%H:%M:%S +0000]", moment)
 
 
 def _host(entry: Entry) -> str:
@@ -103,6 +110,11 @@ def _response_header(name: str) -> Directive:
 
 
 def _moment(form: str) -> Directive:
+    if form == "sec":
+        return lambda entry: entry.second
+    if form in ("msec", "usec") or form.startswith(("begin:", "end:")) or re.search("%[sn]", form):
+        # Apache's, which strftime does not have, or takes for something else.
+        raise ValueError(f"'%{{{form}}}t' is none of the directives of the access log")
     last = (-1, "")
 
     def directive(entry: Entry) -> str:
@@ -122,7 +134,7 @@ DIRECTIVES: dict[tuple[str, str | None], Directive] = {
     ("p", "remote"): _port,
     ("l", None): lambda entry: "-",
     ("u", None): lambda entry: "-",
-    ("t", None): _moment("[%d/%b/%Y:%H:%M:%S +0000]"),
+    ("t", None): lambda entry: bracketed(time.gmtime(entry.second)),
     ("r", None): _request,
     ("m", None): lambda entry: entry.method or "-",
     ("U", None): _path,
@@ -175,16 +187,35 @@ def compiled(text: str) -> Callable[[Entry], str]:
 
 
 def json_line(
-    moment: str, client: str, method: str, target: bytes, version: str, status: int, size: int, took: float
+    moment: str,
+    id_name: bytes | None,
+    client: str,
+    method: str,
+    target: bytes,
+    version: str,
+    status: int,
+    size: int,
+    took: float,
+    headers: Fields,
+    lines: bytes,
 ) -> str:
-    """Return an object in JSON, on one line; `moment` is the time as it stands in there, for all else see `Entry`."""
+    """Return an object in JSON, on one line.
+
+    Args:
+        moment: the time as it stands in there.
+        id_name: the header that has the id of the request; None for no ids. For all else, see `Entry`.
+    """
     if method:
         request = f'"{method}","target":{encode_basestring_ascii(target_text(target))},"protocol":"HTTP/{version}"'
     else:
         request = 'null,"target":null,"protocol":null'
+    end = "}"
+    if id_name is not None and method:
+        found = next((value for key, value in headers if key == id_name), b"")
+        end = f',"request_id":{encode_basestring_ascii(found.decode("latin-1"))}}}'
     return (
         f'{{"time":"{moment}","client":{encode_basestring_ascii(client)},"method":{request},"status":{status},'
-        f'"bytes":{size},"duration_us":{took * 1e6:.0f}}}'
+        f'"bytes":{size},"duration_us":{took * 1e6:.0f}{end}'
     )
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from .._common.guarding import INTERRUPTS
-from .access_formats import JSON, Entry, Fields, compiled, json_line, target_text
+from .access_formats import JSON, Entry, Fields, bracketed, compiled, json_line, target_text
 
 logger = logging.getLogger(__name__)
 
@@ -16,8 +16,6 @@ LINES_AT_ONCE = 1024
 
 #: The status that is logged where the client did not wait for a response.
 CLIENT_GONE = 499
-
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class AccessLog:
@@ -71,7 +69,7 @@ class AccessLog:
     @staticmethod
     def _at(now: time.struct_time) -> str:
         """Return a moment as it stands in lines, in UTC."""
-        return time.strftime(f"[%d/{MONTHS[now.tm_mon - 1]}/%Y:%H:%M:%S +0000]", now)
+        return bracketed(now)
 
     def flush(self) -> None:
         """Write what has been collected; what cannot be written is lost, which is logged."""
@@ -88,7 +86,26 @@ class AccessLog:
             logger.error("%s lost: %r", lost, error)
 
 
-class JSONAccessLog(AccessLog):
+class _FurtherAccessLog(AccessLog):
+    """Writes lines in another format, which can tell headers."""
+
+    def _line(self, entry: tuple[Any, ...]) -> str:
+        raise NotImplementedError
+
+    def add(self, *entry: Any) -> None:
+        """Add the line of one request, as `Entry` describes it; log an error if that cannot be made."""
+        try:
+            line = self._line(entry)
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
+            # The headers are also the application's, which may have made anything of them.
+            logger.error("1 line of the access log was lost: %r", error)
+        else:
+            self._put(line + "\n")
+
+
+class JSONAccessLog(_FurtherAccessLog):
     """Writes an object a line, in JSON.
 
     Args:
@@ -103,27 +120,19 @@ class JSONAccessLog(AccessLog):
     def _at(now: time.struct_time) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
 
-    def add(self, *entry: Any) -> None:
-        """Add the line of one request, as `Entry` describes it."""
-        line = json_line(self._moment, *entry[:7])
-        if self._id_name is not None and entry[1]:
-            name = self._id_name
-            found = next((value for key, value in entry[7] if key == name), b"")
-            # It was found to be harmless, or made by the server.
-            line = f'{line[:-1]},"request_id":"{found.decode()}"}}'
-        self._put(line + "\n")
+    def _line(self, entry: tuple[Any, ...]) -> str:
+        return json_line(self._moment, self._id_name, *entry)
 
 
-class FormattedAccessLog(AccessLog):
+class FormattedAccessLog(_FurtherAccessLog):
     """Writes lines in a format of Apache's directives."""
 
     def __init__(self, stream: Any, form: str) -> None:
         super().__init__(stream)
-        self._line = compiled(form)
+        self._compiled = compiled(form)
 
-    def add(self, *entry: Any) -> None:
-        """Add the line of one request, as `Entry` describes it."""
-        self._put(self._line(Entry(self._second, *entry)) + "\n")
+    def _line(self, entry: tuple[Any, ...]) -> str:
+        return self._compiled(Entry(self._second, *entry))
 
 
 def make_access_log(stream: Any, form: str | None, id_header: str | None = None) -> AccessLog:

@@ -260,3 +260,95 @@ def test_the_id_of_a_websocket(cy, run):
         assert len(ids[0]) == 32 and ids[1:] == [b"one"]
 
     run(main())
+
+
+@pytest.mark.parametrize("endless", ["hints", "trailers"])
+def test_an_application_that_never_stops(cy, run, endless):
+    """Hints and trailers without end leave the loop to others, and end with the connection."""
+    ended = []
+
+    async def application(scope, receive, send):
+        if endless == "trailers":
+            await send(start(trailers=True))
+            await send(part(b"a"))
+        try:
+            while True:
+                await send(
+                    HINT
+                    if endless == "hints"
+                    else {"type": "http.response.trailers", "headers": [], "more_trailers": True}
+                )
+        except OSError as error:
+            ended.append(type(error).__name__)
+            raise
+
+    async def test(connection):
+        # `ask` returns at all, since the loop goes on.
+        await connection.ask(GET.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\n\r\n"))
+        assert not ended
+        connection.transport.closed = True
+        await passes(30)
+        connection.lose()
+        await passes(30)
+        assert ended == ["ClientDisconnected"]
+
+    case(cy, run, application, test)
+
+
+@pytest.mark.parametrize("form", ["json", "%{x-request-id}i"])
+@pytest.mark.parametrize("made", ["text", b'"\xff'])
+def test_an_application_that_changes_its_headers(cy, run, form, made, caplog):
+    """What it makes of them costs a line of the log at most, and forges none; the connection goes on."""
+    lines = []
+
+    class Stream:
+        def write(self, text):
+            lines.extend(text.splitlines())
+
+    async def application(scope, receive, send):
+        scope["headers"][:] = [(b"x-request-id", made)]
+        await sending(start(), part(b"a"))(scope, receive, send)
+
+    async def test(connection):
+        log = importlib.import_module(f"{cy.__name__}.gateways.access_log").make_access_log
+        connection.server.log = log(Stream(), form, "x-request-id")
+        for _ in range(2):
+            assert (await connection.ask(GET)).endswith(b"a")
+        connection.server.log.flush()
+        if made == "text":
+            assert lines == []
+            assert [record.getMessage()[:35] for record in caplog.records] == [
+                "1 line of the access log was lost: "
+            ] * 2
+        else:
+            assert len(lines) == 2 and all(line.isascii() for line in lines)
+            assert caplog.records == []
+
+    case(cy, run, application, test, request_id_header="x-request-id")
+
+
+def test_a_message_whose_keys_do_anything(cy, run):
+    """Keys that change the message while it is read have the status that was there, or an error."""
+
+    class Key(str):
+        __slots__ = ()
+
+        def __hash__(self):
+            return hash("trailers")
+
+        def __eq__(self, other):
+            message.pop("status", None)
+            return False
+
+    message = {}
+
+    async def application(scope, receive, send):
+        message.update({"type": "http.response.start", "status": 404, Key("x"): None})
+        await send(message)
+        await send(part(b"a"))
+
+    async def test(connection):
+        sent = await connection.ask(GET)
+        assert sent.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 500 "))
+
+    case(cy, run, application, test)

@@ -201,19 +201,19 @@ def application_send(self, scope, message):
     Raises:
         TypeError, ValueError: the message is malformed; see `cyasgi.wire.datagram.parse_send`.
     """
-    cdef PyObject *kind
-    cdef PyObject *data
+    cdef PyObject *found
     cdef EndpointBase endpoint
     # The usual message goes straight out; `_send` takes all others.
     if type(message) is dict and type(scope) is DatagramScope and len(<dict>message) == 2:
-        kind = PyDict_GetItem(<dict>message, "type")
-        data = PyDict_GetItem(<dict>message, "data")
+        # What a look-up finds is borrowed, and the next one may run code of the keys.
+        found = PyDict_GetItem(<dict>message, "type")
+        kind = None if found is NULL else <object>found
+        found = PyDict_GetItem(<dict>message, "data")
+        data = None if found is NULL else <object>found
         if (
-            kind is not NULL
-            and data is not NULL
-            and type(<object>kind) is str
+            type(kind) is str
             and <str>kind == "datagram.send"
-            and type(<object>data) is bytes
+            and type(data) is bytes
             and 0 < len(<bytes>data) <= _MAX_DATA
         ):
             endpoint = (<DatagramScope>scope).endpoint

@@ -322,7 +322,7 @@ cdef extern from *:
     }
     /* Sends what waits in a ring of this size (less one), at most a batch; returns how many the system has taken, or an
        error number, negative, of the first one. Where the system `splits`, neighbours of one size that go the same way
-       are handed over as one, the last of which may be shorter; that is noted if it does not for what is asked of it. */
+       are handed over as one, the last of which may be shorter. If it refuses to split, `*splits` is cleared. */
     static int cyasgi_send(
         cyasgi_buffers *b, int fd, cyasgi_waiting *ring, size_t head, size_t count, size_t mask, int *splits
     ) {
@@ -369,14 +369,16 @@ cdef extern from *:
             done = sendmmsg(fd, b->out, messages, MSG_DONTWAIT);
         } while (done < 0 && errno == EINTR);
         if (done < 0) {
-            /* Each is to fail by itself, if any has to. */
-            if (errno != EAGAIN && b->out[0].msg_hdr.msg_iovlen > 1) {
-                if (errno == EIO || errno == EINVAL || errno == EOPNOTSUPP) {
-                    *splits = 0;
-                }
-                return cyasgi_send(b, fd, ring, head, count, mask, &none);
+            int error = errno;
+            if (error == EAGAIN || b->out[0].msg_hdr.msg_iovlen == 1) {
+                return -error;
             }
-            return -errno;
+            /* One by one, so that an error is that of the first datagram alone. */
+            sent = cyasgi_send(b, fd, ring, head, count, mask, &none);
+            if (sent > 0 && (error == EIO || error == EINVAL || error == EOPNOTSUPP)) {
+                *splits = 0;
+            }
+            return sent;
         }
         for (i = 0, sent = 0; i < done; i++) {
             sent += (int)b->out[i].msg_hdr.msg_iovlen;

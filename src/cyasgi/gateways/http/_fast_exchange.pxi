@@ -111,9 +111,12 @@ cdef bint _start(FastExchange self, dict message) except -1:
     cdef PyObject *found = get_item(message, "status")
     cdef object status
     cdef int number
-    if found is NULL or type(<object>found) is not int or get_item(message, "trailers") is not NULL:
+    if found is NULL:
         return False
+    # What a look-up finds is borrowed, and the next one may run code of the keys.
     status = <object>found
+    if type(status) is not int or get_item(message, "trailers") is not NULL:
+        return False
     if not 200 <= status <= 599:
         return False
     number = status

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...wire.headers import encode_lines
@@ -40,7 +40,7 @@ def checked_path(path: Any) -> Any:
 
 def encoded_links(links: Any) -> bytes:
     """Return the Link header lines of an early hint; raise TypeError or ValueError if they are none."""
-    if not isinstance(links, Iterable) or isinstance(links, (str, bytes)):
+    if not isinstance(links, Iterable) or isinstance(links, (str, bytes, bytearray, memoryview, Mapping)):
         raise TypeError(f"'links' of an 'http.response.early_hint' message must be an iterable of bytes, got {links!r}")
     return encode_lines([(b"link", link) for link in links])[0]
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any, NoReturn
 
-from ...core import SENT
+from ...core import Pass
 from ...wire.headers import (
     CLOSE,
     OWN_DATE,
@@ -40,6 +40,9 @@ FILE_PART = 262_144
 #: Messages that an application may send after its client has gone, without an error; from half of them on, the event
 #: loop runs others after each one. As many ``http.disconnect`` messages are given to it without a delay.
 DISCONNECTED_LIMIT = 16
+
+#: Messages that an application may send any number of, without a byte of a body.
+ENDLESS = ("http.response.early_hint", "http.response.trailers")
 
 #: The message that is expected in each phase.
 EXPECTED_KINDS = ("http.response.start", "http.response.body", "http.response.body", "http.response.trailers")
@@ -88,15 +91,18 @@ class ResponseWriter(FastExchange):
 
     def _send_other(self, protocol: ExchangeConnection, message: Any, kind: Any) -> Any:
         """Take a message other than the head and a part of the body, and return an awaitable."""
+        if kind in ENDLESS and protocol.transport.is_closing():
+            # It was lost, and `connection_lost` is called soon: a sender that never waits would not let that happen.
+            return self._send_later(message)
         if kind == "http.response.trailers" and self.phase == TRAILERS:
             self._send_trailers(protocol, message)
-        elif kind == "http.response.pathsend" and self.phase == STARTED:
+            return Pass()
+        if kind == "http.response.pathsend" and self.phase == STARTED:
             return self._send_path(checked_path(message.get("path")))
-        elif kind == "http.response.early_hint" and self.phase == EXPECTED:
+        if kind == "http.response.early_hint" and self.phase == EXPECTED:
             self._send_early_hint(protocol, encoded_links(message.get("links")))
-        else:
-            self._refuse_kind(message)
-        return SENT
+            return Pass()
+        return self._refuse_kind(message)
 
     def _send_early_hint(self, protocol: ExchangeConnection, lines: bytes) -> None:
         """Tell the client what the response will link to; not in HTTP/1.0 (RFC 9110 section 15.2)."""

@@ -174,7 +174,11 @@ cdef int _refill(FastConnection self) except -1:
         self._backlog_bytes -= length
         size += length
         count += 1
-        _give(self, instance, message)
+        try:
+            _give(self, instance, message)
+        except BaseException:
+            self._waits_for_room = False
+            raise
     self.loop.call_soon(self._room, context=self.server.outside)
     return 0
 
@@ -189,7 +193,8 @@ cdef int _give(FastConnection self, instance, message) except -1:
     # Held: the step may do anything.
     loop = self.loop
     try:
-        _put(<PyObject *>loop, <PyObject *>instance, <PyObject *>message)
+        if not _put(<PyObject *>loop, <PyObject *>instance, <PyObject *>message):
+            raise RuntimeError(f"there is no room in the queue of {instance!r}")
     except _INTERRUPTS as error:
         loop.call_soon(_interrupt, error, context=self.server.outside)
     return 0

@@ -107,6 +107,9 @@ class FastFrames:
 
     def receive_data(self, data: bytes) -> None:
         """Take in received bytes."""
+        if type(data) is not bytes:
+            # The buffer is one of bytes or a bytearray, exactly.
+            data = bytes(data)
         if self._start == len(self._buffer):
             self._buffer = data
             self._start = 0

@@ -77,10 +77,8 @@ cdef class FastFrames:
 
     def receive_data(self, data):
         """Take in received bytes."""
-        if type(data) is bytes:
-            self.take(<bytes>data)
-        else:
-            _PureFrames.receive_data(self, data)
+        # The buffer is one of bytes or a bytearray, exactly.
+        self.take(<bytes>data if type(data) is bytes else bytes(memoryview(data)))
 
     cdef int take(self, bytes data) except -1:
         if self.left() == 0:
