@@ -39,6 +39,19 @@ async def never_starts(scope, receive, send):
 async def leaves(scope, receive, send):
     raise SystemExit("told so")
 
+async def raises(scope, receive, send):
+    await receive()
+    raise RuntimeError("database is down")
+
+async def never_stops(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await asyncio.Event().wait()
+
+async def leaves_quietly(scope, receive, send):
+    await receive()
+    raise SystemExit(0)
+
 def make():
     return application
 """
@@ -74,7 +87,7 @@ def test_without_the_lifespan(check, tmp_path):
     """Then it is loaded, and no more."""
     assert check("--lifespan", "off", "checked:application") == (0, "checked:application: loaded\n", [])
     assert not (tmp_path / "started").exists()
-    assert check("checked:takes_no_part")[0] == 0
+    assert check("checked:takes_no_part") == (0, "checked:takes_no_part: loaded\n", [])
     assert check("--factory", "checked:make")[:2] == (0, "checked:make: loaded, started and stopped\n")
 
 
@@ -86,6 +99,9 @@ def test_without_the_lifespan(check, tmp_path):
         (["--lifespan", "on", "checked:takes_no_part"], 1, "takes no part in the lifespan protocol"),
         (["--startup-timeout", "0.05", "checked:never_starts"], 1, "it has not answered within 0.05 seconds"),
         (["checked:leaves"], 1, "checked:leaves: told so"),
+        (["checked:leaves_quietly"], 1, "checked:leaves_quietly: the application has called sys.exit(0)"),
+        (["checked:raises"], 1, "checked:raises: the application failed to start: it raised RuntimeError"),
+        (["--shutdown-timeout", "0.05", "checked:never_stops"], 1, "did not stop within 0.05 seconds"),
         (["checked:none"], 2, "'checked' has no attribute 'none'"),
         (["no_such_module:x"], 2, "no_such_module"),
         (["checked:application", "checked:refuses"], 1, "checked:refuses: the application failed to start"),

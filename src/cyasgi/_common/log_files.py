@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from typing import Any
 from weakref import WeakSet
 
 logger = logging.getLogger("cyasgi")
@@ -16,7 +18,7 @@ _open: WeakSet[LogFile] = WeakSet()
 
 
 class LogFile:
-    """A file that text is appended to, of several processes if need be: what is written at once stays together.
+    """A file opened for appending, by several processes if need be: each write is one call of the system, if it can be.
 
     Args:
         path: made if it does not exist.
@@ -51,11 +53,17 @@ class LogFile:
     def close(self) -> None:
         """Close the file; nothing may be written afterwards."""
         _open.discard(self)
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
 
 
 def reopen_all() -> None:
-    """Reopen all log files, those of handlers of `logging` included; log those that cannot be."""
+    """Reopen all log files, those of each logger's handlers included; log those that cannot be."""
     for file in list(_open):
         try:
             file.reopen()
@@ -63,16 +71,23 @@ def reopen_all() -> None:
             logger.error("%s: %s: it was not reopened", file.path, error.strerror)
     found = {id(one): one for one in _handlers() if isinstance(one, logging.FileHandler) and one.mode == "a"}
     for handler in found.values():
-        with contextlib.suppress(OSError):
-            handler.acquire()
-            try:
-                stream, handler.stream = handler.stream, None
-                if stream is not None:
-                    # The handler opens the file again when it has something to write.
-                    stream.close()
-            finally:
-                handler.release()
+        try:
+            _reopen_handler(handler)
+        except OSError as error:
+            logger.error("%s: %s: it was not reopened", handler.baseFilename, error.strerror)
     logger.info("log files were reopened")
+
+
+def _reopen_handler(handler: logging.FileHandler) -> None:
+    path = handler.baseFilename
+    opened: Any = open(path, handler.mode, encoding=handler.encoding, errors=handler.errors)  # noqa: SIM115
+    handler.acquire()
+    try:
+        stream, handler.stream = handler.stream, opened
+    finally:
+        handler.release()
+    if stream is not None:
+        stream.close()
 
 
 def _handlers() -> Iterator[logging.Handler]:
@@ -82,11 +97,25 @@ def _handlers() -> Iterator[logging.Handler]:
             yield from one.handlers
 
 
+def _nothing(number: int, frame: object) -> None:
+    """Do nothing on a signal. If it were ignored, processes that the application starts would go on to ignore it."""
+
+
+def survive_signal() -> None:
+    """Do nothing on SIGUSR1, which by default ends a process, until log files are reopened by it."""
+    number = getattr(signal, "SIGUSR1", None)
+    if number is not None and _in_main_thread() and signal.getsignal(number) is signal.SIG_DFL:
+        signal.signal(number, _nothing)
+
+
 @contextlib.contextmanager
 def reopened_by_signal() -> Iterator[None]:
-    """Reopen log files on SIGUSR1, where there is such a signal, as long as the running loop is in here."""
+    """Reopen log files on SIGUSR1, as long as the running loop is in here.
+
+    Not where there is no such signal, in other threads than the main one, and if the application handles it itself.
+    """
     number = getattr(signal, "SIGUSR1", None)
-    if number is None:
+    if number is None or not _in_main_thread() or signal.getsignal(number) not in (_nothing, signal.SIG_DFL):
         yield
         return
     loop = asyncio.get_running_loop()
@@ -95,5 +124,8 @@ def reopened_by_signal() -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(number)
-        # By default it ends a process, even one that is about to end by itself.
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _nothing)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

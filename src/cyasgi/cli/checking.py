@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from ..gateways.lifespan import LifespanError
-from . import starting
+from ..gateways.lifespan import Lifespan, LifespanError
 from .errors import FAILED, CommandError
 from .logs import LogOptions, configure_logging
 from .starting import choose_loop, in_one_line, load_each
@@ -44,13 +43,13 @@ def check(
     for path, application in loaded.items():
         try:
             with asyncio.Runner(loop_factory=loop_factory) as runner:
-                runner.run(_start_and_stop(application, lifespan, startup_timeout, shutdown_timeout))
+                took_part = runner.run(_start_and_stop(application, lifespan, startup_timeout, shutdown_timeout))
         except (CommandError, LifespanError, SystemExit) as error:
             # Of several applications, it is to be told which one it is.
             told = _left(error) if isinstance(error, SystemExit) else error
             told = in_one_line(told) if isinstance(told, LifespanError) else told
             raise CommandError(f"{path}: {told}", getattr(told, "code", 1)) from None
-        click.echo(f"{path}: loaded" + ("" if lifespan == "off" else ", started and stopped"))
+        click.echo(f"{path}: loaded" + (", started and stopped" if took_part else ""))
     return 0
 
 
@@ -61,6 +60,20 @@ def _left(error: SystemExit) -> CommandError:
     return CommandError(str(error.code))
 
 
-async def _start_and_stop(application: Any, mode: str, startup_timeout: float | None, shutdown_timeout: float) -> None:
-    async with starting.lifespan(application, mode, (), startup_timeout, shutdown_timeout):
-        pass
+async def _start_and_stop(application: Any, mode: str, startup_timeout: float | None, shutdown_timeout: float) -> bool:
+    """Start it and stop it; return whether it takes part in the lifespan protocol.
+
+    Raises:
+        LifespanError: it failed to do so. What is served with a warning is an error here, too.
+    """
+    running = Lifespan(application, mode)
+    try:
+        await running.startup(startup_timeout)
+        if running.start_error is not None:
+            error = running.start_error
+            raise LifespanError(f"the application failed to start: it raised {error!r}") from error
+    finally:
+        await running.shutdown(shutdown_timeout)
+    if running.overran:
+        raise LifespanError(f"the application did not stop within {shutdown_timeout:g} seconds")
+    return running.takes_part

@@ -7,9 +7,7 @@ import json
 import logging
 import logging.config
 import os
-import signal
 import sys
-import threading
 import time
 import tomllib
 from collections.abc import Iterable
@@ -110,12 +108,6 @@ def configure_logging(options: LogOptions, ignored: Iterable[str] = (), *, name_
         logger.setLevel(options.level.upper())
     for sentence in ignored:
         logger.warning("%s", sentence)
-
-
-def ignore_reopening() -> None:
-    """Ignore SIGUSR1, which by default ends a process, until log files are reopened by it."""
-    if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def _coloured(asked: bool | None) -> bool:

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from .. import __version__, backend
-from .._common.log_files import reopened_by_signal
+from .._common.log_files import reopened_by_signal, survive_signal
 from ..balancing import LoadBalancer
 from ..gateways.lifespan import (
     STARTUP_TIMEOUT,
@@ -31,7 +31,6 @@ from .errors import (
 from .logs import (
     configure_logging,
     enable_loggers,
-    ignore_reopening,
     logger,
 )
 from .servers import Options, make_servers
@@ -54,7 +53,7 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
     """
     # A worker leaves it to the supervising process to tell of options without effect.
     if link is None:
-        ignore_reopening()
+        survive_signal()
         configure_logging(options.log, options.ignored)
     else:
         configure_logging(options.log, name_process=True)

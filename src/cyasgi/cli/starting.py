@@ -1,4 +1,4 @@
-"""What serving and checking an application begin with: loading it, its lifespan, the loop, and errors in one line."""
+"""What `serve` and `check` have in common: loading an application, its lifespan, the loop, and errors in one line."""
 
 from __future__ import annotations
 

@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 
 from .. import __version__
+from .._common.log_files import survive_signal
 from ..server import StatelessServer
 from ..workers import SharedSockets, WorkerPool
 from ..workers.notify import Notifier
 from ..workers.pool import PoolError
 from .binding import bind_for_others
 from .errors import FAILED, INTERRUPTED, CommandError
-from .logs import configure_logging, ignore_reopening, logger
+from .logs import configure_logging, logger
 from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options
 from .service import become
@@ -43,7 +44,7 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     Raises:
         CommandError: the workers could not start, or did not go on.
     """
-    ignore_reopening()
+    survive_signal()
     configure_logging(options.log, options.ignored, name_process=True)
     # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
     shared = bind_for_others(options, options.supervision.count)

@@ -70,7 +70,7 @@ def make_context(
 
 
 def _load_revoked(context: ssl.SSLContext, crl: str) -> None:
-    """Refuse certificates of clients that this list of its authority has revoked (RFC 5280 section 5)."""
+    """Refuse client certificates that are in this list of revoked ones (RFC 5280 section 5)."""
     try:
         with open(crl, "rb") as file:
             if b"-----BEGIN X509 CRL-----" not in file.read():

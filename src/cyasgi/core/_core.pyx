@@ -67,6 +67,7 @@ cdef enum:
 
 cdef enum:
     C_RETURNED = 1
+    C_FAILED = 2
     C_CANCELLED = 3
 
 cdef enum:

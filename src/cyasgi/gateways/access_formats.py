@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     second: int
     #: The client's address; "-" if it has none.
     client: str
-    #: Empty for a malformed request, of which target, version and headers are not to be told.
+    #: Empty for a malformed request: then target, version and headers are not logged.
     method: str
     target: bytes
     version: str

@@ -40,7 +40,11 @@ class Lifespan:
         self._started: asyncio.Future[None] | None = None
         self._stopped: asyncio.Future[None] | None = None
         #: Whether the application has taken `lifespan.startup`: from then on it takes part.
-        self._takes_part = False
+        self.takes_part = False
+        #: What it has raised while it started, if it is served all the same.
+        self.start_error: BaseException | None = None
+        #: Whether it did not stop in time.
+        self.overran = False
         #: Whether the application was asked to stop.
         self._stopping = False
         #: Why the application failed to start or stop, in its own words.
@@ -83,9 +87,10 @@ class Lifespan:
         error = self._error
         if isinstance(error, SystemExit):
             raise error
-        if error is not None and self._takes_part:
+        if error is not None and self.takes_part:
             if self._mode == "on":
                 raise LifespanError(f"the application failed to start: it raised {error!r}") from error
+            self.start_error = error
             logger.warning(
                 "the application raised %r while it started, and is served without its lifespan",
                 error,
@@ -112,6 +117,7 @@ class Lifespan:
                 self._queue.put_nowait({"type": "lifespan.shutdown"})
                 await asyncio.wait({task, self._stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
                 if not self._stopped.done() and not task.done():
+                    self.overran = True
                     logger.warning("the application did not stop within %s seconds", seconds)
         finally:
             if not task.done():
@@ -154,7 +160,7 @@ class Lifespan:
 
     async def _receive(self) -> dict[str, Any]:
         message = await self._queue.get()
-        self._takes_part = True
+        self.takes_part = True
         return message
 
     def _log_failure(self, what: str) -> None:

@@ -352,3 +352,22 @@ def test_a_message_whose_keys_do_anything(cy, run):
         assert sent.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 500 "))
 
     case(cy, run, application, test)
+
+
+def test_a_body_that_is_refused(cy, run):
+    """A request that is refused for the length of its body was read: the log names it, and its id is told."""
+    lines = []
+
+    class Stream:
+        def write(self, text):
+            lines.extend(text.splitlines())
+
+    async def test(connection):
+        log = importlib.import_module(f"{cy.__name__}.gateways.access_log").make_access_log
+        connection.server.log = log(Stream(), "%r %>s %{x-request-id}i", None)
+        request = b"POST /p HTTP/1.1\r\nHost: x\r\nX-Request-ID: one\r\nContent-Length: 100\r\n\r\n"
+        assert b"\r\nx-request-id: one\r\n" in await connection.ask(request)
+        connection.server.log.flush()
+        assert lines == ["POST /p HTTP/1.1 413 one"]
+
+    case(cy, run, sending(start(), part()), test, request_id_header="x-request-id", max_body_size=10)

@@ -207,7 +207,7 @@ cdef class FastPath:
         return 0
 
     cdef _ended(self, ApplicationInstance instance):
-        if instance._outcome == 2 or self.observer is not None:
+        if instance._outcome == C_FAILED or self.observer is not None:
             self._ended_slow(instance)
             return
         self._count_end(instance._outcome)

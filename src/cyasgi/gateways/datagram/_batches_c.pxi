@@ -61,8 +61,12 @@ cdef extern from *:
     #if !defined(UDP_SEGMENT)
     #define UDP_SEGMENT 103
     #endif
-    /* Bytes of a datagram that every path takes whole (IPv6's least MTU), and of all that leave as one. */
-    enum { CYASGI_SEGMENT = 1280 - 48, CYASGI_SEGMENTS = 65000 };
+    enum {
+        /* Bytes of a datagram that every path takes whole: IPv6's least MTU without its headers. */
+        CYASGI_SEGMENT = 1280 - 48,
+        /* Bytes of all datagrams that are handed over as one. */
+        CYASGI_SEGMENTS = 65000
+    };
 
     typedef union {
         struct cmsghdr align;

@@ -128,7 +128,7 @@ cdef bint _start(FastExchange self, dict message) except -1:
         return False
     self._fields = fields
     self.status = number
-    self._trailers = 0
+    self._trailers = _NO_TRAILERS
     self.phase = C_STARTED
     return True
 

@@ -35,7 +35,7 @@ class RequestIdHeader(Bound):
     """The header that has the id of a request."""
 
     def __init__(self) -> None:
-        accepted = "the name of a header, as in x-request-id, that does not decide how requests are read"
+        accepted = "the name of a header, as in x-request-id, but none that frames or routes requests, as Host does"
         super().__init__(accepted, accepted, "no ids")
 
     def wrong(self, value: Any) -> type[Exception] | None:

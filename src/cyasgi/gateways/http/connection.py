@@ -232,11 +232,15 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             reset_on_close(self.transport)
         self.transport.abort()
 
-    def answer(self, status: int, text: str, fields: bytes = b"") -> None:
-        """Answer in the application's stead and close; cut the connection if a response has begun."""
+    def answer(self, status: int, text: str, fields: bytes = b"", *, read: bool = False) -> None:
+        """Answer in the application's stead and close; cut the connection if a response has begun.
+
+        Args:
+            read: whether the head of the request was read, although there is no exchange.
+        """
         exchange = self.exchange
         common = self.server.common_fields
-        if exchange is not None and self.id_line is not None:
+        if (read or exchange is not None) and self.id_line is not None:
             common += self.id_line
         self.last = True
         if exchange is not None:
@@ -249,7 +253,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.exchange = None
             if begun:
                 return
-        else:
+        elif not read:
             # The log is not to name the request before this one.
             self.parser.method = ""
         if self.server.log is not None:

@@ -123,10 +123,10 @@ class HTTPProtocol(HTTPConnection):
         # Not within the step of an application, whose context is not the next request's.
         self.loop.call_soon(self.next, context=self.server.outside)
 
-    def refuse(self, error: HTTPError) -> None:
+    def refuse(self, error: HTTPError, *, read: bool = False) -> None:
         """Reject a malformed request."""
         self.server.refused_request(error)
-        self.answer(error.status, str(error))
+        self.answer(error.status, str(error), read=read)
 
     # Requests
 
@@ -157,7 +157,7 @@ class HTTPProtocol(HTTPConnection):
         make = server.websocket_protocol_class
         if make is None or parser.upgrade != b"websocket" or parser.method != "GET" or self.body is not None:
             if server.websockets_only:
-                self.answer(426, "this server accepts only WebSockets", UPGRADE_REQUIRED)
+                self.answer(426, "this server accepts only WebSockets", UPGRADE_REQUIRED, read=True)
             return server.websockets_only
         found = websocket_scope(scope, split_list(parser.headers, b"sec-websocket-protocol"))
         transport, request, rest = self.transport, parser.request(), rest or bytes(self.buffer)

@@ -83,8 +83,8 @@ class ProxiedProtocol(HTTPProtocol):
             template["server"] = template["server"][0], said.port
         template["root_path"] = said.prefix + template["root_path"]
 
-    def answer(self, status: int, text: str, fields: bytes = b"") -> None:
+    def answer(self, status: int, text: str, fields: bytes = b"", *, read: bool = False) -> None:
         if self.exchange is None:
             # Of a request that was not read, and so has no client yet: that of the one before is another one's.
             self._client = self._peer
-        super().answer(status, text, fields)
+        super().answer(status, text, fields, read=read)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-#: Bytes of messages that wait for the application before no more are read.
+#: Bytes, or characters of text, of messages that wait for the application before no more are read.
 QUEUED_BYTES = 65_536
 #: Messages after which `send` lets the loop run others: to a client that takes them as fast, it need never wait.
 YIELD_EVERY = 64
-#: Messages, and bytes of frames, that the application of one WebSocket receives in one turn of the loop, at most.
+#: Messages, and bytes or characters of text in them, that one application receives in one turn of the loop, at most.
 MESSAGES_A_TURN, BYTES_A_TURN = 32, 65_536

@@ -22,7 +22,7 @@ def is_name(name: str) -> bool:
 
 
 def identify(headers: Headers, name: bytes) -> bytes:
-    """Return the id of a request, which its headers, changed in place, have once from then on.
+    """Return the id of a request, and make sure that its headers, which are changed in place, have it exactly once.
 
     An id that came with the request is kept if it is a single one of 1 to 128 letters, digits and ``_.:~+/=@-``;
     otherwise a new one is made, a UUID of version 4 in hexadecimal digits (RFC 9562).

@@ -13,7 +13,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.string cimport memcpy
 
 from . import _fast_frames_py, _fast_websocket_py
-from .constants import CLOSED, CLOSING, CONNECTING, FRAMES_A_CALL, FRAMES_OPEN, OPEN, RESPONDING
+from .constants import CLOSED, CLOSING, FRAMES_A_CALL, FRAMES_OPEN, OPEN, RESPONDING
 
 cdef extern from *:
     """
