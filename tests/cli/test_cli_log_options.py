@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+import time
 
 import pytest
 
@@ -178,3 +179,44 @@ def test_colours(tmp_path, option, coloured):
         assert command.stop(signal.SIGTERM) == 0
     assert all(("\x1b[32mINFO\x1b[0m" in line) is coloured for line in command.lines if "INFO" in line)
     assert any("INFO" in line for line in command.lines)
+
+
+OWN_HANDLER = """
+import pathlib, signal, subprocess, sys
+
+if {own}:
+    signal.signal(signal.SIGUSR1, lambda number, frame: pathlib.Path("own").touch())
+child = "import signal; print(signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL)"
+pathlib.Path("child").write_text(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout)
+
+async def application(scope, receive, send):
+    await send({{"type": "http.response.start", "status": 200, "headers": []}})
+    await send({{"type": "http.response.body", "body": b"ok"}})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGUSR1")
+@pytest.mark.parametrize("own", [True, False])
+def test_the_signal_is_the_application_s_first(tmp_path, own):
+    """A handler of the application's own stays, and processes that it starts do not ignore the signal."""
+    (tmp_path / "handling.py").write_text(OWN_HANDLER.format(own=own), encoding="utf-8")
+    with Command("serve", *HTTP, "handling:application", cwd=tmp_path) as command:
+        port = listening(command)
+        command.process.send_signal(signal.SIGUSR1)
+        if own:
+            assert eventually_exists(tmp_path / "own")
+        else:
+            command.until("log files were reopened")
+        assert get(port)[0] == 200
+        assert command.stop(signal.SIGTERM) == 0
+    assert (tmp_path / "child").read_text(encoding="utf-8") == "True\n"
+    assert any("reopened" in line for line in command.lines) is not own
+
+
+def eventually_exists(path):
+    """Whether the file is there before patience ends."""
+    ends = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < ends:
+        time.sleep(0.01)
+    return path.exists()
