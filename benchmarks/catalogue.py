@@ -30,6 +30,7 @@ MODULES = (
     "bench_http",
     "bench_http_varied",
     "bench_http_log",
+    "bench_http_watched",
     "bench_http_stream",
     "bench_http_post",
     "bench_websocket",

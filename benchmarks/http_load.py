@@ -113,6 +113,7 @@ def under_load(
     posted: bytes | None = None,
     varied: bool = False,
     log: bool = False,
+    watched: bool = False,
 ) -> Mapping[str, float]:
     """CPU time of the server for each request, requests a second, and how long they took.
 
@@ -122,7 +123,7 @@ def under_load(
     asked = {"TARGETS": str(TARGETS), "HEADERS": HEADERS} if varied else {}
     if posted is not None:
         asked = {"BODY": posted.decode("ascii")}
-    with serving(side, application, loop, log=log) as server:
+    with serving(side, application, loop, log=log, watched=watched) as server:
         least = _check(server, posted, expected)
         before = server.usage()
         requests, duration, size, half, most, *errors = _load(server, connections, seconds, asked)

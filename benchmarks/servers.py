@@ -65,7 +65,7 @@ def serve_floor(name: str, application: str, loop: str, port: int) -> None:
         runner.run(serve())
 
 
-def _words(side: str, application: str, loop: str, port: int, log: bool) -> list[str]:
+def _words(side: str, application: str, loop: str, port: int, log: bool, watched: bool) -> list[str]:
     """The command of a server of one worker that writes nothing, or with `log` its access log as it comes."""
     target = f"benchmarks.applications:{application}"
     if side in (FLOOR, "minimal"):
@@ -83,6 +83,7 @@ def _words(side: str, application: str, loop: str, port: int, log: bool) -> list
         "daphne": f"daphne --bind 127.0.0.1 --port {port}" + (" --access-log -" if log else " --verbosity 0"),
     }
     ours = f"cyasgi serve --http 127.0.0.1:{port} --loop {loop}" + (" --access-log" if log else " --log-level warning")
+    ours += " --metrics 127.0.0.1:0" if watched else ""
     return [sys.executable, "-m", *words.get(side, ours).split(), target]
 
 
@@ -136,12 +137,14 @@ def serving(
     loop: str,
     *,
     log: bool = False,
+    watched: bool = False,
     under: tuple[str, ...] = (),
     patience: float = PATIENCE,
 ) -> Iterator[Server]:
     """A server with one of the applications.
 
     Args:
+        watched: whether one of cyasgi's serves metrics, too.
         under: the command of a tool that runs the server's: then the server is on no core of its own, hashes are the
             same in every run, and it is asked to stop, so that the tool can say what it found.
         patience: seconds that the server may take to listen, and to stop if it is asked to.
@@ -156,7 +159,7 @@ def serving(
         output = Path(directory, "output")
         port = _free_port()
         with output.open("wb") as file:
-            words = _words(side, application, loop, port, log)
+            words = _words(side, application, loop, port, log, watched)
             process = subprocess.Popen(
                 [*under, *words] if under else pinned(0, words),
                 stdout=file,

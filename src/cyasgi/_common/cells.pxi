@@ -3,12 +3,31 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t, uint64_t
 
-cdef extern from "<time.h>" nogil:
-    struct timespec:
-        long long tv_sec
-        long tv_nsec
-    int CLOCK_MONOTONIC
-    int clock_gettime(int clock, timespec *moment)
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    #include <windows.h>
+    #else
+    #include <time.h>
+    #endif
+
+    /* As time.monotonic_ns() reads it, since pure code may read it again for the same request. */
+    static long long cyasgi_monotonic_ns(void) {
+    #if PY_VERSION_HEX >= 0x030D0000
+        PyTime_t t;
+        return PyTime_MonotonicRaw(&t) < 0 ? 0 : t;
+    #elif defined(_WIN32)
+        return (long long)GetTickCount64() * 1000000LL;
+    #elif defined(__APPLE__)
+        return (long long)clock_gettime_nsec_np(CLOCK_UPTIME_RAW);
+    #else
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (long long)t.tv_sec * 1000000000LL + t.tv_nsec;
+    #endif
+    }
+    """
+    int64_t monotonic_ns "cyasgi_monotonic_ns"() noexcept nogil
 
 cdef enum:
     HISTOGRAM = 18
@@ -25,12 +44,6 @@ BOUNDS_NS = [
     100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000,
     250_000_000, 500_000_000, 1_000_000_000, 2_500_000_000, 10_000_000_000, 60_000_000_000,
 ]
-
-
-cdef inline int64_t monotonic_ns() noexcept nogil:
-    cdef timespec moment
-    clock_gettime(CLOCK_MONOTONIC, &moment)
-    return <int64_t> moment.tv_sec * 1_000_000_000 + moment.tv_nsec
 
 
 cdef inline void observe(uint64_t *cells, int histogram, int64_t nanoseconds) noexcept nogil:

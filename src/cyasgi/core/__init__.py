@@ -8,6 +8,7 @@ from .backend import backend
 
 if TYPE_CHECKING or backend == "python":
     from ._py import (
+        SAMPLER as SAMPLER,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         FastPath as FastPath,
@@ -20,6 +21,7 @@ if TYPE_CHECKING or backend == "python":
     )
 else:
     from ._core import (
+        SAMPLER as SAMPLER,
         SENT as SENT,
         ApplicationInstance as ApplicationInstance,
         FastPath as FastPath,

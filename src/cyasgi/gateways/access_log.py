@@ -32,8 +32,10 @@ class AccessLog:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._lines: list[str] = []
-        self._moment = ""
+        #: Lines that wait to be written, `LINES_AT_ONCE` at most.
+        self.lines: list[str] = []
+        #: The time as it stands in lines.
+        self.moment = ""
         self._second = -1
 
     def add(
@@ -50,21 +52,21 @@ class AccessLog:
     ) -> None:
         """Add the line of one request, as `Entry` describes it."""
         request = f"{method} {target_text(target)} HTTP/{version}" if method else "-"
-        self._put(f'{client} - - {self._moment} "{request}" {status} {size} {took:.3f}\n')
+        self._put(f'{client} - - {self.moment} "{request}" {status} {size} {took:.3f}\n')
 
     def _put(self, line: str) -> None:
-        self._lines.append(line)
-        if len(self._lines) >= LINES_AT_ONCE:
+        self.lines.append(line)
+        if len(self.lines) >= LINES_AT_ONCE:
             self.flush()
 
     def tick(self, second: int) -> None:
         """Write what has been collected; `second` is the time, in seconds since the epoch."""
-        if self._lines:
+        if self.lines:
             self.flush()
         if second != self._second:
             self._second = second
             now = time.gmtime(second)
-            self._moment = self._at(now)
+            self.moment = self._at(now)
 
     @staticmethod
     def _at(now: time.struct_time) -> str:
@@ -73,7 +75,7 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what has been collected; what cannot be written is lost, which is logged."""
-        lines, self._lines = self._lines, []
+        lines, self.lines = self.lines, []
         try:
             self._stream.write("".join(lines))
             flush = getattr(self._stream, "flush", None)
@@ -121,7 +123,7 @@ class JSONAccessLog(_FurtherAccessLog):
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", now)
 
     def _line(self, entry: tuple[Any, ...]) -> str:
-        return json_line(self._moment, self._id_name, *entry)
+        return json_line(self.moment, self._id_name, *entry)
 
 
 class FormattedAccessLog(_FurtherAccessLog):

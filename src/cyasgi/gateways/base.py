@@ -26,6 +26,8 @@ class Gateway(StatelessServer):
     inherited = False
     #: Whether all that has not been accepted or read is left to that process (`hand_over`).
     handed_over = False
+    #: Counts what it does, for whoever watches the process: see `cyasgi.metrics`. None: nothing is counted there.
+    cells: memoryview | None = None
     #: At which level it is logged what is listened on.
     _listening_level = logging.INFO
 

@@ -118,6 +118,7 @@ cdef class InputQueue(Entry):
         cdef list messages = []
         if self._unfinished == 0 and self._count == 0:
             return messages
+        _forget_sample(self)
         while self._count:
             messages.append(self._pop())
         self._unfinished = 0
@@ -128,6 +129,7 @@ cdef class InputQueue(Entry):
         """Accept messages put into an ended instance, whatever the bound; `first`: before those that wait here."""
         cdef list waiting = []
         if first:
+            _forget_sample(self)
             while self._count:
                 waiting.append(self._pop())
         for message in messages:
@@ -170,6 +172,8 @@ cdef class InputQueue(Entry):
             self._ring[(<Py_ssize_t>self._head + self._count - 1) & (len(self._ring) - 1)] = item
         self._count += 1
         self._unfinished += 1
+        if _sampled is not None:
+            _sample_put(self, item)
         return 0
 
     @cython.final
@@ -206,6 +210,8 @@ cdef class InputQueue(Entry):
             self._first = self._ring[self._head]
             self._ring[self._head] = None
             self._head = (self._head + 1) & <unsigned int>(len(self._ring) - 1)
+        if _sampled is not None:
+            _sample_taken(self, item)
         return item
 
     @cython.final

@@ -9,5 +9,6 @@ from .fastpath import FastPath as FastPath
 from .instance import ApplicationInstance as ApplicationInstance
 from .lookup import get_or_create_application_instance as get_or_create_application_instance
 from .run import Run as Run
+from .sampling import SAMPLER as SAMPLER
 from .setting import Setting as Setting
 from .table import InstanceTable as InstanceTable

@@ -43,6 +43,7 @@ from ..tasks import (
 from .awaitables import Pass, error_of
 from .details import Details
 from .run import Run
+from .sampling import SAMPLER
 
 _MISSING: Any = object()
 _puts = itertools.count(1)
@@ -295,6 +296,8 @@ class ApplicationInstance(Details):
             raise QueueFull
         self._items.append(item)
         self._unfinished += 1
+        if SAMPLER.cells is not None:
+            SAMPLER.put(self, item)
         if self._state <= HELD:
             self._fed()
         if self._getters:

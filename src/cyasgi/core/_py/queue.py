@@ -24,6 +24,7 @@ from ..tasks import (
 )
 from .entry import Entry
 from .line import Line
+from .sampling import SAMPLER
 
 _MISSING: Any = object()
 
@@ -102,6 +103,8 @@ class InputQueue(Entry):
 
     def take_all(self) -> list[Any]:
         """Remove and return all queued messages, which will not be received any more, and end every wait in `join`."""
+        if SAMPLER.cells is not None:
+            SAMPLER.forget(self)
         messages = list(self._items)
         self._items.clear()
         self._unfinished = 0
@@ -185,6 +188,8 @@ class InputQueue(Entry):
             return False
         self._items.append(item)
         self._unfinished += 1
+        if SAMPLER.cells is not None:
+            SAMPLER.put(self, item)
         if self._state <= HELD:
             self._fed()
         self._advance()
@@ -216,6 +221,8 @@ class InputQueue(Entry):
 
     def _take(self) -> Any:
         item = self._items.popleft()
+        if SAMPLER.cells is not None:
+            SAMPLER.taken(self, item)
         if self._line is not None:
             self._advance()
         return item
@@ -248,6 +255,8 @@ class InputQueue(Entry):
                 del self, getter, taker
                 raise
         item = self._items.popleft()
+        if SAMPLER.cells is not None:
+            SAMPLER.taken(self, item)
         if self._line is not None:
             self._advance()
         if taker is not None:

@@ -32,6 +32,7 @@ from ...wire.datagram import MAX_DATA, scope_fields
 from ..net.own_addresses import OWN_PORTS
 from ._batches_py import BATCH, CACHE_SIZE, HIGH_WATER, LOW_WATER, OVERHEAD, asked_of
 
+include "../../_common/cells.pxi"
 include "_batches_c.pxi"
 
 assert BATCH == CYASGI_BATCH
@@ -139,6 +140,29 @@ cdef class EndpointBase:
     #: A message and a scope, to be copied.
     cdef dict _template
     cdef dict _scope_template
+    #: Where datagrams are counted, too; and how many were received and sent by then.
+    cdef CellsView _view
+    cdef long long _tallied_received
+    cdef long long _tallied_sent
+
+    @property
+    def cells(self):
+        return None if self._view is None else self._view.owner
+
+    @cells.setter
+    def cells(self, cells):
+        self._view = None if cells is None else CellsView(cells)
+
+    def tally(self):
+        """Bring `cells` up to date; called for each batch, and for statistics."""
+        self._tally()
+
+    cdef void _tally(self) noexcept:
+        if self._view is not None:
+            self._view.cells[DATAGRAMS_RECEIVED] += self.received - self._tallied_received
+            self._view.cells[DATAGRAMS_SENT] += self.sent - self._tallied_sent
+            self._tallied_received = self.received
+            self._tallied_sent = self.sent
 
     def __init__(self):
         self.paused = True

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from ..._common.cells import DATAGRAMS_RECEIVED, DATAGRAMS_SENT
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
 from ...wire.datagram import MAX_DATA, scope_fields
@@ -81,6 +82,7 @@ class EndpointBase:
         "after_stop",
         "by_listener",
         "by_system",
+        "cells",
         "custom",
         "drops_before",
         "errors",
@@ -107,6 +109,7 @@ class EndpointBase:
         "sock",
         "spare",
         "stopping",
+        "tallied",
         "traffic",
         "transport",
         "waiters",
@@ -141,6 +144,18 @@ class EndpointBase:
         self.custom = False
         #: Whether the id of an instance is its client's socket address: IPv4, one socket, nothing overridden.
         self.plain = False
+        #: Where datagrams are counted, too: see `cyasgi._common.cells`; and how many were received and sent by then.
+        self.cells: memoryview | None = None
+        self.tallied = 0, 0
+
+    def tally(self) -> None:
+        """Bring `cells` up to date; called for each batch, and for statistics."""
+        cells = self.cells
+        if cells is not None:
+            received, sent = self.tallied
+            self.tallied = self.received, self.sent
+            cells[DATAGRAMS_RECEIVED] += self.received - received
+            cells[DATAGRAMS_SENT] += self.sent - sent
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         """Hand over a datagram that a transport of the loop has read."""
@@ -306,6 +321,8 @@ class BatchTransport:
             endpoint = self._endpoint
         if count and endpoint is not None:
             endpoint.notice_drops()
+            if endpoint.cells is not None:
+                endpoint.tally()
         if interrupt is not None:
             raise interrupt
         return more
@@ -340,6 +357,8 @@ class BatchTransport:
         """
         if self._closing:
             return
+        if self._endpoint is not None and self._endpoint.cells is not None:
+            self._endpoint.tally()
         if not self._waiting:
             if self._sent(data, addr, source):
                 return

@@ -147,6 +147,7 @@ cdef class BatchTransport:
                     interrupt = interrupt or error
         finally:
             buffers._busy = False
+        endpoint._tally()
         if count:
             dropped = cyasgi_dropped(self._fd)
             if dropped != self._dropped:
@@ -376,6 +377,8 @@ cdef class BatchTransport:
                     done -= 1
         finally:
             self._flushing = False
+            if self._endpoint is not None:
+                self._endpoint._tally()
         return 0
 
     def _writable(self):

@@ -41,6 +41,9 @@ MEMINFO = struct.Struct("=32xI")
 class DatagramServerPort(Protocol):
     """The server, as its endpoints know it."""
 
+    #: Where datagrams are counted; see `cyasgi._common.cells`.
+    cells: memoryview | None
+
     @property
     def max_datagram_size(self) -> int: ...
     @property
@@ -98,6 +101,7 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.own_address: Any = None
         self.drops_before = drops_of(sock)
+        self.cells = server.cells
 
     # Receiving.
 

@@ -71,6 +71,7 @@ class Traffic:
         counted = dict(self._counted)
         for endpoint in self._endpoints:
             endpoint.count_drops()
+            endpoint.tally()
             for name, attribute in ATTRIBUTES.items():
                 counted[name] += getattr(endpoint, attribute)
         return counted

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..._common.cells import REQUESTS
 from ..._common.guarding import INTERRUPTS
 from ...wire.http.body import LengthBody
 from ...wire.http.request import END, decode_path
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cyasgi.gateways.http")
 
 PERCENT = ord("%")
+
+
+def count_request(server: HTTPServerPort) -> None:
+    """Count a request that an application is run for."""
+    server.requests += 1
+    if server.cells is not None:
+        server.cells[REQUESTS] += 1
 
 
 class FastConnection:
@@ -113,8 +121,8 @@ class FastConnection:
 
         def amend(self, template: dict[str, Any]) -> None: ...
         def identify(self) -> None: ...
-        def begin_logging(self) -> None: ...
-        def log_request(self, status: int, size: int, lines: bytes = b"") -> None: ...
+        def note_begin(self) -> None: ...
+        def note_end(self, status: int, size: int, lines: bytes = b"") -> None: ...
         def refuse(self, error: HTTPError, *, read: bool = False) -> None: ...
         def answer(self, status: int, text: str, fields: bytes = b"", *, read: bool = False) -> None: ...
         def upgrade(self, scope: Scope, rest: bytes) -> bool: ...
@@ -147,8 +155,8 @@ class FastConnection:
             head: its head.
             rest: what came behind that, unless it is in the buffer.
         """
-        if self.server.log is not None:
-            self.begin_logging()
+        if self.server.log is not None or self.server.cells is not None:
+            self.note_begin()
         try:
             another = self.parser.parse(head)
         except HTTPError as error:
@@ -208,7 +216,7 @@ class FastConnection:
             self._refuse_instance(error)
             return
         self.deadline.due = math.inf
-        server.requests += 1
+        count_request(server)
         if self.request_timeout is not None:
             self.due_request = server.deadlines.now + self.request_timeout
             self.rearm()
@@ -232,8 +240,8 @@ class FastConnection:
     def response_complete(self, exchange: Any) -> None:
         """Take on the next request; called by the exchange when all of its response was written."""
         self.exchange = None
-        if self.server.log is not None:
-            self.log_request(exchange.status, exchange.sent, exchange.header_lines())
+        if self.server.log is not None or self.server.cells is not None:
+            self.note_end(exchange.status, exchange.sent, exchange.header_lines())
         self.due_request = math.inf
         if not exchange.keep_alive or self.last:
             if self.body is None and not self.buffer:

@@ -5,13 +5,16 @@ Each method has the usual case of the pure one, which serves all others: it is c
 attributes have the same names. The exchange is in `_fast_exchange.pxi`.
 """
 
+cimport cython
 from cpython.bytearray cimport PyByteArray_GET_SIZE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_SetItem, PyDict_Update
+from cpython.list cimport PyList_Append, PyList_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY
-from libc.string cimport memcpy
+from libc.math cimport llrint
+from libc.string cimport memcpy, memchr
 
 from cyasgi.wire.http._head cimport HeadParser, Scope
 
@@ -21,6 +24,7 @@ from ...core._core import CONNECTED_API
 from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 from ...wire.http.errors import HTTPError
+from ..access_log import LINES_AT_ONCE, AccessLog
 from . import _fast_connection_py, _fast_exchange_py
 from .checks import EXTENSIONS
 from .phases import BODILESS, COMPLETE, EXPECTED, JOIN_LIMIT, NO_TRAILERS, STARTED
@@ -43,6 +47,9 @@ cdef extern from *:
     object bare "cyasgi_bare"(object cls, tuple nothing)
     PyObject *get_item "cyasgi_get_item"(dict from_, str key) noexcept
 
+cdef extern from "Python.h":
+    object log_line "PyUnicode_FromFormat" (const char *form, ...)
+
 cdef extern from *:
     """
     /* What the core tells of instances; see core/_cy/connected.pxi. */
@@ -56,6 +63,8 @@ cdef extern from *:
         int (*connect)(PyObject *instance, int direct) except -1
         int (*quiet)(PyObject *instance) noexcept
         int (*empty)(PyObject *instance) noexcept
+
+include "../../_common/cells.pxi"
 
 cdef enum:
     C_EXPECTED = 0
@@ -74,6 +83,10 @@ cdef object _encode_lines = encode_lines
 cdef object _SENT = SENT
 cdef object _NO_TRAILERS = NO_TRAILERS
 cdef Py_ssize_t _JOIN_LIMIT = JOIN_LIMIT
+cdef object _AccessLog = AccessLog
+cdef Py_ssize_t _LINES_AT_ONCE = LINES_AT_ONCE
+#: Of the cells that were written last.
+cdef CellsView _view = None
 cdef tuple _NOTHING = ()
 cdef tuple _EXTENSIONS = EXTENSIONS
 cdef str _START = "http.response.start"
@@ -121,7 +134,7 @@ cdef class FastConnection:
     cdef public object _linger_until
     cdef public object _reported_progress
     cdef public object _taken
-    cdef public object _began
+    cdef public double _began
     cdef public object transport
     cdef public object deadline
     cdef public object keep_alive_timeout
@@ -175,8 +188,7 @@ cdef class FastConnection:
                     self.refuse(error)
                     return
                 if end:
-                    if _field(self, "log") is not None:
-                        self.begin_logging()
+                    _note_begin(self)
                     _begin(self, parser, None if end == size else (<bytes>data)[end:])
                     return
         elif self.exchange is None and self.body is None and not self.last and not self.paused and not self.buffer:
@@ -197,8 +209,7 @@ cdef class FastConnection:
             _PureConnection.begin_request(self, head, rest)
             return
         parser = <HeadParser>self.parser
-        if _field(self, "log") is not None:
-            self.begin_logging()
+        _note_begin(self)
         try:
             parser.parse(head)
         except HTTPError as error:
@@ -222,10 +233,97 @@ cdef object _field(FastConnection self, str name):
 
 cdef int _count_request(FastConnection self) except -1:
     cdef PyObject *found = get_item(self._attributes, "requests")
+    cdef uint64_t *cells = _cells(self)
     if found is NULL:
         self.server.requests += 1
     else:
         PyDict_SetItem(self._attributes, "requests", <object>found + 1)
+    if cells is not NULL:
+        cells[REQUESTS] += 1
+    return 0
+
+
+cdef uint64_t *_cells(FastConnection self) except? NULL:
+    """Return the cells that the server counts in; NULL if it does not."""
+    global _view
+    cells = _field(self, "cells")
+    if cells is None:
+        return NULL
+    if _view is None or _view.owner is not cells:
+        _view = CellsView(cells)
+    return _view.cells
+
+
+cdef int _note_begin(FastConnection self) except -1:
+    """Note when a request began, if anybody wants to know."""
+    if _field(self, "log") is not None or _field(self, "cells") is not None:
+        self._began = monotonic_ns() * 1e-9
+    return 0
+
+
+cdef int _note_end(FastConnection self, FastExchange exchange) except -1:
+    """Count and log the request that was parsed last."""
+    cdef uint64_t *cells
+    cdef double took
+    cdef int status
+    log = _field(self, "log")
+    cells = _cells(self)
+    if log is None and cells is NULL:
+        return 0
+    took = monotonic_ns() * 1e-9 - self._began if self._began else 0.0
+    self._began = 0.0
+    status = exchange.status
+    if cells is not NULL:
+        cells[RESPONSES + status // 100 - 1] += 1
+        observe(cells, REQUEST_TIME, <int64_t>(took * 1e9))
+    if log is not None:
+        _log_line(self, log, exchange, took)
+    return 0
+
+
+cdef int _log_line(FastConnection self, log, FastExchange exchange, double took) except -1:
+    """Write the line of a request as `AccessLog.add` does, or have that do it."""
+    cdef HeadParser parser
+    cdef list lines
+    cdef bytes target
+    cdef long long milliseconds
+    if type(log) is _AccessLog and type(self.parser) is HeadParser:
+        parser = <HeadParser>self.parser
+        target = parser.get_target()
+        if (
+            parser.method
+            and target.isascii()
+            and memchr(PyBytes_AS_STRING(target), 34, PyBytes_GET_SIZE(target)) is NULL
+        ):
+            milliseconds = llrint(took * 1000.0)
+            line = log_line(
+                b'%U - - %U "%U %s HTTP/%U" %d %S %lld.%03d\n',
+                <PyObject *>self._client,
+                <PyObject *>log.moment,
+                <PyObject *>parser.method,
+                PyBytes_AS_STRING(target),
+                <PyObject *>parser.version,
+                <int>exchange.status,
+                <PyObject *>exchange.sent,
+                milliseconds // 1000,
+                <int>(milliseconds % 1000),
+            )
+            lines = log.lines
+            PyList_Append(lines, line)
+            if PyList_GET_SIZE(lines) >= _LINES_AT_ONCE:
+                log.flush()
+            return 0
+    log.add(
+        self._client,
+        self.parser.method,
+        self.parser.target,
+        self.parser.version,
+        exchange.status,
+        exchange.sent,
+        took,
+        self.parser.headers,
+        exchange._fields[0],
+    )
     return 0
 
 
@@ -319,8 +417,7 @@ cdef _response_complete(FastConnection self, FastExchange exchange):
         _PureConnection.response_complete(self, exchange)
         return
     self.exchange = None
-    if _field(self, "log") is not None:
-        self.log_request(exchange.status, exchange.sent, exchange._fields[0])
+    _note_end(self, exchange)
     self.due_request = INFINITY
     deadline = self.deadline
     if self._deadlines is None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from typing import Any
 
+from ..._common.cells import REQUEST_TIME, RESPONSES, observe
 from ...wire.address import client_text
 from ...wire.http.request import HeadParser
 from ...wire.http.request_id import id_line, identify
@@ -78,7 +80,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         self._reported_progress = -1
         #: How much the client had taken when that was last checked (`send_progress`).
         self._taken = 0.0
-        #: When the request at work began, for the access log.
+        #: When the request at work began, for the access log and for `cells`.
         self._began = 0.0
 
     def eof_received(self) -> bool:
@@ -148,8 +150,8 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             exchange.protocol = None
             if self.server.cancel_on_disconnect and exchange.instance is not None:
                 self.server.delete_application_instance(exchange)
-            if self.server.log is not None:
-                self.log_request(exchange.status or CLIENT_GONE, exchange.sent, exchange.header_lines())
+            if self.server.log is not None or self.server.cells is not None:
+                self.note_end(exchange.status or CLIENT_GONE, exchange.sent, exchange.header_lines())
         self.body = None
 
     def forget_partial_head(self) -> None:
@@ -170,19 +172,23 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         identify(self.parser.headers, self.request_id_name)
         self.id_line = id_line(self.parser.headers, self.request_id_name)
 
-    def begin_logging(self) -> None:
+    def note_begin(self) -> None:
         """Note when a request began."""
-        self._began = self.loop.time()
+        self._began = time.monotonic()
 
-    def log_request(self, status: int, size: int, lines: bytes = b"") -> None:
-        """Log the request that was parsed last, with this status and size of the response, and its header lines."""
-        log, parser = self.server.log, self.parser
+    def note_end(self, status: int, size: int, lines: bytes = b"") -> None:
+        """Count and log the request that was parsed last, with this status and size of the response, and its header
+        lines."""
+        log, cells, parser = self.server.log, self.server.cells, self.parser
+        took = time.monotonic() - self._began if self._began else 0.0
+        self._began = 0.0
+        if cells is not None:
+            cells[RESPONSES + status // 100 - 1] += 1
+            observe(cells, REQUEST_TIME, int(took * 1e9))
         if log is not None:
-            took = self.loop.time() - self._began if self._began else 0.0
             log.add(
                 self._client, parser.method, parser.target, parser.version, status, size, took, parser.headers, lines
             )
-            self._began = 0.0
 
     # Closing
 
@@ -248,7 +254,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             exchange.disconnect()
             exchange.protocol = None
             if begun:
-                self.log_request(exchange.status, exchange.sent, exchange.header_lines())
+                self.note_end(exchange.status, exchange.sent, exchange.header_lines())
                 self.abort()
             self.exchange = None
             if begun:
@@ -256,8 +262,8 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         elif not read:
             # The log is not to name the request before this one.
             self.parser.method = ""
-        if self.server.log is not None:
-            self.log_request(status, len(text) + 1)
+        if self.server.log is not None or self.server.cells is not None:
+            self.note_end(status, len(text) + 1)
         self.transport.write(error_response(status, text, common, fields))
         self.linger()
 

@@ -57,6 +57,8 @@ class HTTPServerPort(ConnectionServer, Protocol):
     state: dict[str, Any] | None
     #: What is copied into every scope as ``scope["asgi"]``.
     asgi: dict[str, str]
+    #: Where what is served is counted; see `cyasgi._common.cells`.
+    cells: memoryview | None
     #: Whether no new connection is served.
     stopping: bool
     #: Whether messages of applications need not pass through `application_send`.

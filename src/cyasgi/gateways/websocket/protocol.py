@@ -12,6 +12,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._common.cells import WEBSOCKETS
 from ..._common.guarding import INTERRUPTS
 from ...core import Pass
 from ...core.describe import describe
@@ -87,6 +88,8 @@ class WebSocketProtocol(WebSocketConnection):
             self.begin_logging(client_text(scope["client"]))
         server.connection_upgraded(self)
         server.websockets += 1
+        if server.cells is not None:
+            server.cells[WEBSOCKETS] += 1
         if not transport.is_reading():  # type: ignore[attr-defined]
             transport.resume_reading()  # type: ignore[attr-defined]
         self.deadline = server.deadlines.at(server.websocket_handshake_timeout, self.overdue)
