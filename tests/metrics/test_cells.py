@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cyasgi._common.cells import BOUNDS, CELLS, LOOP_LAG, REQUEST_TIME, REQUESTS, Page, observe
+from cyasgi._common.cells import BOUNDS, CELLS, LOOP_LAG, REQUEST_TIME, REQUESTS, Histogram, Page, observe
 from support.serving import environment
 
 WRITER = """
@@ -23,7 +23,7 @@ page.close()
 def test_nothing_is_counted_at_first():
     page = Page()
     assert page.cells.tolist() == [0] * CELLS
-    assert page.histogram(LOOP_LAG) == ((0,) * (len(BOUNDS) + 1), 0.0) and page.histogram(LOOP_LAG).count == 0
+    assert page.histogram(LOOP_LAG) == Histogram((0,) * (len(BOUNDS) + 1), 0.0) and page.histogram(LOOP_LAG).count == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from bisect import bisect_left
-from typing import NamedTuple
+from dataclasses import dataclass
 
 #: Upper bounds of a histogram's buckets, in seconds; a last bucket has what took longer.
 BOUNDS = (
@@ -45,7 +45,8 @@ CELLS = UNDELIVERED + 1
 SAMPLED_ONE_IN = 16
 
 
-class Histogram(NamedTuple):
+@dataclass(frozen=True)
+class Histogram:
     """Times that were observed: `buckets` counts them by `BOUNDS`, the last one what took longer."""
 
     buckets: tuple[int, ...]

@@ -52,6 +52,7 @@ from .stopping import is_stop
 from .tasks import NAME, current_tasks, has_plain_tasks, name_of, runs_elsewhere, takes_names
 
 include "_cy/c.pxi"
+include "../_common/cells.pxi"
 
 # As in constants.py, for C.
 cdef enum:

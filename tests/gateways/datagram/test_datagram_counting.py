@@ -32,15 +32,14 @@ def test_datagrams(cy, run, batched):
         cls = type("Server", (gateway(cy).DatagramServer,), {"max_datagram_size": 4, **more})
         server = cls(twice, 10, binds=[("127.0.0.1", 0)])
         server.cells = page.cells
-        for before in (0, 1):
+        for runs in (1, 2):
             async with serving_datagrams(server) as [address]:
                 with clients(address, address) as each:
                     for client in each:
                         client.send(b"a", b"b", b"too long")
                         assert sorted(await client.receive(4)) == [b"a", b"a", b"b", b"b"]
-                await eventually(lambda: server.stats()["datagrams_received"] == 6 * (before + 1))
-                assert counted(page) == (6 * (before + 1), 8 * (before + 1))
-            assert counted(page) == (6 * (before + 1), 8 * (before + 1))
+                await eventually(lambda: counted(page) >= (6 * runs, 8 * runs))  # noqa: B023
+            assert counted(page) == (6 * runs, 8 * runs)
 
     run(main())
 

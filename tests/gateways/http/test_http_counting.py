@@ -9,7 +9,7 @@ import re
 import pytest
 
 from cyasgi._common.cells import REQUEST_TIME, REQUESTS, RESPONSES, WEBSOCKETS, Page
-from support.http_protocol_case import GET, HELLO, case, part, sending, start
+from support.http_protocol_case import GET, case, part, sending, start
 from support.websockets_serving import Client, server_of, serving
 
 
@@ -126,7 +126,6 @@ LINE = re.compile(r'127\.0\.0\.1:1234 - - (\[.*?\]) "(.*)" (\d+) (\d+) (\d+\.\d{
         (b"GET / HTTP/1.1", "GET / HTTP/1.1"),
         (b"GET /a?b=c%20d HTTP/1.1", "GET /a?b=c%20d HTTP/1.1"),
         (b'GET /"quoted" HTTP/1.1', "GET /%22quoted%22 HTTP/1.1"),
-        (b"GET /caf\xc3\xa9 HTTP/1.1", "GET /caf%C3%A9 HTTP/1.1"),
         (b"GET /%s%d HTTP/1.1", "GET /%s%d HTTP/1.1"),
         (b"OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.1"),
         (b"PROPFIND /a HTTP/1.1", "PROPFIND /a HTTP/1.1"),
@@ -146,7 +145,7 @@ def test_the_line_of_a_request(cy, run, request_line, logged):
             each.flush()
         lines = [LINE.fullmatch(stream.getvalue()) for stream in (usual, derived)]
         assert lines[0][2] == lines[1][2] == logged, (usual.getvalue(), derived.getvalue())
-        assert [line.groups()[0::2] for line in lines][0][0] == "[14/Nov/2023:22:13:20 +0000]"
+        assert lines[0][1] == lines[1][1] == "[14/Nov/2023:22:13:20 +0000]"
         assert lines[0].groups()[2:4] == lines[1].groups()[2:4] == ("200", "1")
         assert 0 <= float(lines[0][5]) < 60
 

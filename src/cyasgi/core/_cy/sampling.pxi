@@ -1,7 +1,5 @@
 # How long messages wait in queues: of one in so many.
 
-include "../_common/cells.pxi"
-
 cdef enum:
     FOLLOWED = 64
     C_SAMPLED_ONE_IN = 16
