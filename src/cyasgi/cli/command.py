@@ -30,7 +30,8 @@ from .limits import (
     key_of,
 )
 from .logs import LogOptions
-from .options import ServeCommand, parameters
+from .option import ServeCommand
+from .options import parameters
 from .servers import Options
 from .values import AUTO
 
