@@ -371,7 +371,7 @@ def test_imports_little(tmp_path):
     """`import cyasgi` needs neither the command's nor the gateways' libraries."""
     code = """
         import sys
-        for name in ("click", "uvloop", "dns", "django", "httptools", "watchfiles", "websockets"):
+        for name in ("click", "uvloop", "dns", "django", "httptools", "prometheus_client", "watchfiles", "websockets"):
             sys.modules[name] = None
         import cyasgi
         print(sorted(name for name in sys.modules if name.startswith("cyasgi.") and "._" not in name))

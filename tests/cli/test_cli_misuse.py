@@ -227,6 +227,10 @@ def test_an_address_that_is_not_here(address, tmp_path):
             ["serve", "--websocket", "127.0.0.1:0", ECHO],
             "--websocket needs websockets: pip install 'cyasgi[websocket]'",
         ),
+        *(
+            (name, ["serve", *LOCAL, "--metrics", ":0", ECHO], f"--metrics needs {name}: pip install 'cyasgi[metrics]'")
+            for name in ("httptools", "prometheus_client")
+        ),
         ("dns", ["serve", *LOCAL, "cyasgi.dns:example"], "cyasgi.dns needs dnspython: pip install 'cyasgi[dns]'"),
     ],
 )

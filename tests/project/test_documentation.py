@@ -58,6 +58,7 @@ REQUIRED = (
     "src/cyasgi/gateways/README.md",
     "src/cyasgi/instances/README.md",
     "src/cyasgi/lifecycle/README.md",
+    "src/cyasgi/metrics/README.md",
     "src/cyasgi/serving/README.md",
     "src/cyasgi/wire/README.md",
     "tests/README.md",

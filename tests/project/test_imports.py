@@ -20,6 +20,7 @@ LAYERS = (
     {"server"},
     {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing"},
     {"apps", "examples", "dns", ""},
+    {"metrics"},
     {"workers"},
     {"cli"},
     {"__main__"},

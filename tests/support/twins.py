@@ -23,6 +23,7 @@ MODULES = (
     "cyasgi.gateways.websocket",
     "cyasgi.install",
     "cyasgi.lifecycle",
+    "cyasgi.metrics",
 )
 
 

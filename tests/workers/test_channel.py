@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 
 import pytest
 
 from cyasgi.workers.channel import MAX_MESSAGE, MAX_WAITING, Channel
+from support.loops import PATIENCE
 from support.serving import in_time
 
 
@@ -108,5 +110,81 @@ def test_who_has_gone(run, pair):
         channel.send("x")
         await in_time(lambda: ended)
         channel.close()
+
+    run(main())
+
+
+def test_the_last_words_of_who_has_ended(run, pair):
+    """What was sent before the end is handled at once, if it is asked for."""
+
+    async def main():
+        got, ended = [], []
+        channel = Channel(pair[0], lambda: ended.append(True))
+        channel.handlers["one"] = lambda message: got.append(message["value"])
+        other = Channel(pair[1], lambda: None)
+        values = ["x" * 30_000] * 5
+        for value in values:
+            assert other.send("one", value=value)
+        other.close()
+        channel.read_rest()
+        assert got == values and ended == [True]
+        channel.read_rest()
+
+    run(main())
+
+
+def test_what_waits_at_the_end(run, pair):
+    """More than the system takes at once is sent before the channel is closed."""
+    received = []
+
+    def read():
+        while data := pair[0].recv(65_536):
+            received.append(data)
+
+    async def main():
+        channel = Channel(pair[1], lambda: None)
+        for _ in range(20):
+            assert channel.send("one", value="x" * 60_000)
+        reader.start()
+        channel.finish(PATIENCE)
+        assert not channel.open
+
+    reader = threading.Thread(target=read)
+    run(main())
+    reader.join()
+    assert [len(line) for line in b"".join(received).splitlines()] == [
+        len('{"kind": "one", "value": ""}') + 60_000
+    ] * 20
+
+
+def test_who_goes_on_for_ever(run, pair):
+    """Another process may have the other end: what is read of it at a time is bounded."""
+
+    async def main():
+        got = []
+        channel = Channel(pair[0], lambda: None)
+
+        def more(message):
+            got.append(message)
+            pair[1].send(b'{"kind": "more"}\n')
+
+        channel.handlers["more"] = more
+        pair[1].send(b'{"kind": "more"}\n')
+        channel.read_rest()
+        assert 1 < len(got) < 1000
+        channel.close()
+
+    run(main())
+
+
+def test_last_words_to_who_does_not_read(run, pair):
+    """They are given up after a while."""
+
+    async def main():
+        channel = Channel(pair[0], lambda: None)
+        while channel.send("x", value="x" * 100_000):
+            pass
+        channel.finish(0.01)
+        assert not channel.open
 
     run(main())

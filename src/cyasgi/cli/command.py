@@ -161,10 +161,11 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         identity = service.find_identity(values.pop("user"), values.pop("group"))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    if values["reload"] and (supervision.count > 1 or recycling.wanted or identity is not None):
+    supervised = supervision.count > 1 or recycling.wanted or identity is not None or values["metrics"] is not None
+    if values["reload"] and supervised:
         raise click.UsageError(
             "--reload serves by one process, which is replaced when files change: leave out --workers, "
-            "--limit-max-requests, --worker-max-rss, --worker-lifetime, --user and --group"
+            "--limit-max-requests, --worker-max-rss, --worker-lifetime, --metrics, --user and --group"
         )
     log = LogOptions(
         level=values.pop("log_level"),

@@ -12,15 +12,16 @@ from ..workers.settings import START_ATTEMPTS, START_TIMEOUT, TIMEOUT
 from . import configuration
 from .logs import FORMATS, LEVELS
 from .option import Option, parsed
-from .values import parse_workers
+from .values import parse_metrics_address, parse_workers
 
 RELOAD_DELAY = Number("number of seconds", least=0.001, most=60)
 
 
 def process_parameters() -> Iterator[click.Parameter]:
-    """Yield the options for processes, logs and development."""
+    """Yield the options for processes, logs, metrics and development."""
     yield from _process()
     yield from _workers()
+    yield from _metrics()
     yield from _service()
     yield from _development()
 
@@ -82,6 +83,17 @@ def _logs(section: str) -> Iterator[click.Option]:
         section=section,
         type=click.Path(dir_okay=False),
         help="Write the access log to this file, which SIGUSR1 reopens.",
+    )
+
+
+def _metrics() -> Iterator[click.Option]:
+    yield Option(
+        "--metrics",
+        section="Metrics",
+        metavar="ADDRESS",
+        callback=parsed(parse_metrics_address),
+        help="Serve metrics for Prometheus at /metrics, health at /healthz and /readyz, and a live page at / on "
+        "HOST:PORT or unix:PATH. Whoever connects sees tracebacks of the application.",
     )
 
 

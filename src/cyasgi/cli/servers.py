@@ -52,6 +52,8 @@ class Options:
     #: Who the workers run as, if not as who has started the command.
     identity: Identity | None
     pid_file: str | None
+    #: Where metrics are served, as a `Listener` has it.
+    metrics: str | None
     #: The sockets that a service manager has passed.
     passed: list[Passed]
     #: The options that begin with --ssl-, without that prefix.

@@ -77,7 +77,7 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
 
     several = Supervisor(servers.values(), around=around)
     if link is not None:
-        link.attach(several, options.supervision.recycling)
+        link.attach(several, servers, options.supervision.recycling)
     # With --reload, SIGINT is left to the parent process; a worker's link takes care of its signals.
     signals = [] if link is not None else [signal.SIGTERM] if options.reload else [signal.SIGINT, signal.SIGTERM]
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from .._common.log_files import survive_signal
@@ -20,6 +21,9 @@ from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options
 from .service import become
 
+if TYPE_CHECKING:
+    from ..workers.watching import PoolWatch
+
 
 def needs_supervisor(options: Options) -> bool:
     """Return whether the options ask for more than one process, or for what takes another process.
@@ -28,12 +32,13 @@ def needs_supervisor(options: Options) -> bool:
         CommandError: this system cannot do that.
     """
     supervision = options.supervision
-    if supervision.count == 1 and not supervision.recycling.wanted and options.identity is None:
+    alone = supervision.count == 1 and not supervision.recycling.wanted
+    if alone and options.identity is None and options.metrics is None:
         return False
     if os.name != "posix":
         raise CommandError(
-            "--workers, --limit-max-requests, --worker-max-rss, --worker-lifetime need a system whose processes "
-            "inherit sockets and get signals, which Windows is not; accepted here is --workers 1"
+            "--workers, --limit-max-requests, --worker-max-rss, --worker-lifetime, --metrics need a system whose "
+            "processes inherit sockets and get signals, which Windows is not; accepted here is --workers 1"
         )
     return True
 
@@ -48,13 +53,43 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     configure_logging(options.log, options.ignored, name_process=True)
     # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
     shared = bind_for_others(options, options.supervision.count)
-    with contextlib.closing(shared):
+    with contextlib.closing(shared), _watch(options) as watch:
         if options.identity is not None:
-            become(options.identity, shared.paths)
-        return _run(options, arguments, shared)
+            become(options.identity, shared.paths if watch is None else [*shared.paths, *watch.paths])
+        return _run(options, arguments, shared, watch)
 
 
-def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSockets) -> int:
+@contextlib.contextmanager
+def _watch(options: Options) -> Iterator[PoolWatch | None]:
+    """Have the address for metrics bound meanwhile, if there is one.
+
+    Raises:
+        CommandError: it cannot be listened on, or a library is missing.
+    """
+    if options.metrics is None:
+        yield None
+        return
+    try:
+        # The libraries that it needs; nobody is to learn of a missing one by the first request.
+        from ..metrics import exposition  # noqa: F401
+        from ..workers.watching import PoolWatch
+    except ModuleNotFoundError as error:
+        if error.name not in ("httptools", "prometheus_client"):
+            raise
+        raise CommandError(f"--metrics needs {error.name}: pip install 'cyasgi[metrics]'") from None
+    watch = PoolWatch(options.metrics)
+    try:
+        name = watch.bind()
+    except OSError as error:
+        raise CommandError(f"--metrics: {error.strerror or error}") from None
+    try:
+        logger.info("metrics and health on %s", name)
+        yield watch
+    finally:
+        watch.close()
+
+
+def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSockets, watch: PoolWatch | None) -> int:
     bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
     supervision = options.supervision.with_end_timeout(BOUNDS * bound + GRACE)
 
@@ -72,7 +107,7 @@ def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSocket
         logger.info("listening on %s", name)
 
     async def run() -> bool:
-        return await WorkerPool(command_line(arguments), shared, supervision, started, Notifier()).run()
+        return await WorkerPool(command_line(arguments), shared, supervision, started, Notifier(), watch).run()
 
     try:
         return 0 if asyncio.run(run()) else INTERRUPTED

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._settings import Integer
 from ..gateways.net.datagram_sockets import parse_datagram_address as parse_datagram_bind
-from ..wire.address import parse_address
+from ..wire.address import format_address, parse_address
 from ..wire.headers import OWN_NAMES, encode_lines
 from ..workers.settings import MOST_WORKERS
 
@@ -41,6 +41,15 @@ def parse_stream_address(text: str, schemes: Sequence[str]) -> tuple[Any, bool |
     if scheme not in schemes:
         raise ValueError(f"{text!r}: accepted before :// are {' and '.join(schemes)}")
     return parse_address(address), SCHEMES[scheme]
+
+
+def parse_metrics_address(text: str) -> str:
+    """Return an address for metrics as a `Listener` takes it: HOST:PORT, or ``unix:PATH``."""
+    kind, _, path = text.partition(":")
+    try:
+        return f"unix:{parse_path(path)}" if kind == "unix" else format_address(parse_address(text))
+    except ValueError:
+        raise ValueError(f"{text!r}: accepted are HOST:PORT, [IPV6]:PORT, :PORT and unix:PATH") from None
 
 
 def parse_datagram_address(text: str) -> Any:

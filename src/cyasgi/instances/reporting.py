@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from .._common.guarding import INTERRUPTS
@@ -23,6 +24,10 @@ class Reporting(ClosingRuns):
         self.reports = Reports(self.loop_end, base)
         #: The current arun().
         self.server_run: Stoppable | None = None
+        #: Called for each failure that is reported, with the instance and the error; and with the number of messages
+        #: whenever some are undelivered. Both at once, before any hook; what they raise is logged.
+        self.on_failure: Callable[[Any, BaseException], object] | None = None
+        self.on_undelivered: Callable[[int], object] | None = None
 
     def _ended_slow(self, instance: ApplicationInstance) -> None:
         """Note the end of a run that has failed or is observed."""
@@ -60,6 +65,7 @@ class Reporting(ClosingRuns):
                 self.counts["interrupted"] += len(interrupted)
                 entry.setdefault("in_flight", interrupted)
         if error is not None:
+            self._note_failure(entry.public, error)
             self.reports.exception(server, error, entry.public)
         if messages:
             self.undelivered(server, messages, entry)
@@ -71,8 +77,27 @@ class Reporting(ClosingRuns):
             self.observer.closed(entry)
 
     def undelivered(self, server: ServerPort, messages: list[Any], entry: Any) -> None:
-        self.counts["undelivered"] += len(messages)
+        self._note_undelivered(len(messages))
         self.reports.undelivered(server, messages, entry.public)
+
+    def _note_failure(self, details: Any, error: BaseException) -> None:
+        if self.on_failure is not None:
+            try:
+                self.on_failure(details, error)
+            except INTERRUPTS:
+                raise
+            except BaseException:
+                logger.exception("a failure could not be noted")
+
+    def _note_undelivered(self, count: int) -> None:
+        self.counts["undelivered"] += count
+        if self.on_undelivered is not None:
+            try:
+                self.on_undelivered(count)
+            except INTERRUPTS:
+                raise
+            except BaseException:
+                logger.exception("undelivered messages could not be noted")
 
     def put_after_end(self, instance: ApplicationInstance, message: Any) -> None:
         """Accept a message that was put into an instance that has ended."""
@@ -81,7 +106,7 @@ class Reporting(ClosingRuns):
             if heir is not None:
                 heir._inherit([message], first=False)
                 return
-            self.counts["undelivered"] += 1
+            self._note_undelivered(1)
             self.reports.undelivered_late(instance._server, message, instance)
         else:
             instance._keep(message)
@@ -89,12 +114,14 @@ class Reporting(ClosingRuns):
     async def tell_rest(self) -> None:
         """Tell the hooks the rest before the loop ends, within `shutdown_timeout` seconds."""
         for instance, error in self._take_failures():
+            self._note_failure(instance, error)
             self.reports.exception(instance._server, error, instance)
         await self.reports.finish()
 
     def log_rest(self) -> None:
         """Log the rest, since there will be no loop to tell the hooks in."""
         for instance, error in self._take_failures():
+            self._note_failure(instance, error)
             self.reports.add(instance._server, error, instance)
         if self.counts["failed"]:
             for entry in self.table.entries():
@@ -102,7 +129,7 @@ class Reporting(ClosingRuns):
                 if type(entry) is ApplicationInstance and entry.ended and entry._outcome == FAILED:
                     messages = entry.take_all()
                     if messages:
-                        self.counts["undelivered"] += len(messages)
+                        self._note_undelivered(len(messages))
                         self.reports.add_undelivered(entry._server, messages, entry)
         self.reports.log_rest()
 

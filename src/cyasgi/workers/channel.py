@@ -7,7 +7,7 @@ added: whoever wants to hear of one puts a handler into `Channel.handlers`.
 kind       from    meaning
 =========  ======  =============================================================================================
 ready      worker  it serves
-beat       worker  its event loop turns
+beat       worker  its event loop turns; `overview`: what its servers do, once a second if somebody watches
 recycle    worker  it has reached a limit and wants to be replaced; `reason` says which
 drain      parent  another worker serves its sockets: leave them to it, finish what is in hand, and end
 stop       parent  stop and end; `last`: nobody serves the sockets after it; `now`: do not finish what is in hand
@@ -17,6 +17,7 @@ stop       parent  stop and end; `last`: nobody serves the sockets after it; `no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Callable
@@ -76,27 +77,36 @@ class Channel:
         if not self._waiting:
             self._loop.remove_writer(self._sock)
 
-    def _readable(self) -> None:
+    def read_rest(self) -> None:
+        """Handle what the other side has sent before it ended."""
+        # Bounded: a process that it has left behind may have the other end, and write for ever.
+        for _ in range(2 * MAX_MESSAGE // READ):
+            if not self.open or not self._readable():
+                return
+
+    def _readable(self) -> bool:
+        """Handle what has come; return whether there was anything."""
         try:
             data = self._sock.recv(READ)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             self._end()
-            return
+            return False
         self._received += data
         *lines, rest = self._received.split(b"\n")
         self._received = rest
         for line in lines:
             if not self.open:
-                return
+                return False
             if not self._take(line):
                 self._end()
-                return
+                return False
         if len(rest) > MAX_MESSAGE:
             self._end()
+        return True
 
     def _take(self, line: bytes | bytearray) -> bool:
         """Hand a message to its handler; return False if it is none."""
@@ -115,6 +125,15 @@ class Channel:
         if self.open:
             self.close()
             self._ended()
+
+    def finish(self, seconds: float) -> None:
+        """Close this end when the other side has taken what waits, or after so many seconds; blocks meanwhile."""
+        if self.open and self._waiting:
+            self._sock.settimeout(seconds)
+            # If the other side does not read, or has gone, nobody is there to be told.
+            with contextlib.suppress(OSError):
+                self._sock.sendall(self._waiting)
+        self.close()
 
     def close(self) -> None:
         """Close this end."""

@@ -11,17 +11,27 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from .._common.cells import Page
 from .._common.log_files import reopen_all
 from ..supervisor import Supervisor
 from .channel import Channel, Message
 from .recycling import Limits
 from .settings import Recycling
 
+if TYPE_CHECKING:
+    from ..metrics.recorder import Recorder
+
 logger = logging.getLogger("cyasgi.workers")
+
+#: Seconds between two overviews, a little less than a second, so that every heartbeat of a second has one.
+OVERVIEWS_APART = 0.9
+#: Seconds that a worker takes at its end to have the supervisor read its last message.
+LAST_WORD = 1.0
 
 #: Environment variable that tells a worker what it has inherited.
 MARK = "CYASGI_WORKER"
@@ -34,12 +44,20 @@ class WorkerLink:
         sock: its end of the channel.
         sockets: the descriptors of its sockets: by kind of server, for each address.
         beat: seconds between two heartbeats.
+        page: where it counts what its servers do; None if nobody watches.
     """
 
-    def __init__(self, sock: socket.socket, sockets: dict[str, list[list[int]]], beat: float) -> None:
+    def __init__(
+        self, sock: socket.socket, sockets: dict[str, list[list[int]]], beat: float, page: Page | None = None
+    ) -> None:
         self._sock = sock
         self.sockets = sockets
         self._beat = beat
+        self._page = page
+        self._recorder: Recorder | None = None
+        #: When the next overview is due, by the monotonic clock, and how many failures the last one has told of.
+        self._overview_due = 0.0
+        self._failures_told = 0
         self._servers: list[Any] = []
         self._several: Supervisor | None = None
         self._channel: Channel | None = None
@@ -57,10 +75,15 @@ class WorkerLink:
             return None
         role = json.loads(text)
         passed = [number for addresses in role["sockets"].values() for found in addresses for number in found]
-        for number in (role["channel"], *passed):
+        for number in (role["channel"], *role["pages"], *passed):
             # Processes that the application starts do not get them.
             os.set_inheritable(number, False)
-        link = cls(socket.socket(fileno=role["channel"]), role["sockets"], role["beat"])
+        page = None
+        for number in role["pages"]:
+            page = Page(number)
+            # It stays mapped.
+            page.close()
+        link = cls(socket.socket(fileno=role["channel"]), role["sockets"], role["beat"], page)
         link._prepare()
         return link
 
@@ -76,17 +99,27 @@ class WorkerLink:
             # Standard error may be closed.
             faulthandler.enable(sys.stderr)
 
-    def attach(self, several: Supervisor, recycling: Recycling) -> None:
-        """Name what is served, and when this worker wants to be replaced, before it is run."""
+    def attach(self, several: Supervisor, names: Iterable[str], recycling: Recycling) -> None:
+        """Name what is served, and when this worker wants to be replaced, before it is run.
+
+        Args:
+            names: of its servers, as metrics have them.
+        """
         self._several = several
         self._servers = list(several.servers)
         self._limits = Limits(recycling, several.servers)
+        if self._page is not None:
+            from ..metrics.recorder import Recorder
+
+            self._recorder = Recorder(dict(zip(names, several.servers, strict=True)), self._page)
 
     @contextlib.asynccontextmanager
     async def around(self, inner: AbstractAsyncContextManager[Any]) -> AsyncIterator[None]:
         """Be in touch with the supervisor while the servers run, and while `inner` is entered and left."""
         channel = self._channel = Channel(self._sock, self._supervisor_gone)
         channel.handlers.update(drain=self._drain, stop=self._stop, reopen=self._reopen)
+        if self._recorder is not None:
+            self._recorder.start()
         self._begin(self._beats(channel))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop_once)
         try:
@@ -96,7 +129,10 @@ class WorkerLink:
         finally:
             for task in self._tasks:
                 task.cancel()
-            channel.close()
+            if self._recorder is not None:
+                self._recorder.stop()
+                self._send_overview(channel, self._recorder)
+            channel.finish(LAST_WORD)
 
     def _begin(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -113,10 +149,21 @@ class WorkerLink:
 
     async def _beats(self, channel: Channel) -> None:
         while channel.open:
-            channel.send("beat")
+            if self._recorder is not None and time.monotonic() >= self._overview_due:
+                self._overview_due = time.monotonic() + OVERVIEWS_APART
+                self._send_overview(channel, self._recorder)
+            else:
+                channel.send("beat")
             if (reason := self._limits.reached()) is not None:
                 channel.send("recycle", reason=reason)
             await asyncio.sleep(self._beat)
+
+    def _send_overview(self, channel: Channel, recorder: Recorder) -> None:
+        """Tell what the servers do, and of the last failures if there are further ones."""
+        failed = recorder.failed
+        overview = recorder.overview(failures=failed != self._failures_told)
+        if channel.send("beat", overview=overview.to_json()):
+            self._failures_told = failed
 
     # What the supervisor says
 

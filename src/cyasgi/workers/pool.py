@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -15,6 +16,7 @@ from .process import WorkerProcess, how_ended
 from .settings import MOST_WORKERS, Supervision
 from .slot import Slot, WorkerFailedError
 from .sockets import SharedSockets, SocketSet
+from .watch import Unwatched, Watch
 
 logger = logging.getLogger("cyasgi.workers")
 
@@ -38,6 +40,7 @@ class WorkerPool:
         supervision: how many workers, and their bounds.
         started: called when all of them serve.
         notifier: tells the service manager.
+        watch: is told of what happens to the workers, and shows it.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class WorkerPool:
         supervision: Supervision,
         started: Callable[[], None] = lambda: None,
         notifier: Notifier | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._command = list(command)
         self._shared = shared
         self.supervision = supervision
         self._started = started
         self._notifier = Notifier({}) if notifier is None else notifier
+        self._watch = Unwatched() if watch is None else watch
         self._slots: list[Slot] = []
         #: All processes that have not ended.
         self._workers: set[WorkerProcess] = set()
@@ -77,17 +82,19 @@ class WorkerPool:
         Raises:
             PoolError: the first one did not come to serve; or one of them did not, again and again.
         """
-        watching = asyncio.create_task(self._watch())
+        looking = asyncio.create_task(self._look_after())
         try:
             with self._signals():
-                try:
-                    async with self._notifier.watched():
-                        await self._until_stopped(self._serve())
-                finally:
-                    self._notifier.stopping()
-                    await self._end()
+                async with self._watch.showing():
+                    try:
+                        async with self._notifier.watched():
+                            await self._until_stopped(self._serve())
+                    finally:
+                        self._notifier.stopping()
+                        self._watch.pool_stops()
+                        await self._end()
         finally:
-            watching.cancel()
+            looking.cancel()
             self._shared.close()
         if self._error is not None:
             raise self._error
@@ -105,6 +112,7 @@ class WorkerPool:
         except OSError as error:
             raise PoolError(f"a worker cannot be started: {error}") from None
         self._served = True
+        self._watch.pool_serves()
         self._started()
         self._notifier.ready(self._status())
         while True:
@@ -113,22 +121,38 @@ class WorkerPool:
             await self._answer()
 
     async def _start_all(self, sets: Sequence[Sequence[SocketSet]]) -> None:
-        slots = [Slot(self, own) for own in sets]
+        taken = {slot.number for slot in self._slots}
+        free = (number for number in itertools.count(1) if number not in taken)
+        slots = [Slot(self, own, next(free)) for own in sets]
         results = await asyncio.gather(*(slot.start() for slot in slots), return_exceptions=True)
         self._slots += [slot for slot, result in zip(slots, results, strict=True) if result is None]
         for result in results:
             if result is not None:
                 raise result
 
-    async def start_worker(self, sets: Sequence[SocketSet]) -> WorkerProcess:
+    async def start_worker(self, sets: Sequence[SocketSet], number: int, cause: str = "") -> WorkerProcess:
         """Start a worker and wait until it serves.
+
+        Args:
+            number: its number.
+            cause: why it is started in place of another one; empty if it is not.
 
         Raises:
             WorkerFailedError: it has ended before, or took too long.
             OSError: the system cannot start one.
         """
-        worker = WorkerProcess(self._command, self._shared, sets, self.supervision, self._wants_recycling)
+        worker = WorkerProcess(
+            self._command,
+            self._shared,
+            sets,
+            self.supervision,
+            self._wants_recycling,
+            number=number,
+            page=self._watch.page(),
+            heard=self._watch.heard,
+        )
         self._workers.add(worker)
+        self._watch.started(worker)
         worker.gone.add_done_callback(lambda _: self._ended(worker))
         limit = self.supervision.start_timeout
         either: set[asyncio.Future[Any]] = {worker.ready, worker.gone}
@@ -146,11 +170,14 @@ class WorkerPool:
             worker.abort()
             raise WorkerFailedError(worker, f"took longer than {limit:g} s", -signal.SIGABRT)
         logger.info("%s serves", worker)
+        if cause:
+            self._watch.replaces(cause)
         return worker
 
     def _ended(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
         self._recycle.pop(worker, None)
+        self._watch.ended(worker)
         if worker.ending and worker.ready.done() and worker.gone.result():
             logger.warning("%s %s", worker, worker.ended_by())
 
@@ -221,7 +248,7 @@ class WorkerPool:
         if closing.worker is not None:
             closing.worker.drain()
 
-    async def _watch(self) -> None:
+    async def _look_after(self) -> None:
         """Look after the workers."""
         beat = self.supervision.beat
         while True:

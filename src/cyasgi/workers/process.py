@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from .._common.cells import Page
 from .channel import Channel, Message
 from .link import MARK
 from .notify import VARIABLES
@@ -35,6 +36,9 @@ class WorkerProcess:
         sets: those that it serves.
         supervision: its bounds.
         recycle: called when it wants to be replaced, with the reason.
+        number: its number among those that serve.
+        page: where it counts what its servers do; closed when it has ended. None: it counts nothing.
+        heard: called with each overview that it sends.
 
     Raises:
         OSError: the system cannot start a process.
@@ -47,10 +51,17 @@ class WorkerProcess:
         sets: Sequence[SocketSet],
         supervision: Supervision,
         recycle: Callable[[WorkerProcess, str], None],
+        *,
+        number: int = 1,
+        page: Page | None = None,
+        heard: Callable[[WorkerProcess, object], None] = lambda worker, overview: None,
     ) -> None:
         self._supervision = supervision
         self._recycle = recycle
         self._loop = asyncio.get_running_loop()
+        self._heard = heard
+        self.number = number
+        self.page = page
         self.sets = list(sets)
         self.started = self._loop.time()
         #: Done when it serves, and when it has ended: with its exit code.
@@ -58,8 +69,8 @@ class WorkerProcess:
         self.gone: asyncio.Future[int] = self._loop.create_future()
         #: Whether it was told to end.
         self.ending = False
-        #: For how long nothing has come from it, in seconds in which this process was awake.
-        self._silence = 0.0
+        #: For how many seconds, of those in which this process was awake, nothing has come from it since it serves.
+        self.silence = 0.0
         #: Kills it when it does not end in time, or does not die of SIGABRT.
         self._bound: asyncio.TimerHandle | None = None
         self._aborted = False
@@ -68,6 +79,8 @@ class WorkerProcess:
             self._process = self._start(command, theirs, shared.descriptors(sets))
         except BaseException:
             ours.close()
+            if page is not None:
+                page.close()
             raise
         finally:
             theirs.close()
@@ -78,7 +91,13 @@ class WorkerProcess:
         self, command: Sequence[str], channel: socket.socket, descriptors: dict[str, list[list[int]]]
     ) -> subprocess.Popen[bytes]:
         passed = {number for addresses in descriptors.values() for found in addresses for number in found}
-        role = {"channel": channel.fileno(), "sockets": descriptors, "beat": self._supervision.beat}
+        counting = () if self.page is None or self.page.descriptor is None else (self.page.descriptor,)
+        role = {
+            "channel": channel.fileno(),
+            "sockets": descriptors,
+            "beat": self._supervision.beat,
+            "pages": counting,
+        }
         # A signal that is blocked when a process starts waits until the worker has said what it does on it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_SUPERVISOR)
         try:
@@ -87,7 +106,7 @@ class WorkerProcess:
                 # What the service manager wants to know is told by this process.
                 env={name: text for name, text in os.environ.items() if name not in VARIABLES}
                 | {MARK: json.dumps(role)},
-                pass_fds=(channel.fileno(), *sorted(passed)),
+                pass_fds=(channel.fileno(), *counting, *sorted(passed)),
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -100,6 +119,11 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def beat(self) -> float:
+        """Seconds between two of its heartbeats."""
+        return self._supervision.beat
+
+    @property
     def serving(self) -> bool:
         """Whether it serves, and was not told to end."""
         return self.ready.done() and not self.ending and not self.gone.done()
@@ -107,15 +131,17 @@ class WorkerProcess:
     # What it says
 
     def _is_ready(self, message: Message) -> None:
-        self._silence = 0.0
+        self.silence = 0.0
         if not self.ready.done():
             self.ready.set_result(None)
 
     def _beats(self, message: Message) -> None:
-        self._silence = 0.0
+        self.silence = 0.0
+        if "overview" in message:
+            self._heard(self, message["overview"])
 
     def _wants_recycling(self, message: Message) -> None:
-        self._silence = 0.0
+        self.silence = 0.0
         if self.serving:
             self._recycle(self, str(message.get("reason"))[:200])
 
@@ -187,6 +213,7 @@ class WorkerProcess:
             return
         code = self._process.poll()
         if code is not None:
+            self.channel.read_rest()
             if self._bound is not None:
                 self._bound.cancel()
             self.channel.close()
@@ -194,10 +221,10 @@ class WorkerProcess:
             return
         timeout = self._supervision.timeout
         # One that starts has a bound of its own, and one whose channel has ended, too.
-        if timeout is None or not self.ready.done() or not self.channel.open:
+        if not self.ready.done() or not self.channel.open:
             return
-        self._silence += passed
-        if self._silence > timeout and not self._aborted:
+        self.silence += passed
+        if timeout is not None and self.silence > timeout and not self._aborted:
             logger.error("%s has not answered for %g s: killed", self, timeout)
             self.abort()
 

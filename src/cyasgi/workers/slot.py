@@ -19,6 +19,9 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 #: A worker that ends within as many seconds after its start is taken for one that fails again and again.
 SHORT_LIFE = 5.0
 
+#: Why a worker is started in place of another one.
+REPLACED, DIED = "replaced", "died"
+
 
 class WorkerFailedError(Exception):
     """A worker has ended before it served; `code` is its exit code."""
@@ -33,7 +36,7 @@ class Pool(Protocol):
 
     supervision: Supervision
 
-    async def start_worker(self, sets: Sequence[SocketSet]) -> WorkerProcess:
+    async def start_worker(self, sets: Sequence[SocketSet], number: int, cause: str = "") -> WorkerProcess:
         """Start a worker and wait until it serves."""
 
     def fail(self, error: str) -> None:
@@ -46,10 +49,12 @@ class Slot:
     Args:
         pool: starts the workers.
         sets: the sockets that they serve.
+        number: theirs among the workers.
     """
 
-    def __init__(self, pool: Pool, sets: Sequence[SocketSet]) -> None:
+    def __init__(self, pool: Pool, sets: Sequence[SocketSet], number: int) -> None:
         self._pool = pool
+        self.number = number
         self.sets = list(sets)
         self.worker: WorkerProcess | None = None
         #: Held while a worker is being replaced, by whatever reason.
@@ -64,7 +69,7 @@ class Slot:
         Raises:
             WorkerFailedError, OSError: it did not come to serve.
         """
-        self.worker = await self._pool.start_worker(self.sets)
+        self.worker = await self._pool.start_worker(self.sets, self.number)
         self._keeper = asyncio.create_task(self._keep())
 
     async def replace(self, sets: Sequence[SocketSet] | None = None) -> None:
@@ -80,7 +85,7 @@ class Slot:
         async with self._lock:
             before = self.worker
             wanted = self.sets if sets is None else list(sets)
-            self.worker = await self._pool.start_worker(wanted)
+            self.worker = await self._pool.start_worker(wanted, self.number, REPLACED)
             self.sets = wanted
             if before is not None:
                 before.drain()
@@ -110,7 +115,7 @@ class Slot:
         while True:
             await self._pause()
             try:
-                self.worker = await self._pool.start_worker(self.sets)
+                self.worker = await self._pool.start_worker(self.sets, self.number, DIED)
             except (WorkerFailedError, OSError) as error:
                 failures += 1
                 self._pauses += 1

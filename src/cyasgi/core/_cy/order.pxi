@@ -358,6 +358,32 @@ cdef class OrderedEntries:
         cdef Entry entry = self._oldest_in(1)
         return self._oldest_in(0) if entry is None else entry
 
+    cpdef list walk(self, Entry after, Py_ssize_t count):
+        """Return up to `count` entries in their natural order, the least recently used first, without a look at others.
+
+        Those whose `last_used` was assigned are left out.
+
+        Args:
+            after: the entry that they follow. The walk begins anew for None, and for one that has left its order.
+        """
+        # From here on nothing makes an object that the collector sees: what is borrowed stays.
+        cdef list found = []
+        cdef int segment = 1
+        cdef PyObject *entry = self._head[1]
+        if after is not None and after._owner is <PyObject *>self:
+            segment = after._place >> 1
+            entry = after._next
+        while len(found) < count:
+            if entry is not NULL:
+                found.append(<Entry>entry)
+                entry = (<Entry>entry)._next
+            elif segment:
+                segment = 0
+                entry = self._head[0]
+            else:
+                break
+        return found
+
     @cython.final
     cdef list _keys_in_order(self):
         for foreign in list(self._foreign):

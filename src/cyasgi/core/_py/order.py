@@ -294,6 +294,31 @@ class OrderedEntries:
             else:
                 return
 
+    def walk(self, after: Any, count: int) -> list[Any]:
+        """Return up to `count` entries in their natural order, the least recently used first, without a look at others.
+
+        Those whose `last_used` was assigned are left out.
+
+        Args:
+            after: the entry that they follow. The walk begins anew for None, and for one that has left its order.
+        """
+        segment = 1
+        entry = self._orders[1]._next
+        if after is not None and after._table is self and not after._place & ASSIGNED:
+            segment = after._place >> 1
+            entry = after._next
+        found: list[Any] = []
+        while len(found) < count:
+            if entry is not self._orders[segment]:
+                found.append(entry)
+                entry = entry._next
+            elif segment:
+                segment = 0
+                entry = self._order._next
+            else:
+                break
+        return found
+
     def _oldest(self) -> Any:
         """Return the first entry in order, or None."""
         return next(itertools.chain(self._in_order(1), self._in_order(0)), None)
