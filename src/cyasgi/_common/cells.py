@@ -30,7 +30,8 @@ _SUM = len(BOUNDS) + 1
 REQUEST_TIME = 0
 MESSAGE_TIME = HISTOGRAM
 LOOP_LAG = 2 * HISTOGRAM
-#: Requests that have begun, malformed ones included, and responses by the first digit of their status, from 1 to 5.
+#: Requests that an application was run for; and responses by the first digit of their status, from 1 to 5, also those
+#: that the server has made itself.
 REQUESTS = 3 * HISTOGRAM
 RESPONSES = REQUESTS + 1
 WEBSOCKETS = RESPONSES + 5

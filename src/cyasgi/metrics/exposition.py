@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 
 #: By cell: the name of the counter, without `_total`, and what it counts.
 CELL_COUNTERS = {
-    REQUESTS: ("cyasgi_http_requests", "HTTP requests begun, malformed ones included."),
+    REQUESTS: ("cyasgi_http_requests", "HTTP requests that an application was run for."),
     WEBSOCKETS: ("cyasgi_websockets", "WebSockets begun."),
     DATAGRAMS_RECEIVED: ("cyasgi_datagrams_received", "Datagrams received, dropped ones included."),
     DATAGRAMS_SENT: ("cyasgi_datagrams_sent", "Datagrams handed to the system."),
@@ -138,7 +138,9 @@ def _of_cells(totals: Totals) -> Iterator[Metric]:
         counter = CounterMetricFamily(name, text)
         counter.add_metric([], totals.cells[cell])
         yield counter
-    responses = CounterMetricFamily("cyasgi_http_responses", "HTTP responses sent, by status.", labels=["code"])
+    responses = CounterMetricFamily(
+        "cyasgi_http_responses", "HTTP responses, the server's own included, by status.", labels=["code"]
+    )
     for digit in range(1, 6):
         responses.add_metric([f"{digit}xx"], totals.cells[RESPONSES + digit - 1])
     yield responses
