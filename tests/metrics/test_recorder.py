@@ -48,7 +48,7 @@ def test_failures(cy, run):
 
     async def main():
         over = []
-        server = running(cy.StatelessServer, failing, over)
+        server = running(quiet(cy.StatelessServer), failing, over)
         with recording(one=server) as recorder:
             task = asyncio.create_task(server.arun())
             await server.wait_started()
@@ -77,7 +77,7 @@ def test_a_flood_of_failures(cy, run):
 
     async def main():
         over = []
-        server = running(cy.StatelessServer, failing, over, max_applications=None)
+        server = running(quiet(cy.StatelessServer), failing, over, max_applications=None)
         errors = [type(f"Error{number}", (Exception,), {})(number) for number in range(100)]
         with recording(one=server) as recorder:
             task = asyncio.create_task(server.arun())
@@ -112,7 +112,7 @@ def test_what_fails_to_tell_what_it_is(cy, run):
 
     async def main():
         over = []
-        server = running(cy.StatelessServer, failing, over)
+        server = running(quiet(cy.StatelessServer), failing, over)
         with recording(one=server) as recorder:
             task = asyncio.create_task(server.arun())
             await server.wait_started()
@@ -138,7 +138,7 @@ def test_undelivered(cy, run):
         async def application(scope, receive, send):
             await receive()
 
-        server = running(cy.StatelessServer, application, over)
+        server = running(quiet(cy.StatelessServer), application, over)
         with recording(one=server) as recorder:
             task = asyncio.create_task(server.arun())
             await server.wait_started()
@@ -163,7 +163,7 @@ def test_whoever_is_told_and_raises(cy, run, caplog):
 
     async def main():
         over = []
-        server = running(cy.StatelessServer, failing, over)
+        server = running(quiet(cy.StatelessServer), failing, over)
         server._cyasgi.on_failure = server._cyasgi.on_undelivered = refuse
         task = asyncio.create_task(server.arun())
         await server.wait_started()
@@ -237,7 +237,7 @@ def test_one_at_a_time(cy, run):
 
     async def main():
         over = []
-        server = running(cy.StatelessServer, deaf, over)
+        server = running(quiet(cy.StatelessServer), deaf, over)
         with (
             recording(one=server),
             pytest.raises(RuntimeError, match="name all of them at once"),

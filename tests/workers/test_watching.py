@@ -133,9 +133,11 @@ def test_killed_under_load(watched):
     lost = sum(len(client.failures) for client in clients[:2])
     sent = sum(client._number for client in clients[2:])
     unanswered = sum(len(client.unanswered) for client in clients[2:])
-    found = page.until(lambda found: found["cyasgi_datagrams_received_total"] == sent)
-    assert sent - unanswered <= found["cyasgi_datagrams_sent_total"] <= sent
-    assert answers <= found['cyasgi_http_responses_total{code="2xx"}'] <= answers + lost
+    # What has reached its client, or the worker, may not have been counted yet when that was killed: one for each client.
+    found = page.until(lambda found: found["cyasgi_datagrams_sent_total"] >= sent - unanswered - 2)
+    assert found["cyasgi_datagrams_sent_total"] <= sent
+    assert sent - 2 <= found["cyasgi_datagrams_received_total"] <= sent
+    assert answers - 2 <= found['cyasgi_http_responses_total{code="2xx"}'] <= answers + lost
     assert answers <= found["cyasgi_http_requests_total"] <= answers + lost
     assert found['cyasgi_worker_restarts_total{reason="died"}'] == 1
     assert command.stop(signal.SIGTERM) == 0

@@ -79,11 +79,10 @@ def _watch(options: Options) -> Iterator[PoolWatch | None]:
         raise CommandError(f"--metrics needs {error.name}: pip install 'cyasgi[metrics]'") from None
     watch = PoolWatch(options.metrics)
     try:
-        name = watch.bind()
+        watch.bind()
     except OSError as error:
         raise CommandError(f"--metrics: {error.strerror or error}") from None
     try:
-        logger.info("metrics and health on %s", name)
         yield watch
     finally:
         watch.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import parse_qs
 
 from .._settings import Number
@@ -105,6 +104,10 @@ class MetricsApplication:
 
         registry = CollectorRegistry()
         registry.register(CyasgiCollector(self._source))
-        accepted: Any = b", ".join(value for name, value in scope["headers"] if name == b"accept")
-        encode, kind = choose_encoder(accepted.decode("latin-1"))
+        accepted = b", ".join(value for name, value in scope["headers"] if name == b"accept")
+        try:
+            encode, kind = choose_encoder(accepted.decode("latin-1"))
+        except (TypeError, ValueError):
+            # What the client asks for is malformed.
+            encode, kind = choose_encoder("")
         return 200, kind, encode(registry)

@@ -195,8 +195,8 @@ def _of_workers(snapshot: Snapshot) -> Iterator[Metric]:
             note(("cyasgi_queued_messages", "Messages in the queues of instances."), server, number, seen.queued)
     for (name, text), values in found.items():
         family = GaugeMetricFamily(name, text, labels=labels)
-        for key, value in values.items():
-            family.add_metric(key, value)
+        for place, value in values.items():
+            family.add_metric(place, value)
         yield family
     lag = GaugeMetricFamily(
         "cyasgi_event_loop_late_seconds", "How late the event loop is, or was in the last second.", labels=["worker"]

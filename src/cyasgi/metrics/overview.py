@@ -16,7 +16,7 @@ MOST_SCOPES, MOST_FAILURES = 10, 20
 #: Types of exceptions by which failures are counted; the others are counted as OTHER.
 MOST_TYPES, OTHER = 20, "other"
 #: Characters of a name, of a scope or an error's type, and of a traceback.
-NAME, LINE, TRACEBACK = 64, 200, 3000
+NAME, LINE, TRACEBACK = 64, 200, 2500
 
 _LARGEST = 2**64
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from .._common.cells import CELLS, Page
 from ..gateways.http import HTTPServer
@@ -33,7 +33,7 @@ class MetricsServer(HTTPServer):
     lifespan = "off"
     max_connections = MOST_CONNECTIONS
     shutdown_timeout = END
-    _listening_level: ClassVar[int] = logging.DEBUG
+    _listening_level = logging.DEBUG
 
 
 class PoolWatch:
@@ -58,15 +58,20 @@ class PoolWatch:
         #: The worker that has last sent what is no overview.
         self._garbled: WorkerProcess | None = None
 
-    def bind(self) -> str:
-        """Bind the address, and return it as logs have it.
+    def bind(self) -> None:
+        """Bind the address.
 
         Raises:
             ListenError: it cannot be listened on.
         """
+        self._server.bind()
+
+    @property
+    def name(self) -> str:
+        """The addresses that were bound, as logs have them."""
         return ", ".join(
             f"unix:{host}" if port is None else f"http://{format_address((host, port))}"
-            for host, port in self._server.bind()
+            for host, port in self._server.addresses
         )
 
     @property
@@ -122,12 +127,16 @@ class PoolWatch:
 
     # What is shown
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def showing(self) -> AsyncIterator[None]:
         """Serve the page; the workers go on if it fails."""
         serving = asyncio.create_task(self._server.arun())
         serving.add_done_callback(self._server_ended)
         try:
+            with contextlib.suppress(Exception):
+                # An error is told when the server has ended.
+                await self._server.wait_started()
+                logger.info("metrics and health on %s", self.name)
             yield
         finally:
             serving.remove_done_callback(self._server_ended)
