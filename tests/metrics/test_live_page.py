@@ -69,7 +69,7 @@ def test_workers(cy, run, monkeypatch):
         heads, first, second, both = cells.tables["processes"]
         row = dict(zip(heads, first, strict=True))
         assert (row["worker"], row["process"], row["state"], row["up"]) == ("1", "100", "serving", "1 d 1 h")
-        assert (row["instances"], row["queued"], row["request"]) == ("7, 2", "0, 0", "–, –")
+        assert (row["instances, idle"], row["queued, by"], row["request 50 %, 99 %"]) == ("7, 2", "0, 0", "–, –")
         assert second[:2] == ["2", "200"] and both[0] == "all"
         # A moment later.
         monkeypatch.setattr(rates, "APART", 0.0)
@@ -78,7 +78,7 @@ def test_workers(cy, run, monkeypatch):
         heads, first, second, both = (await shown(application)).tables["processes"]
         row = dict(zip(heads, first, strict=True))
         assert float(row["requests/s"].replace(",", "")) > 1000
-        assert row["request"] == "≤ 1 ms, ≤ 1 ms"
+        assert row["request 50 %, 99 %"] == "≤ 1 ms, ≤ 1 ms"
         assert dict(zip(heads, second, strict=True))["requests/s"] == "0"
 
     run(main())
@@ -135,7 +135,7 @@ def test_many_workers(cy, run):
         cells = Cells(body.decode())
         heads, *rows = cells.tables["processes"]
         assert len(rows) == 65
-        assert dict(zip(heads, rows[-1], strict=True))["instances"] == "1,024, 0"
+        assert dict(zip(heads, rows[-1], strict=True))["instances, idle"] == "1,024, 0"
 
     run(main())
 

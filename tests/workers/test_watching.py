@@ -133,7 +133,7 @@ def test_killed_under_load(watched):
     lost = sum(len(client.failures) for client in clients[:2])
     sent = sum(client._number for client in clients[2:])
     unanswered = sum(len(client.unanswered) for client in clients[2:])
-    # What has reached its client, or the worker, may not have been counted yet when that was killed: one for each client.
+    # What had reached its client, or the worker, may not have been counted when that was killed: one for each client.
     found = page.until(lambda found: found["cyasgi_datagrams_sent_total"] >= sent - unanswered - 2)
     assert found["cyasgi_datagrams_sent_total"] <= sent
     assert sent - 2 <= found["cyasgi_datagrams_received_total"] <= sent
@@ -274,3 +274,11 @@ def test_clients_of_the_page_delay_nothing(watched):
         began = time.monotonic()
         assert command.stop(signal.SIGTERM) == 0
         assert time.monotonic() - began < PATIENCE / 4
+
+
+def test_an_application_that_does_not_start(watched):
+    """The command ends with its error, as without metrics."""
+    command, page = watched("--workers", "2", application="raise ValueError('not yet')")
+    assert page.port
+    assert command.wait() == 1
+    assert any("ValueError: not yet" in line for line in command.lines)

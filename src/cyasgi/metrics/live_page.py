@@ -54,12 +54,12 @@ PROCESSES = (
     ("requests/s", "HTTP requests begun"),
     ("5xx/s", "HTTP responses with a status from 500 on"),
     ("WebSockets/s", "WebSockets begun"),
-    ("datagrams/s", "datagrams received, and sent"),
-    ("request", "within which half of the requests were answered, and 99 %"),
-    ("wait", "within which half of the messages were taken from their queues, and 99 %"),
-    ("loop late", "how late the event loop is, and within which it was 99 % of the time"),
-    ("instances", "in the table; and how many of these wait for a message"),
-    ("queued", "messages in queues; and how many instances have any"),
+    ("datagrams/s in, out", "datagrams received, and sent"),
+    ("request 50 %, 99 %", "within which half of the requests were answered, and 99 %"),
+    ("wait 50 %, 99 %", "within which half of the messages were taken from their queues, and 99 %"),
+    ("loop late now, 99 %", "how late the event loop is, and within which it was 99 % of the time"),
+    ("instances, idle", "in the table; and how many of these wait for a message"),
+    ("queued, by", "messages in queues; and how many instances have any"),
     ("failures", "applications that have raised, since the start"),
     ("undelivered", "messages that no application has taken, since the start"),
 )
@@ -101,7 +101,8 @@ class LivePage:
         yield f'<h1>cyasgi {__version__}: <span id="state">{state}</span></h1>\n'
         yield f'<p class="quiet">{time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}, back end {backend}; '
         yield f"rates and times of the last {changes.seconds:.1f} s; "
-        yield f'<a href="{root}/{"?refresh=off" if refreshing else ""}">{"stop" if refreshing else "go on"}</a> · '
+        where, what = ("?refresh=off", "stop refreshing") if refreshing else ("", "refresh")
+        yield f'<a href="{root}/{where}">{what}</a> · '
         yield f'<a href="{root}/metrics">metrics</a> · <a href="{root}/readyz">readyz</a></p>\n'
         rows = [_process(worker, changes.of(worker)) for worker in snapshot.workers[:WORKERS]]
         if len(snapshot.workers) > 1 or snapshot.started > 1:
@@ -110,9 +111,9 @@ class LivePage:
         yield _table("processes", headings, rows, text=(2,), summed=len(rows) > len(snapshot.workers[:WORKERS]))
         if len(snapshot.workers) > WORKERS:
             yield f'<p class="quiet">and {len(snapshot.workers) - WORKERS} more</p>\n'
-        if snapshot.restarts:
-            told = ", ".join(f"{escape(reason)} {count}" for reason, count in sorted(snapshot.restarts.items()))
-            yield f"<p>{snapshot.started} workers were started; in place of another one: {told}.</p>\n"
+        if any(snapshot.restarts.values()):
+            told = ", ".join(f"{count} ({escape(reason)})" for reason, count in sorted(snapshot.restarts.items()))
+            yield f"<p>Workers started: {snapshot.started}; of these in place of another one: {told}.</p>\n"
         yield from _scopes(snapshot)
         yield from _counters(snapshot, totals)
         yield from _failures(snapshot)

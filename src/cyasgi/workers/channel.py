@@ -7,7 +7,8 @@ added: whoever wants to hear of one puts a handler into `Channel.handlers`.
 kind       from    meaning
 =========  ======  =============================================================================================
 ready      worker  it serves
-beat       worker  its event loop turns; `overview`: what its servers do, once a second if somebody watches
+beat       worker  its event loop turns
+overview   worker  what its servers do, once a second if somebody watches, and at the end; see `cyasgi.metrics.overview`
 recycle    worker  it has reached a limit and wants to be replaced; `reason` says which
 drain      parent  another worker serves its sockets: leave them to it, finish what is in hand, and end
 stop       parent  stop and end; `last`: nobody serves the sockets after it; `now`: do not finish what is in hand

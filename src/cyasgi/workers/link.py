@@ -7,6 +7,7 @@ import contextlib
 import faulthandler
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -131,7 +132,7 @@ class WorkerLink:
                 task.cancel()
             if self._recorder is not None:
                 self._recorder.stop()
-                self._send_overview(channel, self._recorder)
+                self._send_overview(channel)
             channel.finish(LAST_WORD)
 
     def _begin(self, coroutine: Any) -> None:
@@ -149,20 +150,28 @@ class WorkerLink:
 
     async def _beats(self, channel: Channel) -> None:
         while channel.open:
-            if self._recorder is not None and time.monotonic() >= self._overview_due:
+            channel.send("beat")
+            if time.monotonic() >= self._overview_due:
                 self._overview_due = time.monotonic() + OVERVIEWS_APART
-                self._send_overview(channel, self._recorder)
-            else:
-                channel.send("beat")
+                self._send_overview(channel)
             if (reason := self._limits.reached()) is not None:
                 channel.send("recycle", reason=reason)
             await asyncio.sleep(self._beat)
 
-    def _send_overview(self, channel: Channel, recorder: Recorder) -> None:
-        """Tell what the servers do, and of the last failures if there are further ones."""
-        failed = recorder.failed
-        overview = recorder.overview(failures=failed != self._failures_told)
-        if channel.send("beat", overview=overview.to_json()):
+    def _send_overview(self, channel: Channel) -> None:
+        """Tell what the servers do, and of the last failures if there are further ones; nothing if nobody watches."""
+        recorder = self._recorder
+        if recorder is None:
+            return
+        try:
+            failed = recorder.failed
+            overview = recorder.overview(failures=failed != self._failures_told).to_json()
+        except Exception:
+            # Heartbeats go on: nobody is to take this worker for one that hangs.
+            self._overview_due = math.inf
+            logger.exception("what the servers do is told no more")
+            return
+        if channel.send("overview", overview=overview):
             self._failures_told = failed
 
     # What the supervisor says

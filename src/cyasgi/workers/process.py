@@ -85,7 +85,9 @@ class WorkerProcess:
         finally:
             theirs.close()
         self.channel = Channel(ours, self._channel_ended)
-        self.channel.handlers.update(ready=self._is_ready, beat=self._beats, recycle=self._wants_recycling)
+        self.channel.handlers.update(
+            ready=self._is_ready, beat=self._beats, overview=self._tells, recycle=self._wants_recycling
+        )
 
     def _start(
         self, command: Sequence[str], channel: socket.socket, descriptors: dict[str, list[list[int]]]
@@ -137,8 +139,9 @@ class WorkerProcess:
 
     def _beats(self, message: Message) -> None:
         self.silence = 0.0
-        if "overview" in message:
-            self._heard(self, message["overview"])
+
+    def _tells(self, message: Message) -> None:
+        self._heard(self, message.get("overview"))
 
     def _wants_recycling(self, message: Message) -> None:
         self.silence = 0.0
