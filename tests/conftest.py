@@ -11,6 +11,7 @@ import gc
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("cy", backends, indirect=True)
     if "run" in metafunc.fixturenames:
         metafunc.parametrize("run", LOOPS, indirect=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode_of_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hundreds of processes that tests start compile the package once, although nothing is to be written beside it.
+
+    To compile it takes longer than all else that they do until they serve. Where bytecode may be written, it is there.
+    """
+    if not sys.dont_write_bytecode:
+        return
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if sys.pycache_prefix is None:
+        folder = tmp_path_factory.getbasetemp()
+        # What is above it belongs to all workers of this run.
+        shared = folder.parent if hasattr(request.config, "workerinput") else folder
+        os.environ["PYTHONPYCACHEPREFIX"] = str(shared / "bytecode")
 
 
 def _collect_all() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -52,6 +51,8 @@ def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:
         CommandError: the file cannot be read or is not TOML; a name is unknown or set twice; or a value is of a kind
             that no option takes.
     """
+    import tomllib  # few starts have such a file
+
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)

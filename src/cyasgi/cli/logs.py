@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import logging.config
 import os
 import sys
 import time
-import tomllib
 from collections.abc import Iterable
-from configparser import ConfigParser
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +115,10 @@ def _coloured(asked: bool | None) -> bool:
 
 def _configure_by_file(path: str) -> None:
     """Configure `logging` by a file in JSON, TOML or YAML, as its name ends, else in the format of `configparser`."""
+    # Only here: without such a file, every process that starts would import ten modules for nothing.
+    import logging.config
+    from configparser import ConfigParser
+
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -142,6 +143,8 @@ def _parsed(path: str, data: bytes) -> Any:
     if path.endswith(".json"):
         return json.loads(data)
     if path.endswith(".toml"):
+        import tomllib
+
         return tomllib.loads(data.decode())
     try:
         yaml: Any = importlib.import_module("yaml")
