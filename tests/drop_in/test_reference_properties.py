@@ -7,10 +7,10 @@ import itertools
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import strategies as st
 
 from support.loops import passes
-from support.property_model import IDS, Boom, effort, programs, weighted
+from support.property_model import IDS, Boom, holds_for_all, programs, weighted
 
 pytestmark = pytest.mark.slow
 
@@ -198,12 +198,10 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
 def test_a_program_does_on_cyasgi_what_it_does_on_the_reference(cy: Any, run: Any, reference: type) -> None:
     """Away from the reference's faults, messages, answers, starts, ends, failures and live ids are the same."""
 
-    @effort(150)
-    @given(PROGRAMS)
     def agree(steps: list[Step]) -> None:
         program = without_faults(steps)
         with asyncio.Runner(loop_factory=run.loop_factory) as runner:
             expected = runner.run(carry_out(reference, program))
             assert runner.run(carry_out(cy.StatelessServer, program)) == expected
 
-    agree()
+    holds_for_all(agree, 150, PROGRAMS)

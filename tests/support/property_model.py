@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from support.effort import EFFORT
 
@@ -24,6 +24,51 @@ def effort(examples: int) -> settings:
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
+
+
+#: What `holds_for_all` has made up, by the function that it was made for.
+_made_up: dict[str, list[tuple[Any, ...]]] = {}
+
+
+def holds_for_all(
+    check: Callable[..., None],
+    examples: int,
+    *strategies: st.SearchStrategy[Any],
+    known: Sequence[tuple[Any, ...]] = (),
+) -> None:
+    """Calls `check` with each known example, and with so many that hypothesis makes up.
+
+    Whatever twin, loop and parameters a test has, they are the same. To make one up takes several times as long as to
+    try it, so that it is done once in a process; `check` must leave them as they are. Of one that fails, hypothesis
+    looks for a simpler one. With a CYASGI_EFFORT above 2 every call makes up others.
+    """
+    for values in known:
+        check(*values)
+    if EFFORT > 2:
+        _with_made_up(examples, strategies, check)
+        return
+    name = f"{check.__module__}.{check.__qualname__}"
+    if name not in _made_up:
+        found: list[tuple[Any, ...]] = []
+        _with_made_up(examples, strategies, lambda *values: found.append(values))
+        _made_up[name] = found
+    for values in _made_up[name]:
+        try:
+            check(*values)
+        except Exception as error:
+            error.add_note(f"with {values!r}")
+            # The same ones again: they depend on the source of what is called alone.
+            _with_made_up(examples, strategies, check)
+            raise
+
+
+def _with_made_up(examples: int, strategies: Sequence[st.SearchStrategy[Any]], call: Callable[..., None]) -> None:
+    @effort(examples)
+    @given(st.tuples(*strategies))
+    def each(values: tuple[Any, ...]) -> None:
+        call(*values)
+
+    each()
 
 
 IDS = st.sampled_from("abcd")

@@ -486,8 +486,8 @@ def default(setting: Limit | Switch) -> dict[str, Any]:
     """Return click's arguments for the servers' default."""
     defaults: dict[str, str | bool] = {}
     for kind in setting.kinds:
-        # The help works without the libraries of a server. A `WebSocketServer` has the defaults of an `HTTPServer`, which
-        # does not need `websockets`: a library that takes long to import.
+        # The help works without the libraries of a server. A `WebSocketServer` has the defaults of an `HTTPServer`,
+        # which does not need `websockets`: a library that takes long to import.
         with contextlib.suppress(CommandError):
             alike = "http" if kind == "websocket" else kind
             value = getattr(ManagedServer if setting in MANAGED else server_class(alike), setting.attribute)
