@@ -194,7 +194,6 @@ async def carry_out(base: type, steps: list[Step]) -> dict[str, Any]:
     return seen
 
 
-@pytest.mark.long
 def test_a_program_does_on_cyasgi_what_it_does_on_the_reference(cy: Any, run: Any, reference: type) -> None:
     """Away from the reference's faults, messages, answers, starts, ends, failures and live ids are the same."""
 

@@ -76,6 +76,7 @@ def test_reload_on_a_unix_socket(workers, tmp_path):
     assert not (tmp_path / "socket").exists()
 
 
+@pytest.mark.long
 def test_more_and_fewer(workers):
     """SIGTTIN starts a worker, SIGTTOU ends one, whose sockets another one takes over; at least one stays."""
     command = workers("--workers", "2")
