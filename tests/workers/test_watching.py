@@ -73,6 +73,7 @@ def counted(clients, kind):
     return sum(client.answers for client in clients if isinstance(client, kind))
 
 
+@pytest.mark.long
 def test_replaced_under_load(watched):
     """SIGHUP, one more and one less: no request, datagram or WebSocket is counted twice, or not at all."""
     command, page = watched("--workers", "2")
@@ -106,6 +107,7 @@ def test_replaced_under_load(watched):
     assert command.stop(signal.SIGTERM) == 0
 
 
+@pytest.mark.long
 def test_killed_under_load(watched):
     """What a killed worker had in hand has no answer, and that is the difference between both counts."""
     command, page = watched("--workers", "2")
