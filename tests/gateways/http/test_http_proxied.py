@@ -251,6 +251,28 @@ def test_the_log_names_nobody_for_what_was_not_read(cy, run):
     case(cy, run, hello, test, proxy_headers=True)
 
 
+@pytest.mark.parametrize(
+    ("lines", "body"),
+    [
+        ((b"Content-Length: 100",), b""),
+        ((b"Transfer-Encoding: chunked",), b"64\r\n" + bytes(100)),
+    ],
+)
+def test_the_log_has_the_client_of_a_body_that_is_too_long(cy, run, lines, body):
+    """The head was read, so its client is known: neither the proxy's address nor that of the request before."""
+    log = Log()
+
+    async def test(connection):
+        connection.server.log = importlib.import_module(f"{cy.__name__}.gateways.access_log").AccessLog(log)
+        await connection.ask(request(LINES[0]))
+        head = request(b"X-Forwarded-For: 198.51.100.7", *lines)
+        assert (await connection.ask(head + body)).startswith(b"HTTP/1.1 413 ")
+        connection.server.log.flush()
+        assert log.clients() == ["192.0.2.1:0", "198.51.100.7:0"]
+
+    case(cy, run, hello, test, proxy_headers=True, max_body_size=10)
+
+
 @pytest.mark.slow
 def test_unix_sockets(cy, run, tmp_path):
     """Limits apply behind a proxy that comes by a Unix socket, too, and the log has the clients."""

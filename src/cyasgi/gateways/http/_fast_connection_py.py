@@ -172,6 +172,10 @@ class FastConnection:
             rest: what came behind it, unless it is in the buffer.
         """
         parser, server = self.parser, self.server
+        template = self.template
+        # Before anything is answered: a proxy may name the client, whom the access log is to have.
+        if another:
+            self._describe(template)
         if self.request_id_name is not None:
             self.identify()
         try:
@@ -180,9 +184,6 @@ class FastConnection:
         except HTTPError as error:
             self.refuse(error, read=True)
             return
-        template = self.template
-        if another:
-            self._describe(template)
         scope = Scope(template)
         scope["headers"] = parser.headers
         # An application may write into these: each has its own.

@@ -84,7 +84,7 @@ class ProxiedProtocol(HTTPProtocol):
         template["root_path"] = said.prefix + template["root_path"]
 
     def answer(self, status: int, text: str, fields: bytes = b"", *, read: bool = False) -> None:
-        if self.exchange is None:
+        if self.exchange is None and not read:
             # Of a request that was not read, and so has no client yet: that of the one before is another one's.
             self._client = self._peer
         super().answer(status, text, fields, read=read)
