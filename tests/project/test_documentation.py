@@ -18,6 +18,7 @@ import cyasgi
 from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
 from cyasgi.cli import hints, limits, options, serving, supervising
+from cyasgi.cli.completion import SHELLS
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
@@ -226,7 +227,9 @@ def test_commands(served, block):
         if not words:
             continue
         name = words[0].rpartition("/")[2]
-        if name == "cyasgi":
+        if name == "cyasgi" and words[1] == "completion":
+            assert words[2] in SHELLS and words[3] == ">" and len(words) == 5
+        elif name == "cyasgi":
             assert words[1] == "serve"
             served(*words[2:])
         elif name in CHECKS:

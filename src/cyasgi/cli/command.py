@@ -22,6 +22,7 @@ from . import (
     serving,
     supervising,
 )
+from .completion import completion_command
 from .limits import (
     OWN,
     SERVERS,
@@ -95,6 +96,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
         )
     )
+    cyasgi.add_command(completion_command(cyasgi))
     return cyasgi
 
 
