@@ -15,7 +15,7 @@ from cyasgi import cli
 from cyasgi.cli import service
 from cyasgi.cli.errors import CommandError
 from cyasgi.workers.notify import Notifier
-from support.cli import refused
+from support.cli import get, listening, refused
 from support.loops import PATIENCE
 from support.udp import Command
 
@@ -118,15 +118,12 @@ def test_nobody(arguments, says, capsys):
     assert says in refused(capsys, [*arguments, *UDP])
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="takes root")
-def test_another_user(tmp_path):
-    """The application has the rights of the user from its import on, and the Unix socket is the user's.
-
-    Each worker has sockets of its own, which were bound before.
-    """
-    import pwd
-
+@pytest.fixture
+def nobody(tmp_path):
+    """The user nobody, who may use the interpreter and the directory of the test."""
+    pwd = pytest.importorskip("pwd")
+    if os.geteuid() != 0:
+        pytest.skip("takes root")
     try:
         subprocess.run([sys.executable, "-c", "import cyasgi"], user="nobody", capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -134,6 +131,15 @@ def test_another_user(tmp_path):
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents[:2]:
         parent.chmod(0o755)
+    return pwd.getpwnam("nobody")
+
+
+@pytest.mark.slow
+def test_another_user(tmp_path, nobody):
+    """The application has the rights of the user from its import on, and the Unix socket is the user's.
+
+    Each worker has sockets of its own, which were bound before.
+    """
     (tmp_path / "app.py").write_text(
         """
 import os
@@ -145,7 +151,6 @@ async def application(scope, receive, send):
 """,
         encoding="utf-8",
     )
-    nobody = pwd.getpwnam("nobody")
     listeners = ("--unix", "socket", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0")
     arguments = ("--user", "nobody", "--workers", "2", *listeners, "--lifespan", "off", "app:application")
     with Command("serve", *arguments, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1") as command:
@@ -163,6 +168,52 @@ async def application(scope, receive, send):
         ours = (nobody.pw_uid, nobody.pw_gid, groups, "nobody")
         assert ids == repr((ours, (nobody.pw_uid,) * 3))
         assert command.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_more_workers_of_another_user(tmp_path, nobody):
+    """Nobody but root may bind once more what root has bound: that is said, and the pool goes on."""
+    arguments = ("--user", "nobody", "--http", "127.0.0.1:0", "cyasgi.examples:hello")
+    with Command("serve", *arguments, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1") as command:
+        port = listening(command)
+        command.until("by 1 worker: ")
+        for _ in range(2):
+            command.process.send_signal(signal.SIGTTIN)
+            command.until(
+                rf"cannot listen on tcp 127.0.0.1:{port} once more: .*: only who has bound the first sockets may bind "
+                r"more, .* become 'nobody' since \(--user\); restart it with a larger --workers: the workers at work "
+                "stay$"
+            )
+        assert get(port)[0] == 200
+        command.process.send_signal(signal.SIGHUP)
+        command.until("all workers have been replaced$")
+        assert get(port)[0] == 200
+        assert command.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+def test_environment_that_only_root_may_read(tmp_path, nobody):
+    """Workers of another user have what root has read."""
+    (tmp_path / "env").write_text("SECRET=1\n", encoding="utf-8")
+    (tmp_path / "env").chmod(0o600)
+    (tmp_path / "app.py").write_text(
+        "import os, sys\nprint('SECRET', os.environ['SECRET'], file=sys.stderr)\nasync def application(*_): pass\n",
+        encoding="utf-8",
+    )
+    arguments = ("--user", "nobody", "--env-file", "env", "--udp", "127.0.0.1:0", "app:application")
+    with Command("serve", *arguments, cwd=tmp_path, PYTHONDONTWRITEBYTECODE="1") as command:
+        command.until("^SECRET 1$")
+        command.until("by 1 worker: ")
+        command.process.send_signal(signal.SIGHUP)
+        command.until("^SECRET 1$")
+        command.until("all workers have been replaced$")
+        assert command.stop(signal.SIGTERM) == 0
+
+
+def test_environment_that_cannot_be_read(capsys, tmp_path, monkeypatch):
+    (tmp_path / "env").write_bytes(b"A=\xff\n")
+    assert cli.main(["serve", "--env-file", str(tmp_path / "env"), *UDP]) == 1
+    assert capsys.readouterr().err.startswith(f"cyasgi: --env-file {tmp_path}/env: 'utf-8' codec can't decode")
 
 
 def test_who_may_not_become_another(monkeypatch):
@@ -190,6 +241,32 @@ def test_environment_from_a_file(tmp_path, monkeypatch):
     with Command("serve", "--env-file", "env", "app:application", cwd=tmp_path, B="our", C="environment") as command:
         command.until("^our file environment$")
         command.listening()
+        assert command.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [("--workers", "2"), ("--reload",)])
+def test_environment_that_has_changed(tmp_path, how):
+    """Processes that replace others have what the file says by then: new values, and no more what it says no more.
+
+    Options stay as they were: the addresses have been bound by them.
+    """
+    code = """
+import os, sys
+print("told:", *(os.environ.get(name) for name in ("A", "B", "C", "D", "CYASGI_ENV_FILE")), file=sys.stderr, flush=True)
+async def application(*_): pass
+"""
+    (tmp_path / "app.py").write_text(code, encoding="utf-8")
+    (tmp_path / "env").write_text("CYASGI_SERVE_UDP=127.0.0.1:0\nA=1\nB=${A}1\nC=file\n", encoding="utf-8")
+    with Command("serve", *how, "--env-file", "env", "app:application", cwd=tmp_path, C="environment") as command:
+        command.until("^told: 1 11 environment None None$")
+        command.until("by 2 workers" if "--workers" in how else "listening on udp")
+        (tmp_path / "env").write_text(
+            "CYASGI_SERVE_UDP=bad\nCYASGI_SERVE_LIFESPAN=bad\nA=2\nC=new\nD=4\n", encoding="utf-8"
+        )
+        command.process.send_signal(signal.SIGHUP)
+        command.until("^told: 2 None environment 4 None$")
+        command.until("all workers have been replaced$" if "--workers" in how else "listening on udp")
         assert command.stop(signal.SIGTERM) == 0
 
 

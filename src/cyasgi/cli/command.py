@@ -72,6 +72,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         with service.pid_file(options.pid_file):
             if options.reload or supervising.needs_supervisor(options):
                 activation.pass_on(options.passed)
+                configuration.pass_on(context)
             if supervising.needs_supervisor(options):
                 return supervising.supervise(options, arguments)
             return reloading.supervise(options, arguments) if options.reload else serving.serve(options)

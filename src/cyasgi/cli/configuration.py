@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from .errors import MISUSED, CommandError
 
 #: The prefix of the environment variables of ``cyasgi serve``.
 PREFIX = "CYASGI_SERVE"
+#: Environment variable by which processes that this one starts learn which others it has set by ``--env-file``.
+MARK = "CYASGI_ENV_FILE"
 
 
 def use(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
@@ -26,19 +29,39 @@ def use(context: click.Context, parameter: click.Parameter, path: str | None) ->
 def load_environment(context: click.Context, parameter: click.Parameter, path: str | None) -> None:
     """Set the environment variables that the file has and the environment has not; a callback for click.
 
+    A process that another one has started, as a worker, reads the file anew: for what concerns the application. Options
+    are those of the other process, which has bound the addresses.
+
     Raises:
         CommandError: python-dotenv is not installed, or the file cannot be read.
     """
-    if path is None:
+    inherited = os.environ.pop(MARK, None)
+    # Root may have read it for a user who may not: what was read stays.
+    if path is None or (inherited is not None and not os.access(path, os.R_OK)):
         return
     try:
         import dotenv
     except ModuleNotFoundError:
         raise CommandError("--env-file needs python-dotenv: pip install 'cyasgi[env]'") from None
+    for name in () if inherited is None else json.loads(inherited):
+        os.environ.pop(name, None)
+    before = set(os.environ)
     try:
         dotenv.load_dotenv(path, override=False, encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"--env-file {path}: {error}") from None
+    added = os.environ.keys() - before
+    options = {name for name in added if name.startswith(f"{PREFIX}_")}
+    if inherited is not None:
+        for name in options:
+            del os.environ[name]
+    context.meta[MARK] = sorted(added - options)
+
+
+def pass_on(context: click.Context) -> None:
+    """Let processes that this one starts know what `load_environment` has set."""
+    if MARK in context.meta:
+        os.environ[MARK] = json.dumps(context.meta[MARK])
 
 
 def read(path: str, parameters: Iterable[click.Parameter]) -> dict[str, Any]:

@@ -191,7 +191,7 @@ def _service() -> Iterator[click.Option]:
         section=section,
         is_eager=True,
         metavar="PATH",
-        type=click.Path(exists=True, dir_okay=False),
+        type=click.Path(exists=True, dir_okay=False, readable=False),
         callback=configuration.load_environment,
         expose_value=False,
         help="Set the environment variables of this file, unless they are set already; options among them count.",

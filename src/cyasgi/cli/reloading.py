@@ -4,8 +4,9 @@ The sockets are those of the parent process, so that nobody is refused while the
 meanwhile waits in them. Only when the configuration file changes, which may name others, are they closed.
 
 The serving process is a child in the same process group, so that it may read from the terminal, as debuggers do. It
-ignores SIGINT, which a terminal sends to both; the parent passes every SIGINT and SIGTERM on as a SIGTERM. On Windows,
-where no process can ask another one to end, the child is killed at once.
+ignores SIGINT and SIGHUP, which a terminal sends to both; the parent passes every SIGINT and SIGTERM on as a SIGTERM.
+On SIGHUP it replaces the child, or ends it if the terminal has gone. On Windows, where no process can ask another one
+to end, the child is killed at once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .errors import (
     INTERRUPTED,
     CommandError,
 )
+from .hangup import SIGHUP, Terminal
 from .logs import configure_logging, logger
 from .servers import Options
 
@@ -123,7 +125,8 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
 class Served:
     """The serving process, which is replaced when files change.
 
-    Inside the context, SIGINT and SIGTERM ask it to end; when the context is left, no process remains.
+    Inside the context, SIGINT and SIGTERM ask it to end. SIGHUP does so if the terminal has gone, and otherwise has it
+    replaced. When the context is left, no process remains.
 
     Args:
         command: starts the process.
@@ -142,6 +145,8 @@ class Served:
         self._process: subprocess.Popen[bytes] | None = None
         self._told = False
         self._signals = 0
+        self._terminal = Terminal()
+        self._hung_up = False
         self._before: dict[int, Any] = {}
         #: Set by the first signal.
         self.stopping = threading.Event()
@@ -149,6 +154,9 @@ class Served:
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._received)
+        # Ignored if nohup has started this.
+        if SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_DFL:
+            self._before[SIGHUP] = signal.signal(SIGHUP, self._received_hang_up)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -162,15 +170,22 @@ class Served:
         self._signals += 1
         self.stopping.set()
 
+    def _received_hang_up(self, number: int, frame: object) -> None:
+        if self._terminal.has_gone():
+            self._received(number, frame)
+        else:
+            self._hung_up = True
+
     def follow(self, watch: Iterable[set[tuple[Any, str]]]) -> None:
         """Start a process, and a new one after each set of changes, until a signal arrives or one ends with code 0."""
         for changes in watch:
             # The first process starts once the files are watched, so that no change is missed.
             if self._process is None:
                 self._start()
-            elif changes:
+            elif changes or self._hung_up:
+                self._hung_up = False
                 names = sorted({os.path.relpath(path) for _, path in changes})
-                logger.info("%s changed: restarting", ", ".join(names))
+                logger.info("%s: restarting", f"{', '.join(names)} changed" if names else "SIGHUP")
                 self._end()
                 if any(path == self._config for _, path in changes):
                     self.close()

@@ -28,6 +28,7 @@ from .errors import (
     MISUSED,
     CommandError,
 )
+from .hangup import HangUps, leave_to_parent
 from .logs import (
     configure_logging,
     enable_loggers,
@@ -52,8 +53,13 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
         CommandError: it could not start, or failed while serving.
     """
     # A worker leaves it to the supervising process to tell of options without effect.
+    hang_ups = None
     if link is None:
         survive_signal()
+        if options.reload:
+            leave_to_parent()
+        else:
+            hang_ups = HangUps()
         configure_logging(options.log, options.ignored)
     else:
         configure_logging(options.log, name_process=True)
@@ -73,7 +79,7 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
         inner = _reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
         if link is not None:
             return link.around(inner)
-        return inner if options.reload else notifying(Notifier(), several, inner)
+        return inner if hang_ups is None else _alone(hang_ups, several, notifying(Notifier(), several, inner))
 
     several = Supervisor(servers.values(), around=around)
     if link is not None:
@@ -129,6 +135,16 @@ async def _reopening(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[
     """Reopen log files on SIGUSR1 within the application's lifespan."""
     async with inner:
         with reopened_by_signal():
+            yield
+
+
+@contextlib.asynccontextmanager
+async def _alone(
+    hang_ups: HangUps, several: Supervisor, inner: AbstractAsyncContextManager[None]
+) -> AsyncIterator[None]:
+    """Deal with SIGHUP around all that the process does in its loop."""
+    with hang_ups.handled(several.stop):
+        async with inner:
             yield
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._common.log_files import survive_signal
@@ -16,6 +16,7 @@ from ..workers.notify import Notifier
 from ..workers.pool import PoolError
 from .binding import bind_for_others
 from .errors import FAILED, INTERRUPTED, CommandError
+from .hangup import Terminal
 from .logs import configure_logging, logger
 from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options
@@ -23,6 +24,21 @@ from .service import become
 
 if TYPE_CHECKING:
     from ..workers.watching import PoolWatch
+
+
+class CommandPool(WorkerPool):
+    """The pool of a command, which ends with the terminal that it was started on."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._terminal = Terminal()
+
+    def reload(self) -> None:
+        if self._terminal.has_gone():
+            logger.warning("the terminal has gone: stopping")
+            self.stop()
+        else:
+            super().reload()
 
 
 def needs_supervisor(options: Options) -> bool:
@@ -55,7 +71,10 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     shared = bind_for_others(options, options.supervision.count)
     with contextlib.closing(shared), _watch(options) as watch:
         if options.identity is not None:
+            before = os.geteuid()
             become(options.identity, shared.paths if watch is None else [*shared.paths, *watch.paths])
+            if os.geteuid() != before:
+                shared.user = options.identity.user
         return _run(options, arguments, shared, watch)
 
 
@@ -106,7 +125,7 @@ def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSocket
         logger.info("listening on %s", name)
 
     async def run() -> bool:
-        return await WorkerPool(command_line(arguments), shared, supervision, started, Notifier(), watch).run()
+        return await CommandPool(command_line(arguments), shared, supervision, started, Notifier(), watch).run()
 
     try:
         return 0 if asyncio.run(run()) else INTERRUPTED
