@@ -276,14 +276,15 @@ OPTIONS = {name for parameter in options.parameters() for name in parameter.opts
 #: Options of the other commands that are mentioned.
 OTHERS = {
     *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
-    *("--help", "--tag", "--strict"),
+    *("--help", "--tag", "--strict", "--version"),
+    "--metrics",  # of granian
 }
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=name_of)
 def test_options_exist(path):
     """Those of the command, those that it has hints about, and a few of others."""
-    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9-]*[a-z0-9])", prose(path)))
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z0-9_-]*[a-z0-9])", prose(path)))
     assert named - OPTIONS - OTHERS - hints.CALLED.keys() - hints.MISSING.keys() == set()
 
 
@@ -293,21 +294,6 @@ def cells_of(title: str, path: Path) -> list[list[str]]:
 
 def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
-
-
-@in_checkout
-def test_what_is_the_same_in_uvicorn():
-    """What the table says is the same exists here; what it says has another name, or none, is hinted at."""
-    rows = cells_of("uvicorn", ROOT / "src/cyasgi/cli/README.md")
-    assert len(rows) > 15
-    theirs = {parameter.opts[0] for parameter in pytest.importorskip("uvicorn.main").main.params}
-    for theirs_cell, ours in rows:
-        for option in re.findall(r"--[a-z0-9-]+", theirs_cell):
-            assert option in theirs or option.replace("--no-", "--") in theirs, option
-            if ours.startswith("the same"):
-                assert option in OPTIONS, option
-            elif option != "--http":
-                assert option in hints.CALLED or option in hints.MISSING, option
 
 
 SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, ManagedServer)

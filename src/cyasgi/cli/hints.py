@@ -7,67 +7,7 @@ from collections.abc import Iterable, Iterator, Set as AbstractSet
 from typing import Any
 
 from .limits import MANAGED, SETTINGS
-
-#: Options of uvicorn, granian and hypercorn, and their names here.
-CALLED = {
-    "--access-log-fmt": "--access-log-format, with Apache's directives",
-    "--access-logformat": "--access-log-format, with Apache's directives",
-    "--access-logfile": "--access-log-file",
-    "--backpressure": "--max-applications",
-    "--bind": "--http ADDRESS, --udp ADDRESS or --unix PATH",
-    "--ca-certs": "--ssl-ca-certs",
-    "--cert-reqs": "--ssl-cert-reqs",
-    "--certfile": "--ssl-certfile",
-    "--ciphers": "--ssl-ciphers",
-    "--debug": "--log-level debug",
-    "--graceful-timeout": "--shutdown-timeout",
-    "--h11-max-incomplete-event-size": "--max-header-size",
-    "--http1-header-read-timeout": "--header-timeout, in seconds",
-    "--http1-keep-alive": "--keep-alive-timeout",
-    "--insecure-bind": "--http http://ADDRESS",
-    "--keep-alive": "--keep-alive-timeout",
-    "--keyfile": "--ssl-keyfile",
-    "--keyfile-password": "--ssl-keyfile-password",
-    "--log": "--log-level",
-    "--no-log": "--log-level critical",
-    "--no-ws": "--http without the library websockets, or an application that refuses WebSockets",
-    "--proxy-allow-from": "--forwarded-allow-ips",
-    "--read-timeout": "--header-timeout and --body-timeout",
-    "--reload-paths": "--reload-dir",
-    "--ssl-ca": "--ssl-ca-certs",
-    "--ssl-certificate": "--ssl-certfile",
-    "--ssl-protocol-min": "--ssl-minimum-version",
-    "--ssl-client-verify": "--ssl-ca-certs, which also asks clients for certificates",
-    "--url-path-prefix": "--root-path",
-    "--verify-mode": "--ssl-cert-reqs",
-    "--max-requests": "--limit-max-requests",
-    "--max-requests-jitter": "--limit-max-requests-jitter",
-    "--timeout": "--worker-timeout",
-    "--timeout-worker-healthcheck": "--worker-timeout",
-    "--workers-lifetime": "--worker-lifetime",
-    "--workers-max-rss": "--worker-max-rss, in bytes",
-    "--working-dir": "--app-dir",
-    "--worker-class": "--loop",
-    "--ws-per-message-deflate": "--websocket-compression and --no-websocket-compression",
-    "-b": "--http ADDRESS, --udp ADDRESS or --unix PATH",
-    "-c": "--config",
-    "-k": "--loop",
-    "-t": "--worker-timeout",
-    "-w": "--workers",
-}
-
-_NO_THREADS = "cyasgi runs applications in its event loop and starts no threads for them"
-
-#: Options of theirs without a counterpart here, and why or what to do instead.
-MISSING = {
-    "--blocking-threads": _NO_THREADS,
-    "--interface": "cyasgi finds out which kind of application it has",
-    "--log-file": "--log-config names a file that configures Python's logging, handlers that write to files included",
-    "--quic-bind": "cyasgi has no HTTP/3",
-    "--runtime-mode": _NO_THREADS,
-    "--runtime-threads": _NO_THREADS,
-    "--ws": "WebSockets are served where the library websockets is installed",
-}
+from .other_servers import CALLED, MISSING
 
 #: Values of --http in uvicorn and granian, where it chooses a parser or a version.
 _PARSERS = {"auto", "h11", "httptools", "1", "2"}
