@@ -16,6 +16,7 @@ from cyasgi.cli import activation
 from cyasgi.cli.activation import Passed
 from support.cli import refused
 from support.loops import PATIENCE
+from support.systemd import passing
 from support.udp import Command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows passes no descriptors")
@@ -68,21 +69,9 @@ def ask(address, data):
         return client.recv(100)
 
 
-#: Gives its descriptors the numbers from 3 on, and runs the command that follows as systemd does.
-SYSTEMD = """
-import os, sys
-names, descriptors, command = sys.argv[1], [int(one) for one in sys.argv[2].split(",")], sys.argv[3:]
-kept = [os.dup2(one, 100 + number) for number, one in enumerate(descriptors)]
-for number, one in enumerate(kept):
-    os.dup2(one, 3 + number)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(kept)), LISTEN_FDNAMES=names)
-os.execv(command[0], command)
-"""
-
-
 def activated(tmp_path, sockets, *arguments):
+    prefix = passing("web:local:names", sockets)
     numbers = [sock.fileno() for sock in sockets]
-    prefix = (sys.executable, "-c", SYSTEMD, "web:local:names", ",".join(map(str, numbers)))
     return Command("serve", *arguments, "app:application", cwd=tmp_path, prefix=prefix, pass_fds=numbers)
 
 

@@ -17,27 +17,12 @@ from cyasgi.cli.errors import CommandError
 from cyasgi.workers.notify import Notifier
 from support.cli import get, listening, refused
 from support.loops import PATIENCE
+from support.systemd import Manager
 from support.udp import Command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither such managers nor users")
 
 UDP = ("--udp", "127.0.0.1:0", "cyasgi.examples:echo")
-
-
-class Manager:
-    """A service manager's socket."""
-
-    def __init__(self, address):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.socket.settimeout(PATIENCE)
-
-    def until(self, word):
-        """What it is told, until a message begins with this word: the words that each message begins with."""
-        told = []
-        while not told or told[-1] != word:
-            told.append(self.socket.recv(1000).decode().splitlines()[0])
-        return told
 
 
 @pytest.fixture(params=["path", "abstract"])

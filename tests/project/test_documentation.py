@@ -17,7 +17,7 @@ import pytest
 import cyasgi
 from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
-from cyasgi.cli import hints, limits, options, serving, supervising
+from cyasgi.cli import activation, hints, limits, options, serving, supervising
 from cyasgi.cli.completion import SHELLS
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
@@ -240,15 +240,17 @@ def test_commands(served, block):
 
 @in_checkout
 @pytest.mark.parametrize("block", by_name(blocks("toml", "ini", "dockerfile")))
-def test_configurations(served, tmp_path, block):
+def test_configurations(served, tmp_path, monkeypatch, block):
     if block.language == "toml":
         (tmp_path / "cyasgi.toml").write_text(block.code, encoding="utf-8")
         assert served("--config", "cyasgi.toml").applications == ("package.module:application",)
     elif block.language == "ini":
         unit = configparser.ConfigParser()
         unit.read_string(block.code)
-        [arguments] = commands(unit["Service"]["ExecStart"])
-        served(*arguments[2:])
+        if "Service" in unit:
+            [arguments] = commands(unit["Service"]["ExecStart"])
+            monkeypatch.setattr(activation, "take_passed", lambda: [activation.Passed("app.socket", 3, "http")])
+            served(*arguments[2:])
     else:
         lines = dict(line.split(maxsplit=1) for line in block.code.splitlines())
         check_pip(next(commands(lines["RUN"]))[1:])

@@ -88,13 +88,17 @@ async def serving_datagrams(server):
     assert server.addresses == [] and server.endpoints == []
 
 
-class Command:
-    """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
-    command that runs it, and `pass_fds` are the descriptors that it inherits."""
+#: `python -m cyasgi`, in which every warning is an error.
+PROGRAM = (sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi")
 
-    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), **changes):
+
+class Command:
+    """The command with these arguments in a process of its own; `prefix` is the command that runs it, and `pass_fds`
+    are the descriptors that it inherits."""
+
+    def __init__(self, *arguments, cwd, backend=None, program=PROGRAM, prefix=(), pass_fds=(), **changes):
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
+            [*prefix, *program, *arguments],
             cwd=cwd,
             env=environment(CYASGI_BACKEND=backend, **changes),
             stdin=subprocess.DEVNULL,

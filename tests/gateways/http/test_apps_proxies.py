@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import io
 import ssl
 import sys
 
-import httpx
 import pytest
 
 from support.certificates import write_certificates
-from support.documentation import blocks
 from support.http_connection import http, serving
-from support.loops import PATIENCE
 from support.managed_servers import lifecycle
-from support.real_clients import NO_TLS
-from support.reverse_proxies import free_port, haproxy, haproxy_with, nginx, nginx_with
+from support.proxied_clients import CLIENTS, FORGED, ask_all, connected, talk_by_websocket
+from support.reverse_proxies import haproxy, nginx
 from support.serving import in_time
 
 pytestmark = [
@@ -27,14 +22,10 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only there every address of 127.0.0.0/8 is the machine's"),
 ]
 
-#: Other addresses of this machine than the one that proxies connect from.
-CLIENTS = ("127.0.0.2", "127.0.0.3")
 FORWARDED_FOR = (
     "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
     "proxy_set_header X-Forwarded-Proto $scheme;",
 )
-#: What a client would like to be.
-FORGED = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9", "X-Forwarded-Host": "evil.example"}
 
 
 class Application:
@@ -66,40 +57,6 @@ def make(cy, application, binds="127.0.0.1:0", *, managed=False, **settings):
     for name, value in settings.items():
         setattr(server, name, value)
     return server
-
-
-@contextlib.asynccontextmanager
-async def connected(address, client, scheme="http", verify=NO_TLS):
-    """An httpx client at one of this machine's addresses, which keeps its connection."""
-    transport = httpx.AsyncHTTPTransport(local_address=client, verify=verify, limits=httpx.Limits(max_connections=1))
-    base = f"{scheme}://{address[0]}:{address[1]}"
-    async with httpx.AsyncClient(transport=transport, base_url=base, timeout=PATIENCE / 2) as one:
-        yield one
-
-
-async def ask_all(address, count=3, **options):
-    """What each client is answered to so many requests on one connection, forged headers included."""
-    answers = []
-    async with contextlib.AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(connected(address, one, **options)) for one in CLIENTS]
-        for _ in range(count):
-            for client in clients:
-                answer = await client.get("/", headers=FORGED)
-                answers.append(answer.text)
-    return answers
-
-
-async def talk_by_websocket(address, client, scheme="ws", **options):
-    """The first message of the server, and one that it has sent back."""
-    from websockets.asyncio.client import connect
-
-    url = f"{scheme}://{address[0]}:{address[1]}/"
-    options = {"proxy": None, "local_addr": (client, 0), "additional_headers": FORGED, **options}
-    async with asyncio.timeout(PATIENCE / 2), connect(url, **options) as websocket:
-        first = await websocket.recv()
-        await websocket.send("hello")
-        assert await websocket.recv() == "hello"
-        return first
 
 
 @pytest.mark.parametrize("unix", [False, True])
@@ -265,29 +222,5 @@ def test_tls_through_haproxy(cy, run, tmp_path, options):
             expected = [f"{client} https" for client in CLIENTS] * 3
             assert await ask_all(front, scheme="https", verify=context) == expected
             assert await talk_by_websocket(front, CLIENTS[1], "wss", ssl=context) == f"{CLIENTS[1]} wss"
-
-    run(main())
-
-
-DOCUMENTED = {str(block): block.code for block in blocks("nginx", "text") if "/run/app/app.sock" in block.code}
-
-
-@pytest.mark.parametrize("code", DOCUMENTED.values(), ids=DOCUMENTED)
-def test_documented_configurations(cy, run, tmp_path, code):
-    """What the chapters have nginx and HAProxy do gives each client its own address, WebSockets included."""
-    pytest.importorskip("websockets")
-    port = free_port()
-    path = tmp_path / "s"
-    is_nginx = "proxy_pass" in code
-    asks = "proxy_headers" if is_nginx else "proxy_protocol"
-    code = code.replace("/run/app/app.sock", str(path)).replace("listen 80;", f"listen 127.0.0.1:{port};")
-    code = code.replace("bind :80", f"bind 127.0.0.1:{port}")
-
-    async def main():
-        server = make(cy, Application(), f"unix:{path}", forwarded_allow_ips="unix", **{asks: True})
-        proxy = nginx_with if is_nginx else haproxy_with
-        async with serving(server), proxy(tmp_path, port, code) as front:
-            assert await ask_all(front) == [f"{client} http" for client in CLIENTS] * 3
-            assert await talk_by_websocket(front, CLIENTS[1]) == f"{CLIENTS[1]} ws"
 
     run(main())
