@@ -41,10 +41,10 @@ logger = logging.getLogger("cyasgi.metrics")
 
 #: Seconds between two looks at how late the event loop is.
 TICK = 0.25
-#: Looks in a second; once in that time the queues are looked at.
+#: Such looks in a second.
 TICKS = 4
-#: Queues that are looked at in a second, for each server.
-LOOKED_AT = 2000
+#: Queues that are looked at each time, for each server.
+LOOKED_AT = 500
 #: Failures whose tracebacks are written out in a second: a flood of failures has no use for all of them.
 TRACEBACKS = 20
 
@@ -175,8 +175,8 @@ class Recorder:
         self._ticks += 1
         if self._ticks % TICKS == 0:
             self._tracebacks = TRACEBACKS
-            for backlog in self._backlogs.values():
-                backlog.look()
+        for backlog in self._backlogs.values():
+            backlog.look()
 
     def _undelivered(self, count: int) -> None:
         self.page.cells[UNDELIVERED] += count

@@ -141,16 +141,22 @@ class WorkerPool:
             WorkerFailedError: it has ended before, or took too long.
             OSError: the system cannot start one.
         """
-        worker = WorkerProcess(
-            self._command,
-            self._shared,
-            sets,
-            self.supervision,
-            self._wants_recycling,
-            number=number,
-            page=self._watch.page(),
-            heard=self._watch.heard,
-        )
+        page = self._watch.page()
+        try:
+            worker = WorkerProcess(
+                self._command,
+                self._shared,
+                sets,
+                self.supervision,
+                self._wants_recycling,
+                number=number,
+                page=page,
+                heard=self._watch.heard,
+            )
+        except BaseException:
+            if page is not None:
+                page.close()
+            raise
         self._workers.add(worker)
         self._watch.started(worker)
         worker.gone.add_done_callback(lambda _: self._ended(worker))

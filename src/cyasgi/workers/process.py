@@ -37,7 +37,7 @@ class WorkerProcess:
         supervision: its bounds.
         recycle: called when it wants to be replaced, with the reason.
         number: its number among those that serve.
-        page: where it counts what its servers do; closed when it has ended. None: it counts nothing.
+        page: where it counts what its servers do; None: it counts nothing.
         heard: called with each overview that it sends.
 
     Raises:
@@ -79,8 +79,6 @@ class WorkerProcess:
             self._process = self._start(command, theirs, shared.descriptors(sets))
         except BaseException:
             ours.close()
-            if page is not None:
-                page.close()
             raise
         finally:
             theirs.close()
