@@ -245,14 +245,12 @@ def test_a_service_that_hangs(site):
         with service.start() as command:
             service.manager.until("READY=1")
             os.kill(command.process.pid, signal.SIGSTOP)
+            # A few words may be under way.
             service.manager.told()
-            service.manager.socket.settimeout(service.watchdog)
-            with pytest.raises(TimeoutError):
-                service.manager.until("never")
+            assert not all(service.manager.is_told_within(service.watchdog) for _ in range(5))
             os.killpg(command.process.pid, signal.SIGABRT)
             os.killpg(command.process.pid, signal.SIGCONT)
             assert command.wait() == -signal.SIGABRT
-        service.manager.socket.settimeout(PATIENCE)
         service.manager.told()
         with service.start() as command:
             service.manager.until("READY=1")

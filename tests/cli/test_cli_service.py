@@ -32,7 +32,7 @@ def manager(request, tmp_path):
     address = str(tmp_path / "notify") if request.param == "path" else f"@cyasgi-{os.getpid()}"
     one = Manager(address)
     yield one, address
-    one.socket.close()
+    one.close()
 
 
 @pytest.mark.slow

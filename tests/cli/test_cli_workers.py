@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import pytest
 
 from cyasgi import cli
@@ -9,6 +12,7 @@ from cyasgi.cli import supervising
 from cyasgi.workers import Recycling
 from cyasgi.workers.cores import usable_cores
 from support.cli import refused
+from support.udp import Command
 
 SERVE = ("--udp", "127.0.0.1:0", "cyasgi.examples:echo")
 
@@ -66,6 +70,31 @@ def test_without_effect(supervised):
 )
 def test_misuse(arguments, says, capsys):
     assert says in refused(capsys, [*arguments, *SERVE])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the tests of workers are for Linux")
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_to_a_worker_that_ends(tmp_path, loop):
+    """A SIGTERM that goes to all processes, as by systemd, does not kill one that has ended its work."""
+    (tmp_path / "app.py").write_text(
+        """
+import atexit, os, signal, sys
+atexit.register(lambda: print("ended in order", file=sys.stderr))
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+async def application(*_): pass
+""",
+        encoding="utf-8",
+    )
+    listen = ("--udp", "127.0.0.1:0", "--loop", loop)
+    with Command("serve", "--workers", "2", *listen, "app:application", cwd=tmp_path) as command:
+        command.until("by 2 workers: ")
+        command.process.send_signal(signal.SIGHUP)
+        command.until("^ended in order$")
+        command.until("^ended in order$")
+        assert command.stop(signal.SIGTERM) == 0
+        assert command.lines.count("ended in order") == 4
+        assert not [line for line in command.lines if "killed" in line]
 
 
 def test_where_processes_inherit_no_sockets(monkeypatch, capsys):

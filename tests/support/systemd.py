@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import configparser
 import os
+import queue
 import shlex
 import signal
 import socket
 import sys
+import threading
 
 from support.loops import PATIENCE
 from support.udp import Command
@@ -34,31 +36,46 @@ def passing(names, sockets, files=0):
 
 
 class Manager:
-    """The socket by which a service tells how it is doing."""
+    """The socket by which a service tells how it is doing, which is read at once: the system keeps few messages."""
 
     def __init__(self, address):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
-        self.socket.settimeout(PATIENCE)
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self._address)
+        self._told = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        while message := self._socket.recv(1000).decode():
+            self._told.put(message.splitlines()[0])
 
     def until(self, word):
         """What it is told, until a message begins with this word: the words that each message begins with."""
         told = []
         while not told or told[-1] != word:
-            told.append(self.socket.recv(1000).decode().splitlines()[0])
+            told.append(self._told.get(timeout=PATIENCE))
         return told
 
     def told(self):
-        """What has been told by now and was not read."""
-        self.socket.setblocking(False)
+        """What has been told by now and was not asked for."""
         found = []
+        while not self._told.empty():
+            found.append(self._told.get())
+        return found
+
+    def is_told_within(self, seconds):
+        """Whether it is told anything in this time."""
         try:
-            while True:
-                found.append(self.socket.recv(1000).decode().splitlines()[0])
-        except BlockingIOError:
-            return found
-        finally:
-            self.socket.settimeout(PATIENCE)
+            self._told.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        return True
+
+    def close(self):
+        self._socket.sendto(b"", self._address)
+        self._reader.join(PATIENCE)
+        self._socket.close()
 
 
 def read_unit(text):
@@ -96,7 +113,7 @@ class Service:
 
     def close(self):
         self.socket.close()
-        self.manager.socket.close()
+        self.manager.close()
 
     def seconds(self, name):
         """The value of a setting that is a number of seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -78,7 +79,7 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
     def around() -> AbstractAsyncContextManager[None]:
         inner = _reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
         if link is not None:
-            return link.around(inner)
+            return _deaf_at_the_end(link.around(inner))
         return inner if hang_ups is None else _alone(hang_ups, several, notifying(Notifier(), several, inner))
 
     several = Supervisor(servers.values(), around=around)
@@ -146,6 +147,23 @@ async def _alone(
     with hang_ups.handled(several.stop):
         async with inner:
             yield
+
+
+@contextlib.asynccontextmanager
+async def _deaf_at_the_end(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+    """Ignore SIGTERM once a worker has ended its work.
+
+    A service manager sends it to all processes, also to workers that have been replaced and are about to end.
+    """
+    try:
+        async with inner:
+            yield
+    finally:
+        # A loop that is closed, and an interpreter that ends, would have a handler's signal end the process again.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:
