@@ -92,6 +92,10 @@ async def serving_datagrams(server):
 PROGRAM = (sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi")
 
 
+#: What asyncio's debug mode says of a step that took long, as any step may on a busy machine.
+SLOW = re.compile(r"Executing <.*> took \d+\.\d+ seconds")
+
+
 class Command:
     """The command with these arguments in a process of its own; `prefix` is the command that runs it, and `pass_fds`
     are the descriptors that it inherits."""
@@ -115,7 +119,8 @@ class Command:
 
     def _read(self):
         for line in self.process.stderr:
-            self._coming.put(line.rstrip("\n"))
+            if not SLOW.search(line):
+                self._coming.put(line.rstrip("\n"))
         self._coming.put(None)
 
     def _next(self, deadline):
