@@ -68,6 +68,7 @@ def test_with_reload(capsys):
 @pytest.mark.skipif(sys.platform == "win32", reason="it needs processes that inherit sockets")
 def test_an_address_in_use(capsys):
     """One line, and nothing is left open."""
+    pytest.importorskip("prometheus_client")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert cli.main(["serve", "--metrics", f"127.0.0.1:{port}", *SERVE]) == 1

@@ -120,6 +120,24 @@ def nobody(tmp_path):
 
 
 @pytest.mark.slow
+def test_metrics_for_another_user(tmp_path, nobody):
+    """They are served by the user, from a socket that is the user's, which goes with the command."""
+    pytest.importorskip("prometheus_client")
+    path = tmp_path / "metrics"
+    with Command("serve", *UDP, "--user", "nobody", "--metrics", "unix:metrics", cwd=tmp_path) as command:
+        command.until("serves .* by 1 worker")
+        assert path.stat().st_uid == nobody.pw_uid
+        for target in (b"/", b"/metrics", b"/readyz"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(PATIENCE)
+                client.connect(str(path))
+                client.sendall(b"GET %b HTTP/1.0\r\n\r\n" % target)
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert command.stop(signal.SIGTERM) == 0
+    assert not path.exists()
+
+
+@pytest.mark.slow
 def test_another_user(tmp_path, nobody):
     """The application has the rights of the user from its import on, and the Unix socket is the user's.
 

@@ -59,11 +59,12 @@ class PoolWatch:
         self._garbled: WorkerProcess | None = None
 
     def bind(self) -> None:
-        """Bind the address.
+        """Bind the address, and import what serving takes: with `--user`, modules may be closed to this process later.
 
         Raises:
             ListenError: it cannot be listened on.
         """
+        _ = self._server.websocket_protocol_class
         self._server.bind()
 
     @property
