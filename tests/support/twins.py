@@ -23,6 +23,8 @@ MODULES = (
     "cyasgi.gateways.websocket",
     "cyasgi.install",
     "cyasgi.lifecycle",
+    "cyasgi.instances.window",
+    "cyasgi.serving.retrying",
 )
 
 

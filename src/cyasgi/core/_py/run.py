@@ -15,6 +15,7 @@ from ..constants import (
 )
 from ..context import at_work
 from ..in_flight import TakenByTasks, calling_task
+from ..tracking import DONE as TRACKED_DONE, Tracked, outcome_of, tell_all
 from .awaitables import Pass, error_of
 
 
@@ -41,9 +42,19 @@ class Receive:
         run = self._run
         if not run._stepping:
             return _call_in(self, run, calling_task())
-        if run._in_flight:
+        items = run._in_flight
+        if items:
+            # As _settle does, without its frame.
             run._in_flight = ()
+            if type(items[0]) is Tracked:
+                items[0].tell(TRACKED_DONE)
         return run.instance._get(run)  # type: ignore[no-any-return]
+
+
+def _settle(run: Run) -> None:
+    """Note that the application has come back from what it has received in its own task."""
+    items, run._in_flight = run._in_flight, ()
+    tell_all(items, TRACKED_DONE)
 
 
 def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
@@ -61,7 +72,7 @@ def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
     if not own:
         return _get_in(instance, run, task)
     if run._in_flight:
-        run._in_flight = ()
+        _settle(run)
     return instance._get(run)  # type: ignore[no-any-return]
 
 
@@ -69,9 +80,12 @@ class Child:
     """Takes the place of a run if a child task receives a message."""
 
     __slots__ = ("_in_flight", "_run")
+    #: Whether `_get` tells who has sent the message.
+    tells = False
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._in_flight: tuple[Any, ...] = ()
 
     @property
     def instance(self) -> Any:
@@ -80,14 +94,16 @@ class Child:
 
 async def _get_in(instance: Any, run: Run, task: Any) -> Any:
     """Receive a message in a child task."""
+    child = Child(run)
     try:
-        message = await instance._get(Child(run))
+        message = await instance._get(child)
         if run.instance is not None:
-            instance._taken.took(task, message)
+            for item in child._in_flight:
+                instance._taken.took(task, item)
         return message
     finally:
         # This frame is part of the traceback, which the task keeps.
-        del instance, run, task
+        del instance, run, task, child
 
 
 async def _after_end(last: Any) -> Any:
@@ -112,6 +128,8 @@ class Run:
         "_trusted",
         "instance",
     )
+    #: As of Child.
+    tells = True
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -211,11 +229,16 @@ class Run:
         if receive is not None:
             receive._run = ENDED
         if instance is not None:
+            items: tuple[Any, ...] = ()
+            failure = None if isinstance(error, StopIteration) else error
             if self._in_flight is not None or instance._taken is not None:
-                instance._interrupt(self, isinstance(error, StopIteration))
+                items = instance._interrupt(self, failure)
             instance._run_ended(error)
             if receive is not None:
                 receive._last = instance._last_message()
+            # Last: who is told may ask for another instance.
+            tell_all(items, outcome_of(failure), failure)
+            del failure
 
     # What asyncio's repr of a task and its get_stack() look for.
     @property
