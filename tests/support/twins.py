@@ -25,6 +25,7 @@ MODULES = (
     "cyasgi.lifecycle",
     "cyasgi.instances.window",
     "cyasgi.serving.retrying",
+    "cyasgi.sources.queue",
 )
 
 

@@ -92,12 +92,12 @@ class Command:
     """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
     command that runs it, and `pass_fds` are the descriptors that it inherits."""
 
-    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), **changes):
+    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), stdin=subprocess.DEVNULL, **changes):
         self.process = subprocess.Popen(
             [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
             cwd=cwd,
             env=environment(CYASGI_BACKEND=backend, **changes),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -22,6 +22,8 @@ from . import (
     serving,
     supervising,
 )
+from .consume_options import consume_parameters
+from .consuming import consume
 from .limits import (
     OWN,
     SERVERS,
@@ -92,6 +94,18 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
             help="Load the application that MODULE:ATTRIBUTE names, start it and stop it, without serving it.",
             epilog="Exit codes: 0 all is well, 1 it failed, 2 wrong usage.",
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
+        )
+    )
+    cyasgi.add_command(
+        ServeCommand(
+            "consume",
+            callback=consume,
+            params=consume_parameters(),
+            help="Work on the messages of a queue with the application that MODULE:ATTRIBUTE names, until SIGINT or "
+            "SIGTERM: each message at least once, those of one scope_id in order. Start it as often as you like, on "
+            "any machine: all share the queue. Without --amqp, the messages are the lines of standard input.",
+            epilog=EPILOG.replace(configuration.PREFIX, configuration.CONSUME_PREFIX),
+            context_settings={"auto_envvar_prefix": configuration.CONSUME_PREFIX, "max_content_width": 100},
         )
     )
     return cyasgi
