@@ -29,10 +29,10 @@ def name(aiormq):
     return f"orders-{next(_names)}"
 
 
-def server_of(cy, broker, name, application, base=None, **attributes):
+def server_of(cy, broker, name, application, base=None, heartbeat=5, **attributes):
     attributes = {"retry_delay": 0.01, "balance_interval": 0.1, **attributes}
     server_class = type("Server", (base or quiet_failures(cy),), attributes)
-    return server_class(application, engine=f"{broker.url}?heartbeat=5", name=name, partitions=PARTITIONS)
+    return server_class(application, engine=f"{broker.url}?heartbeat={heartbeat}", name=name, partitions=PARTITIONS)
 
 
 @contextlib.asynccontextmanager
@@ -285,6 +285,29 @@ def test_workers_share_and_partitions_move(cy, run, broker, aiormq, name):
                 assert set(one.holdings).isdisjoint(other.holdings)
                 one.stop()
                 await in_time(lambda: len(other.holdings) == 4)
+
+    run(main())
+
+
+def test_sure_while_a_partition_takes_its_time(cy, run, broker, aiormq, name):
+    """One that waits for what is in hand, far longer than a heartbeat, holds up no other."""
+
+    async def main():
+        first, second = Seen(), Seen()
+        attributes = {"heartbeat": 1, "shutdown_timeout": 20}
+        async with (
+            running(server_of(cy, broker, name, first, **attributes)) as one,
+            client(aiormq, broker) as channel,
+        ):
+            for number in range(40):
+                await publish(channel, name, b"hold", scope_id=f"scope-{number}")
+            await in_time(lambda: len(first.messages) == 40)
+            async with running(server_of(cy, broker, name, second, **attributes)):
+                await in_time(lambda: any(holding.letting_go for holding in one.holdings.values()))
+                for _ in range(30):
+                    await asyncio.sleep(0.1)
+                    assert all(holding.sure for holding in one.holdings.values())
+                first.release.set()
 
     run(main())
 

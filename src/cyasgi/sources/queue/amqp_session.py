@@ -25,6 +25,8 @@ from .engine import EngineError, Hold, QueueShape, Sink
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
+#: How often the broker is asked for a sign of life within a heartbeat.
+SIGNS = 4
 #: How often a queue is made that others may delete at the same time.
 ATTEMPTS = 5
 
@@ -44,6 +46,7 @@ class AMQPSession:
         #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
         self._asked = time.monotonic()
         self._heartbeat = heartbeat
+        self._watcher: asyncio.Task[None] | None = None
         connection.closing.add_done_callback(self._gone)
 
     @property
@@ -53,11 +56,25 @@ class AMQPSession:
 
     def _gone(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
-        reason = "the connection was closed" if error is None else words_of(error)
+        self._lose("the connection was closed" if error is None else words_of(error))
+
+    def _lose(self, reason: str) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
         if not self.lost.done():
             self.lost.set_result(f"{self._description}: {reason}")
         for hold in list(self._holds.values()):
             hold.take_away(reason)
+
+    async def _watch(self) -> None:
+        """Ask the broker for a sign of life now and then, whatever else is waited for."""
+        while True:
+            await asyncio.sleep(self._heartbeat / SIGNS)
+            try:
+                await self.workers()
+            except EngineError as error:
+                self._lose(str(error))
+                return
 
     @asynccontextmanager
     async def _channel(self, **options: Any) -> AsyncIterator[Any]:
@@ -132,10 +149,11 @@ class AMQPSession:
             await self.workers()
             try:
                 await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
-                return
+                break
             except EngineError as error:
                 if not left or not isinstance(error.__cause__, ChannelNotFoundEntity):
                     raise
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     @property
     def _workers_queue(self) -> str:
@@ -254,6 +272,8 @@ class AMQPSession:
         return fresh
 
     async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
         for hold in list(self._holds.values()):
             await hold.release()
         if not self.lost.done():

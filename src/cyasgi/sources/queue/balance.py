@@ -55,7 +55,10 @@ class Balance:
             await self._ask_for_permit(permits)
         most = least + (self._permit is not None)
         # The youngest ones: their instances know the least.
-        await asyncio.gather(*[self._server.let_go(holding) for holding in list(holdings.values())[most:]])
+        given_back = [self._server.let_go(holding) for holding in list(holdings.values())[most:]]
+        for result in await asyncio.gather(*given_back, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
         # In an order of its own, so that workers which begin together do not all want the same ones.
         random.shuffle(unheld)
         for partition in unheld:

@@ -13,6 +13,7 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -313,14 +314,4 @@ def dead_letter(delivery: Delivery, queue: str, reason: str) -> Letter:
         "x-scope-id": delivery.scope_id,
         "x-deliveries": delivery.times,
     }
-    return Letter(
-        letter.body,
-        headers,
-        letter.message_id,
-        letter.correlation_id,
-        letter.reply_to,
-        letter.content_type,
-        letter.priority,
-        None,
-        letter.timestamp,
-    )
+    return replace(letter, headers=headers, ttl=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ..._settings import Integer, Number
@@ -14,7 +15,6 @@ from ...server import StatelessServer
 from ...serving.retrying import retrying
 from ...wire.queue import (
     Acknowledge,
-    Letter,
     Publish,
     Reject,
     Reply,
@@ -342,7 +342,7 @@ class QueueServer(StatelessServer):
         delivery = self._in_hand(scope, asked.delivery_id, "answered", settled=True)
         letter = asked.letter
         if letter.correlation_id is None:
-            letter = _with_correlation(letter, delivery.letter)
+            letter = replace(letter, correlation_id=delivery.letter.correlation_id)
         to, exchange = delivery.letter.reply_to, self.reply_exchange
         if to:
             if await self._connected().reply(to, letter):
@@ -416,17 +416,3 @@ class QueueServer(StatelessServer):
             **self._counts,
             **self.dispatched(),
         }
-
-
-def _with_correlation(letter: Letter, asked: Letter) -> Letter:
-    return Letter(
-        letter.body,
-        letter.headers,
-        letter.message_id,
-        asked.correlation_id,
-        letter.reply_to,
-        letter.content_type,
-        letter.priority,
-        letter.ttl,
-        letter.timestamp,
-    )
