@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import re
+import sys
 
 import pytest
 
@@ -462,5 +463,17 @@ def test_everything_in_time(cy, run):
             await engine.join()
         for scope in range(90):
             assert seen[str(scope)] == list(range(scope, 1000, 90))
+
+    run(main())
+
+
+def test_without_the_library(cy, run, monkeypatch):
+    """Whoever names a broker is told what to install; nobody else needs it."""
+    monkeypatch.setitem(sys.modules, "aiormq", None)
+
+    async def main():
+        server = queues(cy).QueueServer(Seen(), engine="amqp://127.0.0.1:1/")
+        with pytest.raises(queues(cy).EngineError, match=re.escape("needs aiormq: pip install 'cyasgi[amqp]'")):
+            await server.arun()
 
     run(main())

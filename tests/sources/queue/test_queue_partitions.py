@@ -225,6 +225,29 @@ def test_cancelled(cy, run):
     run(main())
 
 
+def test_stopped_while_it_connects(cy, run):
+    """Nobody waits for an engine that does not answer."""
+
+    async def main():
+        connecting = asyncio.Event()
+
+        class Silent:
+            def describe(self):
+                return "silent:"
+
+            async def connect(self, shape):
+                connecting.set()
+                await asyncio.get_running_loop().create_future()
+
+        server = queues(cy).QueueServer(for_ever, engine=Silent(), name=NAME)
+        running = asyncio.create_task(server.arun())
+        await connecting.wait()
+        server.stop()
+        await running
+
+    run(main())
+
+
 def test_an_engine_that_refuses(cy, run):
     async def main():
         class Refusing:

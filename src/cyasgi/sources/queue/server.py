@@ -122,11 +122,10 @@ class QueueServer(StatelessServer):
             # It is refused: the session is that of the run at work.
             await super().arun()
             return
-        loop = asyncio.get_running_loop()
-        self._session = await loop.create_task(self._connect(), context=outside())
         self._dispatcher = Dispatcher(self, self._start)
         self._ending = asyncio.Event()
-        self._keeper = keeper = loop.create_task(self._keep(), context=outside())
+        # Not a task of handle(): it goes on while instances drain.
+        self._keeper = keeper = asyncio.get_running_loop().create_task(self._keep(), context=outside())
         try:
             await super().arun()
         finally:
@@ -139,7 +138,11 @@ class QueueServer(StatelessServer):
                 self._session = self._keeper = None
 
     async def handle(self) -> None:
-        """Take messages until cancelled. While the engine is gone, it is looked for again and again."""
+        """Take messages until cancelled. While the engine is gone, it is looked for again and again.
+
+        Raises:
+            EngineError: it could not be reached to begin with, or has refused.
+        """
         if self._keeper is None:
             raise RuntimeError("handle() of a QueueServer is called by its arun()")
         await asyncio.shield(self._keeper)
@@ -163,6 +166,7 @@ class QueueServer(StatelessServer):
     async def _keep(self) -> None:
         """Hold a fair share of the partitions, in one session after the other."""
         assert self._ending is not None
+        self._session = await self._connect()
         while True:
             session = self._session
             assert session is not None
