@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from cyasgi import cli
+from cyasgi.cli import consuming
 from cyasgi.cli.consume_options import ATTRIBUTES, MOST_INSTANCES, MOST_INSTANCES_DEFAULT, consume_parameters
 from cyasgi.sources.queue import QueueServer
 from support.cli import write_module
@@ -161,3 +162,44 @@ def test_the_options_are_the_attributes():
         assert defaults[one.attribute] == one.bound.written(getattr(QueueServer, one.attribute))
     server = QueueServer(None, engine="memory:")
     assert defaults[MOST_INSTANCES.attribute] == str(server.max_applications) == str(MOST_INSTANCES_DEFAULT)
+
+
+@pytest.fixture
+def taken(monkeypatch, tmp_path):
+    """taken(*arguments) gives the engine, the path and the options that the command would have worked with."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(consuming, "configure_logging", lambda *_: None)
+    seen = []
+    monkeypatch.setattr(consuming, "_run", lambda *given: seen.append(given) or 0)
+
+    def taken(*arguments):
+        assert cli.main(["consume", *arguments]) == 0
+        return seen.pop()
+
+    return taken
+
+
+def test_configured(taken, tmp_path, monkeypatch):
+    """The command line comes first, then the environment, then the file."""
+    (tmp_path / "queue.toml").write_text(
+        'application = "a:b"\namqp = "amqp://h/"\nname = "orders"\nprefetch = 7\nmax-deliveries = 9\nretry-delay = 2\n'
+    )
+    monkeypatch.setenv("CYASGI_CONSUME_MAX_DELIVERIES", "8")
+    monkeypatch.setenv("CYASGI_CONSUME_RETRY_DELAY", "3")
+    engine, path, values, given = taken("--config", "queue.toml", "--retry-delay", "4")
+    assert (engine.describe(), path, values["name"]) == ("amqp://h/", "a:b", "orders")
+    assert (values["prefetch"], values["max_deliveries"], values["retry_delay"]) == (7, 8, 4.0)
+    assert {"prefetch", "max_deliveries", "retry_delay", "name"} <= given
+    assert "balance_interval" not in given
+
+
+def test_where_a_wrong_value_comes_from(capsys, monkeypatch):
+    monkeypatch.setenv("CYASGI_CONSUME_PREFETCH", "0")
+    assert "environment variable CYASGI_CONSUME_PREFETCH: Invalid value for '--prefetch': '0'" in refused(capsys, "a:b")
+
+
+def test_help(capsys):
+    assert cli.main(["consume", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--amqp URL" in said and "CYASGI_CONSUME_MAX_APPLICATIONS" in said
+    assert "CYASGI_SERVE" not in said

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+from functools import partial
 
 import pytest
 
@@ -371,5 +373,51 @@ def test_by_thread(cy, run):
         await asyncio.wrap_future(future)
         await eventually(lambda: instance.ended)
         assert sender.outcomes == [("return", "taken"), ("return", "done")]
+
+    run(main())
+
+
+@pytest.mark.parametrize("outcome", ["taken", "done", "failed", "cancelled", "undelivered"])
+@pytest.mark.parametrize("deed", ["delete", "take", "put", "get", "new", "collect"])
+def test_whatever_a_sender_does_when_it_is_told(cy, run, outcome, deed):
+    """The queue is in order before it tells anybody: each outcome still comes once."""
+
+    async def main():
+        server = silent(cy)
+        told, instances = [], [make(server)]
+
+        def notes(message, kind, error):
+            told.append((message, kind))
+            if kind != outcome or len(told) > 50:
+                return
+            instance = instances[-1]
+            match deed:
+                case "delete":
+                    server.delete_application_instance("id")
+                case "take":
+                    instance.take_all()
+                case "put":
+                    instance.put_nowait("x")
+                    server.get_or_create_application_instance("other", {}).put_nowait("return")
+                case "get" if not instance.empty():
+                    instance.get_nowait()
+                case "new":
+                    instances.append(make(server))
+                case "collect":
+                    gc.collect()
+
+        for message in ("one", "two", "fail", "left"):
+            instances[0].put_nowait(cy.Tracked(message, partial(notes, message)))
+        await passes(6)
+        instances[-1].put_nowait(cy.Tracked("busy", partial(notes, "busy")))
+        await passes(6)
+        for scope_id in ("id", "other") * 3:
+            # What it tells may have made another one.
+            server.delete_application_instance(scope_id)
+            await passes(3)
+        assert all(instance.ended for instance in instances)
+        last_words = [message for message, kind in told if kind != "taken"]
+        assert sorted(last_words) == sorted(set(last_words))
+        assert {"one", "two", "fail", "left"} <= set(last_words)
 
     run(main())
