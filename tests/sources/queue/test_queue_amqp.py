@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import struct
 
 import pytest
 
@@ -191,6 +192,53 @@ def test_poison(cy, run, broker, aiormq, name):
             headers = dead.header.properties.headers
             assert (headers["x-failure"], headers["x-scope-id"]) == ("ValueError: fail at this", "a")
             assert (headers["x-deliveries"], headers["x-queue"]) == (3, name)
+
+    run(main())
+
+
+async def publish_raw(channel, name, key, header):
+    """A message with a routing key and properties in bytes."""
+    from aiormq.abc import ChannelFrame
+
+    arguments = b"\0\0" + bytes([len(name)]) + name.encode() + bytes([len(key)]) + key + b"\0"
+    payloads = [(1, b"\0\x3c\0\x28" + arguments), (2, struct.pack(">HHQ", 60, 0, 1) + header), (3, b"x")]
+    frames = [struct.pack(">BHI", kind, channel.number, len(one)) + one + b"\xce" for kind, one in payloads]
+    await channel.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
+
+
+@pytest.mark.parametrize(
+    ("key", "header"),
+    [
+        (b"a", struct.pack(">HQ", 1 << 6, 2**62)),
+        (b"a", struct.pack(">HB", 1 << 15, 2) + b"\xff\xff"),
+        (b"\xff\xfe", struct.pack(">H", 0)),
+        (b"ok", struct.pack(">H", 0)),
+    ],
+    ids=["timestamp", "text", "routing key", "nothing wrong"],
+)
+def test_what_the_library_cannot_read(cy, run, broker, aiormq, name, key, header):
+    """A publisher ends no worker with it, and what comes behind it is worked on."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server:
+            async with client(aiormq, broker) as channel:
+                await publish_raw(channel, name, key, header)
+                await asyncio.sleep(0.1)
+            async with client(aiormq, broker) as channel:
+                await publish(channel, name, b"after", scope_id="a")
+                for _ in range(1000):
+                    if b"after" in seen.bodies and (b"x" in seen.bodies or server.stats()["buried"]):
+                        break
+                    await asyncio.sleep(0.01)
+                assert seen.by_scope["a"] == [b"after"]
+                # Once, and never again.
+                assert server.stats()["partitions_lost"] == (0 if key == b"ok" else PARTITIONS)
+                if key == b"a":
+                    dead = await dead_letter(channel, name)
+                    assert "its properties cannot be read" in dead.header.properties.headers["x-failure"]
+                else:
+                    assert seen.by_scope["??" if key == b"\xff\xfe" else "ok"] == [b"x"]
 
     run(main())
 

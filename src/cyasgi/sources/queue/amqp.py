@@ -48,6 +48,8 @@ class AMQPEngine:
                 "amqp://user:password@127.0.0.1:5672/vhost, with a heartbeat from 1 to 600 seconds"
             )
         self._url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(options), ""))
+        #: Whether what arrives is to be tried before the library reads it.
+        self._careful = False
         self._description = self._shown(parts.scheme, parts.hostname, port, parts.path)
 
     @staticmethod
@@ -68,10 +70,10 @@ class AMQPEngine:
         from .amqp_calls import close_quietly
         from .amqp_session import AMQPSession
 
-        connection = aiormq.Connection(self._url)
+        connection = aiormq.Connection(self._url, transport_factory=self._transport())
         try:
             await self._open(connection)
-            session = AMQPSession(connection, shape, self.heartbeat, self._description)
+            session = AMQPSession(connection, shape, self.heartbeat, self._description, self._unreadable)
             await self._prepare(session, shape)
         except EngineError as error:
             await close_quietly(connection)
@@ -80,6 +82,18 @@ class AMQPEngine:
             await close_quietly(connection)
             raise
         return session
+
+    def _transport(self) -> Any:
+        """Return what makes connections; None for what the library has."""
+        if not self._careful:
+            return None
+        from .amqp_careful import CarefulTransport
+
+        return CarefulTransport(self._url.startswith("amqps:"))
+
+    def _unreadable(self) -> None:
+        """Note that a connection has ended because of something in it that the library could not read."""
+        self._careful = True
 
     @staticmethod
     async def _open(connection: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from .acknowledging import BATCH, Acknowledgements
 from .amqp_calls import answered, close_quietly, words_of
-from .amqp_letters import letter_of
+from .amqp_letters import MALFORMED, letter_of
 from .engine import Arrival, EngineError, QueueShape, Sink
 
 logger = logging.getLogger("cyasgi.sources.queue")
@@ -68,7 +68,8 @@ class AMQPHold:
         deliveries = count + 1 if isinstance(count, int) else 1 + bool(delivery.redelivered)
         key = delivery.routing_key
         scope_id = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key or ""
-        sink(Arrival(delivery.delivery_tag, scope_id, letter_of(message.body, properties, headers), deliveries))
+        letter = letter_of(message.body, properties, headers)
+        sink(Arrival(delivery.delivery_tag, scope_id, letter, deliveries, str(headers.pop(MALFORMED, ""))))
 
     def look(self) -> None:
         """See whether the broker has ended the consumer: the library passes on no word of it."""

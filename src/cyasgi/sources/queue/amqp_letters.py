@@ -10,6 +10,8 @@ from aiormq import spec
 
 from ...wire.queue import Letter
 
+#: The name of the header that says what was wrong with the properties that a message had.
+MALFORMED = "x-malformed"
 #: Messages that survive a restart of the broker.
 PERSISTENT = 2
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiormq.exceptions import (
     ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
+    InvalidFrameError,
     PublishError,
 )
 
@@ -25,6 +27,8 @@ from .engine import EngineError, Hold, QueueShape, Sink
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
+#: How the library ends when it cannot read what has arrived.
+UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, ValueError, struct.error)
 #: How often the broker is asked for a sign of life within a heartbeat.
 SIGNS = 4
 #: How often a queue is made that others may delete at the same time.
@@ -34,7 +38,14 @@ ATTEMPTS = 5
 class AMQPSession:
     """A connection that is open. Locks are exclusive queues, which the broker deletes with the connection."""
 
-    def __init__(self, connection: Any, shape: QueueShape, heartbeat: int, description: str) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        shape: QueueShape,
+        heartbeat: int,
+        description: str,
+        on_unreadable: Callable[[], object],
+    ) -> None:
         self.shape = shape
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._connection = connection
@@ -47,6 +58,7 @@ class AMQPSession:
         self._asked = time.monotonic()
         self._heartbeat = heartbeat
         self._watcher: asyncio.Task[None] | None = None
+        self._on_unreadable = on_unreadable
         connection.closing.add_done_callback(self._gone)
 
     @property
@@ -56,6 +68,8 @@ class AMQPSession:
 
     def _gone(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
+        if isinstance(error, UNREADABLE):
+            self._on_unreadable()
         self._lose("the connection was closed" if error is None else words_of(error))
 
     def _lose(self, reason: str) -> None:

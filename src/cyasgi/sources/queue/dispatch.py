@@ -98,7 +98,10 @@ class Dispatcher:
             lane = self._lanes[arrival.scope_id] = holding.lanes[arrival.scope_id] = Lane(arrival.scope_id, holding)
         delivery = Delivery(arrival, lane)
         size = len(arrival.letter.body)
-        if size > server.max_message_size:
+        if arrival.malformed:
+            self._bury(delivery, f"its properties cannot be read: {arrival.malformed}")
+            self._tidy(lane)
+        elif size > server.max_message_size:
             self._bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
             self._tidy(lane)
         elif arrival.deliveries > server.max_deliveries * DEADLY:

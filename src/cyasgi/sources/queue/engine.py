@@ -39,6 +39,8 @@ class Arrival:
     letter: Letter
     #: How often it was delivered, this time included, as far as the engine knows.
     deliveries: int
+    #: What is wrong with it, so that no application can receive it; empty if nothing is.
+    malformed: str = ""
 
 
 #: Called with each arrival, in order.
