@@ -301,6 +301,31 @@ def test_a_queue_that_is_not_there(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_a_failure_that_cannot_be_encoded(cy, run, broker, aiormq, name):
+    """Nor can one whose words are too many: what is kept with the dead letter is bounded."""
+
+    async def main():
+        class Awkward(Exception):
+            def __str__(self):
+                return "\ud800" + "x" * 5000
+
+        async def application(scope, receive, send):
+            await receive()
+            raise Awkward
+
+        async with (
+            running(server_of(cy, broker, name, application, max_deliveries=1)),
+            client(aiormq, broker) as channel,
+        ):
+            await publish(channel, name, b"one")
+            dead = await dead_letter(channel, name)
+            failure = dead.header.properties.headers["x-failure"]
+            assert "\\ud800xxx" in failure
+            assert len(failure) == 1000
+
+    run(main())
+
+
 def test_rejected_and_requeued(cy, run, broker, aiormq, name):
     async def main():
         seen = Seen()

@@ -115,4 +115,6 @@ def failure_text(error: Any, most: int = 1000) -> str:
     except Exception:
         # The error's own __str__ has raised.
         text = type(error).__qualname__
+    # Engines take what can be encoded.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -23,7 +23,7 @@ from ...wire.queue import (
     scope_fields,
 )
 from .balance import Balance
-from .delivery import Delivery, Holding
+from .delivery import Delivery, Holding, failure_text
 from .dispatch import COUNTERS, Dispatcher, dead_letter
 from .engine import Engine, EngineError, QueueShape, Session
 from .engines import engine_of
@@ -334,7 +334,7 @@ class QueueServer(StatelessServer):
             if asked.requeue:
                 self._dispatching().requeue(delivery)
             else:
-                await self.bury(delivery, asked.reason or "rejected by the application")
+                await self.bury(delivery, failure_text(asked.reason or "rejected by the application"))
         elif isinstance(asked, Publish):
             scope_id = scope["scope_id"] if asked.scope_id is None else asked.scope_id
             await self._connected().publish(asked.queue or self.name, scope_id, asked.letter)
