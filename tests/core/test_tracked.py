@@ -233,6 +233,38 @@ def test_child_tasks(cy, run):
     run(main())
 
 
+@pytest.mark.parametrize("own_first", [False, True])
+def test_a_child_task_that_fails(cy, run, own_first):
+    """What it had is done when the application, which has dealt with the failure, comes back for more."""
+
+    async def main():
+        async def fail(receive):
+            raise ValueError(await receive())
+
+        async def application(scope, receive, send):
+            if own_first:
+                await receive()
+            await asyncio.wait([asyncio.create_task(fail(receive))])
+            await receive()
+            await asyncio.get_running_loop().create_future()
+
+        server = silent(cy, application)
+        sender, instance = Sender(cy), make(server)
+        for message in ("own",) * own_first + ("child", "after"):
+            sender.put(instance, message)
+            await passes(8)
+        assert ("child", "done") in sender.outcomes
+        assert sender.outcomes[-1] == ("after", "taken")
+        server.delete_application_instance("id")
+        await eventually(lambda: instance.ended)
+        assert sender.outcomes[-1] == ("after", "cancelled")
+        assert len(sender.outcomes) == 4 + 2 * own_first
+
+    run(main())
+    # The failure of the child task, at which nobody looks.
+    run.complaints.clear()
+
+
 def test_two_calls_in_one_task(cy, run):
     """Whoever awaits two of them has the last message that came: the other one is done."""
 

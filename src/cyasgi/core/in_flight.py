@@ -41,14 +41,18 @@ class TakenByTasks:
         items = [self._taken.pop(one) for one in done if one in self._taken]
         tell_all(items, DONE)
 
-    def took(self, task: Any, message: Any) -> None:
-        """Note that this task has received a message; tell who has sent it, if it is tracked."""
+    def took(self, task: Any, message: Any, own: bool = False) -> None:
+        """Note that this task has received a message; tell who has sent it, if it is tracked.
+
+        Args:
+            own: whether it is the application's own task, which is nobody's sibling.
+        """
         self.ever = True
         before = self._taken.get(task)
         self._taken[task] = message
         if task is NO_TASK:
             self._ended.append(task)
-        elif task not in self._tasks:
+        elif not own and task not in self._tasks:
             self._tasks.add(task)
             task.add_done_callback(self._task_ended)
         # A task that waits in several calls at a time has the last message that came in flight: the others are done.

@@ -26,7 +26,6 @@ from ..tracking import (
     DONE as TRACKED_DONE,
     TAKEN,
     Tracked,
-    tell_all,
     undelivered,
 )
 from .entry import Entry
@@ -274,14 +273,9 @@ class InputQueue(Entry):
         item = self._items.popleft()
         if self._line is not None:
             self._advance()
-        if taker._in_flight:
-            # Received by another call in the same task, which has not asked for more since.
-            tell_all(taker._in_flight, TRACKED_DONE)
-        taker._in_flight = (item,)
         if type(item) is Tracked:
-            if taker.tells:
-                item.tell(TAKEN)
-            return item.message
+            return taker.took(self, item)
+        taker._in_flight = (item,)
         return item
 
     def _give_up(self, getter: asyncio.Future[None]) -> None:

@@ -15,7 +15,7 @@ from ..constants import (
 )
 from ..context import at_work
 from ..in_flight import TakenByTasks, calling_task
-from ..tracking import DONE as TRACKED_DONE, Tracked, outcome_of, tell_all
+from ..tracking import Tracked, outcome_of, tell_all
 from .awaitables import Pass, error_of
 
 
@@ -42,19 +42,9 @@ class Receive:
         run = self._run
         if not run._stepping:
             return _call_in(self, run, calling_task())
-        items = run._in_flight
-        if items:
-            # As _settle does, without its frame.
+        if run._in_flight:
             run._in_flight = ()
-            if type(items[0]) is Tracked:
-                items[0].tell(TRACKED_DONE)
         return run.instance._get(run)  # type: ignore[no-any-return]
-
-
-def _settle(run: Run) -> None:
-    """Note that the application has come back from what it has received in its own task."""
-    items, run._in_flight = run._in_flight, ()
-    tell_all(items, TRACKED_DONE)
 
 
 def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
@@ -72,7 +62,7 @@ def _call_in(receive: Receive, run: Run, task: Any) -> Coroutine[Any, Any, Any]:
     if not own:
         return _get_in(instance, run, task)
     if run._in_flight:
-        _settle(run)
+        run._in_flight = ()
     return instance._get(run)  # type: ignore[no-any-return]
 
 
@@ -80,8 +70,6 @@ class Child:
     """Takes the place of a run if a child task receives a message."""
 
     __slots__ = ("_in_flight", "_run")
-    #: Whether `_get` tells who has sent the message.
-    tells = False
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -90,6 +78,11 @@ class Child:
     @property
     def instance(self) -> Any:
         return self._run.instance
+
+    def took(self, instance: Any, item: Tracked) -> Any:
+        """Note a tracked message, and return what the application gets."""
+        self._in_flight = (item,)
+        return item.message
 
 
 async def _get_in(instance: Any, run: Run, task: Any) -> Any:
@@ -128,8 +121,6 @@ class Run:
         "_trusted",
         "instance",
     )
-    #: As of Child.
-    tells = True
 
     def __init__(self, instance: Any) -> None:
         self.instance = instance
@@ -143,6 +134,15 @@ class Run:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._receive: Receive | None = None
         self._entered = False
+
+    def took(self, instance: Any, item: Tracked) -> Any:
+        """Note a tracked message as those of child tasks are, and return what the application gets."""
+        if instance._taken is None:
+            instance._taken = TakenByTasks()
+        # The next call has to be noted.
+        self._trusted = self._stepping = False
+        instance._taken.took(instance._task, item, own=True)
+        return item.message
 
     def __await__(self) -> Run:
         return self
