@@ -17,13 +17,23 @@ import pytest
 import cyasgi
 from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
-from cyasgi.cli import activation, hints, limits, options, serving, supervising
+from cyasgi.cli import (
+    activation,
+    command as cli_command,
+    consume_options,
+    hints,
+    limits,
+    options,
+    serving,
+    supervising,
+)
 from cyasgi.cli.completion import SHELLS
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
 from cyasgi.gateways.websocket import WebSocketServer
 from cyasgi.lifecycle import ManagedServer
+from cyasgi.sources.queue import QueueServer
 from support.documentation import (
     ROOT,
     Block,
@@ -229,6 +239,8 @@ def test_commands(served, block):
         name = words[0].rpartition("/")[2]
         if name == "cyasgi" and words[1] == "completion":
             assert words[2] in SHELLS and words[3] == ">" and len(words) == 5
+        elif name == "cyasgi" and words[1] == "consume":
+            assert cli_command.command().commands["consume"].make_context("consume", words[2:]).params["words"]
         elif name == "cyasgi":
             assert words[1] == "serve"
             served(*words[2:])
@@ -274,7 +286,8 @@ def test_what_ci_runs_is_marked():
 
 # ---- options, attributes, counters, loggers
 
-OPTIONS = {name for parameter in options.parameters() for name in parameter.opts + parameter.secondary_opts}
+PARAMETERS = (*options.parameters(), *consume_options.consume_parameters())
+OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + parameter.secondary_opts}
 #: Options of the other commands that are mentioned.
 OTHERS = {
     *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
@@ -298,7 +311,7 @@ def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, ManagedServer)
+SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, ManagedServer, QueueServer)
 
 
 def settings() -> dict[str, set[object]]:
@@ -353,7 +366,7 @@ def test_every_counter_is_told():
         pass
 
     for server in SERVERS:
-        for counter in server(application).stats():
+        for counter in server(application, **({"engine": "memory:"} if server is QueueServer else {})).stats():
             assert f"`{counter}`" in text, counter
 
 

@@ -18,7 +18,7 @@ LAYERS = (
     {"instances"},
     {"serving"},
     {"server"},
-    {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing"},
+    {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing", "sources"},
     {"apps", "examples", "dns", ""},
     {"metrics"},
     {"workers"},

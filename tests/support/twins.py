@@ -24,6 +24,9 @@ MODULES = (
     "cyasgi.install",
     "cyasgi.lifecycle",
     "cyasgi.metrics",
+    "cyasgi.instances.window",
+    "cyasgi.serving.retrying",
+    "cyasgi.sources.queue",
 )
 
 

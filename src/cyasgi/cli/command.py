@@ -23,6 +23,8 @@ from . import (
     supervising,
 )
 from .completion import completion_command
+from .consume_options import consume_parameters
+from .consuming import consume
 from .limits import (
     OWN,
     SERVERS,
@@ -98,6 +100,18 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         )
     )
     cyasgi.add_command(completion_command(cyasgi))
+    cyasgi.add_command(
+        ServeCommand(
+            "consume",
+            callback=consume,
+            params=consume_parameters(),
+            help="Work on the messages of a queue with the application that MODULE:ATTRIBUTE names, until SIGINT or "
+            "SIGTERM: each message at least once, those of one scope_id in order. Start it as often as you like, on "
+            "any machine: all share the queue. Without --amqp, the messages are the lines of standard input.",
+            epilog=EPILOG.replace(configuration.PREFIX, configuration.CONSUME_PREFIX),
+            context_settings={"auto_envvar_prefix": configuration.CONSUME_PREFIX, "max_content_width": 100},
+        )
+    )
     return cyasgi
 
 

@@ -50,6 +50,7 @@ from .in_flight import TakenByTasks, calling_task
 from .placeholder import make_placeholder
 from .stopping import is_stop
 from .tasks import NAME, current_tasks, has_plain_tasks, name_of, runs_elsewhere, takes_names
+from .tracking import DONE, TAKEN, Tracked, message_of, outcome_of, tell_all, undelivered
 
 include "_cy/c.pxi"
 include "../_common/cells.pxi"
@@ -85,6 +86,9 @@ cdef tuple _KEYS = KEYS
 cdef tuple _STATES = STATES
 cdef tuple _OUTCOMES = OUTCOMES
 cdef tuple _REASONS = REASONS
+cdef object _Tracked = Tracked
+cdef object _TAKEN = TAKEN
+cdef object _DONE = DONE
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future

@@ -247,6 +247,7 @@ cdef class FastPath:
             and (<ApplicationInstance>entry)._count == 0
             and _cold(<ApplicationInstance>entry).error is None
             and _cold(<ApplicationInstance>entry).joiners is None
+            and _cold(<ApplicationInstance>entry).watchers is None
             and _cold(<ApplicationInstance>entry).interrupted is None
             and self.observer is None
             and not self._hears(server)

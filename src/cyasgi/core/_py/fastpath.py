@@ -205,6 +205,7 @@ class FastPath:
             and not entry._items
             and entry._error is None
             and entry._joiners is None
+            and entry._watchers is None
             and not entry._interrupted
             and self.observer is None
             and not self.hears_of_ends(server)
