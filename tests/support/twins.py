@@ -23,6 +23,9 @@ MODULES = (
     "cyasgi.gateways.websocket",
     "cyasgi.install",
     "cyasgi.lifecycle",
+    "cyasgi.sources.channels",
+    "cyasgi.sources.channels.redis.engine",
+    "cyasgi.sources.channels.redis.hosts",
 )
 
 

@@ -90,11 +90,11 @@ async def serving_datagrams(server):
 
 class Command:
     """`python -m cyasgi serve ARGUMENTS` in a process of its own, in which every warning is an error; `prefix` is the
-    command that runs it, and `pass_fds` are the descriptors that it inherits."""
+    command that runs it, `pass_fds` are the descriptors that it inherits, and `program` may be another one."""
 
-    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), **changes):
+    def __init__(self, *arguments, cwd, backend=None, prefix=(), pass_fds=(), program=("-m", "cyasgi"), **changes):
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi", *arguments],
+            [*prefix, sys.executable, "-W", "error", "-X", "dev", *program, *arguments],
             cwd=cwd,
             env=environment(CYASGI_BACKEND=backend, **changes),
             stdin=subprocess.DEVNULL,

@@ -22,6 +22,7 @@ from . import (
     serving,
     supervising,
 )
+from .lazy import LazyGroup
 from .limits import (
     OWN,
     SERVERS,
@@ -48,7 +49,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         arguments: those that it is about to be called with; None for those of the process.
     """
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(cls=LazyGroup, modules={"work": "work"}, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(
         __version__,
         "--version",

@@ -1,0 +1,1 @@
+"""Sources: servers that fetch their messages from somewhere else, rather than being connected to."""
