@@ -36,6 +36,7 @@ MODULES = (
     "bench_websocket",
     "bench_websocket_deflate",
     "bench_worker",
+    "bench_layer",
     "bench_workers",
     "bench_balance",
     "bench_managed",

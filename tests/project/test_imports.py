@@ -19,7 +19,7 @@ LAYERS = (
     {"serving"},
     {"server"},
     {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing", "sources"},
-    {"apps", "examples", "dns", ""},
+    {"apps", "examples", "dns", "management", ""},
     {"metrics"},
     {"workers"},
     {"cli"},

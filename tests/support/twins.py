@@ -27,6 +27,9 @@ MODULES = (
     "cyasgi.instances.window",
     "cyasgi.serving.retrying",
     "cyasgi.sources.queue",
+    "cyasgi.sources.channels",
+    "cyasgi.sources.channels.redis.engine",
+    "cyasgi.sources.channels.redis.hosts",
 )
 
 

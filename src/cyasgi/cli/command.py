@@ -25,6 +25,7 @@ from . import (
 from .completion import completion_command
 from .consume_options import consume_parameters
 from .consuming import consume
+from .lazy import LazyGroup
 from .limits import (
     OWN,
     SERVERS,
@@ -52,7 +53,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         arguments: those that it is about to be called with; None for those of the process.
     """
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(cls=LazyGroup, modules={"work": "work"}, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(
         __version__,
         "--version",

@@ -12,7 +12,8 @@ from ..core import Setting
 from ..sources.queue.engines import engine_of
 from ..sources.queue.server import MOST_PARTITIONS, QueueServer
 from ..wire.queue import check_name
-from .options import Option, parameters, parsed
+from .option import Option, parsed
+from .options import parameters
 
 #: Those of ``cyasgi serve`` that it has, too.
 SHARED = (

@@ -37,7 +37,7 @@ from .logs import (
 )
 from .servers import Options, make_servers
 from .service import notifying
-from .starting import choose_loop, exited, in_one_line, lifespan, load_each
+from .starting import choose_loop, exited, in_one_line, in_words, lifespan, load_each
 
 #: Counters that are logged even if they are 0.
 ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
@@ -171,11 +171,7 @@ def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) 
         stats = application.stats()
         logger.info("balanced: retried=%d refused=%d", stats["retried"], stats["refused"])
         for name, counted in stats["applications"].items():
-            logger.info("balanced: %s: %s", name, _counters(counted))
+            logger.info("balanced: %s: %s", name, in_words(counted, ALWAYS_LOGGED))
     for kind, server in servers.items():
         server.close()
-        logger.info("stopped after %.1f s: %s: %s", seconds, kind, _counters(server.stats()))
-
-
-def _counters(stats: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in ALWAYS_LOGGED)
+        logger.info("stopped after %.1f s: %s: %s", seconds, kind, in_words(server.stats(), ALWAYS_LOGGED))
