@@ -151,6 +151,8 @@ QUESTION = Probed(
         "single": Figure("a single message, from its sending to the application", "ms"),
     },
     rounds={"quick": 1, "usual": 5, "full": 5},
+    # Channels' Worker takes minutes for as many channels.
+    only={1_000: ("pure", "cython", FLOOR)},
     arguments={"quick": {"messages": 1_000}, "usual": {"messages": 5_000}, "full": {"messages": 5_000}},
     floor_is=f"ZPOPMIN of {BATCH} messages at a time, which are decoded; what has been popped is lost with the process",
     bars=(
