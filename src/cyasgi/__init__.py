@@ -5,6 +5,7 @@ from .core import ApplicationInstance, InstanceTable
 from .core.backend import backend
 from .core.caller import InstanceDeleted
 from .core.context import current_instance
+from .core.full import TableFull
 from .install import install, uninstall
 from .server import StatelessServer
 
@@ -13,6 +14,7 @@ __all__ = [
     "InstanceDeleted",
     "InstanceTable",
     "StatelessServer",
+    "TableFull",
     "backend",
     "current_instance",
     "install",

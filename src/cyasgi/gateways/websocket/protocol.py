@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..._common.guarding import INTERRUPTS
 from ...core import Pass
 from ...core.describe import describe
+from ...core.full import TableFull
 from ...instances.limits import LimitExceeded
 from ...wire.address import client_text
 from ...wire.http.request_id import id_line
@@ -115,10 +116,11 @@ class WebSocketProtocol(WebSocketConnection):
         limit = server.max_applications
         try:
             if limit is not None and server.count_instances() >= limit and server.refuse_request(scope):
-                server.refused += 1
-                websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
-                return
+                raise TableFull(limit)
             instance = server.get_or_create_application_instance(self, scope)
+        except TableFull:
+            server.refused += 1
+            websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
         except LimitExceeded as error:
             server.refused += 1
             # RFC 6585 section 4.
