@@ -19,7 +19,7 @@ LAYERS = (
     {"serving"},
     {"server"},
     {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing"},
-    {"apps", "examples", "dns", ""},
+    {"apps", "examples", "dns", "redis", ""},
     {"workers"},
     {"cli"},
     {"__main__"},
@@ -28,12 +28,13 @@ LAYERS = (
 ALONE = {
     "wire": {"core.backend"},
     "balancing": {"_common", "_settings", "_types", "asgi_compat", "wire.messages"},
-    "examples": {"_types"},
+    "examples": {"_types", "core.context"},
+    "redis": {"_types", "core.context"},
     "dns": {"_types", "examples"},
 }
 #: Rooms within the gateways, and which of the other ones each may import; modules beside them, such as
 #: `gateways.base`, are open to all but `gateways.net`.
-GATEWAYS = {"net": set(), "datagram": {"net"}, "http": {"net"}, "websocket": {"net", "http"}}
+GATEWAYS = {"net": set(), "datagram": {"net"}, "http": {"net"}, "websocket": {"net", "http"}, "stream": {"net"}}
 
 
 def module_names() -> dict[str, Path]:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Set as AbstractSet
 from typing import Any
 
+from .kinds import CONNECTIONS, UDP, WEB
 from .limits import MANAGED, SETTINGS
 
 #: Options of uvicorn, granian and hypercorn, and their names here.
@@ -68,6 +69,9 @@ MISSING = {
     "--runtime-threads": _NO_THREADS,
     "--ws": "WebSockets are served where the library websockets is installed",
 }
+
+#: What the kinds of servers serve.
+SERVED = {"http": "HTTP", "websocket": "WebSockets", "udp": "datagrams", "tcp": "streams"}
 
 #: Values of --http in uvicorn and granian, where it chooses a parser or a version.
 _PARSERS = {"auto", "h11", "httptools", "1", "2"}
@@ -133,9 +137,9 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         if name in given and kinds.isdisjoint(setting.kinds) and name != "startup_timeout":
             yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
     if "unix_permissions" in given and streams and not any(isinstance(address, str) for address in streams):
-        yield "--unix-permissions: no effect without --unix"
-    if (named := given & {"header", "root_path"}) and not streams:
-        yield f"{options(named)}: no effect, since {_lacking(())}"
+        yield "--unix-permissions: no effect without --unix, or --tcp unix:PATH"
+    if (named := given & {"header", "root_path"}) and kinds.isdisjoint(WEB):
+        yield f"{options(named)}: no effect, since {_lacking(WEB)}"
     yield from _about_logs(given, values)
     # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
     lifespan = values.get("lifespan")
@@ -143,23 +147,26 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield "--startup-timeout: no effect " + (
             "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
         )
-    if streams and not values.get("proxy_headers") and "forwarded_headers" in given:
+    if not kinds.isdisjoint(WEB) and not values.get("proxy_headers") and "forwarded_headers" in given:
         yield "--forwarded-headers: no effect without --proxy-headers"
-    proxied = streams and (values.get("proxy_headers") or values.get("proxy_protocol"))
+    headers = values.get("proxy_headers") and not kinds.isdisjoint(WEB)
+    proxied = streams and (headers or values.get("proxy_protocol"))
     if "forwarded_allow_ips" in given and not proxied and not ("udp" in kinds and values.get("udp_proxy_protocol")):
         yield f"--forwarded-allow-ips: no effect without {' or '.join(_asking_for_proxies(kinds))}"
     if "message_burst" in given and "max_messages_per_second" not in given:
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
     if per_client and not proxied and any(isinstance(address, str) for address in streams):
-        yield f"{options(per_client)}: no effect on --unix without --proxy-headers or --proxy-protocol"
+        yield f"{options(per_client)}: no effect on Unix sockets without --proxy-headers or --proxy-protocol"
 
 
 def _asking_for_proxies(kinds: AbstractSet[str]) -> Iterator[str]:
     """Yield the options that have servers of these kinds listen to proxies."""
-    if kinds - {"udp"}:
-        yield from ("--proxy-headers", "--proxy-protocol")
-    if "udp" in kinds:
+    if not kinds.isdisjoint(WEB):
+        yield "--proxy-headers"
+    if not kinds.isdisjoint(CONNECTIONS):
+        yield "--proxy-protocol"
+    if not kinds.isdisjoint(UDP):
         yield "--udp-proxy-protocol"
 
 
@@ -180,4 +187,5 @@ def _about_logs(given: AbstractSet[str], values: dict[str, Any]) -> Iterator[str
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:
-    return "nothing serves datagrams" if kinds == ("udp",) else "nothing serves HTTP or WebSockets"
+    names = [what for kind, what in SERVED.items() if kind in kinds]
+    return f"nothing serves {' or '.join(names)}"

@@ -24,6 +24,7 @@ from .limits import (
     written,
 )
 from .logs import FORMATS, LEVELS
+from .stream_options import TCP_LISTENER, parse_tcp_address
 from .tls import CERT_REQS, VERSIONS
 from .values import (
     parse_datagram_address,
@@ -153,6 +154,7 @@ def _listeners() -> Iterator[click.Option]:
         help="Serve datagrams on HOST:PORT, [IPV6]:PORT, :PORT (every interface), or fd://NUMBER or fd://NAME: a bound "
         "socket that the command has inherited.",
     )
+    yield Option("--tcp", section=section, multiple=True, callback=parsed(parse_tcp_address), **TCP_LISTENER)
     yield Option(
         "--fd",
         section=section,

@@ -45,6 +45,9 @@ class ConnectionGateway(Gateway):
 
     #: Connections at a time, at most; further ones are refused and closed. Fewer if the limit of open files is lower.
     max_connections = Setting[int](10_000, Integer(1))
+    #: Seconds from the beginning of a connection to its first byte; with TLS, to the first byte of the handshake, and
+    #: from its end to the first byte of what comes by it. None: no limit.
+    first_byte_timeout = Setting[float | None](10.0, SECONDS_OR_NONE)
     #: Seconds for the TLS handshake, from the client's first byte.
     tls_handshake_timeout = Setting[float](10.0, SECONDS)
     #: Stall timeout: every `write_timeout` seconds a slow client must drain the buffer or read at least `write_timeout`

@@ -86,9 +86,6 @@ class HTTPServer(ConnectionGateway):
     #: Bytes of the body of a request, at most; a longer one is answered 413. None: no limit.
     max_body_size = Setting[int | None](None, Integer(0, none="no limit"))
 
-    #: Seconds from the beginning of a connection to its first byte; with TLS, to the first byte of the handshake, and
-    #: from its end to the first byte of a request.
-    first_byte_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the first byte of a request to the end of its headers.
     header_timeout = Setting[float](10.0, SECONDS)
     #: Seconds from the end of the headers to the end of the body, and one more for each `min_rate` bytes of it. Time in

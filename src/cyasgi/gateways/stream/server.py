@@ -57,8 +57,8 @@ class StreamServer(ConnectionGateway):
     """
 
     #: How messages are told apart: "lines", "lines:crlf", "length:N" (N bytes of length before each message),
-    #: "length:N:little", "netstring", "cobs" or "raw" (as they come); a subclass of `cyasgi.wire.stream.Framing`, or
-    #: its path, "module:Class". It counts from the next start on.
+    #: "length:N:little", "netstring", "cobs", "resp" (the protocol of Redis) or "raw" (as they come); a subclass of
+    #: `cyasgi.wire.stream.Framing`, or its path, "module:Class". It counts from the next start on.
     framing = Setting[Any]("lines", FramingBound())
     #: No live instance makes room for a new connection, which is closed: instances are connections.
     eviction_policy = "refuse"
@@ -68,9 +68,8 @@ class StreamServer(ConnectionGateway):
     #: at most. Beyond, connections with a whole message are not read, and those with more than 4 KiB of an incomplete
     #: one are closed.
     max_waiting_bytes = Setting[int](67_108_864, Integer(1))
-    #: Seconds from the beginning of a connection to its first byte; with TLS, to the first byte of the handshake, and
-    #: from its end to the first byte of a message. None: no limit.
-    first_byte_timeout = Setting[float | None](60.0, SECONDS_OR_NONE)
+    #: Seconds from the beginning of a connection to its first byte, see `ConnectionGateway`.
+    first_byte_timeout = 60.0
     #: Seconds for which a client may send nothing after its first byte. None: no limit. Whether a silent client is
     #: still there, TCP finds out within two minutes.
     silence_timeout = Setting[float | None](None, SECONDS_OR_NONE)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from .cobs import cobs_decode, cobs_encode
 from .framing import Framing, FramingError, check_data
+from .resp import RESP
 
 #: The framings by name, as people write them.
-NAMES = ("lines", "lines:crlf", "length:N", "length:N:little", "netstring", "cobs", "raw")
+NAMES = ("lines", "lines:crlf", "length:N", "length:N:little", "netstring", "cobs", "resp", "raw")
 
 CR, LF = 13, 10
 ZEROS = re.compile(rb"\0*")
@@ -178,7 +179,7 @@ class Raw(Framing):
         return check_data(data)
 
 
-SIMPLE: dict[str, type[Framing]] = {one.name: one for one in (Lines, CRLFLines, Netstring, Cobs, Raw)}
+SIMPLE: dict[str, type[Framing]] = {one.name: one for one in (Lines, CRLFLines, Netstring, Cobs, RESP, Raw)}
 
 
 def framing_named(name: str) -> Callable[[int], Framing] | None:
