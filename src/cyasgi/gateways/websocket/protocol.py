@@ -31,7 +31,7 @@ from ...wire.websocket.connection import (
 )
 from ..http.port import HTTPServerPort
 from ..net.causes import caused_by
-from ..net.queue_room import when_room
+from ..net.queue_room import drop_own, when_room
 from .bounds import QUEUED_BYTES
 from .connection import (
     BUSY,
@@ -277,10 +277,9 @@ class WebSocketProtocol(WebSocketConnection):
             # It was told that the client has gone, if only by `send`.
             instance.take_error()
             error = None
-        if error is None:
+        drop_own(instance, "websocket.")
+        if error is None and not instance.qsize():
             instance.forget()
-        else:
-            instance.take_all()
         outcome = instance.outcome
         if outcome == "cancelled":
             self.stop(1001, "going away", 503)
