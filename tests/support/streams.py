@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import socket
+import struct
 
 from support.loops import PATIENCE
 from support.serving import in_time
@@ -91,6 +93,9 @@ class Client:
         self.writer.write_eof()
 
     def abort(self):
+        """Resets the connection, if it is TCP: a mere close would leave it open that the client still reads."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 
     async def close(self):

@@ -116,7 +116,7 @@ def test_longest_messages():
     """A message of exactly the longest size is one, with either line end."""
     data = b"x" * MAX
     for name in EACH:
-        if name in ("length:1", "raw"):
+        if name.startswith(("length:1", "raw")):
             continue
         framing = framing_named(name)(MAX)
         assert decoded(framing, [framing.encode(data)]) == [data], name

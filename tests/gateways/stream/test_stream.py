@@ -311,7 +311,8 @@ def test_a_framing_of_ones_own(cy, run, caplog):
 )
 def test_what_is_no_framing(cy, run, framing, error):
     async def main():
-        server = server_of(cy, echo, framing=framing)
+        server = server_of(cy, echo)
+        server.framing = framing
         with pytest.raises(ValueError, match="framing=") as raised:
             await server.arun()
         assert error in str(raised.value)

@@ -293,6 +293,8 @@ def test_many_messages_leave_the_loop_to_others(cy, run, quiet):
 def test_an_application_that_never_stops_receiving(cy, run, caplog):
     """One that does not care that its client has gone is cancelled."""
 
+    caplog.set_level("DEBUG", "cyasgi.gateways.stream")
+
     async def main():
         async def application(scope, receive, send):
             while True:
@@ -302,6 +304,7 @@ def test_an_application_that_never_stops_receiving(cy, run, caplog):
         async with serving(server) as address:
             async with Client(address) as client:
                 client.send(b"x\n")
+                client.abort()
             await in_time(lambda: server.stats()["created"] == 1 and not server.application_instances)
             assert server.stats()["cancelled"] == 1
 

@@ -268,10 +268,15 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         if self.closing:
             return False
         self.end_input("eof")
-        if self.session is not None:
-            self.session.look()
-        else:
+        session = self.session
+        if session is None:
             self.finish()
+        elif session.lasting:
+            # It comes back by another connection, which what is sent from now on has to wait for.
+            self.finish()
+            session.gone(self)
+        else:
+            session.look()
         # With TLS there are no halves.
         return self.tls is None and not self.closing
 

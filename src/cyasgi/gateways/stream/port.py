@@ -21,6 +21,8 @@ class StreamServerPort(ConnectionServer, Protocol):
     bad_messages: int
     timeouts: int
     overloaded: int
+    #: Sessions whose client may come back.
+    away: set[Any]
     #: Bytes that have come and wait, on all connections together.
     waiting_bytes: int
     #: What every scope gets a shallow copy of; None for no such key.

@@ -98,6 +98,8 @@ class StreamServer(ConnectionGateway):
         self.by_first_message = False
         self.make_framing: Callable[[int], Framing]
         self.framing_name = ""
+        #: Sessions whose client may come back.
+        self.away: set[Any] = set()
         #: Bytes that have come and wait, on all connections together.
         self.waiting_bytes = 0
         self.streams = self.messages_received = self.messages_sent = self.bad_messages = self.overloaded = 0
@@ -139,6 +141,11 @@ class StreamServer(ConnectionGateway):
 
     def make_protocol(self, listener: Listener) -> Callable[..., asyncio.Protocol]:
         return partial(StreamConnection, self)
+
+    async def _close_connections(self) -> None:
+        for session in list(self.away):
+            session.give_up()
+        await super()._close_connections()
 
     async def hand_over(self) -> None:
         await super().hand_over()
@@ -185,14 +192,17 @@ class StreamServer(ConnectionGateway):
             logger.exception("a connection could not be begun")
             connection.finish()
         else:
-            self.streams += 1
             # With an eager task factory it may have ended already.
             if instance.ended:
                 connection.finish()
                 return
             if found is session:
                 session.begin(instance)
-            found.attach(connection)
+            if found.attach(connection):
+                self.streams += 1
+            else:
+                self.refused += 1
+                connection.finish()
 
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not, in one line a second at most."""

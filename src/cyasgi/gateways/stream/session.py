@@ -47,13 +47,13 @@ class Session:
     """
 
     __slots__ = (
-        "_came_back",
         "_deadline",
         "_disconnects",
         "_favour_pushed",
         "_greeted",
         "_pushed",
         "_reading",
+        "_senders",
         "_sends",
         "_soon",
         "_told",
@@ -85,7 +85,7 @@ class Session:
         self._pushed: deque[Any] = NONE
         self._favour_pushed = True
         #: Senders that wait for the client to come back.
-        self._came_back: asyncio.Future[None] | None = None
+        self._senders: deque[asyncio.Future[None]] = NONE
         #: By when it must have come back.
         self._deadline: Any = None
 
@@ -96,14 +96,16 @@ class Session:
         self.instance = instance
         instance.connect(self.server.direct)
 
-    def attach(self, connection: StreamConnection) -> None:
-        """Take on a connection: the first one, or that of a client that has come back."""
+    def attach(self, connection: StreamConnection) -> bool:
+        """Take on a connection: the first one, or that of a client that has come back.
+
+        Returns:
+            False if too many wait to be read.
+        """
         if len(self._waiting) >= MOST_WAITING:
-            self.server.refused += 1
-            connection.finish()
-            return
+            return False
         connection.session = self
-        self._drop_deadline()
+        self._no_longer_away()
         if self._writing is not None:
             self._writing.end_input("replaced", "the client has another connection")
             self._writing.finish()
@@ -114,10 +116,9 @@ class Session:
             if self._waiting is NONE:
                 self._waiting = deque()
             self._waiting.append(connection)
-        back, self._came_back = self._came_back, None
-        if back is not None and not back.done():
-            back.set_result(None)
+        self._wake_senders()
         self.look()
+        return True
 
     def _read(self, connection: StreamConnection | None) -> None:
         self._reading = connection
@@ -231,7 +232,7 @@ class Session:
 
     def _cancel(self) -> None:
         if self.instance is not None:
-            logger.warning("an application goes on receiving although its client has gone, and is cancelled")
+            logger.debug("an application goes on receiving although its client has gone, and is cancelled")
             self.server.delete_application_instance(self.instance.scope_id)
 
     def last_message(self) -> Any:
@@ -291,16 +292,25 @@ class Session:
             await connection.writable()
 
     async def _wait_for_client(self) -> None:
-        """Return when the client has come back.
+        """Return when the client has come back, or will not: look again then.
 
         Raises:
-            StreamClosed: it does not.
+            StreamClosed: it will not.
         """
         if not self.lasting or self.server.stopping or self.instance is None:
             raise StreamClosed("the connection is closed")
-        if self._came_back is None:
-            self._came_back = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._came_back)
+        # A future for each: cancelling one sender must not reach the others.
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._senders is NONE:
+            self._senders = deque()
+        self._senders.append(future)
+        await future
+
+    def _wake_senders(self) -> None:
+        while self._senders:
+            future = self._senders.popleft()
+            if not future.done():
+                future.set_result(None)
 
     # The end.
 
@@ -312,31 +322,32 @@ class Session:
                 return
             if self.lasting and not self.server.stopping:
                 self._deadline = self.server.deadlines.at(self.server.reconnect_timeout, self._not_back)
+                self.server.away.add(self)
             else:
-                self._give_up_senders()
+                self._wake_senders()
         self.look()
 
     def _not_back(self) -> None:
         """End the instance, whose client has not come back in time."""
-        self._drop_deadline()
+        self._no_longer_away()
         if self.instance is not None and self._writing is None:
             self.server.delete_application_instance(self.instance.scope_id)
 
-    def _drop_deadline(self) -> None:
+    def _no_longer_away(self) -> None:
+        self.server.away.discard(self)
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
 
-    def _give_up_senders(self) -> None:
-        back, self._came_back = self._came_back, None
-        if back is not None and not back.done():
-            back.set_exception(StreamClosed("the client has not come back"))
+    def give_up(self) -> None:
+        """Wait for the client no longer, as the server stops."""
+        self._no_longer_away()
+        self._wake_senders()
 
     def application_ended(self, instance: Any) -> None:
         """End the session with its application; called from within the application's last step."""
         self.instance = None
-        self._drop_deadline()
-        self._give_up_senders()
+        self.give_up()
         error = instance.error
         if error is not None and caused_by(error, StreamClosed):
             # It was told that its client has gone, if only by `send`.
