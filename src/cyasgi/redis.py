@@ -368,7 +368,7 @@ class RedisApplication:
     def _publish(self, client: Client, channel: bytes, text: bytes) -> int:
         subscribers = tuple(self._subscribers.get(channel, ()))
         message = {"type": "redis.message", "channel": channel, "text": text}
-        return len(subscribers) - len(client.server.broadcast(subscribers, message))
+        return len(subscribers) - len(client.server.send_to_all(subscribers, message))
 
 
 def _integer(text: bytes) -> int:

@@ -21,7 +21,7 @@ class Gateway(StatelessServer):
     A subclass defines `_open_sockets`, and lists in `_sockets` what that has opened.
     """
 
-    #: Messages of `send_to` and `broadcast` that wait for one instance behind its queue, at most.
+    #: Messages of `send_to` and `send_to_all` that wait for one instance behind its queue, at most.
     max_pushed = Setting[int](1024, Integer(1))
 
     #: What to listen on, one socket or more for each.
@@ -120,14 +120,14 @@ class Gateway(StatelessServer):
             sock.close()
 
     def send_to(self, scope_id: Hashable, message: dict[str, Any]) -> bool:
-        """Have an application receive a message that does not come from its client, as `broadcast` does.
+        """Have an application receive a message that does not come from its client, as `send_to_all` does.
 
         Returns:
             Whether it was accepted: there is such an instance, and fewer than `max_pushed` messages wait for it.
         """
-        return not self.broadcast((scope_id,), message)
+        return not self.send_to_all((scope_id,), message)
 
-    def broadcast(self, scope_ids: Iterable[Hashable], message: dict[str, Any]) -> list[Hashable]:
+    def send_to_all(self, scope_ids: Iterable[Hashable], message: dict[str, Any]) -> list[Hashable]:
         """Have the applications of several instances receive a message, each a shallow copy of it.
 
         May be called from any thread; in another one than the event loop's it returns when the loop has done it. No
@@ -161,6 +161,10 @@ class Gateway(StatelessServer):
 
     def _push(self, instance: Any, message: dict[str, Any]) -> bool:
         """Give a message to an entry of the table, and return whether it was accepted."""
+        push = getattr(getattr(instance.scope, "connection", None), "push", None)
+        if push is not None:
+            # What waits behind the queue is the connection's affair.
+            return bool(push(message))
         boxes: Mailboxes = self.__dict__.setdefault("_mailboxes", Mailboxes())
         return boxes.push(instance, message, self.max_pushed)
 

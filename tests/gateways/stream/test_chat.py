@@ -43,7 +43,7 @@ def test_chat(cy, run, quiet):
     run(main())
 
 
-def test_somebody_who_does_not_read(cy, run, quiet):
+def test_somebody_who_does_not_read(cy, run):
     """The others are told that not everybody hears them, and are not held up."""
 
     async def main():

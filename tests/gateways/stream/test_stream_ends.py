@@ -80,6 +80,27 @@ def test_what_was_received_is_dealt_with_before_the_stop(cy, run, quiet):
     run(main())
 
 
+def test_who_listens_only(cy, run, quiet):
+    """An application that goes on sending after the end of its client's half is told of the stop as well."""
+
+    async def main():
+        async def application(scope, receive, send):
+            while (message := await receive()).get("reason") != "stopping":
+                ends.append(message.get("reason"))
+            assert message["writable"]
+            await send({"type": "stream.send", "data": b"goodbye"})
+
+        ends = []
+        server = server_of(cy, application)
+        async with serving(server) as address, Client(address) as client:
+            client.half_close()
+            await in_time(lambda: "eof" in ends)
+            server.stop()
+            assert await client.rest() == b"goodbye\n"
+
+    run(main())
+
+
 @pytest.mark.slow
 def test_who_does_not_end_in_time(cy, run, caplog):
     """They are cut off after `shutdown_timeout`, with a word."""

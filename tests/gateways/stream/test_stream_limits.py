@@ -87,8 +87,8 @@ def test_a_slow_application_is_no_fault_of_the_client(cy, run):
 
         limits = {**LATE, "message_timeout": SHORT, "silence_timeout": 2 * SHORT}
         async with serving(server_of(cy, application, **limits)) as address, Client(address) as client:
-            client.send(b"0123456789abcde\n" * 20_000)
-            assert len(await client.exactly(320_000)) == 320_000
+            client.send(b"0123456789abcde\n" * 10_000)
+            assert len(await client.exactly(160_000)) == 160_000
 
     run(main())
 
@@ -145,7 +145,6 @@ def test_an_endless_line(cy, run):
         async with serving(server) as address, Client(address) as client:
             client.send(b"x" * 2_000_000)
             assert await client.rest() == b""
-            await in_time(lambda: not server.connections)
             assert server.stats()["bad_messages"] == 1
 
     run(main())
@@ -192,13 +191,13 @@ def test_whole_messages_wait_unread(cy, run):
         server = server_of(cy, application, max_waiting_bytes=100_000)
         async with serving(server) as address, Client(address) as one, Client(address) as two:
             for client in (one, two):
-                client.send(b"0123456789abcde\n" * 100_000)
+                client.send(b"0123456789abcde\n" * 30_000)
             await in_time(lambda: sum(connection.reading_paused for connection in server.connections) == 2)
             # What was read in one go more.
             assert server.waiting_bytes < 1_000_000
             ready.set()
             for client in (one, two):
-                assert len(await client.exactly(1_600_000)) == 1_600_000
+                assert len(await client.exactly(480_000)) == 480_000
 
     run(main())
 

@@ -131,9 +131,10 @@ class StreamConnection(FlowControl, asyncio.Protocol):
             self.client = asgi_address(transport.get_extra_info("peername"))
             self.address = asgi_address(transport.get_extra_info("sockname"))
         self._quiet = server.first_byte_timeout
+        # First of all, since it starts the clock of the deadlines.
+        self.deadline: Any = server.deadlines.at(self._quiet, self._overdue)
         if self._quiet is not None:
             self._due_quiet = server.deadlines.now + self._quiet
-        self.deadline: Any = server.deadlines.at(self._quiet, self._overdue)
         server.connection_opened(self)
         if server.stopping:
             self.abort()
@@ -399,6 +400,10 @@ class StreamConnection(FlowControl, asyncio.Protocol):
 
     def begin_shutdown(self) -> None:
         """Have the application take its leave, as the server stops."""
+        if self.end == "eof" and self.session is not None and not self.closing:
+            # The application may still be sending, though the client sends no more.
+            self.end = ""
+            self.session.tell_again(self)
         self.end_input("stopping", "the server stops")
         if self.session is not None:
             self.session.look()

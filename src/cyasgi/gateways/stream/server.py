@@ -215,12 +215,6 @@ class StreamServer(ConnectionGateway):
             logger.error("the framing %r has failed: %r", self.framing_name, error, exc_info=error)
         return error is not None
 
-    def _push(self, instance: Any, message: dict[str, Any]) -> bool:
-        session = getattr(instance.scope, "connection", None)
-        if isinstance(session, Session):
-            return session.push(message)
-        return super()._push(instance, message)
-
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with these counters added.
 

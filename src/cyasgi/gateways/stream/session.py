@@ -214,6 +214,11 @@ class Session:
             return None
         return self._disconnect(connection)
 
+    def tell_again(self, connection: StreamConnection) -> None:
+        """Tell the application of an end for another reason than it was told before."""
+        if connection is self._reading and self._told == ENDED:
+            self._told = OPEN
+
     def _cannot_write(self, connection: StreamConnection) -> bool:
         return (
             connection.closing or connection.transport.is_closing() or (connection.eof and connection.tls is not None)

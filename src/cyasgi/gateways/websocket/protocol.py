@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cyasgi.gateways.websocket")
 
+#: What the types of the messages of a WebSocket begin with, unlike those that are pushed from outside.
+OWN = "websocket."
 #: Bytes that a client may send before its WebSocket is accepted.
 EARLY_BYTES = 65_536
 
@@ -194,6 +196,17 @@ class WebSocketProtocol(WebSocketConnection):
         if self.reading_paused and not self.lost:
             self.pump()
 
+    def push(self, message: Message) -> bool:
+        """Have the application receive a message from outside, behind what waits; return whether there was room."""
+        instance = self._instance
+        if instance is None or instance.ended or len(self._backlog) >= self.server.max_pushed:
+            return False
+        if not self._backlog and not instance.full():
+            instance.put_nowait(message)
+        else:
+            self._put_behind(message)
+        return True
+
     def eof_received(self) -> bool:
         """Take a client that closes its half for one that has gone: nothing in RFC 6455 makes sense of it."""
         self.websocket.receive_eof()
@@ -271,13 +284,16 @@ class WebSocketProtocol(WebSocketConnection):
     def application_ended(self, instance: Any) -> None:
         """End the WebSocket with its application; called from within the application's last step."""
         self._instance = None
+        left = [message for message in self._backlog if not message["type"].startswith(OWN)]
         self.drop_backlog()
         error = instance.error
         if error is not None and self._disconnected and caused_by(error, WebSocketClosed):
             # It was told that the client has gone, if only by `send`.
             instance.take_error()
             error = None
-        drop_own(instance, "websocket.")
+        drop_own(instance, OWN)
+        for message in left:
+            instance.put_nowait(message)
         if error is None and not instance.qsize():
             instance.forget()
         outcome = instance.outcome
@@ -298,5 +314,7 @@ class WebSocketProtocol(WebSocketConnection):
 
 
 def _size(message: Message) -> int:
+    if message["type"] != "websocket.receive":
+        return 0
     data = message.get("bytes")
     return len(message.get("text", "")) if data is None else len(data)
