@@ -21,6 +21,7 @@ from cyasgi.cli import hints, limits, options, serving, supervising
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
+from cyasgi.gateways.stream import StreamServer
 from cyasgi.gateways.websocket import WebSocketServer
 from cyasgi.lifecycle import ManagedServer
 from support.documentation import (
@@ -306,7 +307,7 @@ def test_what_is_the_same_in_uvicorn():
                 assert option in hints.CALLED or option in hints.MISSING, option
 
 
-SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, ManagedServer)
+SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, StreamServer, ManagedServer)
 
 
 def settings() -> dict[str, set[object]]:

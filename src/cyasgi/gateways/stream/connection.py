@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 from ...wire.stream import FramingError, StreamClosed, check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
-from .port import StreamServerPort
+from .port import SessionPort, StreamServerPort
 
 if TYPE_CHECKING:
     from ...wire.proxy.header import ProxyHeader
-    from .session import Session
 
 #: Bytes that wait on a connection before reading is paused, and at which it is resumed.
 HIGH_WATER, LOW_WATER = 65_536, 16_384
@@ -86,7 +85,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         self.transport: Any = None
         self.framing = server.make_framing(server.max_message_size)
         #: The session that it belongs to; None before its first message, if that chooses it.
-        self.session: Session | None = None
+        self.session: SessionPort | None = None
         #: Addresses as ASGI has them, and the `ssl.SSLObject`, if there is one.
         self.client: tuple[str, int | None] | None = None
         self.address: tuple[str, int | None] | None = None

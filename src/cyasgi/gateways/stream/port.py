@@ -11,6 +11,25 @@ if TYPE_CHECKING:
     from ...wire.stream import Framing
 
 
+class SessionPort(Protocol):
+    """The session of a connection, as the connection knows it."""
+
+    #: Whether its client may come back by another connection.
+    lasting: bool
+
+    def come(self, connection: Any) -> None:
+        """Give the application what has come, if it waits for it."""
+
+    def look(self) -> None:
+        """Give an application that waits what there is, after a turn of the loop."""
+
+    def gone(self, connection: Any) -> None:
+        """Take note that a connection is lost."""
+
+    def tell_again(self, connection: Any) -> None:
+        """Tell the application of an end for another reason than it was told before."""
+
+
 class StreamServerPort(ConnectionServer, Protocol):
     """The server, as its connections and sessions know it; `StreamServer` documents the settings."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable
 from typing import Any
 
 from ...core import SENT, Pass
@@ -262,7 +261,7 @@ class Session:
 
     # What the application sends.
 
-    def application_send(self, scope: Any, message: Any) -> Awaitable[None]:
+    def application_send(self, scope: Any, message: Any) -> Any:
         """Take a message of the application.
 
         Returns:
@@ -277,7 +276,8 @@ class Session:
         if connection is None or connection.paused or not self._sends % YIELD_EVERY:
             return self._send_later(message)
         connection.send(message)
-        return self._drain(connection) if connection.paused else SENT
+        # Writing may have paused it.
+        return self._drain(connection) if connection.paused else SENT  # type: ignore[redundant-expr]
 
     async def _send_later(self, message: Any) -> None:
         await Pass()

@@ -45,11 +45,10 @@ class Lines(Framing):
         return self.take(end - start, behind)
 
     def encode(self, data: Any) -> bytes:
-        if type(data) is not bytes:
-            check_data(data)
-        if b"\n" in data or data[-1:] == b"\r":
+        line = check_data(data)
+        if b"\n" in line or line[-1:] == b"\r":
             raise ValueError("'data' of a 'stream.send' message must be one line, without the end of it")
-        return data + self.end
+        return line + self.end
 
 
 class CRLFLines(Lines):
@@ -89,12 +88,13 @@ class LengthPrefixed(Framing):
         return self.take(size)
 
     def encode(self, data: Any) -> bytes:
-        check_data(data)
-        if len(data) >> 8 * self.width:
+        body = check_data(data)
+        if len(body) >> 8 * self.width:
             raise ValueError(
-                f"'data' of a 'stream.send' message must be at most {(1 << 8 * self.width) - 1} bytes, got {len(data)}"
+                f"'data' of a 'stream.send' message must be at most {(1 << 8 * self.width) - 1} bytes, got {len(body)}"
             )
-        return len(data).to_bytes(self.width, self.order) + data
+        head: bytes = len(body).to_bytes(self.width, self.order)
+        return head + body
 
 
 class Netstring(Framing):
