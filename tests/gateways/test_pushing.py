@@ -1,4 +1,4 @@
-"""`send_to` and `send_to_all` of every gateway: messages from outside an instance, in order, bounded, from any thread."""
+"""`send_to` and `send_to_all` of every gateway: what comes from outside an instance, in order, bounded, from all threads."""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ EXTENSIONS = {
     "core._core",
     "gateways.datagram._batches",
     "gateways.http._fast_path",
+    "gateways.stream._fast_path",
     "gateways.websocket._fast_path",
     "wire._headers",
     "wire.http._head",

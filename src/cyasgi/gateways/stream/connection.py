@@ -138,8 +138,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         if server.stopping:
             self.abort()
         elif server.connections_left() < 0:
-            server.refused += 1
-            self.finish()
+            self.refuse()
         elif not server.by_first_message:
             server.begin(self, None)
 
@@ -374,6 +373,13 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         except OSError:
             # asyncio's transport raises if the client has gone unnoticed.
             transport.abort()
+
+    def refuse(self) -> None:
+        """Close a connection for which there is no room at once: nothing was written that its client could lose."""
+        self.server.refused += 1
+        self.closing = self.paused = True
+        self.end = self.end or "closed"
+        self.transport.close()
 
     def abort(self) -> None:
         """Cut the connection: what was written may be lost, and must not seem complete."""

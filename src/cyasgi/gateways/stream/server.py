@@ -104,7 +104,8 @@ class StreamServer(ConnectionGateway):
         self.waiting_bytes = 0
         self.streams = self.messages_received = self.messages_sent = self.bad_messages = self.overloaded = 0
         self._last_failure: Exception | None = None
-        self._failures = RateLimitedLog(self._log_failure)
+        self._unread = 0
+        self._failures = RateLimitedLog(self._log_failures)
 
     # What subclasses override.
 
@@ -176,16 +177,14 @@ class StreamServer(ConnectionGateway):
         try:
             scope_id = self.scope_id(connection, first_message)
             if scope_id is None:
-                self.refused += 1
-                connection.finish()
+                connection.refuse()
                 return
             instance = self.get_or_create_application_instance(scope_id, scope)
             found = session if instance.scope is scope else instance.scope.connection
             if not isinstance(found, Session):
                 raise TypeError(f"scope_id {scope_id!r} belongs to {instance!r}, which is no instance of a stream")
         except (LimitExceeded, TableFull):
-            self.refused += 1
-            connection.finish()
+            connection.refuse()
         except INTERRUPTS:
             raise
         except BaseException:
@@ -201,19 +200,26 @@ class StreamServer(ConnectionGateway):
             if found.attach(connection):
                 self.streams += 1
             else:
-                self.refused += 1
-                connection.finish()
+                connection.refuse()
 
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not, in one line a second at most."""
         self._last_failure = error
         self._failures.notice()
 
-    def _log_failure(self) -> bool:
+    def left_unread(self, size: int) -> None:
+        """Log that so many bytes more were left unread by an application that has ended, once a second at most."""
+        self._unread += size
+        self._failures.notice()
+
+    def _log_failures(self) -> bool:
         error, self._last_failure = self._last_failure, None
+        unread, self._unread = self._unread, 0
         if error is not None:
             logger.error("the framing %r has failed: %r", self.framing_name, error, exc_info=error)
-        return error is not None
+        if unread:
+            logger.warning("%d bytes more were left unread by applications that have ended", unread)
+        return error is not None or unread > 0
 
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with these counters added.

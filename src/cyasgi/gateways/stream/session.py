@@ -17,6 +17,7 @@ from ...core.context import outside
 from ...wire.stream import StreamClosed
 from ..net.causes import caused_by
 from .connection import StreamConnection
+from .fast_path import give
 from .port import StreamServerPort
 
 logger = logging.getLogger("cyasgi.gateways.stream")
@@ -27,8 +28,8 @@ YIELD_EVERY = 64
 MOST_WAITING = 4
 #: How often an application may receive that its client has gone before it is cancelled.
 DISCONNECTS = 100
-#: Messages that an application has left unread and that are reported one by one, at most.
-REPORTED = 1024
+#: Messages that an application has left unread and that are reported one by one, at most; of others, the bytes.
+REPORTED = 256
 
 #: What the application was told of the end of the connection that it reads: nothing; that nothing more comes; that what
 #: it sends does not reach the client any more.
@@ -61,11 +62,13 @@ class Session:
         "_writing",
         "instance",
         "lasting",
+        "loop",
         "server",
     )
 
     def __init__(self, server: StreamServerPort, lasting: bool) -> None:
         self.server = server
+        self.loop = asyncio.get_running_loop()
         self.lasting = lasting
         #: None before it was made, and after its end.
         self.instance: Any = None
@@ -134,7 +137,7 @@ class Session:
         if instance is not None and instance.idle:
             message = self.next_message()
             if message is not None:
-                instance.put_nowait(message)
+                give(self, instance, message)
 
     def look(self) -> None:
         """Give an application that waits what there is, after a turn of the loop."""
@@ -143,7 +146,7 @@ class Session:
 
     def _later(self) -> None:
         self._soon = True
-        asyncio.get_running_loop().call_soon(self._go_on, context=self.server.outside)
+        self.loop.call_soon(self._go_on, context=self.server.outside)
 
     def _go_on(self) -> None:
         self._soon = False
@@ -157,7 +160,7 @@ class Session:
             return
         message = self.next_message()
         if message is not None:
-            instance.put_nowait(message)
+            give(self, instance, message)
             # Several tasks of the application may wait side by side.
             self.look()
 
@@ -209,7 +212,7 @@ class Session:
             return None
         self._disconnects += 1
         if self._disconnects > DISCONNECTS:
-            asyncio.get_running_loop().call_soon(self._cancel, context=outside())
+            self.loop.call_soon(self._cancel, context=outside())
             return None
         return self._disconnect(connection)
 
@@ -305,7 +308,7 @@ class Session:
         if not self.lasting or self.server.stopping or self.instance is None:
             raise StreamClosed("the connection is closed")
         # A future for each: cancelling one sender must not reach the others.
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[None] = self.loop.create_future()
         if self._senders is NONE:
             self._senders = deque()
         self._senders.append(future)
@@ -354,10 +357,12 @@ class Session:
         self.instance = None
         self.give_up()
         error = instance.error
+        returned = instance.outcome == "returned"
         if error is not None and caused_by(error, StreamClosed):
-            # It was told that its client has gone, if only by `send`.
+            # It was told that its client has gone, if only by `send`: as good as if it had returned.
             instance.take_error()
-        self._leave(instance)
+            returned = True
+        self._leave(instance, returned)
         for connection in (self._reading, *self._waiting):
             if connection is not None:
                 connection.forget()
@@ -365,9 +370,8 @@ class Session:
         self._reading = self._writing = None
         self._waiting = NONE
 
-    def _leave(self, instance: Any) -> None:
+    def _leave(self, instance: Any, returned: bool) -> None:
         """Have what the application has not received reported, unless it came from the client of one that returned."""
-        returned = instance.outcome == "returned"
         queued = instance.take_all()
         for message in (*(queued or ()), *self._pushed):
             kind = message.get("type") if isinstance(message, dict) else None
@@ -380,13 +384,12 @@ class Session:
                 if connection is not None and (connection is not self._reading or self._told == OPEN):
                     self._report(connection, instance)
 
-    @staticmethod
-    def _report(connection: StreamConnection, instance: Any) -> None:
+    def _report(self, connection: StreamConnection, instance: Any) -> None:
         """Have what has come by a connection, and was not received, reported."""
-        count = 0
-        while (data := connection.take()) is not None:
-            count += 1
-            if count <= REPORTED:
-                instance.put_nowait({"type": "stream.receive", "data": data})
-        if count > REPORTED:
-            logger.warning("%d further messages were left unread by an application that has ended", count - REPORTED)
+        for _ in range(REPORTED):
+            data = connection.take()
+            if data is None:
+                return
+            instance.put_nowait({"type": "stream.receive", "data": data})
+        # Unpacking all of them would keep the loop from others.
+        self.server.left_unread(connection.framing.buffered)

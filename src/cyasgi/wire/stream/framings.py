@@ -36,13 +36,18 @@ class Lines(Framing):
             if end - start > self.max_size + 1:
                 raise FramingError(f"a line is longer than {self.max_size} bytes")
             return None
-        behind = 1
+        following = end + 1
         if end > start and buffer[end - 1] == CR:
             end -= 1
-            behind = 2
         if end - start > self.max_size:
             raise FramingError(f"a line is longer than {self.max_size} bytes")
-        return self.take(end - start, behind)
+        line = buffer[start:end]
+        # As `take` does.
+        if following == len(buffer):
+            self.buffer = b""
+            following = 0
+        self.start = self.searched = following
+        return line if type(line) is bytes else bytes(line)
 
     def encode(self, data: Any) -> bytes:
         line = check_data(data)

@@ -10,7 +10,7 @@ from .framing import Framing, FramingError
 #: Bytes of a number with its mark and its line end, at most.
 NUMBER = 32
 EMPTY_LINES = re.compile(rb"(?:\r?\n)*")
-DIGITS = re.compile(rb"-?\d+")
+CR, LF = 13, 10
 
 
 class RESP(Framing):
@@ -57,32 +57,32 @@ class RESP(Framing):
             if count > self.max_size:
                 raise FramingError(f"a command has {count} arguments, which is more than {self.max_size} bytes")
             self._args, self._left = [], max(count, 0)
-        while self._left:
-            if not self._argument():
-                return None
+        if not self._arguments(self._args):
+            return None
         args, self._args, self._size = self._args, None, 0
         return args
 
-    def _argument(self) -> bool:
-        """Take the next argument of a command, and return whether it is complete."""
-        assert self._args is not None
-        if self._bulk < 0:
-            length = self._number("$")
-            if length is None:
+    def _arguments(self, args: list[bytes]) -> bool:
+        """Take the next arguments of a command, and return whether it is complete."""
+        while self._left:
+            if self._bulk < 0:
+                length = self._number("$")
+                if length is None:
+                    return False
+                if length < 0:
+                    raise FramingError("an argument of a command is null")
+                self._bulk = length
+                self._check(length + 2)
+            buffer = self.buffer
+            end = self.start + self._bulk
+            if len(buffer) < end + 2:
                 return False
-            if length < 0:
-                raise FramingError("an argument of a command is null")
-            self._bulk = length
-            self._check(length + 2)
-        if len(self.buffer) - self.start < self._bulk + 2:
-            return False
-        end = self.start + self._bulk
-        if self.buffer[end : end + 2] != b"\r\n":
-            raise FramingError("an argument of a command does not end with CRLF")
-        self._size += self._bulk + 2
-        self._args.append(self.take(self._bulk, 2))
-        self._bulk = -1
-        self._left -= 1
+            if buffer[end] != CR or buffer[end + 1] != LF:
+                raise FramingError("an argument of a command does not end with CRLF")
+            self._size += self._bulk + 2
+            args.append(self.take(self._bulk, 2))
+            self._bulk = -1
+            self._left -= 1
         return True
 
     def _skip_empty_lines(self) -> None:
@@ -99,14 +99,16 @@ class RESP(Framing):
             if len(buffer) - start >= NUMBER:
                 raise FramingError(f"a number behind {mark!r} is too long")
             return None
-        line = bytes(buffer[start:end]).removesuffix(b"\r")
-        if line[:1] != mark.encode() or not DIGITS.fullmatch(line, 1):
-            raise FramingError(f"expected {mark!r} and a number, got {line[:NUMBER]!r}")
         size = end + 1 - start
+        if end > start and buffer[end - 1] == CR:
+            end -= 1
+        digits = bytes(buffer[start + 1 : end])
+        if buffer[start] != ord(mark) or not (digits.isdigit() or digits == b"-1"):
+            raise FramingError(f"expected {mark!r} and a number, got {bytes(buffer[start:end])!r}")
         self._size += size
         self._check(0)
-        self.take(0, size)
-        return int(line[1:])
+        self.start += size
+        return int(digits)
 
     def _check(self, more: int) -> None:
         if self._size + more > self.max_size:
