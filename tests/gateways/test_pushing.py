@@ -1,4 +1,4 @@
-"""`send_to` and `send_to_all` of every gateway: what comes from outside an instance, in order, bounded, from all threads."""
+"""`send_to` and `send_to_all` of every gateway: what comes from outside an instance, in order and within bounds."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ async def serving(server):
             yield address
         assert server.stopping or not running.done(), f"the server ended: {running!r}"
     finally:
-        server.stop()
+        # A second stop would cut what is still at work.
+        if not server.stopping:
+            server.stop()
         await running
     assert not server.application_instances
     assert not server.connections

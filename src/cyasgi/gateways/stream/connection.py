@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...wire.stream import FramingError, StreamClosed, check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
+from .fast_path import data_received, send
 from .port import SessionPort, StreamServerPort
 
 if TYPE_CHECKING:
@@ -48,29 +49,29 @@ class StreamConnection(FlowControl, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
-        "_ahead",
-        "_counted",
         "_dropped",
         "_dropped_before",
         "_due_end",
-        "_due_message",
         "_due_quiet",
         "_due_write",
         "_header",
-        "_heard",
         "_linger_until",
-        "_quiet",
         "_taken",
         "address",
+        "ahead",
         "client",
         "closing",
+        "counted",
         "deadline",
         "detail",
+        "due_message",
         "end",
         "eof",
         "framing",
+        "heard",
         "lost",
         "paused",
+        "quiet",
         "reading_paused",
         "server",
         "session",
@@ -91,7 +92,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         self.address: tuple[str, int | None] | None = None
         self.tls: Any = None
         #: The next message, if it was unpacked before the application asks for it.
-        self._ahead: Any = None
+        self.ahead: Any = None
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
@@ -102,13 +103,13 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         self.waiters: deque[asyncio.Future[None]] = NOBODY
         self.reading_paused = False
         #: Bytes that count among the server's `waiting_bytes`.
-        self._counted = 0
-        self._heard = False
+        self.counted = 0
+        self.heard = False
         #: Seconds for which the client may send nothing now; None for any number.
-        self._quiet: float | None = None
+        self.quiet: float | None = None
         #: Deadlines: of a silent client, of the rest of a message (relative to now while reading is paused), of a
         #: stalled client, and of the end of the connection.
-        self._due_quiet = self._due_message = self._due_write = self._due_end = math.inf
+        self._due_quiet = self.due_message = self._due_write = self._due_end = math.inf
         #: How much the client had taken when that was last checked (`send_progress`).
         self._taken = 0.0
         #: Bytes that have come and were dropped since its input has ended, and how many they were at the last look.
@@ -129,11 +130,11 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         else:
             self.client = asgi_address(transport.get_extra_info("peername"))
             self.address = asgi_address(transport.get_extra_info("sockname"))
-        self._quiet = server.first_byte_timeout
+        self.quiet = server.first_byte_timeout
         # First of all, since it starts the clock of the deadlines.
-        self.deadline: Any = server.deadlines.at(self._quiet, self._overdue)
-        if self._quiet is not None:
-            self._due_quiet = server.deadlines.now + self._quiet
+        self.deadline: Any = server.deadlines.at(self.quiet, self._overdue)
+        if self.quiet is not None:
+            self._due_quiet = server.deadlines.now + self.quiet
         server.connection_opened(self)
         if server.stopping:
             self.abort()
@@ -144,38 +145,23 @@ class StreamConnection(FlowControl, asyncio.Protocol):
 
     # Bytes in.
 
-    def data_received(self, data: bytes) -> None:
-        if self.end:
-            self._drop(data)
-            return
-        self.framing.receive_data(data)
-        if self._quiet is not None or not self._heard:
-            self._hear()
-        session = self.session
-        if session is not None:
-            session.come(self)
-            if self.framing.buffered or self._counted or self.reading_paused:
-                self.settle()
-            elif self._due_message != math.inf:
-                self._due_message = math.inf
-        else:
-            self._first_message()
+    data_received = data_received
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
         """Set the time for which the client may be silent from now on."""
-        self._heard = True
-        self._quiet = quiet = self.server.silence_timeout
+        self.heard = True
+        self.quiet = quiet = self.server.silence_timeout
         self._due_quiet = math.inf if quiet is None else self.server.deadlines.now + quiet
         if self._due_quiet < self.deadline.listed:
             self.rearm()
 
-    def _first_message(self) -> None:
+    def read_first_message(self) -> None:
         """Choose the session by the first message, if that is complete."""
-        if self._ahead is None:
+        if self.ahead is None:
             message = self.take()
             if message is not None:
-                self._ahead = message
-                self._due_message = math.inf
+                self.ahead = message
+                self.due_message = math.inf
                 self.server.begin(self, message)
             elif self.end:
                 self.finish()
@@ -183,12 +169,12 @@ class StreamConnection(FlowControl, asyncio.Protocol):
 
     def take(self) -> Any:
         """Return the next message; None if there is none, or not yet."""
-        message = self._ahead
+        message = self.ahead
         if message is not None:
-            self._ahead = None
+            self.ahead = None
         else:
             message = self._next()
-            if message is None and (self._counted or self.framing.buffered):
+            if message is None and (self.counted or self.framing.buffered):
                 self._count()
                 self._await_rest()
         if self.reading_paused and self.framing.buffered <= LOW_WATER:
@@ -213,38 +199,38 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         """Count what waits, limit the time for the rest of a message, and pause reading if there is enough."""
         if self.end:
             return
-        if self._ahead is None and self.framing.buffered:
-            self._ahead = self._next()
+        if self.ahead is None and self.framing.buffered:
+            self.ahead = self._next()
         self._count()
-        if self._ahead is None:
+        if self.ahead is None:
             self._await_rest()
         else:
-            self._due_message = math.inf
+            self.due_message = math.inf
             server = self.server
-            if self._counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
+            if self.counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
                 self.pause_reading()
-        if (self._ahead is not None or self.end) and self.session is not None:
+        if (self.ahead is not None or self.end) and self.session is not None:
             self.session.look()
 
     def _count(self) -> None:
         """Count the bytes that wait."""
         buffered = self.framing.buffered
-        self.server.waiting_bytes += buffered - self._counted
-        self._counted = buffered
+        self.server.waiting_bytes += buffered - self.counted
+        self.counted = buffered
 
     def _await_rest(self) -> None:
         """Limit the time for the rest of a message, if one has begun; there is no whole one."""
-        server, buffered = self.server, self._counted
+        server, buffered = self.server, self.counted
         if self.end:
             return
         if not buffered:
-            self._due_message = math.inf
+            self.due_message = math.inf
         elif buffered > SMALL and server.waiting_bytes > server.max_waiting_bytes:
             server.overloaded += 1
             self.end_input("overloaded", "too many bytes wait for the rest of their messages")
-        elif self._due_message == math.inf and server.message_timeout is not None:
-            self._due_message = server.deadlines.now + server.message_timeout
-            if self._due_message < self.deadline.listed:
+        elif self.due_message == math.inf and server.message_timeout is not None:
+            self.due_message = server.deadlines.now + server.message_timeout
+            if self.due_message < self.deadline.listed:
                 self.rearm()
 
     def pause_reading(self) -> None:
@@ -284,7 +270,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         if self.end:
             return
         self.end, self.detail = end, detail
-        self._due_quiet = self._due_message = math.inf
+        self._due_quiet = self.due_message = math.inf
         if end not in ("eof", "lost"):
             self._due_end = self.server.deadlines.now + FAREWELL
         if not self.lost:
@@ -299,34 +285,33 @@ class StreamConnection(FlowControl, asyncio.Protocol):
 
     def forget(self) -> None:
         """Drop what has come and was not taken."""
-        self._ahead = None
+        self.ahead = None
         self.take_rest()
 
-    def _drop(self, data: bytes) -> None:
+    def drop(self, data: bytes) -> None:
         self._dropped += len(data)
         if self._dropped > LINGER_BYTES:
             self.abort()
 
     # Bytes out.
 
-    def send(self, message: Any) -> None:
-        """Write a message, or close the connection.
+    send = send
+
+    def refuse_message(self) -> NoReturn:
+        """Raise StreamClosed, since a message cannot reach the client."""
+        raise StreamClosed("the connection is closed")
+
+    def send_other(self, message: Any) -> bool:
+        """Close the connection if the message says so; return whether there is data in it.
 
         Raises:
-            TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client.
+            TypeError, ValueError: the message is malformed.
         """
-        usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
-        if not usual and check_message(message) == "stream.close":
-            self.end_input("closed")
-            self.finish()
-            return
-        data = self.framing.encode(message["data"])
-        transport = self.transport
-        if self.closing or transport.is_closing():
-            raise StreamClosed("the connection is closed")
-        self.server.messages_sent += 1
-        transport.write(data)
+        if check_message(message) == "stream.send":
+            return True
+        self.end_input("closed")
+        self.finish()
+        return False
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -353,7 +338,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
             self.end = "closed"
         self.wake()
         transport = self.transport
-        self._due_quiet = self._due_message = math.inf
+        self._due_quiet = self.due_message = math.inf
         now = self.server.deadlines.now
         self._due_end = now + LINGER
         self._linger_until = now + LINGER_TIME
@@ -425,7 +410,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         """Set the connection's deadline to the earliest of those that hold now."""
         due = min(self._due_write, self._due_end)
         if not self.reading_paused:
-            due = min(due, self._due_quiet, self._due_message)
+            due = min(due, self._due_quiet, self.due_message)
         deadline = self.deadline
         deadline.due = due
         if due < deadline.listed:
@@ -441,11 +426,11 @@ class StreamConnection(FlowControl, asyncio.Protocol):
             self.rearm()
         elif self._due_write <= now or self._due_end <= now:
             self._check_stalled()
-        elif self.reading_paused or (self._due_quiet > now and self._due_message > now):
+        elif self.reading_paused or (self._due_quiet > now and self.due_message > now):
             self.rearm()
         else:
             self.server.timeouts += 1
-            what = "the rest of a message" if self._due_message <= now else "a message" if self._heard else "a byte"
+            what = "the rest of a message" if self.due_message <= now else "a message" if self.heard else "a byte"
             self.end_input("timeout", f"{what} did not come in time")
             if self.session is not None:
                 self.session.look()

@@ -7,6 +7,20 @@ from typing import TYPE_CHECKING
 from ...core.backend import backend
 
 if TYPE_CHECKING or backend == "python":
-    from ._fast_path_py import give as give
+    from ._fast_path_py import (
+        application_send as application_send,
+        come as come,
+        data_received as data_received,
+        give as give,
+        next_message as next_message,
+        send as send,
+    )
 else:
-    from ._fast_path import give as give
+    from ._fast_path import (
+        application_send as application_send,
+        come as come,
+        data_received as data_received,
+        give as give,
+        next_message as next_message,
+        send as send,
+    )

@@ -12,28 +12,23 @@ import logging
 from collections import deque
 from typing import Any
 
-from ...core import SENT, Pass
+from ...core import Pass
 from ...core.context import outside
 from ...wire.stream import StreamClosed
 from ..net.causes import caused_by
 from .connection import StreamConnection
-from .fast_path import give
+from .fast_path import application_send, come, give, next_message
+from .phases import ENDED, GONE, OPEN
 from .port import StreamServerPort
 
 logger = logging.getLogger("cyasgi.gateways.stream")
 
-#: Messages that an application receives, or sends, without waiting, before others get their turn.
-YIELD_EVERY = 64
 #: Connections of one client whose messages wait behind those of the one before, at most.
 MOST_WAITING = 4
 #: How often an application may receive that its client has gone before it is cancelled.
 DISCONNECTS = 100
 #: Messages that an application has left unread and that are reported one by one, at most; of others, the bytes.
 REPORTED = 256
-
-#: What the application was told of the end of the connection that it reads: nothing; that nothing more comes; that what
-#: it sends does not reach the client any more.
-OPEN, ENDED, GONE = range(3)
 
 NONE: Any = ()
 
@@ -49,21 +44,21 @@ class Session:
     __slots__ = (
         "_deadline",
         "_disconnects",
-        "_favour_pushed",
-        "_greeted",
-        "_pushed",
-        "_reading",
         "_senders",
-        "_sends",
-        "_soon",
-        "_told",
-        "_turn",
         "_waiting",
-        "_writing",
+        "favours_pushed",
+        "greeted",
         "instance",
         "lasting",
         "loop",
+        "pushed",
+        "reading",
+        "sends",
         "server",
+        "soon",
+        "told",
+        "turn",
+        "writing",
     )
 
     def __init__(self, server: StreamServerPort, lasting: bool) -> None:
@@ -73,19 +68,19 @@ class Session:
         #: None before it was made, and after its end.
         self.instance: Any = None
         #: The connection that is read, the one that is written to, and those that are to be read next.
-        self._reading: StreamConnection | None = None
-        self._writing: StreamConnection | None = None
+        self.reading: StreamConnection | None = None
+        self.writing: StreamConnection | None = None
         self._waiting: deque[StreamConnection] = NONE
-        self._greeted = False
-        self._told = OPEN
+        self.greeted = False
+        self.told = OPEN
         self._disconnects = 0
         #: Messages received in this turn of the loop, and messages sent.
-        self._turn = self._sends = 0
+        self.turn = self.sends = 0
         #: Whether `_later` is under way.
-        self._soon = False
+        self.soon = False
         #: Messages from outside that wait.
-        self._pushed: deque[Any] = NONE
-        self._favour_pushed = True
+        self.pushed: deque[Any] = NONE
+        self.favours_pushed = True
         #: Senders that wait for the client to come back.
         self._senders: deque[asyncio.Future[None]] = NONE
         #: By when it must have come back.
@@ -108,11 +103,11 @@ class Session:
             return False
         connection.session = self
         self._no_longer_away()
-        if self._writing is not None:
-            self._writing.end_input("replaced", "the client has another connection")
-            self._writing.finish()
-        self._writing = connection
-        if self._reading is None:
+        if self.writing is not None:
+            self.writing.end_input("replaced", "the client has another connection")
+            self.writing.finish()
+        self.writing = connection
+        if self.reading is None:
             self._read(connection)
         else:
             if self._waiting is NONE:
@@ -123,40 +118,33 @@ class Session:
         return True
 
     def _read(self, connection: StreamConnection | None) -> None:
-        self._reading = connection
-        self._greeted = False
-        self._told = OPEN
+        self.reading = connection
+        self.greeted = False
+        self.told = OPEN
         self._disconnects = 0
 
     # What the application receives.
 
-    def come(self, connection: StreamConnection) -> None:
-        """Give the application what has come, if it waits for it; called by a connection, from the loop."""
-        self._turn = 0
-        instance = self.instance
-        if instance is not None and instance.idle:
-            message = self.next_message()
-            if message is not None:
-                give(self, instance, message)
+    come = come
 
     def look(self) -> None:
         """Give an application that waits what there is, after a turn of the loop."""
-        if not self._soon and self.instance is not None and self.instance.waiting():
-            self._later()
+        if not self.soon and self.instance is not None and self.instance.waiting():
+            self.later()
 
-    def _later(self) -> None:
-        self._soon = True
+    def later(self) -> None:
+        self.soon = True
         self.loop.call_soon(self._go_on, context=self.server.outside)
 
     def _go_on(self) -> None:
-        self._soon = False
-        self._turn = 0
+        self.soon = False
+        self.turn = 0
         instance = self.instance
         if instance is None or not instance.waiting():
             return
         if instance.qsize():
             # The task that this message is for has not run yet.
-            self._later()
+            self.later()
             return
         message = self.next_message()
         if message is not None:
@@ -164,40 +152,26 @@ class Session:
             # Several tasks of the application may wait side by side.
             self.look()
 
-    def next_message(self) -> Any:
-        """Return the next message for an application whose queue is empty; None: it has to wait."""
-        self._turn += 1
-        if self._turn > YIELD_EVERY:
-            if not self._soon:
-                self._later()
-            return None
-        if self._pushed and self._favour_pushed:
-            # In turn with what the client sends, so that neither holds up the other.
-            self._favour_pushed = False
-            return self._pushed.popleft()
-        connection = self._reading
-        if connection is not None and self._told == OPEN:
-            if not self._greeted:
-                self._greeted = True
-                return {"type": "stream.connect", "client": connection.client, "server": connection.address}
-            data = connection.take()
-            if data is not None:
-                self._favour_pushed = True
-                self.server.messages_received += 1
-                return {"type": "stream.receive", "data": data}
-        if self._pushed:
-            self._favour_pushed = False
-            return self._pushed.popleft()
-        return None if connection is None or not connection.end else self._next_end(connection)
+    next_message = next_message
 
-    def _next_end(self, connection: StreamConnection) -> Any:
+    def next_pushed(self) -> Any:
+        """Return the next message from outside."""
+        self.favours_pushed = False
+        return self.pushed.popleft()
+
+    def greet(self, connection: StreamConnection) -> Any:
+        """Return the first message of a connection."""
+        self.greeted = True
+        return {"type": "stream.connect", "client": connection.client, "server": connection.address}
+
+    def next_end(self, connection: StreamConnection) -> Any:
         """Return what there is to be received once nothing more comes from the client."""
-        if self._told == OPEN:
-            self._told = GONE if self._cannot_write(connection) else ENDED
+        if self.told == OPEN:
+            self.told = GONE if self._cannot_write(connection) else ENDED
             return self._disconnect(connection, connection.take_rest())
-        if self._told == ENDED:
+        if self.told == ENDED:
             if self._cannot_write(connection):
-                self._told = GONE
+                self.told = GONE
                 return self._disconnect(connection)
             if connection.end != "eof":
                 # The application was told, and has nothing more to say.
@@ -218,8 +192,8 @@ class Session:
 
     def tell_again(self, connection: StreamConnection) -> None:
         """Tell the application of an end for another reason than it was told before."""
-        if connection is self._reading and self._told == ENDED:
-            self._told = OPEN
+        if connection is self.reading and self.told == ENDED:
+            self.told = OPEN
 
     def _cannot_write(self, connection: StreamConnection) -> bool:
         return (
@@ -231,7 +205,7 @@ class Session:
             "type": "stream.disconnect",
             "reason": connection.end,
             "detail": connection.detail,
-            "writable": self._told == ENDED,
+            "writable": self.told == ENDED,
         }
         if rest:
             message["rest"] = rest
@@ -251,41 +225,25 @@ class Session:
         instance = self.instance
         if instance is None or instance.ended:
             return False
-        if not self._pushed and instance.idle:
+        if not self.pushed and instance.idle:
             instance.put_nowait(message)
             return True
-        if len(self._pushed) >= self.server.max_pushed:
+        if len(self.pushed) >= self.server.max_pushed:
             return False
-        if self._pushed is NONE:
-            self._pushed = deque()
-        self._pushed.append(message)
+        if self.pushed is NONE:
+            self.pushed = deque()
+        self.pushed.append(message)
         self.look()
         return True
 
     # What the application sends.
 
-    def application_send(self, scope: Any, message: Any) -> Any:
-        """Take a message of the application.
+    application_send = application_send
 
-        Returns:
-            An awaitable, done when the client takes more.
-
-        Raises:
-            TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client, who does not come back.
-        """
-        connection = self._writing
-        self._sends += 1
-        if connection is None or connection.paused or not self._sends % YIELD_EVERY:
-            return self._send_later(message)
-        connection.send(message)
-        # Writing may have paused it.
-        return self._drain(connection) if connection.paused else SENT  # type: ignore[redundant-expr]
-
-    async def _send_later(self, message: Any) -> None:
+    async def send_later(self, message: Any) -> None:
         await Pass()
         while True:
-            connection = self._writing
+            connection = self.writing
             if connection is None or connection.closing:
                 await self._wait_for_client()
             elif connection.paused:
@@ -293,9 +251,9 @@ class Session:
             else:
                 break
         connection.send(message)
-        await self._drain(connection)
+        await self.drain(connection)
 
-    async def _drain(self, connection: StreamConnection) -> None:
+    async def drain(self, connection: StreamConnection) -> None:
         while connection.paused and not connection.closing:
             await connection.writable()
 
@@ -324,8 +282,8 @@ class Session:
 
     def gone(self, connection: StreamConnection) -> None:
         """Take note that a connection is lost: what came by it can still be received."""
-        if self._writing is connection:
-            self._writing = None
+        if self.writing is connection:
+            self.writing = None
             if self.instance is None:
                 return
             if self.lasting and not self.server.stopping:
@@ -338,7 +296,7 @@ class Session:
     def _not_back(self) -> None:
         """End the instance, whose client has not come back in time."""
         self._no_longer_away()
-        if self.instance is not None and self._writing is None:
+        if self.instance is not None and self.writing is None:
             self.server.delete_application_instance(self.instance.scope_id)
 
     def _no_longer_away(self) -> None:
@@ -363,25 +321,25 @@ class Session:
             instance.take_error()
             returned = True
         self._leave(instance, returned)
-        for connection in (self._reading, *self._waiting):
+        for connection in (self.reading, *self._waiting):
             if connection is not None:
                 connection.forget()
                 connection.finish()
-        self._reading = self._writing = None
+        self.reading = self.writing = None
         self._waiting = NONE
 
     def _leave(self, instance: Any, returned: bool) -> None:
         """Have what the application has not received reported, unless it came from the client of one that returned."""
         queued = instance.take_all()
-        for message in (*(queued or ()), *self._pushed):
+        for message in (*(queued or ()), *self.pushed):
             kind = message.get("type") if isinstance(message, dict) else None
             if kind in ("stream.connect", "stream.disconnect") or (returned and kind == "stream.receive"):
                 continue
             instance.put_nowait(message)
-        self._pushed = NONE
+        self.pushed = NONE
         if not returned:
-            for connection in (self._reading, *self._waiting):
-                if connection is not None and (connection is not self._reading or self._told == OPEN):
+            for connection in (self.reading, *self._waiting):
+                if connection is not None and (connection is not self.reading or self.told == OPEN):
                     self._report(connection, instance)
 
     def _report(self, connection: StreamConnection, instance: Any) -> None:

@@ -27,6 +27,12 @@ class Lines(Framing):
     name: ClassVar[str] = "lines"
     end: ClassVar[bytes] = b"\n"
 
+    def whole(self, data: bytes) -> bytes | None:
+        size = len(data) - 1
+        if data.find(b"\n") != size or size > self.max_size:
+            return None
+        return data[:-2] if data[size - 1 : size] == b"\r" else data[:-1]
+
     def next_message(self) -> bytes | None:
         buffer, start = self.buffer, self.start
         end = buffer.find(b"\n", self.searched)
