@@ -36,6 +36,7 @@ SECONDS, SECONDS_OR_NONE = (float, None, None, False), (float, None, None, True)
 BOUNDS = {
     "--max-applications": INTS_OR_NONE,
     "--shutdown-timeout": (float, 0, None, False),
+    "--max-pushed": INTS,
     "--checker-interval": (float, 0.001, 3600, False),
     "--max-age": SECONDS_OR_NONE,
     "--max-instances-per-client": INTS_OR_NONE,

@@ -157,7 +157,7 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         yield "--message-burst: no effect without --max-messages-per-second"
     per_client = given & {setting.names[0].removeprefix("--").replace("-", "_") for setting in MANAGED} - {"max_age"}
     if per_client and not proxied and any(isinstance(address, str) for address in streams):
-        yield f"{options(per_client)}: no effect on Unix sockets without --proxy-headers or --proxy-protocol"
+        yield f"{options(per_client)}: no effect on --unix without --proxy-headers or --proxy-protocol"
 
 
 def _asking_for_proxies(kinds: AbstractSet[str]) -> Iterator[str]:

@@ -40,6 +40,13 @@ COMMON = (
         ALL,
     ),
     Limit(
+        ("--max-pushed",),
+        "max_pushed",
+        "NUMBER",
+        "Maximum number of messages from outside, as of a chat room, that wait for one instance.",
+        ALL,
+    ),
+    Limit(
         ("--checker-interval",),
         "application_checker_interval",
         "SECONDS",
