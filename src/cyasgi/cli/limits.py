@@ -29,7 +29,7 @@ COMMON = (
         "max_applications",
         "NUMBER",
         "Maximum number of instances at a time for each kind of listener, or none. Further requests are answered 503, "
-        "further connections of --tcp are closed, further UDP clients evict others.",
+        "further streams are closed, further UDP clients evict others.",
         ALL,
     ),
     Limit(
@@ -62,6 +62,7 @@ HTTP = (
         "startup_timeout",
         "SECONDS",
         "How long the application may take to start, or none.",
+        CONNECTIONS,
         # The lifespan is the command's own, whichever servers there are.
         bound=STARTUP_TIMEOUT,
     ),
@@ -377,14 +378,14 @@ MANAGED = (
         "max_instances_per_key",
         "NUMBER",
         "Maximum number of instances at a time of one client host or IPv6 /64 network, or none. Further requests are "
-        "answered 429, further datagrams are dropped, further connections of --tcp are closed.",
+        "answered 429, further datagrams are dropped, further streams are closed.",
         ALL,
     ),
     Limit(
         ("--max-messages-per-second",),
         "max_messages_per_second",
         "NUMBER",
-        "Maximum number of requests, WebSockets, datagrams or connections of --tcp a second from one client host, on "
+        "Maximum number of requests, WebSockets, datagrams or streams a second from one client host, on "
         "average, or none.",
         ALL,
     ),
