@@ -73,6 +73,9 @@ MISSING = {
 #: What the kinds of servers serve.
 SERVED = {"http": "HTTP", "websocket": "WebSockets", "udp": "datagrams", "tcp": "streams"}
 
+#: What the application's lifespan is not asked for alone.
+ALONE = {"udp": "UDP", "tcp": "streams"}
+
 #: Values of --http in uvicorn and granian, where it chooses a parser or a version.
 _PARSERS = {"auto", "h11", "httptools", "1", "2"}
 
@@ -141,11 +144,12 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
     if (named := given & {"header", "root_path"}) and kinds.isdisjoint(WEB):
         yield f"{options(named)}: no effect, since {_lacking(WEB)}"
     yield from _about_logs(given, values)
-    # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
+    # Applications have one lifespan, whichever servers there are; "auto" leaves it out if none is for HTTP.
     lifespan = values.get("lifespan")
-    if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and not streams)):
+    if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and kinds.isdisjoint(WEB))):
+        alone = " and ".join(ALONE[kind] for kind in sorted(kinds & ALONE.keys(), reverse=True))
         yield "--startup-timeout: no effect " + (
-            "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
+            "with --lifespan off" if lifespan == "off" else f"on {alone} alone without --lifespan on"
         )
     if not kinds.isdisjoint(WEB) and not values.get("proxy_headers") and "forwarded_headers" in given:
         yield "--forwarded-headers: no effect without --proxy-headers"

@@ -215,7 +215,7 @@ def _applications() -> Iterator[click.Option]:
         default="auto",
         show_default=True,
         help="Whether to tell the application when the server starts and stops; auto: if the application supports "
-        "that, and UDP is not all that is served.",
+        "that, and HTTP or WebSockets are served.",
     )
     yield Option(
         "--root-path",

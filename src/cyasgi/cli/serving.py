@@ -28,6 +28,7 @@ from .errors import (
     MISUSED,
     CommandError,
 )
+from .kinds import WEB
 from .logs import (
     configure_logging,
     enable_loggers,
@@ -65,8 +66,8 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
     servers = make_servers(options, application)
     resolve_framings(servers)
     mode = options.lifespan
-    if mode == "auto" and servers.keys() == {"udp"}:
-        # An application for datagrams only need not expect other scopes.
+    if mode == "auto" and servers.keys().isdisjoint(WEB):
+        # An application for datagrams or streams only need not expect other scopes.
         mode = "off"
     startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
 

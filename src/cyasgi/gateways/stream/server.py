@@ -60,6 +60,9 @@ class StreamServer(ConnectionGateway):
     #: "length:N:little", "netstring", "cobs", "resp" (the protocol of Redis) or "raw" (as they come); a subclass of
     #: `cyasgi.wire.stream.Framing`, or its path, "module:Class". It counts from the next start on.
     framing = Setting[Any]("lines", FramingBound())
+    #: Whether the application takes part in the lifespan protocol: "on", "off", or "auto" to find out. Off, since many
+    #: an application for streams goes on receiving whatever it is given, and would never have started.
+    lifespan = "off"
     #: No live instance makes room for a new connection, which is closed: instances are connections.
     eviction_policy = "refuse"
     #: Bytes of a message without its frame, at most; a longer one ends the connection.
