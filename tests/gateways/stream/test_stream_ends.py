@@ -47,7 +47,7 @@ def test_a_stop_waits_for_nobody_who_has_nothing_to_say(cy, run, quiet, applicat
         server = server_of(cy, echo if application == "echo" else goes_on)
         async with serving(server) as address, Client(address) as client:
             client.send(b"a\n")
-            await in_time(lambda: server.messages_received)
+            await in_time(lambda: server.traffic.received)
             began = time.monotonic()
             server.stop()
             await client.rest()

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ...wire.stream import FramingError, StreamClosed, check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
-from .fast_path import data_received, send
-from .port import SessionPort, StreamServerPort
+from .fast_path import FastConnection
+from .port import StreamServerPort
 
 if TYPE_CHECKING:
     from ...wire.proxy.header import ProxyHeader
@@ -39,7 +39,7 @@ FAREWELL = 10.0
 NOBODY: Any = ()
 
 
-class StreamConnection(FlowControl, asyncio.Protocol):
+class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
     """A connection, as a protocol of asyncio.
 
     Args:
@@ -58,41 +58,29 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         "_linger_until",
         "_taken",
         "address",
-        "ahead",
         "client",
-        "closing",
-        "counted",
         "deadline",
         "detail",
-        "due_message",
-        "end",
         "eof",
-        "framing",
-        "heard",
         "lost",
-        "paused",
-        "quiet",
-        "reading_paused",
-        "server",
-        "session",
         "tls",
-        "transport",
         "waiters",
     )
 
     def __init__(self, server: StreamServerPort, header: ProxyHeader | None = None) -> None:
         self.server = server
+        self.traffic = server.traffic
         self._header = None if header is None or header.direct else header
-        self.transport: Any = None
+        self.transport = None
         self.framing = server.make_framing(server.max_message_size)
         #: The session that it belongs to; None before its first message, if that chooses it.
-        self.session: SessionPort | None = None
+        self.session = None
         #: Addresses as ASGI has them, and the `ssl.SSLObject`, if there is one.
         self.client: tuple[str, int | None] | None = None
         self.address: tuple[str, int | None] | None = None
         self.tls: Any = None
         #: The next message, if it was unpacked before the application asks for it.
-        self.ahead: Any = None
+        self.ahead = None
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
@@ -106,7 +94,7 @@ class StreamConnection(FlowControl, asyncio.Protocol):
         self.counted = 0
         self.heard = False
         #: Seconds for which the client may send nothing now; None for any number.
-        self.quiet: float | None = None
+        self.quiet = None
         #: Deadlines: of a silent client, of the rest of a message (relative to now while reading is paused), of a
         #: stalled client, and of the end of the connection.
         self._due_quiet = self.due_message = self._due_write = self._due_end = math.inf
@@ -144,8 +132,6 @@ class StreamConnection(FlowControl, asyncio.Protocol):
             server.begin(self, None)
 
     # Bytes in.
-
-    data_received = data_received
 
     def hear(self) -> None:
         """Set the time for which the client may be silent from now on."""
@@ -294,8 +280,6 @@ class StreamConnection(FlowControl, asyncio.Protocol):
             self.abort()
 
     # Bytes out.
-
-    send = send
 
     def refuse_message(self) -> NoReturn:
         """Raise StreamClosed, since a message cannot reach the client."""

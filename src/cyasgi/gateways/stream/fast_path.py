@@ -1,4 +1,4 @@
-"""The twin that was chosen of what is compiled of streams."""
+"""The usual course of streams: the compiled twin where the core is compiled, else the pure one."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from ...core.backend import backend
 
 if TYPE_CHECKING or backend == "python":
     from ._fast_path_py import (
-        application_send as application_send,
-        come as come,
-        data_received as data_received,
+        FastConnection as FastConnection,
+        FastSession as FastSession,
+        Traffic as Traffic,
         give as give,
-        next_message as next_message,
-        send as send,
     )
 else:
     from ._fast_path import (
-        application_send as application_send,
-        come as come,
-        data_received as data_received,
+        FastConnection as FastConnection,
+        FastSession as FastSession,
+        Traffic as Traffic,
         give as give,
-        next_message as next_message,
-        send as send,
     )

@@ -6,28 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..net.port import ConnectionServer
+from .fast_path import Traffic
 
 if TYPE_CHECKING:
     from ...wire.stream import Framing
-
-
-class SessionPort(Protocol):
-    """The session of a connection, as the connection knows it."""
-
-    #: Whether its client may come back by another connection.
-    lasting: bool
-
-    def come(self, connection: Any) -> None:
-        """Give the application what has come, if it waits for it."""
-
-    def look(self) -> None:
-        """Give an application that waits what there is, after a turn of the loop."""
-
-    def gone(self, connection: Any) -> None:
-        """Take note that a connection is lost."""
-
-    def tell_again(self, connection: Any) -> None:
-        """Tell the application of an end for another reason than it was told before."""
 
 
 class StreamServerPort(ConnectionServer, Protocol):
@@ -35,8 +17,7 @@ class StreamServerPort(ConnectionServer, Protocol):
 
     #: Counters of `StreamServer.stats`.
     streams: int
-    messages_received: int
-    messages_sent: int
+    traffic: Traffic
     bad_messages: int
     timeouts: int
     overloaded: int

@@ -25,6 +25,7 @@ from ..net.rate_limited_log import RateLimitedLog
 from ..net.sockets import Bind, Listener as Listener, ListenError as ListenError, Listening
 from ..net.tls_extension import tls_extension
 from .connection import StreamConnection
+from .fast_path import Traffic
 from .framing import FramingBound, framing_factory
 from .session import Session
 
@@ -105,7 +106,8 @@ class StreamServer(ConnectionGateway):
         self.away: set[Any] = set()
         #: Bytes that have come and wait, on all connections together.
         self.waiting_bytes = 0
-        self.streams = self.messages_received = self.messages_sent = self.bad_messages = self.overloaded = 0
+        self.streams = self.bad_messages = self.overloaded = 0
+        self.traffic = Traffic()
         self._last_failure: Exception | None = None
         self._unread = 0
         self._failures = RateLimitedLog(self._log_failures)
@@ -242,8 +244,8 @@ class StreamServer(ConnectionGateway):
             "connections": len(self.connections),
             "connections_total": self.connections_total,
             "streams": self.streams,
-            "messages_received": self.messages_received,
-            "messages_sent": self.messages_sent,
+            "messages_received": self.traffic.received,
+            "messages_sent": self.traffic.sent,
             "waiting_bytes": self.waiting_bytes,
             "refused": self.refused,
             "bad_messages": self.bad_messages,

@@ -17,7 +17,7 @@ from ...core.context import outside
 from ...wire.stream import StreamClosed
 from ..net.causes import caused_by
 from .connection import StreamConnection
-from .fast_path import application_send, come, give, next_message
+from .fast_path import FastSession, give
 from .phases import ENDED, GONE, OPEN
 from .port import StreamServerPort
 
@@ -33,7 +33,7 @@ REPORTED = 256
 NONE: Any = ()
 
 
-class Session:
+class Session(FastSession):
     """What the scope of a stream has as its connection (`cyasgi._types.Connection`).
 
     Args:
@@ -46,30 +46,19 @@ class Session:
         "_disconnects",
         "_senders",
         "_waiting",
-        "favours_pushed",
-        "greeted",
-        "instance",
         "lasting",
-        "loop",
-        "pushed",
-        "reading",
-        "sends",
-        "server",
-        "soon",
-        "told",
-        "turn",
-        "writing",
     )
 
     def __init__(self, server: StreamServerPort, lasting: bool) -> None:
         self.server = server
+        self.traffic = server.traffic
         self.loop = asyncio.get_running_loop()
         self.lasting = lasting
         #: None before it was made, and after its end.
-        self.instance: Any = None
+        self.instance = None
         #: The connection that is read, the one that is written to, and those that are to be read next.
-        self.reading: StreamConnection | None = None
-        self.writing: StreamConnection | None = None
+        self.reading = None
+        self.writing = None
         self._waiting: deque[StreamConnection] = NONE
         self.greeted = False
         self.told = OPEN
@@ -79,7 +68,7 @@ class Session:
         #: Whether `_later` is under way.
         self.soon = False
         #: Messages from outside that wait.
-        self.pushed: deque[Any] = NONE
+        self.pushed = NONE
         self.favours_pushed = True
         #: Senders that wait for the client to come back.
         self._senders: deque[asyncio.Future[None]] = NONE
@@ -125,8 +114,6 @@ class Session:
 
     # What the application receives.
 
-    come = come
-
     def look(self) -> None:
         """Give an application that waits what there is, after a turn of the loop."""
         if not self.soon and self.instance is not None and self.instance.waiting():
@@ -151,8 +138,6 @@ class Session:
             give(self, instance, message)
             # Several tasks of the application may wait side by side.
             self.look()
-
-    next_message = next_message
 
     def next_pushed(self) -> Any:
         """Return the next message from outside."""
@@ -237,8 +222,6 @@ class Session:
         return True
 
     # What the application sends.
-
-    application_send = application_send
 
     async def send_later(self, message: Any) -> None:
         await Pass()

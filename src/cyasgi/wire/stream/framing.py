@@ -16,14 +16,15 @@ class Framing:
     """Messages from bytes, and bytes from messages, for one connection. A subclass defines `next_message` and
     `encode`.
 
-    The base class keeps the bytes that have come: from `start` to the end of `buffer`.
+    The base class keeps the bytes that have come: from `start` to the end of `buffer`. A subclass that takes a message
+    out of it in parts counts those in `partial`.
 
     Args:
         max_size: the longest message in bytes, without its frame. A subclass must raise `FramingError` for a longer one
             as soon as it is known to be, and before it is held in memory: that bounds what a client can make it hold.
     """
 
-    __slots__ = ("buffer", "max_size", "searched", "start")
+    __slots__ = ("buffer", "max_size", "partial", "searched", "start")
 
     #: What the scope says in ``framing``; that of the class if empty.
     name: ClassVar[str] = ""
@@ -32,6 +33,8 @@ class Framing:
         self.max_size = max_size
         self.buffer: bytes | bytearray = b""
         self.start = 0
+        #: Bytes of a message that is not complete that have been taken from the buffer already.
+        self.partial = 0
         #: Up to where the buffer was searched for the end of a message.
         self.searched = 0
 
@@ -94,13 +97,13 @@ class Framing:
     @property
     def buffered(self) -> int:
         """The bytes that have come and belong to no message that was returned."""
-        return len(self.buffer) - self.start
+        return len(self.buffer) - self.start + self.partial
 
     def clear(self) -> bytes:
         """Forget what is buffered, and return it, at most `max_size` bytes."""
         rest = bytes(memoryview(self.buffer)[self.start : self.start + self.max_size])
         self.buffer = b""
-        self.start = self.searched = 0
+        self.start = self.searched = self.partial = 0
         return rest
 
 

@@ -24,24 +24,19 @@ class RESP(Framing):
         max_size: the longest command in bytes, its frame included.
     """
 
-    __slots__ = ("_args", "_bulk", "_left", "_size")
+    __slots__ = ("_args", "_bulk", "_left")
     name: ClassVar[str] = "resp"
 
     def __init__(self, max_size: int) -> None:
         super().__init__(max_size)
         #: Arguments of a command that is not complete; None between commands.
         self._args: list[bytes] | None = None
-        #: How many are still to come, the length of the next one (-1: not known yet), and the bytes of all so far.
+        #: How many are still to come, and the length of the next one (-1: not known yet).
         self._left = 0
         self._bulk = -1
-        self._size = 0
-
-    @property
-    def buffered(self) -> int:
-        return len(self.buffer) - self.start + self._size
 
     def clear(self) -> bytes:
-        self._args, self._left, self._bulk, self._size = None, 0, -1, 0
+        self._args, self._left, self._bulk = None, 0, -1
         return super().clear()
 
     def next_message(self) -> list[bytes] | None:
@@ -59,7 +54,7 @@ class RESP(Framing):
             self._args, self._left = [], max(count, 0)
         if not self._arguments(self._args):
             return None
-        args, self._args, self._size = self._args, None, 0
+        args, self._args, self.partial = self._args, None, 0
         return args
 
     def _arguments(self, args: list[bytes]) -> bool:
@@ -79,7 +74,7 @@ class RESP(Framing):
                 return False
             if buffer[end] != CR or buffer[end + 1] != LF:
                 raise FramingError("an argument of a command does not end with CRLF")
-            self._size += self._bulk + 2
+            self.partial += self._bulk + 2
             args.append(self.take(self._bulk, 2))
             self._bulk = -1
             self._left -= 1
@@ -105,13 +100,13 @@ class RESP(Framing):
         digits = bytes(buffer[start + 1 : end])
         if buffer[start] != ord(mark) or not (digits.isdigit() or digits == b"-1"):
             raise FramingError(f"expected {mark!r} and a number, got {bytes(buffer[start:end])!r}")
-        self._size += size
+        self.partial += size
         self._check(0)
         self.start += size
         return int(digits)
 
     def _check(self, more: int) -> None:
-        if self._size + more > self.max_size:
+        if self.partial + more > self.max_size:
             raise FramingError(f"a command is longer than {self.max_size} bytes")
 
     def _inline(self) -> list[bytes] | None:
