@@ -173,7 +173,17 @@ cdef class FastSession:
                 or connection.counted
                 or connection.reading_paused
             ):
-                data = connection.take()
+                if connection.ahead is None and not connection.end and not connection.reading_paused:
+                    # As `take` does.
+                    try:
+                        data = framing.next_message()
+                    except Exception as error:
+                        connection.fail(error)
+                        data = None
+                    if data is None:
+                        connection.exhausted()
+                else:
+                    data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
                     self.traffic.received += 1

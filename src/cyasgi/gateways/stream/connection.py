@@ -160,9 +160,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.ahead = None
         else:
             message = self._next()
-            if message is None and (self.counted or self.framing.buffered):
-                self._count()
-                self._await_rest()
+            if message is None:
+                self.exhausted()
         if self.reading_paused and self.framing.buffered <= LOW_WATER:
             self.resume_reading()
         return message
@@ -172,14 +171,25 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             return None
         try:
             return self.framing.next_message()
-        except FramingError as error:
+        except Exception as error:
+            self.fail(error)
+        return None
+
+    def fail(self, error: Exception) -> None:
+        """End the input, since the framing has raised this error."""
+        if isinstance(error, FramingError):
             self.server.bad_messages += 1
             self.end_input("malformed", str(error))
-        except Exception as error:
+        else:
             # One of the user's own.
             self.server.framing_failed(error)
             self.end_input("malformed", "the framing failed")
-        return None
+
+    def exhausted(self) -> None:
+        """Take note that the framing has no whole message."""
+        if self.counted or self.framing.buffered:
+            self._count()
+            self._await_rest()
 
     def settle(self) -> None:
         """Count what waits, limit the time for the rest of a message, and pause reading if there is enough."""
@@ -265,7 +275,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
 
     def take_rest(self) -> bytes:
         """Return the beginning of a message that was cut short."""
-        rest = self.framing.clear()
+        rest: bytes = self.framing.clear()
         self._count()
         return rest
 

@@ -56,7 +56,7 @@ class Lines(Framing):
         return line if type(line) is bytes else bytes(line)
 
     def encode(self, data: Any) -> bytes:
-        line = check_data(data)
+        line: bytes = data if type(data) is bytes else check_data(data)
         if b"\n" in line or line[-1:] == b"\r":
             raise ValueError("'data' of a 'stream.send' message must be one line, without the end of it")
         return line + self.end
