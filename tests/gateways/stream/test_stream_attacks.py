@@ -60,7 +60,7 @@ async def flood(address, data, count, first=b""):
         ("cobs", b"", b"\0" * 65_536),
         ("cobs", b"", b"\1\1\0" * 20_000),
         ("resp", b"", b"*1\r\n$0\r\n\r\n" * 5_000),
-        ("resp", b"", b"*60000\r\n" + b"$0\r\n\r\n" * 10_000),
+        ("resp", b"", b"*60000\r\n" + b"$0\r\n\r\n" * 4_000),
         ("raw", b"deaf", b"x" * 65_536),
     ],
 )

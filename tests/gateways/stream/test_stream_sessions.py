@@ -185,6 +185,22 @@ def test_no_session(cy, run, caplog, sent):
     assert ("a connection could not be begun" in caplog.text) == (sent == b"fail\n")
 
 
+@pytest.mark.parametrize(
+    ("limit", "counter"), [("max_message_size", "bad_messages"), ("max_waiting_bytes", "overloaded")]
+)
+def test_a_first_message_that_is_too_long(cy, run, quiet, limit, counter):
+    """The connection is closed at once, without an instance."""
+
+    async def main():
+        server = server_of(cy, Session(), scope_id=by_token, **{limit: 5000})
+        async with serving(server) as address, Client(address) as client:
+            client.send(b"x" * 6000)
+            assert await client.rest() == b""
+            assert (server.stats()["created"], server.stats()[counter]) == (0, 1)
+
+    run(main())
+
+
 @pytest.mark.slow
 def test_a_silent_client_has_no_session(cy, run, quiet):
     async def main():

@@ -149,9 +149,9 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
                 self.ahead = message
                 self.due_message = math.inf
                 self.server.begin(self, message)
-            elif self.end:
-                self.finish()
         self.settle()
+        if self.end and self.session is None:
+            self.finish()
 
     def take(self) -> Any:
         """Return the next message; None if there is none, or not yet."""
