@@ -31,7 +31,7 @@ class Lines(Framing):
         size = len(data) - 1
         if data.find(b"\n") != size or size > self.max_size:
             return None
-        return data[:-2] if data[size - 1 : size] == b"\r" else data[:-1]
+        return data[:-2] if size and data[size - 1] == CR else data[:-1]
 
     def next_message(self) -> bytes | None:
         buffer, start = self.buffer, self.start
@@ -57,7 +57,8 @@ class Lines(Framing):
 
     def encode(self, data: Any) -> bytes:
         line: bytes = data if type(data) is bytes else check_data(data)
-        if b"\n" in line or line[-1:] == b"\r":
+        # Asked for a byte: asked for bytes, CPython first makes an error and throws it away.
+        if LF in line or (line and line[-1] == CR):
             raise ValueError("'data' of a 'stream.send' message must be one line, without the end of it")
         return line + self.end
 
