@@ -7,12 +7,15 @@ An application that waits for a message goes on within `data_received`, if nothi
 
 import math
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.string cimport memchr, memcpy
 
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
 from ...core._core import PUT_AND_STEP
+from ...wire.stream.framings import Lines
 from . import phases
 
 ctypedef int (*put_function)(PyObject *loop, PyObject *instance, PyObject *message) except -1
@@ -20,9 +23,34 @@ ctypedef int (*put_function)(PyObject *loop, PyObject *instance, PyObject *messa
 cdef put_function _put = <put_function>PyCapsule_GetPointer(PUT_AND_STEP, "cyasgi.core._core.PUT_AND_STEP")
 cdef tuple _INTERRUPTS = INTERRUPTS
 cdef object _SENT = SENT
+cdef object _Lines = Lines
 cdef double INFINITE = math.inf
 cdef long YIELD_EVERY = phases.YIELD_EVERY
 cdef int OPEN = phases.OPEN
+
+
+cdef object _whole_line(framing, bytes data):
+    """Do as `Lines.whole`."""
+    cdef const char *text = PyBytes_AS_STRING(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data) - 1
+    if size < 0 or memchr(text, 10, size + 1) != <void *>(text + size) or size > <Py_ssize_t>framing.max_size:
+        return None
+    if size and text[size - 1] == 13:
+        size -= 1
+    return PyBytes_FromStringAndSize(text, size)
+
+
+cdef object _line(bytes data):
+    """Return the data with its line end, if they are a line; else None."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef const char *text = PyBytes_AS_STRING(data)
+    cdef bytes line
+    if memchr(text, 10, size) != NULL or (size and text[size - 1] == 13):
+        return None
+    line = PyBytes_FromStringAndSize(NULL, size + 1)
+    memcpy(PyBytes_AS_STRING(line), text, size)
+    PyBytes_AS_STRING(line)[size] = 10
+    return line
 
 
 def _interrupt(error):
@@ -85,7 +113,12 @@ cdef class FastConnection:
             framing.receive_data(data)
             self.read_first_message()
             return
-        message = None if framing.buffer or framing.partial or self.ahead is not None else framing.whole(data)
+        if framing.buffer or framing.partial or self.ahead is not None:
+            message = None
+        elif type(framing) is _Lines and type(data) is bytes:
+            message = _whole_line(framing, <bytes>data)
+        else:
+            message = framing.whole(data)
         if message is None:
             framing.receive_data(data)
             session.come(self)
@@ -116,7 +149,12 @@ cdef class FastConnection:
         usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
         if not usual and not self.send_other(message):
             return
-        data = self.framing.encode(message["data"])
+        data = message["data"]
+        framing = self.framing
+        # The most usual framing, in its usual case.
+        data = _line(<bytes>data) if type(framing) is _Lines and type(data) is bytes else None
+        if data is None:
+            data = framing.encode(message["data"])
         transport = self.transport
         if self.closing or transport.is_closing():
             self.refuse_message()
