@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -89,6 +90,29 @@ def test_a_slow_application_is_no_fault_of_the_client(cy, run):
         async with serving(server_of(cy, application, **limits)) as address, Client(address) as client:
             client.send(b"0123456789abcde\n" * 10_000)
             assert len(await client.exactly(160_000)) == 160_000
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_time_that_the_loop_has_lost(cy, run, quiet):
+    """While a handler blocks the loop no deadline of any client goes on."""
+
+    async def main():
+        async def application(scope, receive, send):
+            while (message := await receive())["type"] != "stream.disconnect":
+                if message.get("data") == b"block":
+                    time.sleep(2.0)  # noqa: ASYNC251
+                if "data" in message:
+                    await send({"type": "stream.send", "data": message["data"]})
+
+        server = server_of(cy, application, **{**LATE, "message_timeout": 1.0, "silence_timeout": 1.0})
+        async with serving(server) as address, Client(address) as one, Client(address) as two:
+            two.send(b"pa")
+            await in_time(lambda: server.waiting_bytes)
+            assert await one.ask(b"block\n") == b"block\n"
+            assert await two.ask(b"rt\n") == b"part\n"
+            assert server.stats()["timeouts"] == 0
 
     run(main())
 
