@@ -34,6 +34,7 @@ MODULES = (
     "bench_http_stream",
     "bench_http_post",
     "bench_websocket",
+    "bench_lines",
     "bench_websocket_deflate",
     "bench_worker",
     "bench_layer",

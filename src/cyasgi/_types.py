@@ -85,7 +85,7 @@ class ManagerPort(Protocol):
         """Accept a message that was put into an instance that has ended."""
 
     def make_room(self, server: Any, limit: int) -> None:
-        """Evict until there is room for one more."""
+        """Evict until there is room for one more; raise `TableFull` if the policy is to refuse it."""
 
     def put_threadsafe(self, instance: Any, message: Message) -> futures.Future[None]:
         """Accept a message from another thread."""

@@ -87,6 +87,7 @@ class StatelessServer:
     #: The least recently used one on probation makes room; a protected instance is evicted only if it has finished or
     #: nothing is on probation. At most four fifths of `max_applications` are protected; those beyond, the least
     #: recently used first, go back on probation. May be changed at any time: existing instances begin as protected.
+    #: Or "refuse": no live instance makes room, and creating one more raises `cyasgi.TableFull`.
     eviction_policy = Setting[str]("lru", EVICTION_POLICY, segments_changed)
 
     #: Where messages go that are waiting when the application fails or returns: to "hook", `application_undelivered`;

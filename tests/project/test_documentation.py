@@ -34,6 +34,7 @@ from cyasgi.cli.completion import SHELLS
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
+from cyasgi.gateways.stream import StreamServer
 from cyasgi.gateways.websocket import WebSocketServer
 from cyasgi.lifecycle import ManagedServer
 from cyasgi.sources.channels import ChannelLayerServer
@@ -347,6 +348,7 @@ SERVERS = (
     DatagramServer,
     HTTPServer,
     WebSocketServer,
+    StreamServer,
     ManagedServer,
     QueueServer,
     ChannelLayerServer,

@@ -134,8 +134,8 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         raise click.UsageError(str(error)) from None
     if not any(listeners.values()):
         raise click.UsageError(
-            "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH or --udp ADDRESS, "
-            "as in --http 127.0.0.1:8000"
+            "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH, --udp ADDRESS or --tcp "
+            "ADDRESS, as in --http 127.0.0.1:8000"
         )
     applications, weights = len(values["applications"]), len(values["weight"])
     if applications == 1 and (values["balance"] or weights):

@@ -262,6 +262,10 @@ cdef class ApplicationInstance(Details):
     cpdef bint empty(self):
         return self._count == 0
 
+    def peek(self):
+        """Return the oldest message without taking it; None if there is none."""
+        return self._first if self._count else None
+
     cpdef Py_ssize_t waiting(self):
         """Return how many wait for a message."""
         getters = _cold(self).getters

@@ -274,6 +274,10 @@ class ApplicationInstance(Details):
     def empty(self) -> bool:
         return not self._items
 
+    def peek(self) -> Any:
+        """Return the oldest message without taking it; None if there is none."""
+        return self._items[0] if self._items else None
+
     def waiting(self) -> int:
         """Return how many wait for a message."""
         return len(self._getters)
