@@ -203,6 +203,27 @@ def test_queues(cy, run):
     run(main())
 
 
+def test_queues_of_a_table_that_changes(cy, run):
+    """Where the instance that was looked at last has left, what was seen counts, and each instance once."""
+    from cyasgi.metrics.recorder import Backlog
+
+    async def main():
+        server = quiet(cy.StatelessServer)(deaf, None)
+        for number in range(25):
+            server.get_or_create_application_instance(number, {"type": "test"}).put_nowait("a message")
+        backlog = Backlog(server)
+        backlog.look(10)
+        assert (backlog.waiting, backlog.queued) == (0, 0)
+        await server.delete_application_instance(9)
+        backlog.look(10)
+        assert (backlog.waiting, backlog.queued) == (10, 10)
+        backlog.look(20)
+        assert (backlog.waiting, backlog.queued) == (24, 24)
+        server.application_instances.clear()
+
+    run(main())
+
+
 async def deaf(scope, receive, send):
     await asyncio.get_running_loop().create_future()
 

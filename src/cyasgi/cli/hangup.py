@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import threading
@@ -14,6 +15,9 @@ from .logs import logger
 #: None on a system without that signal.
 SIGHUP: int | None = getattr(signal, "SIGHUP", None)
 
+#: Errors of /dev/tty that say that there is no terminal; others, as that no descriptor is left, say nothing.
+GONE = (errno.ENXIO, errno.EIO, errno.ENODEV, errno.ENOENT)
+
 
 class Terminal:
     """The controlling terminal of this process, if it has one now; it sends SIGHUP when it goes."""
@@ -21,21 +25,22 @@ class Terminal:
     def __init__(self) -> None:
         # What `nohup` has started goes on without it.
         stays = SIGHUP is None or signal.getsignal(SIGHUP) is signal.SIG_IGN
-        self._matters = not stays and self._is_there()
+        self._matters = not stays and self._look() == 0
 
     def has_gone(self) -> bool:
         """Return whether this process had a terminal, has it no more, and is to end with it."""
-        return self._matters and not self._is_there()
+        return self._matters and self._look() in GONE
 
     @staticmethod
-    def _is_there() -> bool:
+    def _look() -> int:
+        """Return 0 if there is a terminal, else the number of the error."""
         try:
             # Whatever standard streams are redirected to.
             descriptor = os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0))
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno or -1
         os.close(descriptor)
-        return True
+        return 0
 
 
 def leave_to_parent() -> None:

@@ -150,7 +150,7 @@ MISSING = dict(
             "-R",
         ),
         *_because(
-            "cyasgi sends no statistics by itself: the log has them at the end, and stats() of a server at any time",
+            "cyasgi serves metrics for Prometheus where --metrics says; in Python, stats() of a server has them",
             "--dogstatsd-tags",
             "--enable-backlog-metric",
             "--metrics-address",

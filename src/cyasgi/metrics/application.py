@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs
-
 from .._settings import Number
 from .._types import Receive, Scope, Send
 from .live_page import LivePage
@@ -88,8 +86,8 @@ class MetricsApplication:
             reason = not_ready(self._source.snapshot(), self._lag_bound)
             return (200, TEXT, b"ready\n") if reason is None else (503, TEXT, f"not ready: {reason}\n".encode())
         if path in ("", "/"):
-            query = parse_qs(scope.get("query_string", b"").decode("latin-1"), max_num_fields=10)
-            return 200, HTML, self._page.render(root, refreshing=query.get("refresh") != ["off"])
+            refreshing = b"refresh=off" not in scope.get("query_string", b"").split(b"&")
+            return 200, HTML, self._page.render(root, refreshing=refreshing)
         return 404, TEXT, b"there are /, /metrics, /healthz and /readyz\n"
 
     def _metrics(self, scope: Scope) -> Answer:

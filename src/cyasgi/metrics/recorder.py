@@ -66,7 +66,11 @@ class Backlog:
 
     def look(self, count: int = LOOKED_AT) -> None:
         """Look at so many instances; at a server that has no more of them, that is a complete round."""
-        entries = self._manager.table.walk(self._last, count)
+        table = self._manager.table
+        if self._last is not None and table.get(self._last.scope_id) is not self._last:
+            # It has left, and the walk begins anew: what was seen by now stands for the round.
+            self._end_round()
+        entries = table.walk(self._last, count)
         lengths = [(entry.qsize(), entry) for entry in entries if type(entry) is ApplicationInstance]
         lengths = [one for one in lengths if one[0]]
         self._waiting += len(lengths)
@@ -77,6 +81,9 @@ class Backlog:
         if len(entries) == count:
             self._last = entries[-1]
             return
+        self._end_round()
+
+    def _end_round(self) -> None:
         self.waiting, self.queued, self.busiest = self._waiting, self._queued, tuple(self._busiest)
         self._begin(None)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .._common.cells import BOUNDS, CELLS, FAILURES, HISTOGRAM, Histogram
-from .overview import MOST_SERVERS, MOST_TYPES, OTHER, Failure, Overview
+from .overview import MOST_COUNTERS, MOST_SERVERS, MOST_TYPES, OTHER, Failure, Overview
 
 #: What of `stats()` there is now, and was not counted since the start.
 NOW = frozenset({"live", "idle", "closing", "connections", "limit_keys"})
@@ -59,7 +59,7 @@ class Totals:
                 continue
             counts = self.stats.setdefault(name, {})
             for key, count in server.stats.items():
-                if key not in NOW:
+                if key not in NOW and (key in counts or len(counts) < MOST_COUNTERS):
                     counts[key] = counts.get(key, 0) + count
         for kind, count in overview.failure_types.items():
             self._add_failures(kind, count)

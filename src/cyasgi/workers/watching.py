@@ -31,6 +31,8 @@ class MetricsServer(HTTPServer):
     """Serves the page, and says nothing of it: whoever starts it does."""
 
     lifespan = "off"
+    #: For its user and group alone: the page has client addresses and tracebacks.
+    unix_permissions = 0o660
     max_connections = MOST_CONNECTIONS
     shutdown_timeout = END
     _listening_level = logging.DEBUG
@@ -140,10 +142,11 @@ class PoolWatch:
                 logger.info("metrics and health on %s", self.name)
             yield
         finally:
-            serving.remove_done_callback(self._server_ended)
-            self._server.stop()
-            await asyncio.wait({serving})
-            self._server_ended(serving, expected=True)
+            if not serving.done():
+                serving.remove_done_callback(self._server_ended)
+                self._server.stop()
+                await asyncio.wait({serving})
+                self._server_ended(serving, expected=True)
 
     def _server_ended(self, serving: asyncio.Task[None], *, expected: bool = False) -> None:
         error = None if serving.cancelled() else serving.exception()

@@ -9,6 +9,7 @@ import re
 import pytest
 
 from cyasgi._common.cells import REQUEST_TIME, REQUESTS, RESPONSES, WEBSOCKETS, Page
+from support.http_connection import Connection
 from support.http_protocol_case import GET, case, part, sending, start
 from support.websockets_serving import Client, server_of, serving
 
@@ -61,6 +62,36 @@ def test_what_the_server_answers_itself(cy, run):
         connection.server.cells = page.cells
         await connection.ask(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n")
         assert counted(page) == (0, [0, 0, 0, 1, 0], 1)
+
+    case(cy, run, sending(start(), part(b"a")), test)
+
+
+def test_too_many_connections(cy, run):
+    """The answer is a response; nothing was timed, since nothing was read."""
+
+    async def test(connection):
+        page = Page()
+        server = connection.server
+        server.cells = page.cells
+        server.max_connections = 1
+        other = Connection(cy, None, server=server)
+        assert other.transport.sent.startswith(b"HTTP/1.1 503 ")
+        assert counted(page) == (0, [0, 0, 0, 0, 1], 0)
+        other.lose()
+
+    case(cy, run, sending(start(), part(b"a")), test)
+
+
+def test_a_head_that_never_comes(cy, run):
+    """It is answered 408, which took no time that says anything of the server."""
+
+    async def test(connection):
+        page = Page()
+        connection.server.cells = page.cells
+        connection.feed(b"GET / HT")
+        await connection.later(connection.server.header_timeout + 2)
+        assert connection.take().startswith(b"HTTP/1.1 408 ")
+        assert counted(page) == (0, [0, 0, 0, 1, 0], 0)
 
     case(cy, run, sending(start(), part(b"a")), test)
 

@@ -185,6 +185,7 @@ cdef class FastConnection:
                 try:
                     end = parser.scan(PyBytes_AS_STRING(data), size, 0)
                 except HTTPError as error:
+                    _note_begin(self)
                     self.refuse(error)
                     return
                 if end:
@@ -233,11 +234,13 @@ cdef object _field(FastConnection self, str name):
 
 cdef int _count_request(FastConnection self) except -1:
     cdef PyObject *found = get_item(self._attributes, "requests")
-    cdef uint64_t *cells = _cells(self)
+    cdef uint64_t *cells
     if found is NULL:
         self.server.requests += 1
     else:
         PyDict_SetItem(self._attributes, "requests", <object>found + 1)
+    # Looked for last: that may run Python code, which may change either.
+    cells = _cells(self)
     if cells is not NULL:
         cells[REQUESTS] += 1
     return 0
@@ -264,18 +267,20 @@ cdef int _note_begin(FastConnection self) except -1:
 cdef int _note_end(FastConnection self, FastExchange exchange) except -1:
     """Count and log the request that was parsed last."""
     cdef uint64_t *cells
-    cdef double took
+    cdef double began, took
     cdef int status
     log = _field(self, "log")
     cells = _cells(self)
     if log is None and cells is NULL:
         return 0
-    took = monotonic_ns() * 1e-9 - self._began if self._began else 0.0
+    began = self._began
+    took = monotonic_ns() * 1e-9 - began if began else 0.0
     self._began = 0.0
     status = exchange.status
     if cells is not NULL:
         cells[RESPONSES + status // 100 - 1] += 1
-        observe(cells, REQUEST_TIME, <int64_t>(took * 1e9))
+        if began:
+            observe(cells, REQUEST_TIME, <int64_t>(took * 1e9))
     if log is not None:
         _log_line(self, log, exchange, took)
     return 0

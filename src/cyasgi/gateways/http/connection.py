@@ -128,6 +128,8 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.close()
         elif server.connections_left() < 0:
             server.refused += 1
+            if server.cells is not None:
+                server.cells[RESPONSES + 4] += 1
             self.transport.write(error_response(503, "too many connections", server.common_fields, server.retry_after))
             self.close()
 
@@ -180,11 +182,13 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         """Count and log the request that was parsed last, with this status and size of the response, and its header
         lines."""
         log, cells, parser = self.server.log, self.server.cells, self.parser
-        took = time.monotonic() - self._began if self._began else 0.0
-        self._began = 0.0
+        began, self._began = self._began, 0.0
+        # Zero for what is answered although no head was read.
+        took = time.monotonic() - began if began else 0.0
         if cells is not None:
             cells[RESPONSES + status // 100 - 1] += 1
-            observe(cells, REQUEST_TIME, int(took * 1e9))
+            if began:
+                observe(cells, REQUEST_TIME, int(took * 1e9))
         if log is not None:
             log.add(
                 self._client, parser.method, parser.target, parser.version, status, size, took, parser.headers, lines
