@@ -20,6 +20,7 @@ SOURCES = [
     "src/cyasgi/core/_core.pyx",
     "src/cyasgi/gateways/datagram/_batches.pyx",
     "src/cyasgi/gateways/http/_fast_path.pyx",
+    "src/cyasgi/gateways/stream/_fast_path.pyx",
     "src/cyasgi/gateways/websocket/_fast_path.pyx",
     "src/cyasgi/wire/_headers.pyx",
     "src/cyasgi/wire/http/_head.pyx",

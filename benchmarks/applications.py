@@ -56,3 +56,12 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
             await send({"type": "websocket.send", "bytes": data})
         else:
             await send({"type": "websocket.send", "text": message["text"]})
+
+
+async def lines(scope: Any, receive: Any, send: Any) -> None:
+    """Sends back each line of a stream."""
+    if scope["type"] != "stream":
+        raise ValueError(scope["type"])
+    while (message := await receive())["type"] != "stream.disconnect":
+        if message["type"] == "stream.receive":
+            await send({"type": "stream.send", "data": message["data"]})

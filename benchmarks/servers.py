@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lines_servers
 from benchmarks.fresh import ROOT, command
 from benchmarks.processes import Usage, pinned, usage
 from benchmarks.sides import BACKENDS, FLOOR, loop_factory
@@ -68,6 +69,11 @@ def serve_floor(name: str, application: str, loop: str, port: int) -> None:
 def _words(side: str, application: str, loop: str, port: int, log: bool, watched: bool) -> list[str]:
     """The command of a server of one worker that writes nothing, or with `log` its access log as it comes."""
     target = f"benchmarks.applications:{application}"
+    if application == "lines":
+        if side not in BACKENDS:
+            return command(lines_servers.serve, {"side": side, "loop": loop, "port": port})
+        options = f"--tcp 127.0.0.1:{port} --framing lines --loop {loop} --log-level warning"
+        return [sys.executable, "-m", "cyasgi", "serve", *options.split(), target]
     if side in (FLOOR, "minimal"):
         name = "Minimal" if side != FLOOR else "Logged" if log else FLOORS[application]
         return command(serve_floor, {"name": name, "application": application, "loop": loop, "port": port})

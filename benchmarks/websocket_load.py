@@ -1,4 +1,4 @@
-"""Puts a WebSocket echo server under load and reads what it cost: both in processes, and on cores, of their own."""
+"""Puts an echo server under load and reads what it cost: both in processes, and on cores, of their own."""
 
 from __future__ import annotations
 
@@ -43,13 +43,40 @@ def hindrance(*, deflate: bool = False) -> str:
 def under_load(
     side: str, loop: str, *, connections: int, length: int, seconds: float, deflate: bool
 ) -> Mapping[str, float]:
+    """As `echoed`, for WebSockets."""
+    return echoed(
+        SOURCE,
+        side,
+        "websocket",
+        loop,
+        WITH_ZLIB if deflate else (),
+        connections=connections,
+        length=length,
+        seconds=seconds,
+    )
+
+
+def echoed(
+    source: Path,
+    side: str,
+    application: str,
+    loop: str,
+    options: tuple[str, ...] = (),
+    *,
+    connections: int,
+    length: int,
+    seconds: float,
+) -> Mapping[str, float]:
     """CPU time of the server for each message sent back, messages a second, and how long they took.
+
+    Args:
+        source: of the load generator, which is compiled with these options.
 
     Raises:
         RuntimeError: an answer was not what was sent, or did not come.
     """
-    with tempfile.TemporaryDirectory() as directory, serving(side, "websocket", loop) as server:
-        generator = load_generator(SOURCE, directory, WITH_ZLIB if deflate else ())
+    with tempfile.TemporaryDirectory() as directory, serving(side, application, loop) as server:
+        generator = load_generator(source, directory, options)
         words = [generator, str(server.port), str(connections), str(length), str(seconds)]
         with subprocess.Popen(pinned(1, words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as load:
             assert load.stdout is not None

@@ -5,6 +5,8 @@ from .core import ApplicationInstance, InstanceTable
 from .core.backend import backend
 from .core.caller import InstanceDeleted
 from .core.context import current_instance
+from .core.full import TableFull
+from .core.tracking import Tracked
 from .install import install, uninstall
 from .server import StatelessServer
 
@@ -13,6 +15,8 @@ __all__ = [
     "InstanceDeleted",
     "InstanceTable",
     "StatelessServer",
+    "TableFull",
+    "Tracked",
     "backend",
     "current_instance",
     "install",

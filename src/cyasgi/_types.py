@@ -48,6 +48,7 @@ class ServerPort(Protocol):
     def _cyasgi_table(self) -> Any: ...
 
     async def handle(self) -> None: ...
+    async def handle_stop(self) -> None: ...
     async def application_send(self, scope: Scope, message: Message) -> None: ...
     async def application_checker(self) -> None: ...
     def get_or_create_application_instance(self, scope_id: Hashable, scope: Scope) -> Any: ...
@@ -84,7 +85,7 @@ class ManagerPort(Protocol):
         """Accept a message that was put into an instance that has ended."""
 
     def make_room(self, server: Any, limit: int) -> None:
-        """Evict until there is room for one more."""
+        """Evict until there is room for one more; raise `TableFull` if the policy is to refuse it."""
 
     def put_threadsafe(self, instance: Any, message: Message) -> futures.Future[None]:
         """Accept a message from another thread."""
@@ -177,6 +178,9 @@ class Stoppable(Protocol):
 
     def request_stop(self) -> None:
         """Ask it to end: the first request drains, the second one cancels at once."""
+
+    async def wait_stopping(self) -> None:
+        """Return when it begins to stop."""
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start a task that ends with the server."""

@@ -87,6 +87,7 @@ class StatelessServer:
     #: The least recently used one on probation makes room; a protected instance is evicted only if it has finished or
     #: nothing is on probation. At most four fifths of `max_applications` are protected; those beyond, the least
     #: recently used first, go back on probation. May be changed at any time: existing instances begin as protected.
+    #: Or "refuse": no live instance makes room, and creating one more raises `cyasgi.TableFull`.
     eviction_policy = Setting[str]("lru", EVICTION_POLICY, segments_changed)
 
     #: Where messages go that are waiting when the application fails or returns: to "hook", `application_undelivered`;
@@ -206,6 +207,17 @@ class StatelessServer:
         """
         await self._cyasgi.control.wait_started()
 
+    async def wait_stopping(self) -> None:
+        """Return when the server begins to stop, for whatever reason: it takes in no more messages from then on.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
+        running = self._cyasgi.server_run
+        if running is None or running.stale:
+            raise RuntimeError("wait_stopping() needs a running server")
+        await running.wait_stopping()
+
     @property
     def control(self) -> Control:
         """What other threads, such as those of `cyasgi.embedding`, stop the server by, and wait for its start."""
@@ -218,6 +230,15 @@ class StatelessServer:
     async def handle(self) -> None:
         """Receive messages and put them into instances; to be overridden."""
         raise NotImplementedError("You must implement handle()")
+
+    async def handle_stop(self) -> None:
+        """Stop fetching messages; to be overridden by servers whose source has to be told.
+
+        Called once when the server begins to stop gracefully, while `handle` is still running, and awaited for up to
+        `shutdown_timeout` seconds. Then `handle` is cancelled, and the instances drain. What has to go on until they
+        have, such as acknowledgements, must not be a task of `handle`: start it in an override of `arun`, before
+        calling the original, and end it afterwards. What this raises is logged.
+        """
 
     async def application_send(self, scope: Scope, message: Message) -> None:
         """Send out a message from the application of this scope; to be overridden."""

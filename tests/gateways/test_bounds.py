@@ -14,12 +14,13 @@ from cyasgi.cli import limits
 from cyasgi.gateways.http import HTTPServer
 from support.cli import ECHO, application, options as options
 
-LISTENERS = {"http": "127.0.0.1:0", "websocket": "127.0.0.1:0", "udp": "127.0.0.1:0"}
+LISTENERS = {"http": "127.0.0.1:0", "websocket": "127.0.0.1:0", "udp": "127.0.0.1:0", "tcp": "127.0.0.1:0"}
 #: Neither numbers nor words to choose from; what they accept is tested beside what they do.
 TEXTS = {
     "--access-log-format",
     "--forwarded-allow-ips",
     "--forwarded-headers",
+    "--framing",
     "--multicast-groups",
     "--multicast-interface",
     "--request-id-header",
@@ -35,6 +36,7 @@ SECONDS, SECONDS_OR_NONE = (float, None, None, False), (float, None, None, True)
 BOUNDS = {
     "--max-applications": INTS_OR_NONE,
     "--shutdown-timeout": (float, 0, None, False),
+    "--max-pushed": INTS,
     "--checker-interval": (float, 0.001, 3600, False),
     "--max-age": SECONDS_OR_NONE,
     "--max-instances-per-client": INTS_OR_NONE,
@@ -48,7 +50,7 @@ BOUNDS = {
     "--max-header-count": INTS,
     "--max-partial-heads": INTS,
     "--max-body-size": (int, 0, None, True),
-    "--first-byte-timeout": SECONDS,
+    "--first-byte-timeout": SECONDS_OR_NONE,
     "--tls-handshake-timeout": SECONDS,
     "--header-timeout": SECONDS,
     "--body-timeout": SECONDS,
@@ -67,9 +69,13 @@ BOUNDS = {
     "--max-queue-size": (int, 0, None, False),
     "--max-datagram-size": (int, 1, 65_535, False),
     "--idle-timeout": SECONDS_OR_NONE,
+    "--max-message-size": INTS,
+    "--max-waiting-bytes": INTS,
+    "--silence-timeout": SECONDS_OR_NONE,
+    "--message-timeout": SECONDS_OR_NONE,
     "--receive-buffer": (int, 1, 2**30 - 1, True),
 }
-WORDS = {"--eviction-policy": ("lru", "slru"), "--undelivered-to": ("hook", "successor")}
+WORDS = {"--eviction-policy": ("lru", "slru", "refuse"), "--undelivered-to": ("hook", "successor")}
 #: None of them is accepted by any setting that is a number.
 NOT_NUMBERS = ("", "x", True, False, math.nan, math.inf, -math.inf, -HUGE)
 

@@ -13,17 +13,32 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 
 import cyasgi
 from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
-from cyasgi.cli import activation, hints, limits, options, serving, supervising
+from cyasgi.cli import (
+    activation,
+    command as cli_command,
+    consume_options,
+    hints,
+    limits,
+    options,
+    serving,
+    supervising,
+    work,
+    work_options,
+)
 from cyasgi.cli.completion import SHELLS
 from cyasgi.core import Setting
 from cyasgi.gateways.datagram import DatagramServer
 from cyasgi.gateways.http import HTTPServer
+from cyasgi.gateways.stream import StreamServer
 from cyasgi.gateways.websocket import WebSocketServer
 from cyasgi.lifecycle import ManagedServer
+from cyasgi.sources.channels import ChannelLayerServer
+from cyasgi.sources.queue import QueueServer
 from support.documentation import (
     ROOT,
     Block,
@@ -31,7 +46,6 @@ from support.documentation import (
     blocks,
     chapters,
     commands,
-    defined_in,
     links,
     name_of,
     prose,
@@ -61,6 +75,7 @@ REQUIRED = (
     "src/cyasgi/lifecycle/README.md",
     "src/cyasgi/metrics/README.md",
     "src/cyasgi/serving/README.md",
+    "src/cyasgi/sources/README.md",
     "src/cyasgi/wire/README.md",
     "tests/README.md",
     "tests/drop_in/README.md",
@@ -150,6 +165,17 @@ def served(monkeypatch, tmp_path):
     return options_of
 
 
+@pytest.fixture
+def worked(monkeypatch):
+    """worked(*arguments) has `cyasgi work` parse its arguments."""
+
+    def parse(*arguments: str):
+        assert cli.main(["work", *arguments]) == 0
+
+    monkeypatch.setattr(work, "run", lambda *_: 0)
+    return parse
+
+
 def questions() -> set[str]:
     return set(pytest.importorskip("benchmarks.catalogue").QUESTIONS)
 
@@ -209,7 +235,21 @@ def repository() -> str:
 #: How the arguments of each command are checked; others are only to be known.
 CHECKS = {"python": check_python, "python3": check_python, "pip": check_pip, "run": check_run, "git": check_git}
 CHECKS["uvicorn"] = check_uvicorn
-KNOWN = {"cd", "curl", "dig", "docker", "echo", "export", "grep", "mypy", "nc", "ruff", "pre-commit", "."}
+KNOWN = {
+    "cd",
+    "curl",
+    "dig",
+    "docker",
+    "echo",
+    "export",
+    "grep",
+    "mypy",
+    "nc",
+    "redis-server",
+    "ruff",
+    "pre-commit",
+    ".",
+}
 #: Variables that cyasgi, its setup.py or its tests look at.
 VARIABLES = {"CYASGI_BACKEND", "CYASGI_EFFORT", "CYASGI_EXTENSION", "CYASGI_OFFLINE", "CYASGI_SANITIZE"}
 
@@ -217,7 +257,7 @@ VARIABLES = {"CYASGI_BACKEND", "CYASGI_EFFORT", "CYASGI_EXTENSION", "CYASGI_OFFL
 @in_checkout
 @pytest.mark.slow
 @pytest.mark.parametrize("block", by_name(blocks("sh")))
-def test_commands(served, block):
+def test_commands(served, worked, block):
     """Each is one that the system has, or that of the project, with arguments that it takes."""
     for arguments in commands(block.code):
         words = list(arguments)
@@ -229,6 +269,10 @@ def test_commands(served, block):
         name = words[0].rpartition("/")[2]
         if name == "cyasgi" and words[1] == "completion":
             assert words[2] in SHELLS and words[3] == ">" and len(words) == 5
+        elif name == "cyasgi" and words[1] == "consume":
+            assert cli_command.command().commands["consume"].make_context("consume", words[2:]).params["words"]
+        elif name == "cyasgi" and words[1] == "work":
+            worked(*words[2:])
         elif name == "cyasgi":
             assert words[1] == "serve"
             served(*words[2:])
@@ -274,7 +318,8 @@ def test_what_ci_runs_is_marked():
 
 # ---- options, attributes, counters, loggers
 
-OPTIONS = {name for parameter in options.parameters() for name in parameter.opts + parameter.secondary_opts}
+PARAMETERS = (*options.parameters(), *consume_options.consume_parameters(), *work_options.parameters())
+OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + parameter.secondary_opts}
 #: Options of the other commands that are mentioned.
 OTHERS = {
     *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
@@ -298,7 +343,16 @@ def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-SERVERS = (cyasgi.StatelessServer, DatagramServer, HTTPServer, WebSocketServer, ManagedServer)
+SERVERS = (
+    cyasgi.StatelessServer,
+    DatagramServer,
+    HTTPServer,
+    WebSocketServer,
+    StreamServer,
+    ManagedServer,
+    QueueServer,
+    ChannelLayerServer,
+)
 
 
 def settings() -> dict[str, set[object]]:
@@ -353,7 +407,9 @@ def test_every_counter_is_told():
         pass
 
     for server in SERVERS:
-        for counter in server(application).stats():
+        arguments = (["a"], InMemoryChannelLayer()) if server is ChannelLayerServer else ()
+        more = {"engine": "memory:"} if server is QueueServer else {}
+        for counter in server(application, *arguments, **more).stats():
             assert f"`{counter}`" in text, counter
 
 
@@ -424,63 +480,3 @@ def test_names_of_files():
     for path in CHAPTERS:
         for name in re.findall(r"`((?:src|tests|benchmarks|bench_results|\.ci|\.github)/[\w./-]+)`", prose(path)):
             assert (ROOT / name).exists(), (path, name)
-
-
-# ---- the map
-
-
-@in_checkout
-def test_what_the_map_names_is_there():
-    path = ROOT / "src/cyasgi/README.md"
-    named = re.findall(r"((?:`[\w.]+`(?:,| and|, and)?\s+)+)(?:of|in)\s+\[`[^`]+`\]\(([^)]+\.py)\)", prose(path))
-    assert len(named) >= 25
-    for names, module in named:
-        known = defined_in(path.parent / module)
-        members = {name.partition(".")[2] for name in known}
-        for name in quoted(names):
-            assert name in known or name in members, f"{name} is not in {module}"
-
-
-@in_checkout
-@pytest.mark.parametrize("path", sorted((ROOT / "src/cyasgi").glob("*/README.md")), ids=name_of)
-def test_chapters_name_every_module_of_their_room(path):
-    text = path.read_text(encoding="utf-8")
-    for module in path.parent.glob("*.py"):
-        assert module.name == "__init__.py" or f"`{module.name}`" in text, module.name
-    for part in (*path.parent.glob("_py/*.py"), *path.parent.glob("_cy/*.pxi")):
-        assert part.stem == "__init__" or f"`{part.stem}`" in text, part.name
-    for folder in path.parent.glob("*/__init__.py"):
-        name = folder.parent.name
-        assert f"`{name}`" in text or f"`{name}/`" in text, name
-
-
-@in_checkout
-def test_the_map_names_every_room():
-    path = ROOT / "src/cyasgi/README.md"
-    named = {name for row in cells_of("Room", path) for name in quoted(row[0])}
-    package = path.parent
-    there = {module.name for module in package.glob("*.py")} | {
-        f"{one.parent.name}/" for one in package.glob("*/__init__.py")
-    }
-    assert there - {"__init__.py", "__main__.py"} == named
-
-
-@in_checkout
-def test_the_chapter_of_the_tests_names_what_they_share_and_use():
-    path = ROOT / "tests/README.md"
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 120
-    for module in (path.parent / "support").glob("*.py"):
-        assert module.name == "__init__.py" or f"`{module.name}`" in text, module.name
-    for room in path.parent.iterdir():
-        assert not room.is_dir() or room.name.startswith((".", "_")) or f"`{room.name}`" in text, room.name
-    for name in re.findall(r"`(?:support/)?(\w+\.py)`", text):
-        there = [path.parent / "support" / name, path.parent / name, ROOT / "src/cyasgi" / name]
-        assert any(one.exists() for one in there), name
-
-
-@in_checkout
-def test_every_run_of_benchmarks_is_told():
-    folders = {path.name for path in (ROOT / "bench_results").iterdir() if path.is_dir()}
-    told = {Path(target).parent.name for target in links(ROOT / "bench_results/README.md")}
-    assert folders <= told

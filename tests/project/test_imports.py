@@ -18,8 +18,8 @@ LAYERS = (
     {"instances"},
     {"serving"},
     {"server"},
-    {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing"},
-    {"apps", "examples", "dns", ""},
+    {"install", "lifecycle", "gateways", "supervisor", "embedding", "balancing", "sources"},
+    {"apps", "examples", "dns", "redis", "management", ""},
     {"metrics"},
     {"workers"},
     {"cli"},
@@ -29,12 +29,13 @@ LAYERS = (
 ALONE = {
     "wire": {"core.backend"},
     "balancing": {"_common", "_settings", "_types", "asgi_compat", "wire.messages"},
-    "examples": {"_types"},
+    "examples": {"_types", "core.context"},
+    "redis": {"_types", "core.context"},
     "dns": {"_types", "examples"},
 }
 #: Rooms within the gateways, and which of the other ones each may import; modules beside them, such as
 #: `gateways.base`, are open to all but `gateways.net`.
-GATEWAYS = {"net": set(), "datagram": {"net"}, "http": {"net"}, "websocket": {"net", "http"}}
+GATEWAYS = {"net": set(), "datagram": {"net"}, "http": {"net"}, "websocket": {"net", "http"}, "stream": {"net"}}
 
 
 def module_names() -> dict[str, Path]:
@@ -52,6 +53,7 @@ EXTENSIONS = {
     "core._core",
     "gateways.datagram._batches",
     "gateways.http._fast_path",
+    "gateways.stream._fast_path",
     "gateways.websocket._fast_path",
     "wire._headers",
     "wire.http._head",

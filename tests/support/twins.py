@@ -24,6 +24,12 @@ MODULES = (
     "cyasgi.install",
     "cyasgi.lifecycle",
     "cyasgi.metrics",
+    "cyasgi.instances.window",
+    "cyasgi.serving.retrying",
+    "cyasgi.sources.queue",
+    "cyasgi.sources.channels",
+    "cyasgi.sources.channels.redis.engine",
+    "cyasgi.sources.channels.redis.hosts",
 )
 
 

@@ -100,12 +100,22 @@ class Command:
     """The command with these arguments in a process of its own; `prefix` is the command that runs it, and `pass_fds`
     are the descriptors that it inherits."""
 
-    def __init__(self, *arguments, cwd, backend=None, program=PROGRAM, prefix=(), pass_fds=(), **changes):
+    def __init__(
+        self,
+        *arguments,
+        cwd,
+        backend=None,
+        program=PROGRAM,
+        prefix=(),
+        pass_fds=(),
+        stdin=subprocess.DEVNULL,
+        **changes,
+    ):
         self.process = subprocess.Popen(
             [*prefix, *program, *arguments],
             cwd=cwd,
             env=environment(CYASGI_BACKEND=backend, **changes),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -23,6 +23,9 @@ from . import (
     supervising,
 )
 from .completion import completion_command
+from .consume_options import consume_parameters
+from .consuming import consume
+from .lazy import LazyGroup
 from .limits import (
     OWN,
     SERVERS,
@@ -50,7 +53,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         arguments: those that it is about to be called with; None for those of the process.
     """
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(cls=LazyGroup, modules={"work": "work"}, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(
         __version__,
         "--version",
@@ -98,6 +101,18 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         )
     )
     cyasgi.add_command(completion_command(cyasgi))
+    cyasgi.add_command(
+        ServeCommand(
+            "consume",
+            callback=consume,
+            params=consume_parameters(),
+            help="Work on the messages of a queue with the application that MODULE:ATTRIBUTE names, until SIGINT or "
+            "SIGTERM: each message at least once, those of one scope_id in order. Start it as often as you like, on "
+            "any machine: all share the queue. Without --amqp, the messages are the lines of standard input.",
+            epilog=EPILOG.replace(configuration.PREFIX, configuration.CONSUME_PREFIX),
+            context_settings={"auto_envvar_prefix": configuration.CONSUME_PREFIX, "max_content_width": 100},
+        )
+    )
     return cyasgi
 
 
@@ -119,8 +134,8 @@ def collect(context: click.Context, values: dict[str, Any]) -> Options:
         raise click.UsageError(str(error)) from None
     if not any(listeners.values()):
         raise click.UsageError(
-            "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH or --udp ADDRESS, "
-            "as in --http 127.0.0.1:8000"
+            "nothing to listen on: give --http ADDRESS, --websocket ADDRESS, --unix PATH, --udp ADDRESS or --tcp "
+            "ADDRESS, as in --http 127.0.0.1:8000"
         )
     applications, weights = len(values["applications"]), len(values["weight"])
     if applications == 1 and (values["balance"] or weights):

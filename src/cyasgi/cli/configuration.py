@@ -17,6 +17,8 @@ from .errors import MISUSED, CommandError
 PREFIX = "CYASGI_SERVE"
 #: Environment variable by which processes that this one starts learn which others it has set by ``--env-file``.
 MARK = "CYASGI_ENV_FILE"
+#: And of those of ``cyasgi consume``.
+CONSUME_PREFIX = "CYASGI_CONSUME"
 
 
 def use(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
@@ -138,21 +140,22 @@ def origin(context: click.Context, parameter: click.Parameter) -> str:
     assert parameter.name is not None
     source = context.get_parameter_source(parameter.name)
     if source is ParameterSource.ENVIRONMENT:
-        return f"environment variable {variable(parameter)}: "
+        return f"environment variable {variable(parameter, context.auto_envvar_prefix)}: "
     if source is ParameterSource.DEFAULT_MAP:
         return f"{context.params.get('config')}: "
     return ""
 
 
-def variable(parameter: click.Parameter) -> str:
-    """Return the name of a parameter's environment variable."""
+def variable(parameter: click.Parameter, prefix: str | None = None) -> str:
+    """Return the name of a parameter's environment variable; None is the prefix of ``cyasgi serve``."""
     assert parameter.name is not None
     name = "application" if isinstance(parameter, click.Argument) else parameter.name
-    return f"{PREFIX}_{name.upper()}"
+    return f"{prefix or PREFIX}_{name.upper()}"
 
 
-def unknown_variables(parameters: Iterable[click.Parameter]) -> list[str]:
+def unknown_variables(parameters: Iterable[click.Parameter], prefix: str | None = None) -> list[str]:
     """Return a sentence for each environment variable that has the prefix but belongs to no option."""
-    known = {variable(parameter) for parameter in parameters}
-    names = sorted(name for name in os.environ if name.startswith(f"{PREFIX}_") and name not in known)
+    prefix = prefix or PREFIX
+    known = {variable(parameter, prefix) for parameter in parameters}
+    names = sorted(name for name in os.environ if name.startswith(f"{prefix}_") and name not in known)
     return [f"{name} is not the environment variable of any option{hints.similar(name, known)}" for name in names]

@@ -6,8 +6,15 @@ import difflib
 from collections.abc import Iterable, Iterator, Set as AbstractSet
 from typing import Any
 
+from .kinds import CONNECTIONS, UDP, WEB
 from .limits import MANAGED, SETTINGS
 from .other_servers import CALLED, MISSING
+
+#: What the kinds of servers serve.
+SERVED = {"http": "HTTP", "websocket": "WebSockets", "udp": "datagrams", "tcp": "streams"}
+
+#: What the application's lifespan is not asked for alone.
+ALONE = {"udp": "UDP", "tcp": "streams"}
 
 #: Values of --http in uvicorn and granian, where it chooses a parser or a version.
 _PARSERS = {"auto", "h11", "httptools", "1", "2"}
@@ -73,19 +80,21 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
         if name in given and kinds.isdisjoint(setting.kinds) and name != "startup_timeout":
             yield f"{options([name])}: no effect, since {_lacking(setting.kinds)}"
     if "unix_permissions" in given and streams and not any(isinstance(address, str) for address in streams):
-        yield "--unix-permissions: no effect without --unix"
-    if (named := given & {"header", "root_path"}) and not streams:
-        yield f"{options(named)}: no effect, since {_lacking(())}"
+        yield "--unix-permissions: no effect without --unix, or --tcp unix:PATH"
+    if (named := given & {"header", "root_path"}) and kinds.isdisjoint(WEB):
+        yield f"{options(named)}: no effect, since {_lacking(WEB)}"
     yield from _about_logs(given, values)
-    # Applications have one lifespan, whichever servers there are; "auto" leaves it out if all of them are for UDP.
+    # Applications have one lifespan, whichever servers there are; "auto" leaves it out if none is for HTTP.
     lifespan = values.get("lifespan")
-    if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and not streams)):
+    if "startup_timeout" in given and (lifespan == "off" or (lifespan == "auto" and kinds.isdisjoint(WEB))):
+        alone = " and ".join(ALONE[kind] for kind in sorted(kinds & ALONE.keys(), reverse=True))
         yield "--startup-timeout: no effect " + (
-            "with --lifespan off" if lifespan == "off" else "on UDP alone without --lifespan on"
+            "with --lifespan off" if lifespan == "off" else f"on {alone} alone without --lifespan on"
         )
-    if streams and not values.get("proxy_headers") and "forwarded_headers" in given:
+    if not kinds.isdisjoint(WEB) and not values.get("proxy_headers") and "forwarded_headers" in given:
         yield "--forwarded-headers: no effect without --proxy-headers"
-    proxied = streams and (values.get("proxy_headers") or values.get("proxy_protocol"))
+    headers = values.get("proxy_headers") and not kinds.isdisjoint(WEB)
+    proxied = streams and (headers or values.get("proxy_protocol"))
     if "forwarded_allow_ips" in given and not proxied and not ("udp" in kinds and values.get("udp_proxy_protocol")):
         yield f"--forwarded-allow-ips: no effect without {' or '.join(_asking_for_proxies(kinds))}"
     if "message_burst" in given and "max_messages_per_second" not in given:
@@ -97,9 +106,11 @@ def ineffective(given: AbstractSet[str], listeners: dict[str, list[Any]], values
 
 def _asking_for_proxies(kinds: AbstractSet[str]) -> Iterator[str]:
     """Yield the options that have servers of these kinds listen to proxies."""
-    if kinds - {"udp"}:
-        yield from ("--proxy-headers", "--proxy-protocol")
-    if "udp" in kinds:
+    if not kinds.isdisjoint(WEB):
+        yield "--proxy-headers"
+    if not kinds.isdisjoint(CONNECTIONS):
+        yield "--proxy-protocol"
+    if not kinds.isdisjoint(UDP):
         yield "--udp-proxy-protocol"
 
 
@@ -120,4 +131,5 @@ def _about_logs(given: AbstractSet[str], values: dict[str, Any]) -> Iterator[str
 
 
 def _lacking(kinds: tuple[str, ...]) -> str:
-    return "nothing serves datagrams" if kinds == ("udp",) else "nothing serves HTTP or WebSockets"
+    names = [what for kind, what in SERVED.items() if kind in kinds]
+    return f"nothing serves {' or '.join(names)}"

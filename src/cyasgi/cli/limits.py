@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._settings import Bound
 from ..core import Setting
 from ..core.settings import CHECKER_INTERVAL, STARTUP_TIMEOUT
 from ..lifecycle import ManagedServer
 from .errors import CommandError
-
-#: The server for each kind of listener.
-SERVERS = {
-    "http": ("cyasgi.gateways.http", "HTTPServer"),
-    "websocket": ("cyasgi.gateways.websocket", "WebSocketServer"),
-    "udp": ("cyasgi.gateways.datagram", "DatagramServer"),
-}
-ALL = tuple(SERVERS)
-STREAMS = ("http", "websocket")
-UDP = ("udp",)
-
-
-#: Leaves an attribute at the server's own value.
-OWN = object()
-
-
-class Limit(NamedTuple):
-    """An option that sets an attribute of some kinds of servers, with that attribute's default."""
-
-    #: The documented name, and after it uvicorn's.
-    names: tuple[str, ...]
-    attribute: str
-    metavar: str
-    text: str
-    kinds: tuple[str, ...] = STREAMS
-    #: What is accepted; None for what the servers' attribute accepts.
-    bound: Bound | None = None
-
-
-class Switch(NamedTuple):
-    """An option that is on or off, and sets an attribute of some kinds of servers."""
-
-    #: The names that turn it on and off.
-    names: tuple[str, str]
-    attribute: str
-    text: str
-    #: The attribute's value when the option is on and off.
-    values: tuple[Any, Any] = (True, False)
-    kinds: tuple[str, ...] = STREAMS
-    #: The name of its value in `Options`, where another option sets the same attribute of other kinds of servers.
-    key: str | None = None
-
+from .kinds import (
+    ALL,
+    CONNECTIONS,
+    OWN as OWN,
+    SERVERS as SERVERS,
+    TCP,
+    UDP,
+    Limit as Limit,
+    Switch as Switch,
+)
+from .stream_limits import STREAMS
 
 COMMON = (
     Limit(
@@ -60,7 +29,7 @@ COMMON = (
         "max_applications",
         "NUMBER",
         "Maximum number of instances at a time for each kind of listener, or none. Further requests are answered 503, "
-        "further UDP clients evict others.",
+        "further streams are closed, further UDP clients evict others.",
         ALL,
     ),
     Limit(
@@ -68,6 +37,13 @@ COMMON = (
         "shutdown_timeout",
         "SECONDS",
         "How long instances may take to finish their work when the server stops.",
+        ALL,
+    ),
+    Limit(
+        ("--max-pushed",),
+        "max_pushed",
+        "NUMBER",
+        "Maximum number of messages from outside, as of a chat room, that wait for one instance.",
         ALL,
     ),
     Limit(
@@ -86,6 +62,7 @@ HTTP = (
         "startup_timeout",
         "SECONDS",
         "How long the application may take to start, or none.",
+        CONNECTIONS,
         # The lifespan is the command's own, whichever servers there are.
         bound=STARTUP_TIMEOUT,
     ),
@@ -93,7 +70,8 @@ HTTP = (
         ("--max-connections",),
         "max_connections",
         "NUMBER",
-        "Maximum number of connections at a time; further ones are answered 503.",
+        "Maximum number of connections at a time; further ones are answered 503, or closed.",
+        CONNECTIONS,
     ),
     Limit(
         ("--max-target-size",),
@@ -130,12 +108,14 @@ HTTP = (
         "first_byte_timeout",
         "SECONDS",
         "How long a client may take from connecting to its first byte.",
+        CONNECTIONS,
     ),
     Limit(
         ("--tls-handshake-timeout",),
         "tls_handshake_timeout",
         "SECONDS",
         "How long a TLS handshake may take, from the client's first byte.",
+        CONNECTIONS,
     ),
     Limit(
         ("--header-timeout",),
@@ -166,24 +146,28 @@ HTTP = (
         "write_timeout",
         "SECONDS",
         "Stall timeout: in this time a slow client must drain the buffer, or read --min-rate bytes for each second.",
+        CONNECTIONS,
     ),
     Limit(
         ("--min-rate",),
         "min_rate",
         "BYTES",
         "Minimum bytes a second, on average; clients that send or read more slowly are cut off.",
+        CONNECTIONS,
     ),
     Limit(
         ("--backlog",),
         "backlog",
         "NUMBER",
         "How many connections the system queues until they are accepted.",
+        CONNECTIONS,
     ),
     Limit(
         ("--unix-permissions", "--uds-permissions"),
         "unix_permissions",
         "MODE",
         "Permissions of Unix sockets, an octal number such as 660. Connecting takes write permission.",
+        CONNECTIONS,
     ),
     Switch(
         ("--access-log", "--no-access-log"),
@@ -321,9 +305,9 @@ DATAGRAMS = (
         ("--eviction-policy",),
         "eviction_policy",
         "POLICY",
-        "Which client makes room for a new one: the least recently used (lru), or first of all those that have been "
-        "heard of only once (slru).",
-        UDP,
+        "Which client makes room for a new one: the least recently used (lru), first of all those that have been heard "
+        "of only once (slru), or none, so that the new one is turned away (refuse).",
+        (*UDP, *TCP),
     ),
     Limit(
         ("--undelivered-to",),
@@ -348,6 +332,7 @@ PROXIES: tuple[Limit | Switch, ...] = (
         "proxy_protocol",
         "Expect a header of the PROXY protocol, version 1 or 2, from --forwarded-allow-ips at the beginning of each "
         "connection; others are closed.",
+        kinds=CONNECTIONS,
     ),
     Switch(
         ("--udp-proxy-protocol", "--no-udp-proxy-protocol"),
@@ -393,14 +378,15 @@ MANAGED = (
         "max_instances_per_key",
         "NUMBER",
         "Maximum number of instances at a time of one client host or IPv6 /64 network, or none. Further requests are "
-        "answered 429, further datagrams are dropped.",
+        "answered 429, further datagrams are dropped, further streams are closed.",
         ALL,
     ),
     Limit(
         ("--max-messages-per-second",),
         "max_messages_per_second",
         "NUMBER",
-        "Maximum number of requests, WebSockets or datagrams a second from one client host, on average, or none.",
+        "Maximum number of requests, WebSockets, datagrams or streams a second from one client host, on "
+        "average, or none.",
         ALL,
     ),
     Limit(
@@ -427,8 +413,9 @@ SECTIONS: dict[str, tuple[Limit | Switch, ...]] = {
     "HTTP": HTTP,
     "WebSockets": WEBSOCKETS,
     "UDP": DATAGRAMS,
+    "Streams": STREAMS,
 }
-SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *PROXIES, *HTTP, *WEBSOCKETS, *DATAGRAMS)
+SETTINGS: tuple[Limit | Switch, ...] = (*COMMON, *MANAGED, *PROXIES, *HTTP, *WEBSOCKETS, *DATAGRAMS, *STREAMS)
 
 
 def key_of(setting: Limit | Switch) -> str:

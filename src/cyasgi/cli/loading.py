@@ -26,17 +26,7 @@ def load_application(path: str, factory: bool = False) -> Any:
         CommandError: `path` does not name an application. What the module raises when it is imported, or the factory
             when it is called, is passed on.
     """
-    name, _, attribute = path.partition(":")
-    if name.endswith(".py") or "/" in name or os.sep in name:
-        raise CommandError(f"{path!r}: name the module, not its file, as in package.module:attribute", MISUSED)
-    if not all(part.isidentifier() for part in (*name.split("."), *attribute.split("."))):
-        raise CommandError(f"{path!r} is not MODULE:ATTRIBUTE, as in cyasgi.examples:echo", MISUSED)
-    found: Any = _import(name)
-    for part in attribute.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            raise CommandError(f"{path!r}: {name!r} has no attribute {attribute!r}", MISUSED) from None
+    found: Any = load_attribute(path)
     if factory:
         if inspect.iscoroutinefunction(found):
             raise CommandError(f"{path!r} is an async def, but a factory must return the application at once", MISUSED)
@@ -55,6 +45,27 @@ def load_application(path: str, factory: bool = False) -> Any:
             f"{path!r} is not an application: it takes neither (scope, receive, send) nor, as in ASGI 2, (scope){hint}",
             MISUSED,
         )
+    return found
+
+
+def load_attribute(path: str) -> Any:
+    """Return what ``module:attribute`` names, whatever it is; the attribute may be dotted.
+
+    Raises:
+        CommandError: `path` does not name an attribute of a module. What the module raises when it is imported is
+            passed on.
+    """
+    name, _, attribute = path.partition(":")
+    if name.endswith(".py") or "/" in name or os.sep in name:
+        raise CommandError(f"{path!r}: name the module, not its file, as in package.module:attribute", MISUSED)
+    if not all(part.isidentifier() for part in (*name.split("."), *attribute.split("."))):
+        raise CommandError(f"{path!r} is not MODULE:ATTRIBUTE, as in cyasgi.examples:echo", MISUSED)
+    found: Any = _import(name)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CommandError(f"{path!r}: {name!r} has no attribute {attribute!r}", MISUSED) from None
     return found
 
 

@@ -22,6 +22,7 @@ from .limits import (
 )
 from .option import Option, parsed
 from .process_options import process_parameters
+from .stream_options import TCP_LISTENER, parse_tcp_address
 from .tls import CERT_REQS, VERSIONS
 from .values import (
     parse_datagram_address,
@@ -97,6 +98,7 @@ def _listeners() -> Iterator[click.Option]:
         help="Serve datagrams on HOST:PORT, [IPV6]:PORT, :PORT (every interface), or fd://NUMBER or fd://NAME: a bound "
         "socket that the command has inherited.",
     )
+    yield Option("--tcp", section=section, multiple=True, callback=parsed(parse_tcp_address), **TCP_LISTENER)
     yield Option(
         "--fd",
         section=section,
@@ -157,7 +159,7 @@ def _applications() -> Iterator[click.Option]:
         default="auto",
         show_default=True,
         help="Whether to tell the application when the server starts and stops; auto: if the application supports "
-        "that, and UDP is not all that is served.",
+        "that, and HTTP or WebSockets are served.",
     )
     yield Option(
         "--root-path",

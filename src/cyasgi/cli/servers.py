@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from .._common.log_files import LogFile
 from ..workers.settings import Supervision
 from .activation import Passed
 from .errors import MISUSED, CommandError
+from .kinds import CONNECTIONS, TCP, WEB
 from .limits import (
     MANAGED,
     SETTINGS,
@@ -68,7 +69,7 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
     Raises:
         CommandError: a library is missing, or a value is not accepted.
     """
-    context = make_context(**options.tls) if options.tls["certfile"] else None
+    contexts = _contexts(options)
     managed = any(options.limits.get(limit.attribute) is not None for limit in MANAGED)
     try:
         log_file = None if options.log.access_file is None else LogFile(options.log.access_file)
@@ -78,24 +79,48 @@ def make_servers(options: Options, application: Any) -> dict[str, Any]:
     for kind, addresses in options.listeners.items():
         if not addresses:
             continue
-        binds = addresses if kind == "udp" else list(_stream_binds(addresses, context))
+        binds = addresses if kind == "udp" else list(_stream_binds(addresses, contexts.get(kind)))
         try:
             server = servers[kind] = server_class(kind, managed)(application, binds=binds)
             for setting in SETTINGS:
                 if kind in setting.kinds and key_of(setting) in options.limits and (managed or setting not in MANAGED):
                     setattr(server, setting.attribute, options.limits[key_of(setting)])
-            if kind != "udp":
+            if kind in CONNECTIONS:
+                # The application has one lifespan, and several servers may serve it.
+                server.lifespan = "off"
+            if kind in WEB:
                 server.root_path = options.root_path
                 server.headers = tuple(options.header)
                 if log_file is not None:
                     server.access_log = log_file
                 if options.log.format == "json" and "access_log_format" not in options.limits:
                     server.access_log_format = "json"
-                # The application has one lifespan, and several servers may serve it.
-                server.lifespan = "off"
         except (TypeError, ValueError) as error:
             raise CommandError(str(error), MISUSED) from None
     return servers
+
+
+def _contexts(options: Options) -> dict[str, ssl.SSLContext]:
+    """Return the TLS of each kind of server that has addresses, if there is a certificate."""
+    if not options.tls["certfile"]:
+        return {}
+    web = make_context(**options.tls)
+    others = make_context(**options.tls, protocols=()) if options.listeners["tcp"] else web
+    return {"http": web, "websocket": web, "tcp": others}
+
+
+def resolve_framings(servers: Mapping[str, Any]) -> None:
+    """Find out what the framings of servers of streams stand for.
+
+    Raises:
+        CommandError: one cannot be imported, or is none.
+    """
+    for kind in TCP:
+        if kind in servers:
+            try:
+                servers[kind].resolve_framing()
+            except ValueError as error:
+                raise CommandError(str(error)) from None
 
 
 def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Iterator[Any]:
@@ -107,5 +132,5 @@ def _stream_binds(addresses: list[Any], context: ssl.SSLContext | None) -> Itera
             continue
         where, wants_tls = address
         if wants_tls and context is None:
-            raise CommandError("an address with https:// or wss:// needs --ssl-certfile", MISUSED)
+            raise CommandError("an address with https://, wss:// or tls:// needs --ssl-certfile", MISUSED)
         yield Listener(where, None if wants_tls is False else context)

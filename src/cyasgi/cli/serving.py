@@ -30,17 +30,18 @@ from .errors import (
     CommandError,
 )
 from .hangup import HangUps, leave_to_parent
+from .kinds import WEB
 from .logs import (
     configure_logging,
     enable_loggers,
     logger,
 )
-from .servers import Options, make_servers
+from .servers import Options, make_servers, resolve_framings
 from .service import notifying
-from .starting import choose_loop, exited, in_one_line, lifespan, load_each
+from .starting import choose_loop, exited, in_one_line, in_words, lifespan, load_each
 
 #: Counters that are logged even if they are 0.
-ALWAYS_LOGGED = {"requests", "websockets", "datagrams_received", "datagrams_sent"}
+ALWAYS_LOGGED = {"requests", "websockets", "streams", "datagrams_received", "datagrams_sent"}
 
 
 def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, list[list[int]]] | None = None) -> int:
@@ -70,9 +71,10 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
     enable_loggers()
     loop_factory, loop = choose_loop(options.loop)
     servers = make_servers(options, application)
+    resolve_framings(servers)
     mode = options.lifespan
-    if mode == "auto" and servers.keys() == {"udp"}:
-        # An application for datagrams only need not expect other scopes.
+    if mode == "auto" and servers.keys().isdisjoint(WEB):
+        # An application for datagrams or streams only need not expect other scopes.
         mode = "off"
     startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
 
@@ -171,11 +173,7 @@ def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) 
         stats = application.stats()
         logger.info("balanced: retried=%d refused=%d", stats["retried"], stats["refused"])
         for name, counted in stats["applications"].items():
-            logger.info("balanced: %s: %s", name, _counters(counted))
+            logger.info("balanced: %s: %s", name, in_words(counted, ALWAYS_LOGGED))
     for kind, server in servers.items():
         server.close()
-        logger.info("stopped after %.1f s: %s: %s", seconds, kind, _counters(server.stats()))
-
-
-def _counters(stats: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in ALWAYS_LOGGED)
+        logger.info("stopped after %.1f s: %s: %s", seconds, kind, in_words(server.stats(), ALWAYS_LOGGED))

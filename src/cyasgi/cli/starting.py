@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..gateways.lifespan import Lifespan, LifespanError
@@ -81,6 +81,11 @@ def exited(error: SystemExit) -> CommandError:
 def _last_words(trace: str) -> str:
     """Return the last line of a traceback, without the frame around the lines of an exception group."""
     return next(words for line in reversed(trace.splitlines()) if (words := line.strip(" |+-")))
+
+
+def in_words(stats: Mapping[str, Any], always: Collection[str]) -> str:
+    """Return counters as text: those of these names, and others that are not 0."""
+    return " ".join(f"{name}={value}" for name, value in stats.items() if value or name in always)
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

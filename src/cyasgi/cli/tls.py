@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 
 from .errors import (
     FAILED,
@@ -34,8 +35,12 @@ def make_context(
     ciphers: str | None,
     minimum_version: str | None = None,
     crl: str | None = None,
+    protocols: Sequence[str] = ("http/1.1",),
 ) -> ssl.SSLContext:
     """Return a context for servers, with Python's defaults for what is None.
+
+    Args:
+        protocols: those that clients may ask for by ALPN.
 
     Raises:
         CommandError: a file is not what it should be, the password is wrong or missing, or a cipher is unknown.
@@ -45,7 +50,8 @@ def make_context(
         raise CommandError(f"{keyfile or certfile}: the key has a password: give --ssl-keyfile-password", MISUSED)
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     try:
         # Without a function, OpenSSL would ask on the terminal.
         context.load_cert_chain(certfile, keyfile, no_password if keyfile_password is None else keyfile_password)

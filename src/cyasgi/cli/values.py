@@ -13,7 +13,7 @@ from ..wire.headers import OWN_NAMES, encode_lines
 from ..workers.settings import MOST_WORKERS
 
 #: Schemes of addresses, and whether they stand for TLS.
-SCHEMES = {"http": False, "https": True, "ws": False, "wss": True}
+SCHEMES = {"http": False, "https": True, "ws": False, "wss": True, "tcp": False, "tls": True}
 
 
 #: As many workers as there are cores.

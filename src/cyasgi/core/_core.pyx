@@ -44,12 +44,16 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 cimport cython
 
 from .caller import HeldApplication, InstanceDeleted
-from .constants import YIELD_EVERY, SHRINK_THRESHOLD, FAR, KEYS, SCAN_LIMIT, OUTCOMES, POLICIES, REASONS, STATES
+from .constants import (
+    YIELD_EVERY, SHRINK_THRESHOLD, FAR, KEYS, SCAN_LIMIT, OUTCOMES, POLICIES, REASONS, REFUSE, STATES
+)
 from .context import at_work, deleting
+from .full import TableFull
 from .in_flight import TakenByTasks, calling_task
 from .placeholder import make_placeholder
 from .stopping import is_stop
 from .tasks import NAME, current_tasks, has_plain_tasks, name_of, runs_elsewhere, takes_names
+from .tracking import DONE, TAKEN, Tracked, message_of, outcome_of, tell_all, undelivered
 
 include "_cy/c.pxi"
 include "../_common/cells.pxi"
@@ -85,6 +89,9 @@ cdef tuple _KEYS = KEYS
 cdef tuple _STATES = STATES
 cdef tuple _OUTCOMES = OUTCOMES
 cdef tuple _REASONS = REASONS
+cdef object _Tracked = Tracked
+cdef object _TAKEN = TAKEN
+cdef object _DONE = DONE
 cdef object _MISSING = object()
 cdef object _sequence = itertools.count()
 cdef object _Future = asyncio.Future
@@ -107,6 +114,8 @@ cdef Py_ssize_t _SCAN_LIMIT = SCAN_LIMIT
 cdef double _FAR = FAR
 cdef int _YIELD_EVERY = YIELD_EVERY
 cdef Py_ssize_t _SHRINK_THRESHOLD = SHRINK_THRESHOLD
+cdef object _REFUSE = REFUSE
+cdef object _TableFull = TableFull
 cdef int _puts = 0
 cdef object _blocking = "_asyncio_future_blocking"
 cdef dict _current_tasks = current_tasks()

@@ -24,6 +24,8 @@ FAR = 2.0**62
 #: What `undelivered_to` may be.
 HOOK, SUCCESSOR = "hook", "successor"
 #: What `eviction_policy` may be.
-POLICIES = ("lru", "slru")
+POLICIES = ("lru", "slru", "refuse")
+#: The policy under which no live instance makes room.
+REFUSE = POLICIES[2]
 #: Flags of an entry's `_place`.
 ASSIGNED, PROBATION = 1, 2

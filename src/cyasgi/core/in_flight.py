@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from .tracking import DONE, TAKEN, tell_all
+
 NO_TASK = object()
 
 
@@ -31,26 +33,31 @@ class TakenByTasks:
 
     def called(self, task: Any) -> None:
         """Note that `receive()` was called in this task."""
-        self._taken.pop(task, None)
-        if self._ended:
-            self._settle(self._ended)
+        done = [task, *self._ended]
+        self._ended.clear()
         if self._broken and task not in self._tasks:
-            self._settle(self._broken)
+            done += self._broken
+            self._broken.clear()
+        items = [self._taken.pop(one) for one in done if one in self._taken]
+        tell_all(items, DONE)
 
-    def _settle(self, tasks: list[Any]) -> None:
-        for task in tasks:
-            self._taken.pop(task, None)
-        tasks.clear()
+    def took(self, task: Any, message: Any, own: bool = False) -> None:
+        """Note that this task has received a message; tell who has sent it, if it is tracked.
 
-    def took(self, task: Any, message: Any) -> None:
-        """Note that this task has received a message."""
+        Args:
+            own: whether it is the application's own task, which is nobody's sibling.
+        """
         self.ever = True
+        before = self._taken.get(task)
         self._taken[task] = message
         if task is NO_TASK:
             self._ended.append(task)
-        elif task not in self._tasks:
+        elif not own and task not in self._tasks:
             self._tasks.add(task)
             task.add_done_callback(self._task_ended)
+        # A task that waits in several calls at a time has the last message that came in flight: the others are done.
+        tell_all((before,), DONE)
+        tell_all((message,), TAKEN)
 
     def _task_ended(self, task: Any) -> None:
         self._tasks.discard(task)
@@ -59,7 +66,7 @@ class TakenByTasks:
         (self._broken if broken else self._ended).append(task)
 
     def messages(self) -> list[Any]:
-        """Return the messages in flight."""
+        """Return the messages in flight, tracked ones as they were put."""
         return list(self._taken.values())
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, ClassVar
 
+from .._settings import Integer
+from ..core import ApplicationInstance, Setting
 from ..server import StatelessServer
 from .net.sockets import ListenError
+from .pushing import Mailboxes, check_pushed, in_loop
 
 
 class Gateway(StatelessServer):
@@ -17,6 +20,9 @@ class Gateway(StatelessServer):
 
     A subclass defines `_open_sockets`, and lists in `_sockets` what that has opened.
     """
+
+    #: Messages of `send_to` and `send_to_all` that wait for one instance behind its queue, at most.
+    max_pushed = Setting[int](1024, Integer(1))
 
     #: What to listen on, one socket or more for each.
     binds: list[Any]
@@ -114,6 +120,55 @@ class Gateway(StatelessServer):
         sockets, self._sockets = self._sockets, []
         for sock in sockets:
             sock.close()
+
+    def send_to(self, scope_id: Hashable, message: dict[str, Any]) -> bool:
+        """Have an application receive a message that does not come from its client, as `send_to_all` does.
+
+        Returns:
+            Whether it was accepted: there is such an instance, and fewer than `max_pushed` messages wait for it.
+        """
+        return not self.send_to_all((scope_id,), message)
+
+    def send_to_all(self, scope_ids: Iterable[Hashable], message: dict[str, Any]) -> list[Hashable]:
+        """Have the applications of several instances receive a message, each a shallow copy of it.
+
+        May be called from any thread; in another one than the event loop's it returns when the loop has done it. No
+        instance is made. Each instance receives such messages in the order in which they were accepted, and what one
+        that ends has not received goes to the hook `application_undelivered`.
+
+        Args:
+            scope_ids: of the instances, as `cyasgi.current_instance().scope_id` gives them to an application.
+            message: a dict with a ``type`` of your own, such as ``"chat.message"``.
+
+        Returns:
+            The ids that were not reached: there is no such instance, or `max_pushed` messages wait for it.
+
+        Raises:
+            TypeError, ValueError: the message is not a dict, or has no type.
+        """
+        check_pushed(message)
+        run = self._cyasgi.server_run
+
+        def push_all(scope_ids: Iterable[Hashable]) -> list[Hashable]:
+            table = self._cyasgi_table
+            entries = ((scope_id, table.entry(scope_id)) for scope_id in scope_ids)
+            return [
+                scope_id
+                for scope_id, entry in entries
+                if not isinstance(entry, ApplicationInstance) or not self._push(entry, dict(message))
+            ]
+
+        loop = None if run is None or run.stale else run.loop
+        return in_loop(loop, lambda: self._cyasgi.server_run is run, push_all, list(scope_ids))
+
+    def _push(self, instance: Any, message: dict[str, Any]) -> bool:
+        """Give a message to an entry of the table, and return whether it was accepted."""
+        push = getattr(getattr(instance.scope, "connection", None), "push", None)
+        if push is not None:
+            # What waits behind the queue is the connection's affair.
+            return bool(push(message))
+        boxes: Mailboxes = self.__dict__.setdefault("_mailboxes", Mailboxes())
+        return boxes.push(instance, message, self.max_pushed)
 
     def _before_run(self) -> None:
         """Prepare a run, before anything else of it."""

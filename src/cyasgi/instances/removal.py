@@ -12,8 +12,9 @@ from typing import Any
 from .._common.guarding import INTERRUPTS, Guard
 from .._types import ServerPort
 from ..core import ApplicationInstance, ForeignEntry
-from ..core.constants import DELETED, EVICTED, REASONS
+from ..core.constants import DELETED, EVICTED, REASONS, REFUSE
 from ..core.context import PendingDeletion, current_instance, deleting, outside
+from ..core.full import TableFull
 from ..core.tasks import leave_pending
 from .deletion import Deletion
 from .hooks import logger
@@ -52,6 +53,8 @@ class Removal(Feeding):
                     return
                 before = table.size()
                 live = not victim.ended
+                if live and server.eviction_policy == REFUSE:
+                    raise TableFull(limit)
                 if live:
                     victim._reason = EVICTED
                 since = time.time()

@@ -10,6 +10,7 @@ from .._common.guarding import INTERRUPTS
 from .._types import ServerPort, Stoppable
 from ..core import ApplicationInstance, ForeignEntry
 from ..core.constants import CANCELLED, FAILED, OUTCOMES, REASONS, RETURNED, SUCCESSOR
+from ..core.tracking import UNDELIVERED, message_of, tell_all
 from .closing import ClosingRuns
 from .hooks import Reports, logger
 from .untold import LoopEnd
@@ -107,7 +108,8 @@ class Reporting(ClosingRuns):
                 heir._inherit([message], first=False)
                 return
             self._note_undelivered(1)
-            self.reports.undelivered_late(instance._server, message, instance)
+            tell_all((message,), UNDELIVERED)
+            self.reports.undelivered_late(instance._server, message_of(message), instance)
         else:
             instance._keep(message)
 

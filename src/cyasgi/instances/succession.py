@@ -10,6 +10,7 @@ from .._common.guarding import INTERRUPTS
 from .._types import ServerPort
 from ..core import ApplicationInstance
 from ..core.constants import CANCELLED, SUCCESSOR
+from ..core.tracking import undelivered
 from .hooks import logger
 from .reporting import Reporting
 
@@ -27,7 +28,7 @@ def left_to_successor(server: ServerPort, entry: Any) -> list[Any]:
         or not entry._taking
     ):
         return []
-    return entry.take_all() or []
+    return entry._take_items() or []
 
 
 def delete_with_successor(
@@ -67,7 +68,7 @@ def hand_over(manager: Reporting, server: ServerPort, entry: Any, messages: list
     if type(heir) is ApplicationInstance:
         heir._inherit(messages, first=True)
     else:
-        manager.undelivered(server, messages, entry)
+        manager.undelivered(server, undelivered(messages), entry)
 
 
 def _may_be_succeeded(manager: Reporting, server: ServerPort) -> bool:

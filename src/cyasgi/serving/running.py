@@ -52,6 +52,8 @@ class ServerRun:
         #: Resolved by the first request to stop, or by a spawned task's failure.
         self._stop: asyncio.Future[None] = loop.create_future()
         self._stopping = False
+        #: Set when the run begins to stop, for whatever reason.
+        self._stop_begun = asyncio.Event()
         #: Resolved by the second request: what is still running is cancelled at once.
         self._force: asyncio.Future[None] = loop.create_future()
 
@@ -83,6 +85,10 @@ class ServerRun:
             self._force.set_result(None)
             # Tasks that are cleaning up after the first request have had their time.
             self.intake.hurry()
+
+    async def wait_stopping(self) -> None:
+        """Return when the run begins to stop."""
+        await self._stop_begun.wait()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self.intake.create_task(coroutine, outside())
@@ -173,11 +179,14 @@ class ServerRun:
     async def _shut_down(self, checker: asyncio.Task[None], graceful: bool) -> None:
         """End the intake, let the instances drain if `graceful`, dismiss them, and end all the rest."""
         self._stopping = True
+        self._stop_begun.set()
         server, manager, intake = self._server, self._manager, self.intake
         bound = server.shutdown_timeout
         for listener in intake.listeners:
             if is_server(listener):
                 listener.close()
+        if graceful:
+            await self._tell_source(bound)
         intake.pause = min(PAUSE, bound / 4)
         intake.scan()
         intake.press()
@@ -198,6 +207,16 @@ class ServerRun:
         finally:
             if not self.stale:
                 await self._end_rest(checker, follower, bound)
+
+    async def _tell_source(self, bound: float) -> None:
+        """Have the server stop fetching, before what handle() has started is cancelled."""
+        server = self._server
+        if type(server).handle_stop is self._manager.base.handle_stop and "handle_stop" not in server.__dict__:
+            return
+        try:
+            await self._within(server.handle_stop(), bound)
+        except Exception:
+            logger.exception("handle_stop() failed")
 
     async def _end_rest(self, checker: asyncio.Task[None], follower: asyncio.Task[None], bound: float) -> None:
         """Cancel what is still running, and give up what goes on even then."""

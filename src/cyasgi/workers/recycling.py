@@ -11,7 +11,7 @@ from typing import Any
 from .settings import Recycling
 
 #: Counters of servers that say what has been begun.
-COUNTED = ("requests", "websockets", "datagrams_received")
+COUNTED = ("requests", "websockets", "streams", "datagrams_received")
 #: How often a worker that has reached a limit says so: the supervisor may not have been able to replace it.
 AGAIN = 10.0
 

@@ -72,7 +72,7 @@ class SharedSockets:
                     options = replace(options, reuse_port=True)
                 found = open_datagram_sockets(bind, options)
             else:
-                listening = open_listener(bind, server.unix_permissions, reuse_port=SPREADS)
+                listening = open_listener(bind, server.unix_permissions, reuse_port=SPREADS, schemes=server.schemes)
                 self._listening += listening
                 found = [one.sock for one in listening]
             self._opened += found

@@ -55,7 +55,11 @@ cdef class FastPath:
         return self._counts
 
     def make_room(self, server, limit):
-        """Evict until there is room for one more."""
+        """Evict until there is room for one more.
+
+        Raises:
+            TableFull: the policy is "refuse", and no instance has ended.
+        """
         self._make_room(server, limit)
 
     def is_plain(self, server):
@@ -97,6 +101,8 @@ cdef class FastPath:
             live = not (
                 (<ApplicationInstance>victim)._state == C_DONE if type(victim) is ApplicationInstance else victim.ended
             )
+            if live and server.eviction_policy == _REFUSE:
+                raise _TableFull(limit)
             if live:
                 (<Entry>victim)._reason = C_EVICTED
             self._end(server, <Entry>victim)
@@ -247,6 +253,7 @@ cdef class FastPath:
             and (<ApplicationInstance>entry)._count == 0
             and _cold(<ApplicationInstance>entry).error is None
             and _cold(<ApplicationInstance>entry).joiners is None
+            and _cold(<ApplicationInstance>entry).watchers is None
             and _cold(<ApplicationInstance>entry).interrupted is None
             and self.observer is None
             and not self._hears(server)

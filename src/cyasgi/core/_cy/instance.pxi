@@ -118,24 +118,28 @@ cdef class ApplicationInstance(Details):
             run = getattr(self._task, "get_coro", bool)()
         return run if type(run) is Run and (<Run>run).instance is self else None
 
-    cdef _taken_by(self, taker, message):
-        """Note that a `receive()` other than the Receive itself has got its message."""
+    cdef object _taken_by(self, taker, item):
+        """Note that a `receive()` other than the Receive itself has got this, and return the message."""
         if type(taker) is Run:
-            _take_in_hand(<Run>taker, message)
-        else:
-            _cold(self).taken.took(taker, message)
+            return _take_in_hand(<Run>taker, item)
+        taken = _cold(self).taken
+        if taken is not None:
+            taken.took(taker, item)
+        return message_of(item)
 
-    cdef _interrupt(self, Run run, bint returned):
-        """Keep what is in flight in a run that is about to end."""
+    cdef tuple _interrupt(self, Run run, error):
+        """Keep what is in flight in a run that is about to end with this error, or None; return it as it was put."""
         if run._holds != C_NEVER or (_cold(self).taken is not None and _cold(self).taken.ever):
             self._begun = 2
+        cdef tuple items = self._in_flight(run)
         # Messages that come from `scope.connection` are the connection's affair.
-        if not (returned or self.pulls):
-            messages = self._in_flight(run)
-            if messages:
-                self._ensure_cold().interrupted = messages
-        _settle(run)
+        if items and error is not None and not self.pulls:
+            self._ensure_cold().interrupted = tuple([message_of(item) for item in items])
+        if run._holds == C_HOLDS:
+            run._holds = C_SETTLED
+            run._context = None
         _cold(self).taken = None
+        return items
 
     cdef tuple _in_flight(self, Run run):
         own = (run._context,) if run._holds == C_HOLDS else ()
@@ -149,10 +153,13 @@ cdef class ApplicationInstance(Details):
     def _abandoned(self):
         """End the instance, whose task will take no further step since its loop is closed."""
         cdef Run run = self._run_of_task()
+        cdef tuple items = ()
+        error = asyncio.CancelledError()
         if run is not None and (run._holds != C_NEVER or _cold(self).taken is not None):
-            self._interrupt(run, False)
+            items = self._interrupt(run, error)
         _cold(self).call = None
-        self._finish(asyncio.CancelledError(), None)
+        self._finish(error, None)
+        tell_all(items, outcome_of(error), error)
 
     cpdef forget(self):
         """Drop queued messages and those in flight; for callers who learn of the end in another way."""
@@ -235,7 +242,7 @@ cdef class ApplicationInstance(Details):
         if self._state == C_DONE:
             return _cold(self).interrupted or ()
         run = self._run_of_task()
-        return () if run is None or self.pulls else self._in_flight(run)
+        return () if run is None or self.pulls else tuple([message_of(item) for item in self._in_flight(run)])
 
     @property
     def public(self):
@@ -254,6 +261,10 @@ cdef class ApplicationInstance(Details):
 
     cpdef bint empty(self):
         return self._count == 0
+
+    def peek(self):
+        """Return the oldest message without taking it; None if there is none."""
+        return self._first if self._count else None
 
     cpdef Py_ssize_t waiting(self):
         """Return how many wait for a message."""
@@ -329,7 +340,7 @@ cdef class ApplicationInstance(Details):
             self._check_thread()
         if not self._count:
             raise QueueEmpty
-        return self._take()
+        return self._take_for_others()
 
     def task_done(self):
         """Tell `join` that one message taken from the queue has been dealt with.
@@ -343,11 +354,17 @@ cdef class ApplicationInstance(Details):
         if self._unfinished == 0:
             self._release_joiners()
 
-    def join(self):
-        """Wait until `task_done` was called for every message put, or the instance has ended and what was left in
-        its queue was handed to `application_undelivered`. To be awaited."""
+    def join(self, bint received=False):
+        """Wait until `task_done` was called for every message put, or until the instance has ended and the rest of its
+        queue was handed to `application_undelivered`. To be awaited.
+
+        Args:
+            received: wait for the application instead, which need not call `task_done`: until the queue is empty and
+                it waits in `receive` for more.
+        """
         cdef Join join = Join.__new__(Join)
         join._instance = self
+        join._received = received
         return join
 
     def put_threadsafe(self, item):

@@ -9,6 +9,8 @@ cdef class ColdFields:
     cdef object received
     cdef Line line
     cdef object joiners
+    #: Those who wait until the application has received and finished all.
+    cdef list watchers
     cdef object gate
     cdef object call
     cdef object holder
@@ -101,6 +103,8 @@ cdef class InputQueue(Entry):
             table = self._table
             if table is not None:
                 table._now_idle()
+            if self._seldom is not None and self._seldom.watchers is not None:
+                self._release_watchers()
 
     @cython.final
     cdef inline _set_busy(self):
@@ -115,15 +119,20 @@ cdef class InputQueue(Entry):
 
     def take_all(self):
         """Remove and return all queued messages, which will not be received any more, and end every wait in `join`."""
-        cdef list messages = []
-        if self._unfinished == 0 and self._count == 0:
-            return messages
+        return undelivered(self._take_items())
+
+    def _take_items(self):
+        """Do as `take_all`, for those who put the messages elsewhere: tracked ones stay tracked."""
+        cdef list items = []
+        if self._unfinished == 0 and self._count == 0 and _cold(self).watchers is None:
+            return items
         _forget_sample(self)
         while self._count:
-            messages.append(self._pop())
+            items.append(self._pop())
         self._unfinished = 0
         self._release_joiners()
-        return messages
+        self._release_watchers()
+        return items
 
     def _inherit(self, list messages, bint first):
         """Accept messages put into an ended instance, whatever the bound; `first`: before those that wait here."""
@@ -326,9 +335,20 @@ cdef class InputQueue(Entry):
 
     @cython.final
     cdef object _take(self):
+        """Take a message; a tracked one as it was put."""
         item = self._pop()
         if _cold(self).line is not None:
             self._advance()
+        return item
+
+    @cython.final
+    cdef object _take_for_others(self):
+        """Take a message for somebody who is not the application."""
+        item = self._take()
+        if type(item) is _Tracked:
+            item.tell(_TAKEN)
+            item.tell(_DONE)
+            return item.message
         return item
 
     @cython.final
@@ -337,6 +357,14 @@ cdef class InputQueue(Entry):
         if joiners is not None:
             for joiner in joiners:
                 _resolved(joiner)
+
+    @cython.final
+    cdef _release_watchers(self):
+        cdef list watchers = _cold(self).watchers
+        _cold(self).watchers = None
+        if watchers is not None:
+            for watcher in watchers:
+                _resolved(watcher)
 
 
 cyasgi_set_abstract(InputQueue)

@@ -128,9 +128,7 @@ cdef object _step_receive(Receive receive, bint *done):
     if instance._count:
         receive._out = False
         done[0] = True
-        message = instance._take()
-        _take_in_hand(run, message)
-        return message
+        return _take_in_hand(run, instance._take())
     if instance.pulls:
         message = instance.scope.connection.next_message()
         if message is not None:
@@ -195,9 +193,18 @@ cdef PySendResult _send_receive(PyObject *self, PyObject *value, PyObject **resu
         receive._waits = FOR_NOTHING
         receive._out = False
         run = <Run>receive._run
-        message = instance._pop()
-        _take_in_hand(run, message)
-        result[0] = _given(message)
+        item = instance._pop()
+        if type(item) is _Tracked or run._holds == C_HOLDS:
+            try:
+                item = _take_in_hand(run, item)
+            except BaseException as error:
+                set_raised(error)
+                result[0] = NULL
+                return PYGEN_ERROR
+        elif run._wait != PENDING:
+            run._holds = C_HOLDS
+            run._context = item
+        result[0] = _given(item)
         return PYGEN_RETURN
     try:
         outcome = _step_receive(receive, &done)

@@ -221,6 +221,7 @@ cdef _end_run(Run run, object error):
     """`error`: None for a run that returned."""
     cdef ApplicationInstance instance = run.instance
     cdef Receive receive = None
+    cdef tuple items = None
     run.instance = None
     # Only the run refers to it, if the application has not given it to somebody.
     if run._receive is not NULL and Py_REFCNT(<object>run._receive) > 1:
@@ -228,23 +229,41 @@ cdef _end_run(Run run, object error):
     _sever(run)
     if instance is not None:
         if run._holds != C_NEVER or _cold(instance).taken is not None:
-            instance._interrupt(run, error is None)
+            items = instance._interrupt(run, error)
         instance._run_ended(error)
         if receive is not None:
             _end_receive(receive, instance._last_message())
+        if items:
+            # Last: who is told may ask for another instance.
+            tell_all(items, outcome_of(error), error)
 
 
-cdef inline _take_in_hand(Run run, message):
+cdef object _take_in_hand(Run run, item):
+    """Note what the application has received in its own task, and return the message."""
+    if run._holds == C_HOLDS:
+        # Received by another call in the same task, which has not asked for more since.
+        _settle(run)
     if run._wait != PENDING:
         # The message last: what it replaces may do anything as it goes.
         run._holds = C_HOLDS
-        run._context = message
+        run._context = item
+    if type(item) is not _Tracked:
+        return item
+    item.tell(_TAKEN)
+    if run._wait == PENDING and run._context is not item:
+        # Another call of the same task waits for more.
+        item.tell(_DONE)
+    return item.message
 
 
 cdef inline _settle(Run run):
+    """Note that the application has come back from what it has received in its own task."""
     if run._holds == C_HOLDS:
         run._holds = C_SETTLED
+        item = run._context
         run._context = None
+        if type(item) is _Tracked:
+            item.tell(_DONE)
 
 
 cdef void _end_failed(Run run, object error) noexcept:

@@ -93,11 +93,12 @@ cdef class Get(Waiting):
         # What the application has left is not for a child task that outlives it.
         if instance._count and (self._taker is None or instance._state != C_DONE):
             self._future = None
-            self.result = instance._take()
             self._instance = None
-            if self._taker is not None:
-                taker, self._taker = self._taker, None
-                instance._taken_by(taker, self.result)
+            if self._taker is None:
+                self.result = instance._take_for_others()
+                return True
+            taker, self._taker = self._taker, None
+            self.result = instance._taken_by(taker, instance._take())
             return True
         if self._taker is not None and instance._state == C_DONE:
             self._future = None
@@ -203,12 +204,15 @@ cdef class Join(Waiting):
     """One call of `join()`."""
 
     cdef bint _waited
+    cdef bint _received
 
     cdef bint _step(self) except -1:
         cdef ApplicationInstance instance = self._instance
         if instance is None:
             raise RuntimeError("cannot reuse already awaited join()")
         self.result = None
+        if self._received:
+            return self._step_received(instance)
         if instance._unfinished <= 0 or self._waited:
             self._instance = None
             return True
@@ -228,3 +232,30 @@ cdef class Join(Waiting):
         setattr(future, _blocking, True)
         self.result = future
         return False
+
+    cdef bint _step_received(self, ApplicationInstance instance) except -1:
+        cdef ColdFields cold
+        future, self._future = self._future, None
+        if future is not None and not future.done():
+            self._future = future
+            raise RuntimeError("join() is being awaited already")
+        if future is None:
+            # What allocates comes first: it may have anything happen.
+            future = _new_future(instance)
+            cold = instance._ensure_cold()
+            fresh = []
+            if not instance._idle and not (instance._state == C_DONE and instance._count == 0):
+                if cold.watchers is None:
+                    cold.watchers = fresh
+                cold.watchers.append(future)
+                setattr(future, _blocking, True)
+                self.result = self._future = future
+                return False
+        self._instance = None
+        return True
+
+    cdef object _abandoned(self, object future):
+        cdef list watchers = _cold(self._instance).watchers
+        future.cancel()
+        if watchers is not None and future in watchers:
+            watchers.remove(future)

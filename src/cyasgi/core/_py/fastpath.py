@@ -14,10 +14,12 @@ from ..constants import (
     EVICTED,
     FAILED,
     OUTCOMES,
+    REFUSE,
     RETURNED,
     SHRINK_THRESHOLD,
 )
 from ..context import current_instance
+from ..full import TableFull
 from .instance import ApplicationInstance
 from .table import InstanceTable, shrink
 
@@ -70,7 +72,11 @@ class FastPath:
     # What is usual
 
     def make_room(self, server: ServerPort, limit: int) -> None:
-        """Evict until there is room for one more."""
+        """Evict until there is room for one more.
+
+        Raises:
+            TableFull: the policy is "refuse", and no instance has ended.
+        """
         table = self.table
         table.follow(server)
         if not self.is_plain(server):
@@ -85,6 +91,8 @@ class FastPath:
             if victim is None:
                 return
             live = not victim.ended
+            if live and server.eviction_policy == REFUSE:
+                raise TableFull(limit)
             if live:
                 victim._reason = EVICTED
             self.end_entry(server, victim)
@@ -205,6 +213,7 @@ class FastPath:
             and not entry._items
             and entry._error is None
             and entry._joiners is None
+            and entry._watchers is None
             and not entry._interrupted
             and self.observer is None
             and not self.hears_of_ends(server)

@@ -40,6 +40,7 @@ from ..tasks import (
     resolved,
     takes_names,
 )
+from ..tracking import CANCELLED as CANCELLED_IN_FLIGHT, message_of, tell_all
 from .awaitables import Pass, error_of
 from .details import Details
 from .run import Run
@@ -143,14 +144,16 @@ class ApplicationInstance(Details):
             run = getattr(self._task, "get_coro", bool)()
         return run if type(run) is Run and run.instance is self else None
 
-    def _interrupt(self, run: Run, returned: bool) -> None:
-        """Keep what is in flight in a run that is about to end."""
+    def _interrupt(self, run: Run, error: BaseException | None) -> tuple[Any, ...]:
+        """Keep what is in flight in a run that is about to end with this error, or None; return it as it was put."""
         if run._in_flight is not None or (self._taken is not None and self._taken.ever):
             self._begun = 2
+        items = self._in_flight(run)
         # Messages that come from `scope.connection` are the connection's affair.
-        if not (returned or self._pulls):
-            self._interrupted = self._in_flight(run)
+        if error is not None and not self._pulls:
+            self._interrupted = tuple(map(message_of, items))
         run._in_flight = self._taken = None
+        return items
 
     def _in_flight(self, run: Run) -> tuple[Any, ...]:
         own = run._in_flight or ()
@@ -164,10 +167,13 @@ class ApplicationInstance(Details):
     def _abandoned(self) -> None:
         """End the instance, whose task will take no further step since its loop is closed."""
         run = self._run_of_task()
+        items: tuple[Any, ...] = ()
+        error = asyncio.CancelledError()
         if run is not None and (run._in_flight is not None or self._taken is not None):
-            self._interrupt(run, False)
+            items = self._interrupt(run, error)
         self._call = None
-        self._finish(asyncio.CancelledError(), None)
+        self._finish(error, None)
+        tell_all(items, CANCELLED_IN_FLIGHT, error)
 
     def forget(self) -> None:
         """Drop queued messages and those in flight; for callers who learn of the end in another way."""
@@ -248,7 +254,7 @@ class ApplicationInstance(Details):
         if self._state == DONE:
             return self._interrupted
         run = self._run_of_task()
-        return () if run is None or self._pulls else self._in_flight(run)
+        return () if run is None or self._pulls else tuple(map(message_of, self._in_flight(run)))
 
     @property
     def public(self) -> ApplicationInstance:
@@ -267,6 +273,10 @@ class ApplicationInstance(Details):
 
     def empty(self) -> bool:
         return not self._items
+
+    def peek(self) -> Any:
+        """Return the oldest message without taking it; None if there is none."""
+        return self._items[0] if self._items else None
 
     def waiting(self) -> int:
         """Return how many wait for a message."""
@@ -381,15 +391,36 @@ class ApplicationInstance(Details):
         if self._unfinished == 0:
             self._release_joiners()
 
-    async def join(self) -> None:
+    async def join(self, received: bool = False) -> None:
         """Wait until `task_done` was called for every message put, or until the instance has ended and the rest of its
-        queue was handed to `application_undelivered`."""
-        if self._unfinished > 0:
+        queue was handed to `application_undelivered`.
+
+        Args:
+            received: wait for the application instead, which need not call `task_done`: until the queue is empty and
+                it waits in `receive` for more.
+        """
+        if received:
+            await self._all_received()
+        elif self._unfinished > 0:
             joiner = asyncio.get_running_loop().create_future()
             if self._joiners is None:
                 self._joiners = []
             self._joiners.append(joiner)
             await joiner
+
+    async def _all_received(self) -> None:
+        if self._idle or (self._state == DONE and not self._items):
+            return
+        watcher = asyncio.get_running_loop().create_future()
+        if self._watchers is None:
+            self._watchers = []
+        self._watchers.append(watcher)
+        try:
+            await watcher
+        finally:
+            watchers = self._watchers_now()
+            if watcher in watchers:
+                watchers.remove(watcher)
 
     def put_threadsafe(self, item: Any) -> futures.Future[None]:
         """Queue a message from another thread.

@@ -22,6 +22,12 @@ from ..tasks import (
     resolved,
     runs_elsewhere,
 )
+from ..tracking import (
+    DONE as TRACKED_DONE,
+    TAKEN,
+    Tracked,
+    undelivered,
+)
 from .entry import Entry
 from .line import Line
 from .sampling import SAMPLER
@@ -47,6 +53,7 @@ class InputQueue(Entry):
         "_state",
         "_thread",
         "_unfinished",
+        "_watchers",
         "_yielding",
         "scope",
     )
@@ -60,6 +67,8 @@ class InputQueue(Entry):
         self._getters: collections.deque[asyncio.Future[None]] = collections.deque()
         self._line: Line | None = None
         self._joiners: list[asyncio.Future[None]] | None = None
+        #: Those who wait until the application has received and finished all.
+        self._watchers: list[asyncio.Future[None]] | None = None
         self._unfinished = 0
         self._state = NEW
         self._yielding = 0
@@ -89,6 +98,8 @@ class InputQueue(Entry):
             self._active = time.monotonic()
             if self._table is not None:
                 self._table._now_idle()
+            if self._watchers is not None:
+                self._release_watchers()
 
     def _set_busy(self) -> None:
         if self._idle:
@@ -103,13 +114,18 @@ class InputQueue(Entry):
 
     def take_all(self) -> list[Any]:
         """Remove and return all queued messages, which will not be received any more, and end every wait in `join`."""
+        return undelivered(self._take_items())
+
+    def _take_items(self) -> list[Any]:
+        """Do as `take_all`, for those who put the messages elsewhere: tracked ones stay tracked."""
         if SAMPLER.cells is not None:
             SAMPLER.forget(self)
-        messages = list(self._items)
+        items = list(self._items)
         self._items.clear()
         self._unfinished = 0
         self._release_joiners()
-        return messages
+        self._release_watchers()
+        return items
 
     def _inherit(self, messages: list[Any], first: bool) -> None:
         """Accept messages put into an ended instance, whatever the bound; `first`: before those that wait here."""
@@ -220,11 +236,16 @@ class InputQueue(Entry):
         return self._line is not None
 
     def _take(self) -> Any:
+        """Take a message for somebody who is not the application."""
         item = self._items.popleft()
         if SAMPLER.cells is not None:
             SAMPLER.taken(self, item)
         if self._line is not None:
             self._advance()
+        if type(item) is Tracked:
+            item.tell(TAKEN)
+            item.tell(TRACKED_DONE)
+            return item.message
         return item
 
     async def _get(self, taker: Any = None) -> Any:
@@ -254,13 +275,16 @@ class InputQueue(Entry):
                 # This frame is part of the traceback, which the task keeps.
                 del self, getter, taker
                 raise
+        if taker is None:
+            return self._take()
         item = self._items.popleft()
         if SAMPLER.cells is not None:
             SAMPLER.taken(self, item)
         if self._line is not None:
             self._advance()
-        if taker is not None:
-            taker._in_flight = (item,)
+        if type(item) is Tracked:
+            return taker.took(self, item)
+        taker._in_flight = (item,)
         return item
 
     def _give_up(self, getter: asyncio.Future[None]) -> None:
@@ -277,3 +301,11 @@ class InputQueue(Entry):
         joiners, self._joiners = self._joiners, None
         for joiner in joiners or ():
             resolved(joiner)
+
+    def _watchers_now(self) -> list[asyncio.Future[None]]:
+        return self._watchers or []
+
+    def _release_watchers(self) -> None:
+        watchers, self._watchers = self._watchers, None
+        for watcher in watchers or ():
+            resolved(watcher)

@@ -15,6 +15,7 @@ from ..constants import (
 )
 from ..context import at_work
 from ..in_flight import TakenByTasks, calling_task
+from ..tracking import Tracked, outcome_of, tell_all
 from .awaitables import Pass, error_of
 
 
@@ -72,22 +73,30 @@ class Child:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._in_flight: tuple[Any, ...] = ()
 
     @property
     def instance(self) -> Any:
         return self._run.instance
 
+    def took(self, instance: Any, item: Tracked) -> Any:
+        """Note a tracked message, and return what the application gets."""
+        self._in_flight = (item,)
+        return item.message
+
 
 async def _get_in(instance: Any, run: Run, task: Any) -> Any:
     """Receive a message in a child task."""
+    child = Child(run)
     try:
-        message = await instance._get(Child(run))
+        message = await instance._get(child)
         if run.instance is not None:
-            instance._taken.took(task, message)
+            for item in child._in_flight:
+                instance._taken.took(task, item)
         return message
     finally:
         # This frame is part of the traceback, which the task keeps.
-        del instance, run, task
+        del instance, run, task, child
 
 
 async def _after_end(last: Any) -> Any:
@@ -125,6 +134,15 @@ class Run:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
         self._receive: Receive | None = None
         self._entered = False
+
+    def took(self, instance: Any, item: Tracked) -> Any:
+        """Note a tracked message as those of child tasks are, and return what the application gets."""
+        if instance._taken is None:
+            instance._taken = TakenByTasks()
+        # The next call has to be noted.
+        self._trusted = self._stepping = False
+        instance._taken.took(instance._task, item, own=True)
+        return item.message
 
     def __await__(self) -> Run:
         return self
@@ -211,11 +229,16 @@ class Run:
         if receive is not None:
             receive._run = ENDED
         if instance is not None:
+            items: tuple[Any, ...] = ()
+            failure = None if isinstance(error, StopIteration) else error
             if self._in_flight is not None or instance._taken is not None:
-                instance._interrupt(self, isinstance(error, StopIteration))
+                items = instance._interrupt(self, failure)
             instance._run_ended(error)
             if receive is not None:
                 receive._last = instance._last_message()
+            # Last: who is told may ask for another instance.
+            tell_all(items, outcome_of(failure), failure)
+            del failure
 
     # What asyncio's repr of a task and its get_stack() look for.
     @property

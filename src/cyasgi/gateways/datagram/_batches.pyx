@@ -28,6 +28,7 @@ cimport cython
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
 from ...core._core import BATCH_API
+from ...core.full import TableFull
 from ...wire.datagram import MAX_DATA, scope_fields
 from ..net.own_addresses import OWN_PORTS
 from ._batches_py import BATCH, CACHE_SIZE, HIGH_WATER, LOW_WATER, OVERHEAD, asked_of
@@ -119,6 +120,7 @@ cdef class EndpointBase:
     cdef public long long sent
     cdef public long long errors
     cdef public long long queue_full
+    cdef public long long table_full
     cdef public long long oversized
     cdef public long long refused
     cdef public long long limited
@@ -206,6 +208,9 @@ cdef class EndpointBase:
                 return 1
         except QueueFull:
             self.queue_full += 1
+            self.traffic.lost()
+        except TableFull:
+            self.table_full += 1
             self.traffic.lost()
         except _INTERRUPTS:
             raise

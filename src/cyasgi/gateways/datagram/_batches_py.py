@@ -12,6 +12,7 @@ from typing import Any
 from ..._common.cells import DATAGRAMS_RECEIVED, DATAGRAMS_SENT
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
+from ...core.full import TableFull
 from ...wire.datagram import MAX_DATA, scope_fields
 from ..net.own_addresses import OWN_PORTS, is_local
 
@@ -109,6 +110,7 @@ class EndpointBase:
         "sock",
         "spare",
         "stopping",
+        "table_full",
         "tallied",
         "traffic",
         "transport",
@@ -132,7 +134,8 @@ class EndpointBase:
         self.stopping = self.open = False
         self.limit = 0
         self.received = self.sent = self.errors = 0
-        self.queue_full = self.oversized = self.refused = self.limited = self.after_stop = self.own = 0
+        self.queue_full = self.table_full = self.limited = self.oversized = 0
+        self.refused = self.after_stop = self.own = 0
         #: Dropped by the system, as far as it was asked; and how much of that was given to the log.
         self.by_system = self.noticed = 0
         #: What the system had dropped before, as it counts; None where it does not tell.
@@ -177,6 +180,9 @@ class EndpointBase:
             )
         except asyncio.QueueFull:
             self.queue_full += 1
+            self.traffic.lost()
+        except TableFull:
+            self.table_full += 1
             self.traffic.lost()
         except INTERRUPTS:
             raise

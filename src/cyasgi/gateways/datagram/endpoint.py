@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import Any, Protocol
 
 from ..._common.guarding import INTERRUPTS, Guard
+from ...core.full import TableFull
 from ...instances.limits import LimitExceeded
 from ...wire.address import (
     format_address,
@@ -148,6 +149,9 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
         except LimitExceeded:
             self.limited += 1
             self.traffic.lost()
+        except TableFull:
+            self.table_full += 1
+            self.traffic.lost()
         except INTERRUPTS:
             raise
         except BaseException as error:
@@ -173,6 +177,9 @@ class Endpoint(EndpointBase, FlowControl, asyncio.DatagramProtocol):
                 self.traffic.lost()
             except LimitExceeded:
                 self.limited += 1
+                self.traffic.lost()
+            except TableFull:
+                self.table_full += 1
                 self.traffic.lost()
             except BaseException as error:
                 self.refused += 1

@@ -307,6 +307,7 @@ class DatagramServer(Gateway):
         * ``dropped_oversized``: longer than `max_datagram_size`
         * ``dropped_refused``: `scope_id` returned None or raised, or no instance could be made
         * ``dropped_limited``: a limit of `ManagedServer` was reached
+        * ``dropped_table_full``: of a new client at `max_applications`, under the eviction policy "refuse"
         * ``dropped_own``: the sender's address was that of a UDP socket of this process; answers would go in circles
         * ``dropped_proxy``: no header of the PROXY protocol, or not from a trusted proxy
         * ``dropped_stopping``: came after the server was told to stop

@@ -205,9 +205,7 @@ cdef _complete(FastExchange self, protocol):
         self._parts = None
         self._whole = self._received = True
         if instance.qsize():
-            instance.get_nowait()
-            instance.put_nowait({"type": "http.disconnect"})
-            self._disconnects = 1
+            self._disconnect_instead(instance)
         elif instance.waiting():
             self._disconnect_waiting()
     if isinstance(protocol, FastConnection) and (<FastConnection>protocol)._plain == 1:

@@ -10,6 +10,7 @@ from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 from ...wire.messages import check_type
 from ..net.causes import caused_by
+from ..net.queue_room import drop_own
 from .checks import KINDS, as_bytes, checked_status
 from .phases import (
     BODILESS,
@@ -99,6 +100,7 @@ class FastExchange:
         def _next_disconnect(self) -> Any: ...
         def _continue(self) -> None: ...
         def _disconnect_waiting(self) -> None: ...
+        def _disconnect_instead(self, instance: Any) -> None: ...
         def _cut_short(self, protocol: ExchangeConnection, instance: Any) -> None: ...
         def _send_later(self, message: Any) -> Any: ...
         def _refuse_kind(self, message: Any) -> Any: ...
@@ -270,9 +272,7 @@ class FastExchange:
             self._parts = None
             self._whole = self._received = True
             if instance.qsize():
-                instance.get_nowait()
-                instance.put_nowait({"type": "http.disconnect"})
-                self._disconnects = 1
+                self._disconnect_instead(instance)
             elif instance.waiting():
                 self._disconnect_waiting()
         protocol.response_complete(self)
@@ -283,7 +283,7 @@ class FastExchange:
         # An application that got ``http.disconnect`` in the middle of its request may raise anything: Starlette does.
         warned = self.broken_off and self._disconnects > 0 and not instance.qsize()
         if instance.qsize():
-            instance.take_all()
+            drop_own(instance, "http.")
         protocol, self.protocol = self.protocol, None
         if protocol is not None and self.phase != COMPLETE:
             self._cut_short(protocol, instance)

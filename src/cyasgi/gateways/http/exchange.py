@@ -66,6 +66,17 @@ class Exchange(ResponseWriter):
             else:
                 self._disconnect_later()
 
+    def _disconnect_instead(self, instance: Any) -> None:
+        """Put ``http.disconnect`` in place of a part of the body that is queued; what was pushed from outside stays."""
+        queued = instance.peek()
+        if not isinstance(queued, dict) or queued.get("type") != "http.request":
+            return
+        instance.get_nowait()
+        # The room may be promised to what was pushed; then the application receives the end behind that.
+        if not instance.full():
+            instance.put_nowait({"type": "http.disconnect"})
+            self._disconnects = 1
+
     def feed(self, data: bytes, more: bool) -> None:
         """Pass on a part of the body. Parts that the application has not taken yet are joined."""
         instance = self.instance
@@ -128,9 +139,7 @@ class Exchange(ResponseWriter):
             self._parts = None
             if instance.qsize():
                 # A part with more to come, which was not taken yet.
-                instance.get_nowait()
-                instance.put_nowait({"type": "http.disconnect"})
-                self._disconnects = 1
+                self._disconnect_instead(instance)
         if self._parts is None:
             # Otherwise `_serve_waiting` is on its way, and what has arrived of the body comes first.
             self._disconnect_waiting()

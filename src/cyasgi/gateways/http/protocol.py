@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+from ...core.full import TableFull
 from ...instances.limits import LimitExceeded
 from ...wire.http.body import ChunkedBody, LengthBody
 from ...wire.http.request import (
@@ -136,6 +137,9 @@ class HTTPProtocol(HTTPConnection):
             self.server.refused += 1
             # RFC 6585 section 4.
             self.answer(429, "too many requests", b"retry-after: %d\r\n" % math.ceil(error.retry_after or 1))
+        elif isinstance(error, TableFull):
+            self.server.refused += 1
+            self.answer(503, "the server is busy", self.server.retry_after)
         else:
             logger.error("a request could not be begun", exc_info=error)
             self.answer(500, "internal error")

@@ -1,4 +1,4 @@
-"""Waiting for room in an instance's queue without a task: how a slow application pauses reading."""
+"""The queue of an instance that a connection feeds: waiting for room without a task, and what is left in the end."""
 
 from __future__ import annotations
 
@@ -24,3 +24,13 @@ def when_room(instance: Any, context: Context, callback: Callable[[], object]) -
         callback()
 
     future.add_done_callback(room, context=context)
+
+
+def drop_own(instance: Any, prefix: str) -> None:
+    """Drop what is queued in an instance that has ended and came from its client: messages whose types begin so.
+
+    What was pushed from outside goes to the hook `application_undelivered`.
+    """
+    for message in instance.take_all():
+        if not (isinstance(message, dict) and str(message.get("type")).startswith(prefix)):
+            instance.put_nowait(message)

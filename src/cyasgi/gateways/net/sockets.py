@@ -26,6 +26,9 @@ NOT_HERE = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}
 #: A descriptor that this process has inherited, such as a socket of systemd's.
 DESCRIPTOR = "fd://"
 
+#: What logs call listeners for HTTP, without TLS and with it.
+HTTP_SCHEMES = ("http", "https")
+
 
 class ListenError(OSError):
     """An address cannot be listened on: taken, not permitted, not of this machine, unknown."""
@@ -172,11 +175,15 @@ class Listening:
 
     Args:
         owned: whether the path of a Unix socket is removed with it.
+        schemes: what logs call it without TLS, and with it.
     """
 
-    def __init__(self, listener: Listener, sock: socket.socket, *, owned: bool = True) -> None:
+    def __init__(
+        self, listener: Listener, sock: socket.socket, *, owned: bool = True, schemes: tuple[str, str] = HTTP_SCHEMES
+    ) -> None:
         self.listener = listener
         self.sock = sock
+        self._scheme = schemes[listener.ssl is not None]
         #: The address as ASGI has it: (host, port), or (path, None) for a Unix socket.
         self.address: tuple[str, int | None]
         self._file: tuple[int, int] | None = None
@@ -195,8 +202,7 @@ class Listening:
     def __str__(self) -> str:
         if self.is_unix:
             return f"unix:{self.address[0]}"
-        scheme = "http" if self.listener.ssl is None else "https"
-        return f"{scheme}://{format_address(self.address)}"
+        return f"{self._scheme}://{format_address(self.address)}"
 
     def listen(self, backlog: int) -> None:
         """Let clients connect.
@@ -246,29 +252,35 @@ def check_listeners(binds: Any, ssl: Any) -> list[Listener]:
     return [one if one.ssl is not None else replace(one, ssl=ssl) for one in listeners]
 
 
-def open_listener(listener: Listener, permissions: int, *, reuse_port: bool = False) -> list[Listening]:
+def open_listener(
+    listener: Listener, permissions: int, *, reuse_port: bool = False, schemes: tuple[str, str] = HTTP_SCHEMES
+) -> list[Listening]:
     """Return a bound socket for each address of the listener's host, or one on its path for ``unix:PATH``.
 
     Args:
         permissions: those of a Unix socket.
         reuse_port: whether `share_port` is to bind more TCP sockets to the same addresses.
+        schemes: what logs call it without TLS, and with it.
 
     Raises:
         ListenError: the host has no address, one of its addresses cannot be bound, or what was handed in is no such
             socket.
     """
     if listener.is_handed_in:
-        return [Listening(listener, _adopted(listener.address), owned=False)]
+        return [Listening(listener, _adopted(listener.address), owned=False, schemes=schemes)]
     if listener.is_unix:
-        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions))]
+        return [Listening(listener, _open_unix_socket(listener.address[len("unix:") :], permissions), schemes=schemes)]
     host, port = listener.address
     if not reuse_port:
-        return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM)]
+        return [Listening(listener, sock, schemes=schemes) for sock in open_sockets(host, port, socket.SOCK_STREAM)]
     if port:
         # Without SO_REUSEPORT: an address where another server of this user listens is taken.
         for sock in open_sockets(host, port, socket.SOCK_STREAM):
             sock.close()
-    return [Listening(listener, sock) for sock in open_sockets(host, port, socket.SOCK_STREAM, allow_reuse_port)]
+    return [
+        Listening(listener, sock, schemes=schemes)
+        for sock in open_sockets(host, port, socket.SOCK_STREAM, allow_reuse_port)
+    ]
 
 
 def parse_descriptor(text: str) -> str | None:

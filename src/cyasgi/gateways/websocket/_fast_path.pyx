@@ -184,6 +184,8 @@ cdef int _refill(FastConnection self) except -1:
 
 
 cdef Py_ssize_t _size(dict message) except -1:
+    if message["type"] != "websocket.receive":
+        return 0
     data = message.get("bytes")
     return len(message.get("text", "")) if data is None else len(data)
 

@@ -16,6 +16,7 @@ from ..._common.cells import WEBSOCKETS
 from ..._common.guarding import INTERRUPTS
 from ...core import Pass
 from ...core.describe import describe
+from ...core.full import TableFull
 from ...instances.limits import LimitExceeded
 from ...wire.address import client_text
 from ...wire.http.request_id import id_line
@@ -31,7 +32,7 @@ from ...wire.websocket.connection import (
 )
 from ..http.port import HTTPServerPort
 from ..net.causes import caused_by
-from ..net.queue_room import when_room
+from ..net.queue_room import drop_own, when_room
 from .bounds import QUEUED_BYTES
 from .connection import (
     BUSY,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cyasgi.gateways.websocket")
 
+#: What the types of the messages of a WebSocket begin with, unlike those that are pushed from outside.
+OWN = "websocket."
 #: Bytes that a client may send before its WebSocket is accepted.
 EARLY_BYTES = 65_536
 
@@ -118,10 +121,11 @@ class WebSocketProtocol(WebSocketConnection):
         limit = server.max_applications
         try:
             if limit is not None and server.count_instances() >= limit and server.refuse_request(scope):
-                server.refused += 1
-                websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
-                return
+                raise TableFull(limit)
             instance = server.get_or_create_application_instance(self, scope)
+        except TableFull:
+            server.refused += 1
+            websocket.stop(1013, status=503, text=BUSY, more=server.retry_after)
         except LimitExceeded as error:
             server.refused += 1
             # RFC 6585 section 4.
@@ -194,6 +198,17 @@ class WebSocketProtocol(WebSocketConnection):
             self.server.connection_closed(self)
         if self.reading_paused and not self.lost:
             self.pump()
+
+    def push(self, message: Message) -> bool:
+        """Have the application receive a message from outside, behind what waits; return whether there was room."""
+        instance = self._instance
+        if instance is None or instance.ended or len(self._backlog) >= self.server.max_pushed:
+            return False
+        if not self._backlog and not instance.full():
+            instance.put_nowait(message)
+        else:
+            self._put_behind(message)
+        return True
 
     def eof_received(self) -> bool:
         """Take a client that closes its half for one that has gone: nothing in RFC 6455 makes sense of it."""
@@ -272,16 +287,18 @@ class WebSocketProtocol(WebSocketConnection):
     def application_ended(self, instance: Any) -> None:
         """End the WebSocket with its application; called from within the application's last step."""
         self._instance = None
+        left = [message for message in self._backlog if not message["type"].startswith(OWN)]
         self.drop_backlog()
         error = instance.error
         if error is not None and self._disconnected and caused_by(error, WebSocketClosed):
             # It was told that the client has gone, if only by `send`.
             instance.take_error()
             error = None
-        if error is None:
+        drop_own(instance, OWN)
+        for message in left:
+            instance.put_nowait(message)
+        if error is None and not instance.qsize():
             instance.forget()
-        else:
-            instance.take_all()
         outcome = instance.outcome
         if outcome == "cancelled":
             self.stop(1001, "going away", 503)
@@ -300,5 +317,7 @@ class WebSocketProtocol(WebSocketConnection):
 
 
 def _size(message: Message) -> int:
+    if message["type"] != "websocket.receive":
+        return 0
     data = message.get("bytes")
     return len(message.get("text", "")) if data is None else len(data)

@@ -1,0 +1,122 @@
+"""``cyasgi consume``: an application that works on the messages of a queue."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from .. import __version__, backend
+from .._common.log_files import survive_signal
+from ..gateways.lifespan import STARTUP_TIMEOUT, LifespanError
+from ..sources.queue import EngineError, MemoryEngine, QueueServer
+from ..supervisor import Supervisor
+from ..workers.notify import Notifier
+from . import configuration, service
+from .allocator import keep_freed_memory
+from .consume_options import ATTRIBUTES, MEMORY, MOST_INSTANCES
+from .errors import INTERRUPTED, MISUSED, CommandError
+from .feeding import fed_by_lines
+from .logs import LogOptions, configure_logging, enable_loggers, logger
+from .service import notifying
+from .starting import choose_loop, exited, in_one_line, lifespan as lifespan_of, load_each
+
+#: Counters that are logged even if they are 0.
+ALWAYS_LOGGED = {"received", "acknowledged"}
+
+
+@click.pass_context
+def consume(context: click.Context, /, words: tuple[str, ...], pid_file: str | None, **values: Any) -> int:
+    """Work on the messages of a queue until a signal arrives, and return the exit code.
+
+    Raises:
+        CommandError: it could not start, or failed.
+    """
+    engine, path = _engine_and_application(words, values.pop("amqp"))
+    given = {name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    log = LogOptions(
+        level=values.pop("log_level"),
+        level_given="log_level" in given,
+        format=values.pop("log_format"),
+        config=values.pop("log_config"),
+        colours=values.pop("use_colors"),
+    )
+    survive_signal()
+    configure_logging(log, configuration.unknown_variables(context.command.params, context.auto_envvar_prefix))
+    with service.pid_file(pid_file):
+        return _run(engine, path, values, given)
+
+
+def _engine_and_application(words: Sequence[str], amqp: Any) -> tuple[Any, str]:
+    """Return the engine and the path of the application that the arguments name."""
+    if len(words) == 2 and words[0] == MEMORY and amqp is None:
+        words = words[1:]
+    if len(words) != 1 or words[0] == MEMORY:
+        raise click.UsageError(
+            f"accepted are MODULE:ATTRIBUTE and, in front of it where there is no --amqp, {MEMORY}; "
+            f"got {' '.join(words)!r}{'' if amqp is None else ' and --amqp'}"
+        )
+    return MemoryEngine() if amqp is None else amqp, words[0]
+
+
+def _run(engine: Any, path: str, values: dict[str, Any], given: set[str]) -> int:
+    keep_freed_memory()
+    sys.path.insert(0, values["app_dir"])
+    application = next(iter(load_each([path], values["factory"]).values()))
+    enable_loggers()
+    # Its errors are told in one line each.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    loop_factory, loop = choose_loop(values["loop"])
+    try:
+        server = QueueServer(
+            application,
+            values[MOST_INSTANCES.attribute],
+            engine=engine,
+            name=values["name"],
+            partitions=values["partitions"],
+        )
+        for one in ATTRIBUTES:
+            setattr(server, one.attribute, values[one.attribute])
+    except (TypeError, ValueError) as error:
+        raise CommandError(str(error), MISUSED) from None
+    startup_timeout = values["startup_timeout"] if "startup_timeout" in given else STARTUP_TIMEOUT
+
+    def around() -> AbstractAsyncContextManager[None]:
+        inner = lifespan_of(application, values["lifespan"], [server], startup_timeout, server.shutdown_timeout)
+        if isinstance(engine, MemoryEngine):
+            inner = _both(inner, fed_by_lines(server, engine))
+        return notifying(Notifier(), several, inner)
+
+    several = Supervisor([server], around=around)
+    logger.info("cyasgi %s works with %s (back end %s, loop %s)", __version__, path, backend, loop)
+    began = time.monotonic()
+    try:
+        several.run(loop_factory=loop_factory, signals=[signal.SIGINT, signal.SIGTERM])
+    except LifespanError as error:
+        raise in_one_line(error) from None
+    except EngineError as error:
+        raise CommandError(str(error)) from None
+    except SystemExit as error:
+        raise exited(error) from None
+    finally:
+        counted = " ".join(
+            f"{name}={value}" for name, value in server.stats().items() if value or name in ALWAYS_LOGGED
+        )
+        logger.info("stopped after %.1f s: %s", time.monotonic() - began, counted)
+    return INTERRUPTED if several.interrupted is signal.SIGINT else 0
+
+
+@contextlib.asynccontextmanager
+async def _both(
+    outer: AbstractAsyncContextManager[None], inner: AbstractAsyncContextManager[None]
+) -> AsyncIterator[None]:
+    async with outer, inner:
+        yield

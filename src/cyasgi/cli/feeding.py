@@ -1,0 +1,95 @@
+"""Messages for the engine in memory, from lines of standard input."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent import futures
+from typing import Any
+
+from ..sources.queue import EngineError, MemoryEngine, QueueServer
+from .logs import logger
+
+STDIN = 0
+#: The longest line, in bytes.
+LONGEST = 16 * 1024 * 1024
+
+
+@contextlib.asynccontextmanager
+async def fed_by_lines(server: QueueServer, engine: MemoryEngine) -> AsyncIterator[None]:
+    """Have each line of standard input published, and the server stop when all of them are done.
+
+    A line is a JSON object with the keys of a ``queue.publish`` message, `body` being text; or else the body itself.
+    """
+    engine.declare(server.name, server.partitions)
+    loop = asyncio.get_running_loop()
+    over = threading.Event()
+
+    def feed() -> None:
+        try:
+            with contextlib.suppress(RuntimeError, futures.CancelledError):
+                # RuntimeError: the loop is closed.
+                _feed()
+        except (OSError, ValueError) as error:
+            logger.error("standard input cannot be read: %s", error)
+            server.stop()
+
+    def _feed() -> None:
+        for line in _lines(STDIN):
+            if over.is_set():
+                return
+            asyncio.run_coroutine_threadsafe(_publish(server, engine, line.rstrip(b"\r")), loop).result()
+        if not over.is_set():
+            asyncio.run_coroutine_threadsafe(engine.join(), loop).result()
+            server.stop()
+
+    # It may wait for a line that never comes.
+    threading.Thread(target=feed, name="cyasgi-lines", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _lines(descriptor: int) -> Iterator[bytes]:
+    """Read lines, without their ends; a longer one than LONGEST in parts.
+
+    Not by `sys.stdin`, whose lock the interpreter wants when it exits, while a thread waits here for a line.
+    """
+    rest = b""
+    while chunk := os.read(descriptor, 65_536):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+        if len(rest) > LONGEST:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+async def _publish(server: QueueServer, engine: MemoryEngine, line: bytes) -> None:
+    """Publish a line; what is wrong with it is logged."""
+    if not line:
+        return
+    try:
+        scope_id, properties = _read(line)
+        body = properties.pop("body", "")
+        await engine.room()
+        await engine.publish(server.name, scope_id, body.encode() if isinstance(body, str) else body, **properties)
+    except (EngineError, TypeError, ValueError) as error:
+        logger.error("a line is not published: %s", error)
+
+
+def _read(line: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return "", {"body": line}
+    scope_id = found.pop("scope_id", "")
+    return scope_id, found

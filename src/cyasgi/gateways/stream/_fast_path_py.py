@@ -1,0 +1,233 @@
+"""The usual course of streams, the pure twin: the bases of `StreamConnection` and `Session`."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from ...core import SENT
+from .phases import OPEN, YIELD_EVERY
+
+INFINITE = math.inf
+
+
+class Traffic:
+    """How many messages the applications of a server have received and sent."""
+
+    __slots__ = ("received", "sent")
+
+    def __init__(self) -> None:
+        self.received = self.sent = 0
+
+
+def give(session: Any, instance: Any, message: Any) -> None:
+    """Put a message into the queue of an instance that waits for it."""
+    instance.put_nowait(message)
+
+
+class FastConnection:
+    """The fields of a connection that the usual course needs, and how messages usually come and go on it."""
+
+    __slots__ = (
+        "ahead",
+        "closing",
+        "counted",
+        "due_message",
+        "end",
+        "framing",
+        "heard",
+        "paused",
+        "quiet",
+        "reading_paused",
+        "server",
+        "session",
+        "traffic",
+        "transport",
+    )
+    server: Any
+    session: Any
+    framing: Any
+    transport: Any
+    traffic: Traffic
+    ahead: Any
+    end: str
+    closing: bool
+    paused: bool
+    reading_paused: bool
+    counted: int
+    heard: bool
+    quiet: float | None
+    due_message: float
+
+    if TYPE_CHECKING:
+
+        def drop(self, data: bytes) -> None: ...
+        def hear(self) -> None: ...
+        def read_first_message(self) -> None: ...
+        def settle(self) -> None: ...
+        def send_other(self, message: Any) -> bool: ...
+        def refuse_message(self) -> None: ...
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what has come on a connection."""
+        if self.end:
+            self.drop(data)
+            return
+        framing, session = self.framing, self.session
+        if self.quiet is not None or not self.heard:
+            self.hear()
+        if session is None:
+            framing.receive_data(data)
+            self.read_first_message()
+            return
+        message = None if framing.buffer or framing.partial or self.ahead is not None else framing.whole(data)
+        if message is None:
+            framing.receive_data(data)
+            session.come(self)
+        elif (
+            session.reading is self
+            and session.greeted
+            and not session.pushed
+            and session.instance is not None
+            and session.instance.idle
+        ):
+            # The usual case: one message, and an application that waits for it.
+            session.turn = 1
+            session.favours_pushed = True
+            self.traffic.received += 1
+            give(session, session.instance, {"type": "stream.receive", "data": message})
+        else:
+            self.ahead = message
+            session.come(self)
+        if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
+            self.settle()
+        elif self.due_message != INFINITE:
+            self.due_message = INFINITE
+
+    def send(self, message: Any) -> None:
+        """Write a message to a connection, or close it.
+
+        Raises:
+            TypeError, ValueError: the message is malformed, or the framing cannot take it.
+            StreamClosed: it cannot reach the client.
+        """
+        usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
+        if not usual and not self.send_other(message):
+            return
+        data = self.framing.encode(message["data"])
+        transport = self.transport
+        if self.closing or transport.is_closing():
+            self.refuse_message()
+        self.traffic.sent += 1
+        transport.write(data)
+
+
+class FastSession:
+    """The fields of a session that the usual course needs, and how messages usually pass through it."""
+
+    __slots__ = (
+        "favours_pushed",
+        "greeted",
+        "instance",
+        "loop",
+        "pushed",
+        "reading",
+        "sends",
+        "server",
+        "soon",
+        "told",
+        "traffic",
+        "turn",
+        "writing",
+    )
+    server: Any
+    loop: Any
+    instance: Any
+    traffic: Traffic
+    reading: Any
+    writing: Any
+    greeted: bool
+    told: int
+    turn: int
+    sends: int
+    soon: bool
+    pushed: deque[Any]
+    favours_pushed: bool
+
+    if TYPE_CHECKING:
+
+        def later(self) -> None: ...
+        def next_pushed(self) -> Any: ...
+        def greet(self, connection: Any) -> Any: ...
+        def next_end(self, connection: Any) -> Any: ...
+        async def send_later(self, message: Any) -> None: ...
+        async def drain(self, connection: Any) -> None: ...
+
+    def come(self, connection: Any) -> None:
+        """Give the application what has come, if it waits for it; called by a connection, from the loop."""
+        self.turn = 0
+        instance = self.instance
+        if instance is not None and instance.idle:
+            message = self.next_message()
+            if message is not None:
+                give(self, instance, message)
+
+    def next_message(self) -> Any:
+        """Return the next message for an application whose queue is empty; None: it has to wait."""
+        self.turn += 1
+        if self.turn > YIELD_EVERY:
+            if not self.soon:
+                self.later()
+            return None
+        if self.pushed and self.favours_pushed:
+            # In turn with what the client sends, so that neither holds up the other.
+            return self.next_pushed()
+        connection = self.reading
+        if connection is not None and self.told == OPEN:
+            if not self.greeted:
+                return self.greet(connection)
+            framing = connection.framing
+            if (
+                framing.buffer
+                or framing.partial
+                or connection.ahead is not None
+                or connection.counted
+                or connection.reading_paused
+            ):
+                if connection.ahead is None and not connection.end and not connection.reading_paused:
+                    # As `take` does.
+                    try:
+                        data = framing.next_message()
+                    except Exception as error:
+                        connection.fail(error)
+                        data = None
+                    if data is None:
+                        connection.exhausted()
+                else:
+                    data = connection.take()
+                if data is not None:
+                    self.favours_pushed = True
+                    self.traffic.received += 1
+                    return {"type": "stream.receive", "data": data}
+        if self.pushed:
+            return self.next_pushed()
+        return None if connection is None or not connection.end else self.next_end(connection)
+
+    def application_send(self, scope: Any, message: Any) -> Any:
+        """Take a message of the application of a session.
+
+        Returns:
+            An awaitable, done when the client takes more.
+
+        Raises:
+            TypeError, ValueError: the message is malformed, or the framing cannot take it.
+            StreamClosed: it cannot reach the client, who does not come back.
+        """
+        connection = self.writing
+        self.sends += 1
+        if connection is None or connection.paused or not self.sends % YIELD_EVERY:
+            return self.send_later(message)
+        connection.send(message)
+        # Writing may have paused it.
+        return self.drain(connection) if connection.paused else SENT

@@ -1,0 +1,450 @@
+"""One connection of a stream: bytes in, up to whole messages; bytes out; its deadlines and its end.
+
+What has come waits unread in the framing until the application asks for it, and reading is paused while a whole message
+and `HIGH_WATER` bytes wait. So what one connection can make the server hold is the longest message, and what the
+system reads at a time.
+
+A connection is closed in a way that lets the client read what was written: bytes that come to a closed socket make the
+system reset the connection, and the client's system then throws away what it has not read yet. So the server's half is
+closed first, and what still comes is read and dropped, within bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ...wire.stream import FramingError, StreamClosed, check_message
+from ..net.flow_control import FlowControl
+from ..net.transports import asgi_address, reset_on_close, send_progress
+from .fast_path import FastConnection
+from .port import StreamServerPort
+
+if TYPE_CHECKING:
+    from ...wire.proxy.header import ProxyHeader
+
+#: Bytes that wait on a connection before reading is paused, and at which it is resumed.
+HIGH_WATER, LOW_WATER = 65_536, 16_384
+#: Bytes of an incomplete message up to which it is read on even if too many bytes wait on all connections together.
+SMALL = 4096
+#: Seconds for which a closed connection is still read while nothing comes, so that the client gets to see the end.
+LINGER = 2.0
+#: Seconds and bytes for which it is read while the client still sends.
+LINGER_TIME, LINGER_BYTES = 30.0, 67_108_864
+#: Seconds that an application has for a last message once the server has ended the input of a connection.
+FAREWELL = 10.0
+
+NOBODY: Any = ()
+
+
+class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
+    """A connection, as a protocol of asyncio.
+
+    Args:
+        server: whose connection it is.
+        header: what came of the PROXY protocol before everything else; it has been found to come from a trusted proxy.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_dropped",
+        "_dropped_before",
+        "_due_end",
+        "_due_quiet",
+        "_due_write",
+        "_header",
+        "_linger_until",
+        "_taken",
+        "address",
+        "client",
+        "deadline",
+        "detail",
+        "eof",
+        "lost",
+        "tls",
+        "waiters",
+    )
+
+    def __init__(self, server: StreamServerPort, header: ProxyHeader | None = None) -> None:
+        self.server = server
+        self.traffic = server.traffic
+        self._header = None if header is None or header.direct else header
+        self.transport = None
+        self.framing = server.make_framing(server.max_message_size)
+        #: The session that it belongs to; None before its first message, if that chooses it.
+        self.session = None
+        #: Addresses as ASGI has them, and the `ssl.SSLObject`, if there is one.
+        self.client: tuple[str, int | None] | None = None
+        self.address: tuple[str, int | None] | None = None
+        self.tls: Any = None
+        #: The next message, if it was unpacked before the application asks for it.
+        self.ahead = None
+        #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
+        self.end = self.detail = ""
+        #: Whether the client has closed its half; the connection is lost; the server has closed its half.
+        self.eof = self.lost = self.closing = False
+        #: Whether a sender has to wait, or to look twice: the transport takes no more, or the connection is closed.
+        self.paused = False
+        #: Made when somebody waits: a deque is large.
+        self.waiters: deque[asyncio.Future[None]] = NOBODY
+        self.reading_paused = False
+        #: Bytes that count among the server's `waiting_bytes`.
+        self.counted = 0
+        self.heard = False
+        #: Seconds for which the client may send nothing now; None for any number.
+        self.quiet = None
+        #: Deadlines: of a silent client, of the rest of a message (relative to now while reading is paused), of a
+        #: stalled client, and of the end of the connection.
+        self._due_quiet = self.due_message = self._due_write = self._due_end = math.inf
+        #: How much the client had taken when that was last checked (`send_progress`).
+        self._taken = 0.0
+        #: Bytes that have come and were dropped since its input has ended, and how many they were at the last look.
+        self._dropped = self._dropped_before = 0
+        self._linger_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<stream {id(self):#x}>"
+
+    # Beginning.
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        server = self.server
+        self.tls = transport.get_extra_info("ssl_object")
+        if self._header is not None:
+            self.client, self.address, _ = self._header
+        else:
+            self.client = asgi_address(transport.get_extra_info("peername"))
+            self.address = asgi_address(transport.get_extra_info("sockname"))
+        self.quiet = server.first_byte_timeout
+        # First of all, since it starts the clock of the deadlines.
+        self.deadline: Any = server.deadlines.at(self.quiet, self._overdue)
+        if self.quiet is not None:
+            self._due_quiet = server.deadlines.now + self.quiet
+        server.connection_opened(self)
+        if server.stopping:
+            self.abort()
+        elif server.connections_left() < 0:
+            self.refuse()
+        elif not server.by_first_message:
+            server.begin(self, None)
+
+    # Bytes in.
+
+    def hear(self) -> None:
+        """Set the time for which the client may be silent from now on."""
+        self.heard = True
+        self.quiet = quiet = self.server.silence_timeout
+        self._due_quiet = math.inf if quiet is None else self.server.deadlines.now + quiet
+        if self._due_quiet < self.deadline.listed:
+            self.rearm()
+
+    def read_first_message(self) -> None:
+        """Choose the session by the first message, if that is complete."""
+        if self.ahead is None:
+            message = self.take()
+            if message is not None:
+                self.ahead = message
+                self.due_message = math.inf
+                self.server.begin(self, message)
+        self.settle()
+        if self.end and self.session is None:
+            self.finish()
+
+    def take(self) -> Any:
+        """Return the next message; None if there is none, or not yet."""
+        message = self.ahead
+        if message is not None:
+            self.ahead = None
+        else:
+            message = self._next()
+            if message is None:
+                self.exhausted()
+        if self.reading_paused and self.framing.buffered <= LOW_WATER:
+            self.resume_reading()
+        return message
+
+    def _next(self) -> Any:
+        if self.end == "malformed":
+            return None
+        try:
+            return self.framing.next_message()
+        except Exception as error:
+            self.fail(error)
+        return None
+
+    def fail(self, error: Exception) -> None:
+        """End the input, since the framing has raised this error."""
+        if isinstance(error, FramingError):
+            self.server.bad_messages += 1
+            self.end_input("malformed", str(error))
+        else:
+            # One of the user's own.
+            self.server.framing_failed(error)
+            self.end_input("malformed", "the framing failed")
+
+    def exhausted(self) -> None:
+        """Take note that the framing has no whole message."""
+        if self.counted or self.framing.buffered:
+            self._count()
+            self._await_rest()
+
+    def settle(self) -> None:
+        """Count what waits, limit the time for the rest of a message, and pause reading if there is enough."""
+        if self.end:
+            return
+        if self.ahead is None and self.framing.buffered:
+            self.ahead = self._next()
+        self._count()
+        if self.ahead is None:
+            self._await_rest()
+        else:
+            self.due_message = math.inf
+            server = self.server
+            if self.counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
+                self.pause_reading()
+        if (self.ahead is not None or self.end) and self.session is not None:
+            self.session.look()
+
+    def _count(self) -> None:
+        """Count the bytes that wait."""
+        buffered = self.framing.buffered
+        self.server.waiting_bytes += buffered - self.counted
+        self.counted = buffered
+
+    def _await_rest(self) -> None:
+        """Limit the time for the rest of a message, if one has begun; there is no whole one."""
+        server, buffered = self.server, self.counted
+        if self.end:
+            return
+        if not buffered:
+            self.due_message = math.inf
+        elif buffered > SMALL and server.waiting_bytes > server.max_waiting_bytes:
+            server.overloaded += 1
+            self.end_input("overloaded", "too many bytes wait for the rest of their messages")
+        elif self.due_message == math.inf and server.message_timeout is not None:
+            self.due_message = server.deadlines.now + server.message_timeout
+            if self.due_message < self.deadline.listed:
+                self.rearm()
+
+    def pause_reading(self) -> None:
+        if not self.reading_paused and not self.closing:
+            self.reading_paused = True
+            self.transport.pause_reading()
+            # The time that the application takes is not the client's.
+            self._due_quiet -= self.server.deadlines.now
+
+    def resume_reading(self) -> None:
+        if self.reading_paused and not self.transport.is_closing():
+            self.reading_paused = False
+            self._due_quiet += self.server.deadlines.now
+            self.rearm()
+            # The event loop keeps the context that it is called in for as long as it reads.
+            self.server.outside.copy().run(self.transport.resume_reading)
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        if self.closing:
+            return False
+        self.end_input("eof")
+        session = self.session
+        if session is None:
+            self.finish()
+        elif session.lasting:
+            # It comes back by another connection, which what is sent from now on has to wait for.
+            self.finish()
+            session.gone(self)
+        else:
+            session.look()
+        # With TLS there are no halves.
+        return self.tls is None and not self.closing
+
+    def end_input(self, end: str, detail: str = "") -> None:
+        """Read nothing more; what has come is still received. The first reason counts."""
+        if self.end:
+            return
+        self.end, self.detail = end, detail
+        self._due_quiet = self.due_message = math.inf
+        if end not in ("eof", "lost"):
+            self._due_end = self.server.deadlines.now + FAREWELL
+        if not self.lost:
+            self.resume_reading()
+            self.rearm()
+
+    def take_rest(self) -> bytes:
+        """Return the beginning of a message that was cut short."""
+        rest: bytes = self.framing.clear()
+        self._count()
+        return rest
+
+    def forget(self) -> None:
+        """Drop what has come and was not taken."""
+        self.ahead = None
+        self.take_rest()
+
+    def drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > LINGER_BYTES:
+            self.abort()
+
+    # Bytes out.
+
+    def refuse_message(self) -> NoReturn:
+        """Raise StreamClosed, since a message cannot reach the client."""
+        raise StreamClosed("the connection is closed")
+
+    def send_other(self, message: Any) -> bool:
+        """Close the connection if the message says so; return whether there is data in it.
+
+        Raises:
+            TypeError, ValueError: the message is malformed.
+        """
+        if check_message(message) == "stream.send":
+            return True
+        self.end_input("closed")
+        self.finish()
+        return False
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        if self.waiters is NOBODY:
+            self.waiters = deque()
+        taken = send_progress(self.transport)
+        self._taken = -math.inf if taken is None else taken
+        self._due_write = self.server.deadlines.now + self.server.write_timeout
+        self.rearm()
+
+    def resume_writing(self) -> None:
+        self.paused = self.closing
+        self._due_write = math.inf
+        self.wake()
+
+    # The end.
+
+    def finish(self) -> None:
+        """Close the connection when the client has taken what was written."""
+        if self.closing:
+            return
+        self.closing = self.paused = True
+        if not self.end:
+            self.end = "closed"
+        self.wake()
+        transport = self.transport
+        self._due_quiet = self.due_message = math.inf
+        now = self.server.deadlines.now
+        self._due_end = now + LINGER
+        self._linger_until = now + LINGER_TIME
+        self._dropped_before = self._dropped
+        if self._due_write == math.inf:
+            # A client that still has more to take than that allows is given the time for it.
+            self._taken = -math.inf
+        self.rearm()
+        if self.lost or transport.is_closing():
+            return
+        if self.eof or not transport.can_write_eof():
+            transport.close()
+            return
+        self.resume_reading()
+        try:
+            transport.write_eof()
+        except OSError:
+            # asyncio's transport raises if the client has gone unnoticed.
+            transport.abort()
+
+    def refuse(self) -> None:
+        """Close a connection for which there is no room at once: nothing was written that its client could lose."""
+        self.server.refused += 1
+        self.closing = self.paused = True
+        self.end = self.end or "closed"
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection: what was written may be lost, and must not seem complete."""
+        self.closing = self.paused = True
+        if not self.end:
+            self.end = "lost"
+        if not self.lost:
+            reset_on_close(self.transport)
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = self.closing = self.paused = True
+        self.deadline.cancel()
+        self.server.connection_closed(self)
+        if not self.end:
+            self.end, self.detail = "lost", "" if exc is None else str(exc)
+        self.wake()
+        session = self.session
+        if session is None:
+            self.forget()
+        else:
+            session.gone(self)
+
+    def begin_shutdown(self) -> None:
+        """Have the application take its leave, as the server stops."""
+        if self.end == "eof" and self.session is not None and not self.closing:
+            # The application may still be sending, though the client sends no more.
+            self.end = ""
+            self.session.tell_again(self)
+        self.end_input("stopping", "the server stops")
+        if self.session is not None:
+            self.session.look()
+        else:
+            self.finish()
+
+    def wind_down(self) -> bool:
+        """Go on until the server stops: nothing that is on its way is worth waiting for."""
+        return False
+
+    # Deadlines.
+
+    def rearm(self) -> None:
+        """Set the connection's deadline to the earliest of those that hold now."""
+        due = min(self._due_write, self._due_end)
+        if not self.reading_paused:
+            due = min(due, self._due_quiet, self.due_message)
+        deadline = self.deadline
+        deadline.due = due
+        if due < deadline.listed:
+            deadline.relist()
+
+    def _overdue(self) -> None:
+        """Act on the deadline, or wait for the next one that holds."""
+        now = self.server.deadlines.now
+        if self.closing and self._dropped > self._dropped_before and now < self._linger_until:
+            # The client still sends.
+            self._dropped_before = self._dropped
+            self._due_end = now + LINGER
+            self.rearm()
+        elif self._due_write <= now or self._due_end <= now:
+            self._check_stalled()
+        elif self.reading_paused or (self._due_quiet > now and self.due_message > now):
+            self.rearm()
+        else:
+            self.server.timeouts += 1
+            what = "the rest of a message" if self.due_message <= now else "a message" if self.heard else "a byte"
+            self.end_input("timeout", f"{what} did not come in time")
+            if self.session is not None:
+                self.session.look()
+            else:
+                self.finish()
+
+    def _check_stalled(self) -> None:
+        """Cut the connection if the client has taken less than `min_rate` demands since the last check."""
+        server = self.server
+        taken = send_progress(self.transport)
+        if taken is not None and taken - self._taken >= server.min_rate * server.write_timeout:
+            # Much is to be taken, and the client takes it slowly.
+            self._taken = taken
+            due = server.deadlines.now + server.write_timeout
+            if self._due_write != math.inf:
+                self._due_write = due
+            if self._due_end != math.inf:
+                self._due_end = due
+            self.rearm()
+            return
+        if not self.closing and self._due_write != math.inf:
+            server.timeouts += 1
+        self.abort()

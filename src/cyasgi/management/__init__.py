@@ -1,0 +1,1 @@
+"""What Django finds of cyasgi by its name in INSTALLED_APPS."""

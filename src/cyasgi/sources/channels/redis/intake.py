@@ -1,0 +1,135 @@
+"""What this process holds of one channel of one Redis, and where each of its messages stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..errors import Refused
+from ..lines import Item, Line, clock
+from ..simple import checked
+from . import scripts
+from .link import Command
+
+
+class IntakeShard(Protocol):
+    """What an intake knows of its shard."""
+
+    in_hand: int
+    untold: dict[Any, None]
+
+    @property
+    def expiry(self) -> int: ...
+    def later(self, *commands: Command) -> None: ...
+
+
+class Intake:
+    """The messages of one channel that were fetched from one Redis, numbered from 0 in the order of their coming.
+
+    Those before `told` are forgotten there; those before `taken` were given to applications; those before `claimed` may
+    be given, since nobody else will ever get them; those before `fetched` have come, and wait in the line.
+    """
+
+    __slots__ = (
+        "_layer",
+        "_shard",
+        "accepted_at",
+        "changed",
+        "claimed",
+        "epoch",
+        "fetched",
+        "line",
+        "ready",
+        "taken",
+        "told",
+    )
+
+    def __init__(self, shard: IntakeShard, layer: Any, line: Line) -> None:
+        self._shard = shard
+        self._layer = layer
+        self.line = line
+        self.told = self.taken = self.claimed = self.fetched = 0
+        #: Whether Redis may have messages of the channel: it has not told of one since there were none.
+        self.ready = True
+        #: Whether Redis has told of a change since it was asked last.
+        self.changed = False
+        #: Counts how often the numbers have begun anew. What is left of an older epoch is nowhere but here.
+        self.epoch = 0
+        #: When messages came last, in seconds of the monotonic clock.
+        self.accepted_at = 0.0
+
+    def accept(self, found: Sequence[Any], claimed: int) -> list[Item]:
+        """Return the messages of an answer, in which each stands after its score, and count them as fetched."""
+        self.claimed = max(self.claimed, claimed)
+        items = []
+        for index in range(0, len(found), 2):
+            content = found[index + 1]
+            number = self.fetched + index // 2
+            items.append(Item(self, content, score=found[index], size=len(content), epoch=self.epoch, number=number))
+        if items:
+            self.accepted_at = clock()
+            self.fetched += len(items)
+        return items
+
+    def let_go(self) -> None:
+        """Forget what waits: it is put back."""
+        self.line.drop(self, self.epoch)
+        self.fetched = self.claimed = self.taken
+        self.ready = True
+        for item in self.line.take_of(self):
+            self.restore(item)
+
+    def lose(self) -> None:
+        """Forget what waits and is not claimed: somebody else has it."""
+        self.line.drop(self, self.epoch, self.claimed)
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Begin with the number 0. What waits is given to applications, but not told to Redis, which knows nothing."""
+        self.epoch += 1
+        self.told = self.taken = self.claimed = self.fetched = 0
+        self.ready = True
+
+    # As the origin of its messages
+
+    def usable(self, item: Item) -> bool:
+        return item.number < self.claimed or item.epoch != self.epoch
+
+    def open(self, item: Item) -> Any:
+        try:
+            message = self._layer.deserialize(item.content)
+        except Exception as error:
+            # What a library raises at bytes that it cannot read differs; none of it is ours.
+            self._keep(item)
+            raise Refused(f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        try:
+            checked(message)
+        except Refused:
+            self._keep(item)
+            raise
+        # Where a message that came by a group says for whom it is.
+        message.pop("__asgi_channel__", None)
+        return message
+
+    def _keep(self, item: Item) -> None:
+        """Keep a message that cannot be given to an application where it can be looked at."""
+        key = f"{self._layer.prefix}:cyasgi:refused:{self.line.channel}"
+        self._shard.later(
+            ("RPUSH", key, item.content),
+            ("LTRIM", key, -scripts.REFUSED_KEPT, -1),
+            ("EXPIRE", key, scripts.REFUSED_SECONDS),
+        )
+
+    def take(self, item: Item) -> None:
+        self._shard.in_hand += 1
+        if item.epoch == self.epoch:
+            self.taken += 1
+            self._shard.untold[self] = None
+
+    def finish(self, item: Item) -> None:
+        self._shard.in_hand -= 1
+
+    def restore(self, item: Item) -> None:
+        """Have a message put back that is not held for us any more."""
+        key = self._layer.prefix + self.line.channel
+        self._shard.later(("ZADD", key, item.score, item.content), ("EXPIRE", key, self._shard.expiry))

@@ -1,0 +1,239 @@
+"""What Redis does for a worker, each in one atomic step: Lua scripts, and the keys that they use.
+
+For a layer with the prefix ``asgi``, the messages of a channel are in the sorted set ``asgi<channel>``, by the time at
+which they were sent. Beside it there are, in keys that no channel and no group can have:
+
+- ``asgi:cyasgi:workers``, a sorted set of the ids of workers by the time until which each is alive;
+- ``asgi:cyasgi:worker:<id>``, a hash from each channel of a worker to how many messages of it were taken, from
+  ``<channel>:claimed`` to how many it has claimed, and from ``:begun`` to how many its applications have in hand;
+- ``asgi:cyasgi:held:<id>:<channel>``, a list of the messages that this worker has fetched and not taken, each after its
+  score, oldest first;
+- ``asgi:cyasgi:gone:<id>``, which tells a worker that another one has taken over its messages;
+- ``asgi:cyasgi:refused:<channel>``, a list of the last messages that could not be given to any application.
+
+The messages of a channel that a worker has fetched are numbered from 0. A worker says up to which number they were
+taken: said twice, because the answer was lost, it does no harm. And it *claims* messages before it gives them to an
+application, so that nobody else ever will: when it is dead, those that it has claimed are not put back.
+"""
+
+from __future__ import annotations
+
+#: Messages that could not be given to any application: how many are kept, and for how many seconds.
+REFUSED_KEPT = 100
+REFUSED_SECONDS = 86_400
+#: Seconds for which a worker can learn that its messages were taken over.
+GONE_SECONDS = 86_400
+#: Messages that a script looks at in one go: Redis copies them, however large they are.
+CHUNK = 20
+#: Messages that one call puts back, at most.
+PUT_BACK_AT_ONCE = 500
+
+#: Time, and what is common to scripts about the held messages of a worker.
+_COMMON = """
+local function seconds()
+    local time = redis.call('TIME')
+    return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+-- Forget the held messages before this number: they were taken. Return the number of the first one that is left.
+local function forget(heads, channel, held, upto)
+    local head = tonumber(redis.call('HGET', heads, channel)) or 0
+    if upto > head then
+        redis.call('LTRIM', held, 2 * (upto - head), -1)
+        redis.call('HSET', heads, channel, upto)
+        head = upto
+    end
+    return head
+end
+
+local function claimed_of(heads, channel)
+    return tonumber(redis.call('HGET', heads, channel .. ':claimed')) or 0
+end
+
+-- Put up to `most` of the youngest held messages back into their channel; return how many these were.
+local function put_back(queue, held, most, expiry)
+    local pairs_back = redis.call('LRANGE', held, -2 * most, -1)
+    for index = 1, #pairs_back, 2 do
+        redis.call('ZADD', queue, pairs_back[index], pairs_back[index + 1])
+    end
+    if #pairs_back > 0 then
+        redis.call('LTRIM', held, 0, -#pairs_back - 1)
+        redis.call('EXPIRE', queue, expiry)
+    end
+    return #pairs_back / 2
+end
+"""
+
+#: KEYS: workers, gone, heads. ARGV: id, seconds to live, channels...
+#: Returns 0 if the worker is new, or Redis has lost all of it; 1 if it was known; 2 if its messages were taken over,
+#: and it has to go on under another id.
+ENTER = (
+    _COMMON
+    + """
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    return 2
+end
+local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
+if known == 0 then
+    redis.call('DEL', KEYS[3])
+end
+for index = 3, #ARGV do
+    redis.call('HSETNX', KEYS[3], ARGV[index], 0)
+end
+redis.call('ZADD', KEYS[1], seconds() + ARGV[2], ARGV[1])
+return known
+"""
+)
+
+#: KEYS: heads, then for each channel: held. ARGV for each channel: its name, the number before which all were taken.
+#: Returns, packed, for each channel: how many are claimed, and what is held from that number on, each message after its
+#: score.
+RESUME = (
+    _COMMON
+    + """
+local answers = {}
+for index = 2, #KEYS do
+    local channel, upto = ARGV[2 * index - 3], tonumber(ARGV[2 * index - 2])
+    forget(KEYS[1], channel, KEYS[index], upto)
+    local answer = redis.call('LRANGE', KEYS[index], 0, -1)
+    table.insert(answer, 1, claimed_of(KEYS[1], channel))
+    answers[index - 1] = answer
+end
+return cmsgpack.pack(answers)
+"""
+)
+
+#: KEYS: workers, gone, heads, then for each channel: queue, held, refused. ARGV: id, seconds to live, bytes, the most
+#: bytes of a message, how many messages are in hand, then for each channel: its name, the number before which all were
+#: taken, the number before which all are claimed, how many are wanted, how many of these are claimed at once.
+#: Returns false if the worker has to enter again; else, packed, for each channel: whether there are more (0 or 1), how
+#: many were too large, how many are claimed, and the messages, each after its score. All of them together have at most
+#: so many bytes, unless there is but one.
+STEP = (
+    _COMMON
+    + f"""
+if redis.call('EXISTS', KEYS[2]) == 1 or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+    return false
+end
+redis.call('ZADD', KEYS[1], 'XX', seconds() + ARGV[2], ARGV[1])
+local budget, largest = tonumber(ARGV[3]), tonumber(ARGV[4])
+redis.call('HSET', KEYS[3], ':begun', ARGV[5])
+local none = true
+local answers = {{}}
+for number = 1, (#KEYS - 3) / 3 do
+    local queue, held, refused = KEYS[3 * number + 1], KEYS[3 * number + 2], KEYS[3 * number + 3]
+    local first = 5 * number
+    local channel, wanted, begin = ARGV[first + 1], tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5])
+    local known = claimed_of(KEYS[3], channel)
+    local claimed = math.max(known, tonumber(ARGV[first + 3]))
+    local next_one = forget(KEYS[3], channel, held, tonumber(ARGV[first + 2])) + redis.call('LLEN', held) / 2
+    local answer = {{0, 0, 0}}
+    while wanted > 0 do
+        local found = redis.call('ZRANGE', queue, 0, math.min(wanted, {CHUNK}) - 1, 'WITHSCORES')
+        local fetched = {{}}
+        local seen = 0
+        for index = 1, #found, 2 do
+            local message = found[index]
+            if #message > largest then
+                answer[2] = answer[2] + 1
+                redis.call('RPUSH', refused, message)
+                redis.call('LTRIM', refused, {-REFUSED_KEPT}, -1)
+                redis.call('EXPIRE', refused, {REFUSED_SECONDS})
+            elseif none or #message <= budget then
+                none = false
+                budget = budget - #message
+                fetched[#fetched + 1] = found[index + 1]
+                fetched[#fetched + 1] = message
+                answer[#answer + 1] = found[index + 1]
+                answer[#answer + 1] = message
+                wanted = wanted - 1
+                if begin > 0 then
+                    begin = begin - 1
+                    claimed = math.max(claimed, next_one + 1)
+                end
+                next_one = next_one + 1
+            else
+                wanted = 0
+                break
+            end
+            seen = seen + 1
+        end
+        if #fetched > 0 then
+            redis.call('RPUSH', held, unpack(fetched))
+        end
+        if seen > 0 then
+            redis.call('ZREMRANGEBYRANK', queue, 0, seen - 1)
+        end
+        if seen < {CHUNK} then
+            wanted = 0
+        end
+    end
+    if claimed > known then
+        redis.call('HSET', KEYS[3], channel .. ':claimed', claimed)
+    end
+    answer[3] = claimed
+    -- Read last, so that Redis tells when this has changed.
+    answer[1] = redis.call('EXISTS', queue)
+    answers[number] = answer
+end
+return cmsgpack.pack(answers)
+"""
+)
+
+#: KEYS: heads, then for each channel: queue, held. ARGV: seconds until messages expire, then for each channel: its
+#: name, the number before which all were taken. Puts back the rest, and returns how many these were.
+PUT_BACK = (
+    _COMMON
+    + """
+local count = 0
+for number = 1, (#KEYS - 1) / 2 do
+    local queue, held = KEYS[2 * number], KEYS[2 * number + 1]
+    local head = forget(KEYS[1], ARGV[2 * number], held, tonumber(ARGV[2 * number + 1]))
+    redis.call('HSET', KEYS[1], ARGV[2 * number] .. ':claimed', head)
+    count = count + put_back(queue, held, 1000000, ARGV[1])
+end
+return count
+"""
+)
+
+#: KEYS: workers, heads. ARGV: id. Forgets a worker that holds nothing.
+LEAVE = """
+redis.call('ZREM', KEYS[1], ARGV[1])
+return redis.call('DEL', KEYS[2])
+"""
+
+#: KEYS: workers. ARGV: prefix of channels, prefix of our keys, seconds until messages expire, messages at once.
+#: Puts back what the worker that is dead for longest holds and has not claimed; returns its id, how many messages these
+#: were, 1 if that was all, and then how many it had claimed and not finished; an empty id if nobody is dead. These keys
+#: are named after what only Redis knows.
+RECOVER = (
+    _COMMON
+    + f"""
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', seconds(), 'LIMIT', 0, 1)[1]
+if not dead then
+    return {{'', 0, 1, 0}}
+end
+local heads = ARGV[2] .. 'worker:' .. dead
+redis.call('SET', ARGV[2] .. 'gone:' .. dead, 1, 'EX', {GONE_SECONDS})
+local count, most = 0, tonumber(ARGV[4])
+for _, channel in ipairs(redis.call('HKEYS', heads)) do
+    if not string.find(channel, ':', 1, true) then
+        local held = ARGV[2] .. 'held:' .. dead .. ':' .. channel
+        local head = tonumber(redis.call('HGET', heads, channel))
+        local claimed = claimed_of(heads, channel)
+        if claimed > head then
+            forget(heads, channel, held, claimed)
+            redis.call('HINCRBY', heads, ':begun', claimed - head)
+        end
+        count = count + put_back(ARGV[1] .. channel, held, most - count, ARGV[3])
+        if count >= most then
+            return {{dead, count, 0, 0}}
+        end
+    end
+end
+local begun = tonumber(redis.call('HGET', heads, ':begun')) or 0
+redis.call('DEL', heads)
+redis.call('ZREM', KEYS[1], dead)
+return {{dead, count, 1, begun}}
+"""
+)

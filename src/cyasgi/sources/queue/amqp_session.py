@@ -1,0 +1,299 @@
+"""One worker's connection to RabbitMQ: what it asks of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiormq
+from aiormq.exceptions import (
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    PublishError,
+)
+
+from ...wire.queue import Letter
+from .amqp_calls import answered, close_quietly, words_of
+from .amqp_hold import AMQPHold
+from .amqp_letters import properties_of
+from .engine import EngineError, Hold, QueueShape, Sink
+
+logger = logging.getLogger("cyasgi.sources.queue")
+
+#: How the library ends when it cannot read what has arrived.
+UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, ValueError, struct.error)
+#: How often the broker is asked for a sign of life within a heartbeat.
+SIGNS = 4
+#: How often a queue is made that others may delete at the same time.
+ATTEMPTS = 5
+
+
+class AMQPSession:
+    """A connection that is open. Locks are exclusive queues, which the broker deletes with the connection."""
+
+    def __init__(
+        self,
+        connection: Any,
+        shape: QueueShape,
+        heartbeat: int,
+        description: str,
+        on_unreadable: Callable[[], object],
+    ) -> None:
+        self.shape = shape
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._connection = connection
+        self._description = description
+        #: Channels for publishing, by exchange: one that is not there closes its channel.
+        self._publishers: dict[str, Any] = {}
+        self._control: Any = None
+        self._holds: dict[int, AMQPHold] = {}
+        #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
+        self._asked = time.monotonic()
+        self._heartbeat = heartbeat
+        self._watcher: asyncio.Task[None] | None = None
+        self._on_unreadable = on_unreadable
+        connection.closing.add_done_callback(self._gone)
+
+    @property
+    def sure(self) -> bool:
+        """Whether the broker cannot have taken anything away: it has heard of this worker within a heartbeat."""
+        return not self.lost.done() and time.monotonic() - self._asked < self._heartbeat
+
+    def _gone(self, closing: asyncio.Future[Any]) -> None:
+        error = None if closing.cancelled() else closing.exception()
+        if isinstance(error, UNREADABLE):
+            self._on_unreadable()
+        self._lose("the connection was closed" if error is None else words_of(error))
+
+    def _lose(self, reason: str) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if not self.lost.done():
+            self.lost.set_result(f"{self._description}: {reason}")
+        for hold in list(self._holds.values()):
+            hold.take_away(reason)
+
+    async def _watch(self) -> None:
+        """Ask the broker for a sign of life now and then, whatever else is waited for."""
+        while True:
+            await asyncio.sleep(self._heartbeat / SIGNS)
+            try:
+                await self.workers()
+            except EngineError as error:
+                self._lose(str(error))
+                return
+
+    @asynccontextmanager
+    async def _channel(self, **options: Any) -> AsyncIterator[Any]:
+        """A channel for what may be refused: a refusal closes it."""
+        channel = await answered(self._connection.channel(**options))
+        try:
+            yield channel
+        finally:
+            await close_quietly(channel)
+
+    # The queue
+
+    async def exists(self, queue: str) -> bool:
+        async with self._channel(publisher_confirms=False) as channel:
+            try:
+                await answered(channel.queue_declare(queue, passive=True))
+            except EngineError as error:
+                if isinstance(error.__cause__, ChannelNotFoundEntity):
+                    return False
+                raise
+            return True
+
+    async def declare_exchange(self) -> None:
+        async with self._channel(publisher_confirms=False) as channel:
+            try:
+                await answered(
+                    channel.exchange_declare(self.shape.name, exchange_type="x-consistent-hash", durable=True)
+                )
+            except EngineError as error:
+                if "unknown exchange type" in str(error):
+                    raise EngineError(
+                        f"{error}: the broker needs its plugin rabbitmq_consistent_hash_exchange"
+                    ) from error
+                if isinstance(error.__cause__, ChannelPreconditionFailed):
+                    raise EngineError(f"the exchange {self.shape.name!r} is of another kind: {error}") from error
+                raise
+
+    async def declare_dead_letters(self) -> None:
+        await self._declare(f"{self.shape.name}.dead", {"x-queue-type": "quorum"})
+
+    async def declare_partition(self, number: int) -> None:
+        name = self.shape.name
+        arguments = {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": True,
+            # For what the broker itself gives up, such as messages whose time has run out.
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": f"{name}.dead",
+        }
+        await self._declare(f"{name}.{number}", arguments, bind=True)
+
+    async def _declare(self, queue: str, arguments: dict[str, Any], *, bind: bool = False) -> None:
+        async with self._channel(publisher_confirms=False) as channel:
+            try:
+                await answered(channel.queue_declare(queue, durable=True, arguments=arguments))
+            except EngineError as error:
+                if isinstance(error.__cause__, ChannelPreconditionFailed):
+                    raise EngineError(f"the queue {queue!r} is of another kind: {error}") from error
+                raise
+            if bind:
+                await answered(channel.queue_bind(queue, self.shape.name, "1"))
+
+    # Workers
+
+    async def register(self) -> None:
+        """Be counted as a worker: by a consumer of a queue in which nothing ever comes.
+
+        The queue goes with its last consumer, which may be just before this one begins.
+        """
+        for left in reversed(range(ATTEMPTS)):
+            self._control = await answered(self._connection.channel(publisher_confirms=False))
+            await self.workers()
+            try:
+                await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
+                break
+            except EngineError as error:
+                if not left or not isinstance(error.__cause__, ChannelNotFoundEntity):
+                    raise
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    @property
+    def _workers_queue(self) -> str:
+        return f"{self.shape.name}.workers"
+
+    async def workers(self) -> int:
+        began = time.monotonic()
+        counted = await answered(self._control.queue_declare(self._workers_queue, durable=True, auto_delete=True))
+        self._asked = began
+        for hold in list(self._holds.values()):
+            hold.look()
+        return int(counted.consumer_count)
+
+    async def unheld(self) -> list[int]:
+        found = []
+        for number in range(self.shape.partitions):
+            counted = await answered(self._control.queue_declare(f"{self.shape.name}.{number}", passive=True))
+            if not counted.consumer_count:
+                found.append(number)
+        return found
+
+    async def _lock(self, queue: str) -> bool:
+        async with self._channel(publisher_confirms=False) as channel:
+            try:
+                await answered(channel.queue_declare(queue, exclusive=True))
+            except EngineError as error:
+                if isinstance(error.__cause__, ChannelLockedResource):
+                    return False
+                raise
+            return True
+
+    async def unlock(self, queue: str) -> None:
+        """Delete an exclusive queue."""
+        await answered(self._control.queue_delete(queue))
+
+    async def claim(self, partition: int, sink: Sink) -> Hold | None:
+        name = f"{self.shape.name}.{partition}"
+        if partition in self._holds or not await self._lock(f"{name}.owner"):
+            return None
+        channel = None
+        try:
+            channel = await answered(self._connection.channel(publisher_confirms=False))
+            hold = AMQPHold(self, channel, partition, sink)
+            self._holds[partition] = hold
+            await hold.begin(name)
+        except BaseException:
+            self._holds.pop(partition, None)
+            if channel is not None:
+                await close_quietly(channel)
+            if not self.lost.done():
+                await self.unlock(f"{name}.owner")
+            raise
+        return hold
+
+    def forget(self, hold: AMQPHold) -> None:
+        """Note that a hold is over."""
+        if self._holds.get(hold.partition) is hold:
+            del self._holds[hold.partition]
+
+    async def claim_extra(self, number: int) -> bool:
+        return await self._lock(f"{self.shape.name}.permit.{number}")
+
+    async def release_extra(self, number: int) -> None:
+        await self.unlock(f"{self.shape.name}.permit.{number}")
+
+    # Publishing
+
+    async def publish(self, queue: str, scope_id: str, letter: Letter) -> None:
+        if not await self._publish(queue, scope_id, letter):
+            raise EngineError(f"the exchange {queue!r} has no queue for scope_id {scope_id!r}")
+
+    async def reply(self, reply_to: str, letter: Letter) -> bool:
+        return await self._publish("", reply_to, letter)
+
+    async def reply_by(self, exchange: str, scope_id: str, letter: Letter) -> None:
+        await self.publish(exchange, scope_id, letter)
+
+    async def bury(self, letter: Letter) -> None:
+        if not await self._publish("", f"{self.shape.name}.dead", letter):
+            raise EngineError(f"there is no queue {self.shape.name}.dead")
+
+    async def _publish(self, exchange: str, routing_key: str, letter: Letter) -> bool:
+        """Publish, and return when the broker has confirmed it: False if it has no queue for it."""
+        channel: Any = await self._publisher(exchange)
+        try:
+            await answered(
+                channel.basic_publish(
+                    letter.body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties_of(letter),
+                    mandatory=True,
+                )
+            )
+        except EngineError as error:
+            if isinstance(error.__cause__, PublishError):
+                return False
+            if channel.is_closed and self._publishers.get(exchange) is channel:
+                # Names that are wrong are not to be collected.
+                del self._publishers[exchange]
+            raise
+        return True
+
+    async def _publisher(self, exchange: str) -> Any:
+        """Return the channel for publishing to an exchange."""
+        channel: Any = self._publishers.get(exchange)
+        if channel is not None and not channel.is_closed:
+            return channel
+        fresh = await answered(self._connection.channel(publisher_confirms=True))
+        channel = self._publishers.get(exchange)
+        if channel is not None and not channel.is_closed:
+            # Somebody else was faster.
+            await close_quietly(fresh)
+            return channel
+        self._publishers[exchange] = fresh
+        return fresh
+
+    async def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for hold in list(self._holds.values()):
+            await hold.release()
+        if not self.lost.done():
+            self.lost.set_result("the session was closed")
+        await close_quietly(self._connection)
+
+
+async def _ignore(message: aiormq.abc.DeliveredMessage) -> None:
+    logger.warning("a message in a queue that is only there to be counted by was dropped: %r", message.delivery)

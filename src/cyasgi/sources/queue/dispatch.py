@@ -1,0 +1,320 @@
+"""From deliveries to instances and back: order within a scope, retries, and what is told to the engine.
+
+An instance has one message at a time; the next one is put when the application comes back for it, before it looks at
+its queue. So nothing that is not begun is ever in an instance: a partition that goes takes along all that waits, and
+after the process was frozen, nothing begins before the engine has said that it still counts on this worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+
+from ..._common.guarding import INTERRUPTS
+from ...core import InstanceTable
+from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, Tracked
+from ...serving.retrying import retrying
+from ...wire.queue import Letter, receive_message
+from .delivery import Delivery, Holding, Lane, QueueScope, failure_text
+from .engine import Arrival, EngineError
+
+logger = logging.getLogger("cyasgi.sources.queue")
+
+#: The longest pause before a message is tried again, in seconds.
+LONGEST_PAUSE = 60.0
+#: The pause before a partition is looked at again that may have gone, in seconds.
+UNSURE_PAUSE = 0.05
+#: The pause before scopes are looked at again that wait for a place, in seconds.
+CROWDED_PAUSE = 0.01
+#: What is counted of messages.
+COUNTERS = ("received", "redelivered", "acknowledged", "retried", "buried", "given_back", "taken_away")
+#: A message that was delivered this many times as often as it may fail is taken to end its worker each time.
+DEADLY = 4
+
+
+class DispatchPort(Protocol):
+    """What a dispatcher knows of its server."""
+
+    @property
+    def max_deliveries(self) -> int: ...
+    @property
+    def max_message_size(self) -> int: ...
+    @property
+    def retry_delay(self) -> float: ...
+    @property
+    def max_applications(self) -> int | None: ...
+    @property
+    def application_instances(self) -> InstanceTable: ...
+
+    def get_or_create_application_instance(self, scope_id: Any, scope: Any) -> Any: ...
+    def delete_application_instance(self, scope_id: Any) -> Any: ...
+    def make_scope(self, scope_id: str) -> dict[str, Any]: ...
+    async def bury(self, delivery: Delivery, reason: str) -> None: ...
+
+
+class Dispatcher:
+    """Hands deliveries to instances in the order of each scope, and settles them by what becomes of them.
+
+    Args:
+        start: starts a task that belongs to the server's run.
+    """
+
+    def __init__(self, server: DispatchPort, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+        self._server = server
+        self._start = start
+        #: That of the run: instances are not to inherit what the application of another one has set in its own.
+        self._context = contextvars.copy_context()
+        self._lanes: dict[str, Lane] = {}
+        #: Those that wait for a place for their instance.
+        self._crowd: collections.deque[Lane] = collections.deque()
+        #: Set when the server stops: nothing begins any more.
+        self.stopping = False
+        self.counts = dict.fromkeys(COUNTERS, 0)
+
+    def in_hand(self, scope_id: str) -> Delivery | None:
+        """Return the message that the instance of a scope has."""
+        lane = self._lanes.get(scope_id)
+        return None if lane is None else lane.current
+
+    # In
+
+    def arrived(self, holding: Holding, arrival: Arrival) -> None:
+        """Take a message from an engine."""
+        if holding.letting_go or self.stopping:
+            # Not acknowledged, it is delivered again when the partition is given back.
+            return
+        server = self._server
+        self.counts["received"] += 1
+        self.counts["redelivered"] += arrival.deliveries > 1
+        lane = holding.lanes.get(arrival.scope_id)
+        if lane is None:
+            lane = self._lanes[arrival.scope_id] = holding.lanes[arrival.scope_id] = Lane(arrival.scope_id, holding)
+        delivery = Delivery(arrival, lane)
+        size = len(arrival.letter.body)
+        if arrival.malformed:
+            self._bury(delivery, f"its properties cannot be read: {arrival.malformed}")
+            self._tidy(lane)
+        elif size > server.max_message_size:
+            self._bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
+            self._tidy(lane)
+        elif arrival.deliveries > server.max_deliveries * DEADLY:
+            self._bury(delivery, f"delivered {arrival.deliveries} times, and each time its worker has ended")
+            self._tidy(lane)
+        else:
+            lane.waiting.append(delivery)
+            if lane.current is None and lane.timer is None and not lane.crowded:
+                self._go_on(lane)
+
+    def _go_on(self, lane: Lane) -> None:
+        """Put the next message of a scope into its instance."""
+        lane.timer = None
+        server, holding = self._server, lane.holding
+        if lane.current is not None or not lane.waiting or holding.letting_go or self.stopping:
+            self._tidy(lane)
+            return
+        if not holding.sure:
+            self._pause(lane, UNSURE_PAUSE)
+            return
+        if self._is_crowded(lane.scope_id):
+            self._wait_for_place(lane)
+            return
+        delivery = lane.current = lane.waiting.popleft()
+        try:
+            scope = QueueScope(server.make_scope(lane.scope_id), holding)
+            delivery.instance = server.get_or_create_application_instance(lane.scope_id, scope)
+            message = receive_message(delivery.letter, delivery.number, delivery.times)
+            delivery.instance.put_nowait(Tracked(message, partial(self._told, delivery)))
+        except INTERRUPTS:
+            raise
+        except Exception as error:
+            logger.warning("scope_id %r cannot be served now: %s", lane.scope_id, failure_text(error))
+            self._back(delivery, server.retry_delay)
+            return
+        holding.in_hand += 1
+
+    def _is_crowded(self, scope_id: str) -> bool:
+        """Return whether a new instance would cost a busy one its place."""
+        server = self._server
+        limit, table = server.max_applications, server.application_instances
+        return (
+            limit is not None
+            and len(table) >= limit
+            and not table.idle
+            and not table.finished_count()
+            and scope_id not in table
+        )
+
+    def _wait_for_place(self, lane: Lane) -> None:
+        if not self._crowd:
+            asyncio.get_running_loop().call_later(CROWDED_PAUSE, self._admit, context=self._context)
+        self._crowd.append(lane)
+        # It goes on when it is admitted.
+        lane.crowded = True
+
+    def _admit(self) -> None:
+        """Let those go on that wait for a place, in their order, as far as there are places."""
+        crowd, self._crowd = self._crowd, collections.deque()
+        while crowd:
+            lane = crowd.popleft()
+            lane.crowded = False
+            self._go_on(lane)
+            if lane.crowded:
+                # There is none any more.
+                break
+        for lane in crowd:
+            self._wait_for_place(lane)
+
+    # What becomes of it
+
+    def _told(self, delivery: Delivery, outcome: str, error: BaseException | None) -> None:
+        instance = delivery.instance
+        if outcome == TAKEN:
+            if type(instance.scope) is QueueScope:
+                instance.scope.received = True
+            return
+        lane, holding = delivery.lane, delivery.holding
+        lane.current = delivery.instance = None
+        holding.came_back()
+        if holding.over:
+            # The engine delivers it again, to whoever holds the partition now.
+            self.counts["taken_away"] += not delivery.settled
+        elif delivery.settled or outcome == DONE:
+            self.settle(delivery)
+            if lane.waiting and not instance.ended:
+                # From within receive(), which is about to look for a message.
+                self._go_on(lane)
+            elif lane.waiting:
+                self._pause(lane, 0.0)
+            else:
+                self._tidy(lane)
+        elif outcome == FAILED:
+            self._failed(delivery, failure_text(error))
+        elif outcome == CANCELLED:
+            # Nobody is to blame for what was cut off: it was evicted, deleted, or the server stops.
+            delivery.times += 1
+            self._back(delivery, self._server.retry_delay)
+        elif instance.end_reason in ("returned", "failed") and not getattr(instance.scope, "received", False):
+            self._failed(delivery, "the application ended before it received a message")
+        else:
+            # The application has ended, and not because of this one.
+            self._back(delivery, 0.0)
+
+    def _failed(self, delivery: Delivery, reason: str) -> None:
+        """Have a message tried again, or bury it."""
+        server, lane = self._server, delivery.lane
+        delivery.failures += 1
+        if max(delivery.failures, delivery.times) >= server.max_deliveries:
+            self._bury(delivery, reason)
+            if lane.waiting:
+                self._pause(lane, 0.0)
+            else:
+                self._tidy(lane)
+            return
+        self.counts["retried"] += 1
+        delivery.times += 1
+        self._back(delivery, min(LONGEST_PAUSE, server.retry_delay * 2.0 ** min(delivery.failures - 1, 30)))
+
+    def _back(self, delivery: Delivery, seconds: float) -> None:
+        """Put a message back in front of those that wait, for later."""
+        lane = delivery.lane
+        lane.current = delivery.instance = None
+        lane.waiting.appendleft(delivery)
+        self._pause(lane, seconds)
+
+    def _pause(self, lane: Lane, seconds: float) -> None:
+        lane.stop()
+        if not lane.holding.letting_go and not self.stopping:
+            loop = asyncio.get_running_loop()
+            lane.timer = loop.call_later(seconds, self._go_on, lane, context=self._context)
+
+    def _tidy(self, lane: Lane) -> None:
+        """Forget a lane that has nothing."""
+        if lane.current is None and not lane.waiting:
+            self._drop(lane)
+
+    def _drop(self, lane: Lane) -> None:
+        lane.stop()
+        if self._lanes.get(lane.scope_id) is lane:
+            del self._lanes[lane.scope_id]
+        if lane.holding.lanes.get(lane.scope_id) is lane:
+            del lane.holding.lanes[lane.scope_id]
+
+    def settle(self, delivery: Delivery) -> None:
+        """Acknowledge a message, unless the engine was told of it already."""
+        if not delivery.settled:
+            delivery.settled = True
+            hold = delivery.holding.hold
+            if hold is None or delivery.holding.over or hold.lost.done():
+                self.counts["taken_away"] += 1
+            else:
+                self.counts["acknowledged"] += 1
+                hold.acknowledge(delivery.tag)
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give a message back to the engine, unless it was told of it already."""
+        if not delivery.settled:
+            delivery.settled = True
+            if delivery.holding.hold is not None and not delivery.holding.over:
+                self.counts["given_back"] += 1
+                delivery.holding.hold.requeue(delivery.tag)
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        """Publish a dead letter, and then acknowledge the message. Its scope goes on meanwhile."""
+        logger.error(
+            "a message of scope_id %r goes to the dead letters after %d deliveries: %s",
+            delivery.scope_id,
+            delivery.times,
+            reason,
+        )
+        self._start(retrying(partial(self._server.bury, delivery, reason), errors=EngineError, log=logger))
+
+    # Partitions that go
+
+    def let_go(self, holding: Holding) -> None:
+        """Begin nothing more of a partition: what waits is left to whoever holds it next."""
+        holding.letting_go = True
+        for lane in list(holding.lanes.values()):
+            lane.stop()
+
+    @staticmethod
+    async def nothing_in_hand(holding: Holding, seconds: float) -> bool:
+        """Wait until no instance has a message of this partition; return whether that was so in time."""
+        if holding.in_hand:
+            holding.nothing_in_hand = asyncio.get_running_loop().create_future()
+            await asyncio.wait({holding.nothing_in_hand}, timeout=seconds)
+        return not holding.in_hand
+
+    def end(self, holding: Holding) -> list[Awaitable[Any]]:
+        """Delete the instances of a partition that is given back or lost; return what waits for their end."""
+        self.let_go(holding)
+        holding.over = True
+        for lane in list(holding.lanes.values()):
+            self._drop(lane)
+        server = self._server
+        ids = [
+            scope_id
+            for scope_id, entry in list(server.application_instances.items())
+            if getattr(getattr(entry, "scope", None), "holding", None) is holding
+        ]
+        deleted = [server.delete_application_instance(scope_id) for scope_id in ids]
+        return [one for one in deleted if inspect.isawaitable(one)]
+
+
+def dead_letter(delivery: Delivery, queue: str, reason: str) -> Letter:
+    """Return what is published in place of a message: the same, with the reason in its headers, and for ever."""
+    letter = delivery.letter
+    headers = {
+        **letter.headers,
+        "x-failure": reason,
+        "x-queue": queue,
+        "x-scope-id": delivery.scope_id,
+        "x-deliveries": delivery.times,
+    }
+    return replace(letter, headers=headers, ttl=None)

@@ -1,0 +1,244 @@
+"""Channels on Redis when connections are cut, answers are lost, or Redis is restarted or paused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from support.channel_layers import Recorder, records, send_numbers, sources, working, write_numbers
+from support.redis_servers import RedisServer
+from support.serving import in_time
+
+pytestmark = pytest.mark.slow
+
+
+def test_connections_that_are_cut(cy, run, redis, layers):
+    """Nothing is lost, nothing comes twice, and a channel's messages stay in order."""
+
+    async def main():
+        layer, app = layers(redis), Recorder()
+        async with working(cy, app, ["a", "b"], layer) as worker:
+            sending = asyncio.create_task(send_both(layer, 400))
+            for count in range(50, 350, 75):
+                await in_time(lambda count=count: len(app.done) >= 2 * count)
+                await cut(layer)
+            await sending
+            await in_time(lambda: len(app.done) == 800)
+            assert worker.server.stats()["reconnects"] > 0
+        for channel in "ab":
+            assert app.of(channel) == list(range(400))
+        await layers.close()
+
+    run(main())
+
+
+async def send_both(layer, count):
+    for number in range(count):
+        for channel in "ab":
+            await send_numbers(layer, channel, [number])
+
+
+async def cut(layer):
+    """Ends the connections of workers, which are those that have run scripts or are told of changes."""
+    connection = layer.connection(0)
+    for client in await connection.client_list():
+        if client["cmd"] in ("evalsha", "subscribe", "ping") or client["sub"] != "0":
+            with contextlib.suppress(Exception):
+                await connection.client_kill_filter(_id=client["id"])
+
+
+class Proxy:
+    """Passes on what comes to a Redis, and cuts the connection instead of passing on the answer, when told."""
+
+    def __init__(self, redis):
+        self.redis = redis
+        self.cuts = 0
+        self.done = 0
+        self.tasks = set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    async def serve(self, reader, writer):
+        self.tasks.add(asyncio.current_task())
+        there, here = await asyncio.open_connection("127.0.0.1", self.redis.port)
+        asked = []
+        try:
+            await asyncio.gather(self.ask(reader, here, asked), self.answer(there, writer, asked))
+        except OSError:
+            pass
+        finally:
+            for one in (writer, here):
+                one.close()
+            self.tasks.discard(asyncio.current_task())
+
+    async def ask(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if b"EVALSHA" in data:
+                asked.append(data)
+            writer.write(data)
+        raise ConnectionResetError
+
+    async def answer(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if asked and self.cuts:
+                self.cuts -= 1
+                self.done += 1
+                raise ConnectionResetError
+            asked.clear()
+            writer.write(data)
+        raise ConnectionResetError
+
+
+def test_answers_that_are_lost(cy, run, redis, layers):
+    """What Redis has done and could not say is found out: nothing is lost, nothing comes twice."""
+
+    async def main():
+        direct, app = layers(redis), Recorder()
+        async with Proxy(redis) as proxy:
+            layer = layers(proxy, prefix=direct.prefix)
+            async with working(cy, app, ["a", "b"], layer):
+                sending = asyncio.create_task(send_both(direct, 300))
+                for count in range(50, 300, 50):
+                    await in_time(lambda count=count: len(app.done) >= 2 * count)
+                    proxy.cuts = 1
+                    await in_time(lambda: proxy.cuts == 0)
+                await sending
+                await in_time(lambda: len(app.done) == 600)
+            assert proxy.done == 5
+            await layer.close_pools()
+        for channel in "ab":
+            assert app.of(channel) == list(range(300))
+        await layers.close()
+
+    run(main())
+
+
+def test_scripts_that_are_forgotten(cy, run, redis, layers):
+    """Redis is told them again."""
+
+    async def main():
+        layer, app = layers(redis), Recorder()
+        async with working(cy, app, ["a"], layer) as worker:
+            for number in range(5):
+                await send_numbers(layer, "a", [number])
+                await in_time(lambda sent=number + 1: len(app.done) == sent)
+                await layer.connection(0).script_flush()
+            assert worker.server.stats()["reconnects"] == 0
+        await layers.close()
+
+    run(main())
+
+
+def test_restarted_redis(cy, run, own_redis, layers, caplog):
+    """A Redis that remembers goes on where it was; the log tells when it was gone and when it is back."""
+
+    async def main():
+        layer, app = layers(own_redis), Recorder(waits=True)
+        await send_numbers(layer, "a", range(200))
+        async with working(cy, app, ["a"], layer) as worker:
+            app.let(100)
+            await in_time(lambda: len(app.done) == 100)
+            await layer.close_pools()
+            await asyncio.to_thread(own_redis.kill)
+            await in_time(lambda: worker.server.stats()["reconnects"] == 1)
+            await asyncio.to_thread(own_redis.start)
+            app.let(200)
+            await send_numbers(layer, "a", range(200, 300))
+            await in_time(lambda: len(app.done) == 300)
+        assert app.of("a") == list(range(300))
+        await layers.close()
+
+    with caplog.at_level(logging.INFO, "cyasgi"):
+        run(main())
+    assert len([one for one in records(caplog, "has failed") if one.levelno == logging.WARNING]) == 1
+    assert records(caplog, "is back after")
+
+
+def test_restarted_redis_that_forgets(cy, run, tmp_path, layers, eager):
+    """What waits in the worker is nowhere else, and is processed."""
+
+    async def main():
+        with RedisServer(tmp_path) as forgetful:
+            layer, app = layers(forgetful), Recorder(hangs=lambda number: False)
+            stop = asyncio.Event()
+
+            async def application(scope, receive, send):
+                while True:
+                    number = (await receive())["number"]
+                    if number == 500:
+                        await stop.wait()
+                    app.done.append(("a", number))
+
+            await write_numbers(layer, "a", range(1000))
+            async with working(cy, application, ["a"], layer) as worker:
+                await in_time(lambda: len(app.done) == 500)
+                waiting = worker.server.stats()["waiting"]
+                assert waiting > 0
+                await layer.close_pools()
+                await asyncio.to_thread(forgetful.restart)
+                await in_time(lambda: worker.server.stats()["reconnects"] == 1)
+                stop.set()
+                await in_time(lambda: len(app.done) >= 501 + waiting)
+                await send_numbers(layer, "a", range(2000, 2010))
+                await in_time(lambda: app.of("a")[-1] == 2009)
+            # All that the worker had, and then what came.
+            had = len(app.done) - 10
+            assert had >= 501 + waiting
+            assert app.of("a") == [*range(had), *range(2000, 2010)]
+            await layers.close()
+
+    run(main())
+
+
+def test_paused_redis(cy, run, own_redis, layers):
+    """A Redis that does not answer for a while is connected to again."""
+
+    async def main():
+        layer, app = layers(own_redis), Recorder()
+        layer.hosts[0]["socket_timeout"] = 0.3
+        sender = layers(own_redis, prefix=layer.prefix)
+        async with working(cy, app, ["a"], layer) as worker:
+            await send_numbers(sender, "a", range(10))
+            await in_time(lambda: len(app.done) == 10)
+            own_redis.pause()
+            try:
+                await in_time(lambda: worker.server.stats()["reconnects"] == 1)
+            finally:
+                own_redis.go_on()
+            await send_numbers(sender, "a", range(10, 20))
+            await in_time(lambda: len(app.done) == 20)
+        assert app.of("a") == list(range(20))
+        await layers.close()
+
+    run(main())
+
+
+def test_failure_that_ends_the_server(cy, run, own_redis, layers):
+    """Without `reconnect` the server ends with one line."""
+
+    async def main():
+        layer = layers(own_redis)
+        server = sources(cy).ChannelLayerServer(Recorder(), ["a"], layer)
+        server.reconnect = False
+        running = asyncio.create_task(server.arun())
+        await server.wait_started()
+        await asyncio.to_thread(own_redis.kill)
+        with pytest.raises(sources(cy).LayerError, match=f"cannot use Redis at {own_redis.url}: ") as raised:
+            await running
+        assert "\n" not in str(raised.value)
+        await layers.close()
+
+    run(main())

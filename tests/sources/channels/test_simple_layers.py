@@ -1,0 +1,107 @@
+"""Channel layers of any kind that fail: they are tried again, or end the server."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from channels.exceptions import ChannelFull
+from channels.layers import InMemoryChannelLayer
+
+from support.channel_layers import Recorder, records, send_numbers, sources, working
+from support.serving import eventually, in_time
+
+
+class FailingLayer(InMemoryChannelLayer):
+    """Fails so many times, then works."""
+
+    def __init__(self, failures):
+        super().__init__(capacity=1000)
+        self.failures = failures
+
+    async def receive(self, channel):
+        if self.failures:
+            self.failures -= 1
+            raise ConnectionError("gone")
+        return await super().receive(channel)
+
+
+@pytest.mark.slow
+def test_layer_that_fails(cy, run, caplog):
+    """It is tried again and again."""
+
+    async def main():
+        layer, app = FailingLayer(2), Recorder()
+        async with working(cy, app, ["a"], layer) as worker:
+            await send_numbers(layer, "a", [1])
+            await in_time(lambda: app.done)
+            assert worker.server.stats()["reconnects"] == 2
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert sum("the channel layer failed: ConnectionError('gone')" in one.getMessage() for one in caplog.records) == 2
+
+
+def test_layer_that_must_not_fail(cy, run):
+    """Without `reconnect` its error ends the server."""
+
+    async def main():
+        server = sources(cy).ChannelLayerServer(Recorder(), ["a"], FailingLayer(1))
+        server.reconnect = False
+        with pytest.raises(sources(cy).LayerError, match="gone"):
+            await server.arun()
+
+    run(main())
+
+
+class Forgetful(InMemoryChannelLayer):
+    """Takes nothing back."""
+
+    closed = False
+
+    async def send(self, channel, message):
+        if self.closed:
+            raise ChannelFull(channel)
+        await super().send(channel, message)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_stop_gives_back_what_was_received(cy, run, caplog, full):
+    """A message that was received for an application that cannot be started goes back; if it cannot, that is told."""
+
+    async def main():
+        layer = Forgetful(capacity=1000)
+
+        async def application(scope, receive, send):
+            raise OSError("no database")
+
+        async with working(cy, application, ["a"], layer) as worker:
+            await send_numbers(layer, "a", [1])
+            await eventually(lambda: worker.server.stats()["waiting"] == 1)
+            layer.closed = full
+            await worker.stop()
+        assert worker.server.stats()["put_back"] == (not full)
+        assert worker.server.stats()["waiting"] == 0
+        if not full:
+            assert (await layer.receive("a"))["number"] == 1
+
+    with caplog.at_level(logging.ERROR, "cyasgi"):
+        run(main())
+    assert len(records(caplog, "1 messages are lost: the layer does not take them back")) == full
+
+
+def test_layer_that_is_used_wrongly(cy, run):
+    """An error that does not mend itself ends the server, whatever `reconnect` says."""
+
+    class Picky(InMemoryChannelLayer):
+        async def receive(self, channel):
+            raise TypeError("not this name")
+
+    async def main():
+        server = sources(cy).ChannelLayerServer(Recorder(), ["a"], Picky())
+        with pytest.raises(TypeError, match="not this name"):
+            async with asyncio.timeout(10):
+                await server.arun()
+
+    run(main())
