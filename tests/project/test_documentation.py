@@ -245,6 +245,7 @@ KNOWN = {
     "grep",
     "mypy",
     "nc",
+    "redis-cli",
     "redis-server",
     "ruff",
     "pre-commit",

@@ -17,11 +17,13 @@ from collections.abc import Iterator
 #: The bundled applications.
 BUNDLED = (
     "cyasgi.dns:example",
+    "cyasgi.examples:chat",
     "cyasgi.examples:counter",
     "cyasgi.examples:daytime",
     "cyasgi.examples:discard",
     "cyasgi.examples:echo",
     "cyasgi.examples:hello",
+    "cyasgi.redis:example",
 )
 #: Names that are applications although they are imported.
 USUAL = {"app", "application"}
