@@ -20,8 +20,8 @@ from cyasgi import cli
 from cyasgi.balancing import LoadBalancer
 from cyasgi.cli import (
     activation,
-    command as cli_command,
     consume_options,
+    consuming,
     hints,
     limits,
     options,
@@ -271,7 +271,7 @@ def test_commands(served, worked, block):
         if name == "cyasgi" and words[1] == "completion":
             assert words[2] in SHELLS and words[3] == ">" and len(words) == 5
         elif name == "cyasgi" and words[1] == "consume":
-            assert cli_command.command().commands["consume"].make_context("consume", words[2:]).params["words"]
+            assert consuming.command().make_context("consume", words[2:]).params["words"]
         elif name == "cyasgi" and words[1] == "work":
             worked(*words[2:])
         elif name == "cyasgi":

@@ -23,8 +23,6 @@ from . import (
     supervising,
 )
 from .completion import completion_command
-from .consume_options import consume_parameters
-from .consuming import consume
 from .lazy import LazyGroup
 from .limits import (
     OWN,
@@ -53,7 +51,11 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         arguments: those that it is about to be called with; None for those of the process.
     """
 
-    @click.group(cls=LazyGroup, modules={"work": "work"}, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(
+        cls=LazyGroup,
+        modules={"consume": "consuming", "work": "work"},
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
     @click.version_option(
         __version__,
         "--version",
@@ -84,7 +86,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         ServeCommand(
             "serve",
             callback=serve,
-            params=parameters(),
+            params=list(parameters()),
             help="Serve the application that MODULE:ATTRIBUTE names, until SIGINT or SIGTERM.",
             epilog=EPILOG,
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
@@ -101,18 +103,6 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         )
     )
     cyasgi.add_command(completion_command(cyasgi))
-    cyasgi.add_command(
-        ServeCommand(
-            "consume",
-            callback=consume,
-            params=consume_parameters(),
-            help="Work on the messages of a queue with the application that MODULE:ATTRIBUTE names, until SIGINT or "
-            "SIGTERM: each message at least once, those of one scope_id in order. Start it as often as you like, on "
-            "any machine: all share the queue. Without --amqp, the messages are the lines of standard input.",
-            epilog=EPILOG.replace(configuration.PREFIX, configuration.CONSUME_PREFIX),
-            context_settings={"auto_envvar_prefix": configuration.CONSUME_PREFIX, "max_content_width": 100},
-        )
-    )
     return cyasgi
 
 

@@ -22,15 +22,35 @@ from ..supervisor import Supervisor
 from ..workers.notify import Notifier
 from . import configuration, service
 from .allocator import keep_freed_memory
-from .consume_options import ATTRIBUTES, MEMORY, MOST_INSTANCES
+from .consume_options import ATTRIBUTES, MEMORY, MOST_INSTANCES, consume_parameters
 from .errors import INTERRUPTED, MISUSED, CommandError
 from .feeding import fed_by_lines
 from .logs import LogOptions, configure_logging, enable_loggers, logger
+from .option import ServeCommand
 from .service import notifying
 from .starting import choose_loop, exited, in_one_line, lifespan as lifespan_of, load_each
 
+EPILOG = (
+    f"Every option can also be set in the environment, as {configuration.CONSUME_PREFIX}_MAX_APPLICATIONS for "
+    "--max-applications, or in the file that --config names, as max-applications. "
+    "Exit codes: 0 stopped by SIGINT or SIGTERM, 1 failed, 2 wrong usage, 130 interrupted before it worked."
+)
 #: Counters that are logged even if they are 0.
 ALWAYS_LOGGED = {"received", "acknowledged"}
+
+
+def command() -> click.Command:
+    """Return the command."""
+    return ServeCommand(
+        "consume",
+        callback=consume,
+        params=consume_parameters(),
+        help="Work on the messages of a queue with the application that MODULE:ATTRIBUTE names, until SIGINT or "
+        "SIGTERM: each message at least once, those of one scope_id in order. Start it as often as you like, on "
+        "any machine: all share the queue. Without --amqp, the messages are the lines of standard input.",
+        epilog=EPILOG,
+        context_settings={"auto_envvar_prefix": configuration.CONSUME_PREFIX, "max_content_width": 100},
+    )
 
 
 @click.pass_context
