@@ -42,12 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick.
+    """Three workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick.
 
     One for each core without the slow ones, which do not wait: every worker takes seconds to collect all tests.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return usable if config.option.markexpr == "not slow" else 2 * usable
+    return usable if config.option.markexpr == "not slow" else 3 * usable
 
 
 @pytest.hookimpl(wrapper=True)
@@ -81,9 +81,16 @@ def _import_own_share(session: pytest.Session, worker: dict[str, Any]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others."""
+    """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others.
+
+    With them are those that need a message broker, which takes long to start: so one worker has most of them.
+    """
+
+    def is_late(item: pytest.Item) -> bool:
+        return item.get_closest_marker("long") is None and "broker" not in getattr(item, "fixturenames", ())
+
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("long") is None)
+        items.sort(key=is_late)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
