@@ -323,7 +323,18 @@ PARAMETERS = (*options.parameters(), *consume_options.consume_parameters(), *wor
 OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + parameter.secondary_opts}
 #: Options of the other commands that are mentioned.
 OTHERS = {
-    *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
+    *(
+        "--check",
+        "--full",
+        "--list",
+        "--loops",
+        "--no-extension",
+        "--output",
+        "--quick",
+        "--sides",
+        "--symbols",
+        "--threshold",
+    ),
     *("--help", "--tag", "--strict", "--version"),
     "--metrics",  # of granian
 }
