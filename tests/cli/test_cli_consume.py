@@ -74,6 +74,17 @@ def test_a_line_that_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_lines_that_are_nested_deep(tmp_path):
+    """Brackets are a body; values that nobody can read are refused. The command goes on, and ends."""
+    deep = "[" * 900 + "]" * 900
+    lines = ["[" * 5000, f'{{"scope_id": {deep}}}', f'{{"priority": {deep}}}', f'{{"headers": {deep}}}', "good"]
+    done = consume(tmp_path, "work:application", lines=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f" {'[' * 5000} {{}}\n good {{}}\n"
+    assert done.stderr.count("a line is not published") == 3
+
+
+@pytest.mark.slow
 def test_poison(tmp_path):
     arguments = ("--max-deliveries", "2", "--retry-delay", "0.01")
     done = consume(tmp_path, *arguments, "work:application", lines=["fail", "after"])
