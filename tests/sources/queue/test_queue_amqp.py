@@ -362,6 +362,38 @@ def test_workers_share_and_partitions_move(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
+    """It is made anew, whether it is held or not, and the others are not touched."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            await channel.queue_delete(f"{name}.1")
+            await in_time(lambda: server.stats()["partitions_lost"] == 1)
+            await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
+            for number in range(40):
+                await publish(channel, name, b"x", scope_id=f"scope-{number}")
+            await in_time(lambda: len(seen.by_scope) == 40)
+            assert server.stats()["partitions_lost"] == 1
+
+    run(main())
+
+
+def test_a_channel_that_is_closed(cy, run, broker, aiormq, name):
+    """Even the one by which the session asks: the server begins a new session."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            session = server._session
+            await session._control.close()
+            await in_time(lambda: server._session is not session and server.stats()["partitions"] == PARTITIONS)
+            await publish(channel, name, b"x")
+            await in_time(lambda: seen.messages)
+
+    run(main())
+
+
 def test_sure_while_a_partition_takes_its_time(cy, run, broker, aiormq, name):
     """One that waits for what is in hand, far longer than a heartbeat, holds up no other."""
 

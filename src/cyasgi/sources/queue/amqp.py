@@ -118,7 +118,9 @@ class AMQPEngine:
         if await session.exists(f"{name}.0") and (
             not await session.exists(f"{name}.{count - 1}") or await session.exists(f"{name}.{count}")
         ):
-            raise EngineError(f"the queue {name!r} has another number of partitions than {count}")
+            raise EngineError(
+                f"the queue {name!r} has another number of partitions than {count}, or its last one was deleted"
+            )
         await session.declare_exchange()
         await session.declare_dead_letters()
         for first in range(count - 1, -1, -AT_A_TIME):

@@ -182,12 +182,32 @@ class AMQPSession:
         return int(counted.consumer_count)
 
     async def unheld(self) -> list[int]:
-        found = []
-        for number in range(self.shape.partitions):
-            counted = await answered(self._control.queue_declare(f"{self.shape.name}.{number}", passive=True))
-            if not counted.consumer_count:
-                found.append(number)
+        found: list[int] = []
+        first: int | None = 0
+        while first is not None:
+            first = await self._look_from(first, found)
         return found
+
+    async def _look_from(self, first: int, found: list[int]) -> int | None:
+        """Add to `found` what nobody holds of the partitions from the first one on.
+
+        A queue that somebody has deleted, whose refusal closes the channel, is made anew; then return the next one.
+        """
+        async with self._channel(publisher_confirms=False) as channel:
+            for number in range(first, self.shape.partitions):
+                queue = f"{self.shape.name}.{number}"
+                try:
+                    counted = await answered(channel.queue_declare(queue, passive=True))
+                except EngineError as error:
+                    if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                        raise
+                    logger.error("the queue %s was deleted, and what was in it: it is made anew", queue)
+                    await self.declare_partition(number)
+                    found.append(number)
+                    return number + 1
+                if not counted.consumer_count:
+                    found.append(number)
+        return None
 
     async def _lock(self, queue: str) -> bool:
         async with self._channel(publisher_confirms=False) as channel:
@@ -200,8 +220,11 @@ class AMQPSession:
             return True
 
     async def unlock(self, queue: str) -> None:
-        """Delete an exclusive queue."""
-        await answered(self._control.queue_delete(queue))
+        """Delete an exclusive queue. If that fails, the session is lost: then the broker does it, with the connection."""
+        try:
+            await answered(self._control.queue_delete(queue))
+        except EngineError as error:
+            self._lose(str(error))
 
     async def claim(self, partition: int, sink: Sink) -> Hold | None:
         name = f"{self.shape.name}.{partition}"
@@ -289,7 +312,10 @@ class AMQPSession:
         if self._watcher is not None:
             self._watcher.cancel()
         for hold in list(self._holds.values()):
-            await hold.release()
+            try:
+                await hold.release()
+            except EngineError as error:
+                logger.info("partition %d is left to the broker: %s", hold.partition, error)
         if not self.lost.done():
             self.lost.set_result("the session was closed")
         await close_quietly(self._connection)

@@ -215,7 +215,10 @@ class QueueServer(StatelessServer):
 
     async def _lose_all(self, session: Session) -> None:
         for holding in list(self.holdings.values()):
-            await self._part(holding, lost=True)
+            try:
+                await self._part(holding, lost=True)
+            except EngineError as error:
+                logger.debug("partition %d could not be released: %s", holding.partition, error)
         try:
             await session.close()
         except EngineError as error:
