@@ -23,7 +23,7 @@ Receive - ``queue.receive`` event
 * ``type`` (*Unicode string*) - ``"queue.receive"``.
 * ``body`` (*byte string*) - the message; it may be empty.
 * ``headers`` (*dict*) - by name: strings, numbers, booleans, None, byte strings, and lists and dicts of these. Times
-  are seconds since the epoch.
+  are seconds since the epoch. What is published has at most 65,536 bytes of them.
 * ``message_id``, ``correlation_id``, ``reply_to``, ``content_type`` (*Unicode string* or None) - as published.
 * ``priority`` (*int* or None) - as published, from 0 to 255.
 * ``ttl`` (*float* or None) - as published: seconds that the message may wait in the queue.
@@ -93,6 +93,11 @@ SENDS = ("queue.acknowledge", "queue.reject", "queue.publish", "queue.reply")
 MOST_NAME = 255
 #: How deep headers may be nested.
 MOST_DEPTH = 16
+#: The size of the headers of a message that is published, with their names, in bytes: half of what RabbitMQ takes.
+MOST_HEADERS = 65_536
+
+#: What a value in headers takes beside its own bytes, at most.
+FIELD = 9
 
 TEXTS = ("message_id", "correlation_id", "reply_to", "content_type")
 
@@ -182,7 +187,11 @@ def _plain(value: Any, depth: int) -> Any:
         return {str(name): _plain(one, depth - 1) for name, one in value.items()}
     if depth and isinstance(value, (list, tuple)):
         return [_plain(one, depth - 1) for one in value]
-    return str(value)
+    try:
+        return str(value)
+    except RecursionError:
+        # Nested by the hundred.
+        return "..."
 
 
 def parse_send(message: Any) -> Acknowledge | Reject | Publish | Reply:
@@ -241,9 +250,11 @@ def parse_letter(message: Mapping[str, Any], what: str) -> Letter:
     headers = message.get("headers")
     if headers is None:
         headers = {}
-    _check_header(headers, f"'headers' of {what}", MOST_DEPTH)
     if not isinstance(headers, Mapping):
         raise TypeError(f"'headers' of {what} must be a dict, got {headers!r}")
+    size = _check_header(headers, f"'headers' of {what}", MOST_DEPTH)
+    if size > MOST_HEADERS:
+        raise ValueError(f"'headers' of {what} must have at most {MOST_HEADERS} bytes, got {size}")
     texts = {name: message.get(name) for name in TEXTS}
     for name, text in texts.items():
         if text is not None:
@@ -256,7 +267,8 @@ def parse_letter(message: Mapping[str, Any], what: str) -> Letter:
             raise ValueError(f"'priority' of {what} must be from 0 to 255, got {priority}")
     return Letter(
         body,
-        headers,
+        # A copy: the sender may go on to change its own.
+        plain_headers(headers),
         **texts,
         priority=priority,
         ttl=_seconds(message, "ttl", what),
@@ -275,22 +287,30 @@ def _seconds(message: Mapping[str, Any], name: str, what: str) -> float | None:
     return float(value)
 
 
-def _check_header(value: Any, what: str, depth: int) -> None:
-    if value is None or isinstance(value, (bool, float, str, bytes)):
-        return
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"an int in {what} must have 64 bits, got {value!r}")
-        return
+def _check_header(value: Any, what: str, depth: int) -> int:
+    """Return the size of a value in headers, in bytes; raise TypeError or ValueError if they may not hold it."""
+    if isinstance(value, str):
+        try:
+            return FIELD + len(value.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"text in {what} must be such that can be encoded, got {value[:40]!r}") from None
+    if isinstance(value, bytes):
+        return FIELD + len(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"an int in {what} must have 64 bits, got {value!r}")
+    if value is None or isinstance(value, (bool, int, float)):
+        return FIELD
     if not isinstance(value, (Mapping, list, tuple)):
         raise TypeError(f"{what} may hold str, bytes, int, float, bool, None, lists and dicts, got {value!r}")
     if not depth:
         raise ValueError(f"{what} are nested more than {MOST_DEPTH} deep")
+    size = FIELD
     if isinstance(value, Mapping):
         for name in value:
-            check_name(name, f"a name in {what}", least=1)
-    for one in value.values() if isinstance(value, Mapping) else value:
-        _check_header(one, what, depth - 1)
+            size += FIELD + len(check_name(name, f"a name in {what}", least=1).encode())
+    return size + sum(
+        _check_header(one, what, depth - 1) for one in (value.values() if isinstance(value, Mapping) else value)
+    )
 
 
 def _delivery_id(message: Mapping[str, Any], kind: str) -> int | None:

@@ -206,15 +206,68 @@ async def publish_raw(channel, name, key, header):
     await channel.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
 
 
+def nested(depth):
+    """Properties with a header in which so many others are nested."""
+    content = b""
+    for _ in range(depth):
+        content = b"\1aF" + struct.pack(">I", len(content)) + content
+    return struct.pack(">HI", 1 << 13, len(content)) + content
+
+
+def headers_of(content):
+    """Properties with these headers, in bytes."""
+    return struct.pack(">HI", 1 << 13, len(content)) + content
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        (headers_of(b"\1ad" + struct.pack(">d", 1e300)), 1e300),
+        (headers_of(b"\1ad" + struct.pack(">d", 0.1)), 0.1),
+        (headers_of(b"\1aD" + struct.pack(">Bi", 2, -150)), None),
+        (nested(150), None),
+        (
+            headers_of(b"".join(b"\2a%dS" % number + struct.pack(">I", 21_830) + b"x" * 21_830 for number in range(6))),
+            None,
+        ),
+    ],
+    ids=["large", "exact", "negative", "nested", "many"],
+)
+def test_dead_letters_of_any_headers(cy, run, broker, aiormq, name, header, shown):
+    """Whatever others have published can be put aside, and ends no session."""
+
+    async def main():
+        seen = []
+
+        async def application(scope, receive, send):
+            message = await receive()
+            seen.append(message)
+            await send({"type": "queue.reject", "reason": "not this one"})
+
+        async with running(server_of(cy, broker, name, application)) as server, client(aiormq, broker) as channel:
+            await publish_raw(channel, name, b"a", header)
+            await in_time(lambda: server.stats()["buried"])
+            dead = await dead_letter(channel, name)
+            headers = dead.header.properties.headers
+            assert (headers["x-failure"], dead.body) == ("not this one", b"x")
+            if shown is not None:
+                assert headers["a"] == seen[0]["headers"]["a"] == shown
+            assert ("x-dropped" in headers) == (b"a5S" in header)
+            assert server.stats()["partitions_lost"] == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("key", "header"),
     [
         (b"a", struct.pack(">HQ", 1 << 6, 2**62)),
         (b"a", struct.pack(">HB", 1 << 15, 2) + b"\xff\xff"),
+        (b"a", nested(3000)),
         (b"\xff\xfe", struct.pack(">H", 0)),
         (b"ok", struct.pack(">H", 0)),
     ],
-    ids=["timestamp", "text", "routing key", "nothing wrong"],
+    ids=["timestamp", "text", "nesting", "routing key", "nothing wrong"],
 )
 def test_what_the_library_cannot_read(cy, run, broker, aiormq, name, key, header):
     """A publisher ends no worker with it, and what comes behind it is worked on."""

@@ -22,13 +22,16 @@ from aiormq.exceptions import (
 from ...wire.queue import Letter
 from .amqp_calls import answered, close_quietly, words_of
 from .amqp_hold import AMQPHold
-from .amqp_letters import properties_of
+from .amqp_letters import header_size, properties_of
+from .dead_letters import shortened
 from .engine import EngineError, Hold, QueueShape, Sink
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
 #: How the library ends when it cannot read what has arrived.
-UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, ValueError, struct.error)
+UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, RecursionError, ValueError, struct.error)
+#: The size of a frame where the broker names none.
+LARGEST_FRAME = 2**31
 #: How often the broker is asked for a sign of life within a heartbeat.
 SIGNS = 4
 #: How often a queue is made that others may delete at the same time.
@@ -220,7 +223,7 @@ class AMQPSession:
             return True
 
     async def unlock(self, queue: str) -> None:
-        """Delete an exclusive queue. If that fails, the session is lost: then the broker does it, with the connection."""
+        """Delete an exclusive queue; if that fails, lose the session: the broker deletes it with the connection."""
         try:
             await answered(self._control.queue_delete(queue))
         except EngineError as error:
@@ -258,6 +261,11 @@ class AMQPSession:
 
     # Publishing
 
+    @property
+    def _most_header(self) -> int:
+        """The size of a frame that the broker takes, in bytes."""
+        return self._connection.connection_tune.frame_max or LARGEST_FRAME
+
     async def publish(self, queue: str, scope_id: str, letter: Letter) -> None:
         if not await self._publish(queue, scope_id, letter):
             raise EngineError(f"the exchange {queue!r} has no queue for scope_id {scope_id!r}")
@@ -269,11 +277,21 @@ class AMQPSession:
         await self.publish(exchange, scope_id, letter)
 
     async def bury(self, letter: Letter) -> None:
+        letter = shortened(letter, self._most_header, header_size)
         if not await self._publish("", f"{self.shape.name}.dead", letter):
             raise EngineError(f"there is no queue {self.shape.name}.dead")
 
     async def _publish(self, exchange: str, routing_key: str, letter: Letter) -> bool:
-        """Publish, and return when the broker has confirmed it: False if it has no queue for it."""
+        """Publish, and return when the broker has confirmed it: False if it has no queue for it.
+
+        Raises:
+            ValueError: the properties do not fit into a frame. The broker would close the connection.
+        """
+        # All that is no header takes less than any broker allows.
+        if letter.headers and (size := header_size(letter)) > self._most_header:
+            raise ValueError(
+                f"the message's headers and properties have {size} bytes: accepted are {self._most_header}"
+            )
         channel: Any = await self._publisher(exchange)
         try:
             await answered(

@@ -13,7 +13,6 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,7 +20,7 @@ from ..._common.guarding import INTERRUPTS
 from ...core import InstanceTable
 from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, Tracked
 from ...serving.retrying import retrying
-from ...wire.queue import Letter, receive_message
+from ...wire.queue import receive_message
 from .delivery import Delivery, Holding, Lane, QueueScope, failure_text
 from .engine import Arrival, EngineError
 
@@ -305,16 +304,3 @@ class Dispatcher:
         ]
         deleted = [server.delete_application_instance(scope_id) for scope_id in ids]
         return [one for one in deleted if inspect.isawaitable(one)]
-
-
-def dead_letter(delivery: Delivery, queue: str, reason: str) -> Letter:
-    """Return what is published in place of a message: the same, with the reason in its headers, and for ever."""
-    letter = delivery.letter
-    headers = {
-        **letter.headers,
-        "x-failure": reason,
-        "x-queue": queue,
-        "x-scope-id": delivery.scope_id,
-        "x-deliveries": delivery.times,
-    }
-    return replace(letter, headers=headers, ttl=None)

@@ -23,8 +23,9 @@ from ...wire.queue import (
     scope_fields,
 )
 from .balance import Balance
+from .dead_letters import dead_letter
 from .delivery import Delivery, Holding, failure_text
-from .dispatch import COUNTERS, Dispatcher, dead_letter
+from .dispatch import COUNTERS, Dispatcher
 from .engine import Engine, EngineError, QueueShape, Session
 from .engines import engine_of
 from .names import ReplyExchange
