@@ -60,7 +60,7 @@ ATTRIBUTES = (
     Attribute(
         "max_deliveries",
         "NUMBER",
-        "How often a message is delivered before it goes to the dead letters, if the application fails with it.",
+        "How often the application may fail with a message, in one worker, before it goes to the dead letters.",
     ),
     Attribute(
         "retry_delay",

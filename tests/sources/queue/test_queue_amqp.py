@@ -447,6 +447,23 @@ def test_a_channel_that_is_closed(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_notes_of_suspects(cy, run, broker, aiormq, name):
+    """They outlive the session, and are forgotten when they are cleared."""
+
+    async def main():
+        for number in range(3):
+            async with running(server_of(cy, broker, name, Seen())) as server:
+                assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [
+                    number
+                ] * 2
+                await server._session.clear_suspect("unknown")
+        async with running(server_of(cy, broker, name, Seen())) as server:
+            await server._session.clear_suspect("a")
+            assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [0, 3]
+
+    run(main())
+
+
 def test_sure_while_a_partition_takes_its_time(cy, run, broker, aiormq, name):
     """One that waits for what is in hand, far longer than a heartbeat, holds up no other."""
 

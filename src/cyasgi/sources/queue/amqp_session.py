@@ -30,6 +30,8 @@ logger = logging.getLogger("cyasgi.sources.queue")
 
 #: How the library ends when it cannot read what has arrived.
 UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, RecursionError, ValueError, struct.error)
+#: How long the broker keeps notes of suspects, in milliseconds.
+NOTED = 24 * 60 * 60 * 1000
 #: The size of a frame where the broker names none.
 LARGEST_FRAME = 2**31
 #: How often the broker is asked for a sign of life within a heartbeat.
@@ -258,6 +260,19 @@ class AMQPSession:
 
     async def release_extra(self, number: int) -> None:
         await self.unlock(f"{self.shape.name}.permit.{number}")
+
+    async def note_suspect(self, key: str) -> int:
+        # Notes are messages in a queue of their own, which the broker deletes when nobody has used it for a day.
+        queue, arguments = f"{self.shape.name}.suspect.{key}", {"x-expires": NOTED}
+        async with self._channel(publisher_confirms=False) as channel:
+            declared = await answered(channel.queue_declare(queue, durable=True, arguments=arguments))
+        if not await self._publish("", queue, Letter(b"")):
+            raise EngineError(f"there is no queue {queue}")
+        return int(declared.message_count)
+
+    async def clear_suspect(self, key: str) -> None:
+        async with self._channel(publisher_confirms=False) as channel:
+            await answered(channel.queue_delete(f"{self.shape.name}.suspect.{key}"))
 
     # Publishing
 

@@ -48,15 +48,15 @@ class Holding:
 class Lane:
     """The messages of one scope: one that its instance has, and those that wait behind it."""
 
-    __slots__ = ("crowded", "current", "holding", "scope_id", "timer", "waiting")
+    __slots__ = ("current", "holding", "parked", "scope_id", "timer", "waiting")
 
     def __init__(self, scope_id: str, holding: Holding) -> None:
         self.scope_id = scope_id
         self.holding = holding
         self.current: Delivery | None = None
         self.waiting: collections.deque[Delivery] = collections.deque()
-        #: Whether it waits for a place for its instance.
-        self.crowded = False
+        #: Whether it waits for a place for its instance, or for a suspect: whoever has it go on has it in a list.
+        self.parked = False
         #: Set while the lane pauses.
         self.timer: asyncio.Handle | None = None
 
@@ -82,7 +82,19 @@ class QueueScope(dict[str, Any]):
 class Delivery:
     """A message that an engine has delivered."""
 
-    __slots__ = ("failures", "holding", "instance", "lane", "letter", "number", "settled", "tag", "times")
+    __slots__ = (
+        "came_back",
+        "failures",
+        "holding",
+        "instance",
+        "lane",
+        "letter",
+        "number",
+        "settled",
+        "suspect",
+        "tag",
+        "times",
+    )
 
     def __init__(self, arrival: Arrival, lane: Lane) -> None:
         #: Its delivery_id.
@@ -99,6 +111,10 @@ class Delivery:
         self.instance: Any = None
         #: Whether the engine was told what to do with it.
         self.settled = False
+        #: Whether it may be what has ended its workers: then it is to begin alone.
+        self.suspect = False
+        #: Done when its instance no longer has it; set by those who wait for that.
+        self.came_back: asyncio.Future[None] | None = None
 
     @property
     def scope_id(self) -> str:

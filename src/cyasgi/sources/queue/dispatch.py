@@ -18,11 +18,13 @@ from typing import Any, Protocol
 
 from ..._common.guarding import INTERRUPTS
 from ...core import InstanceTable
-from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, Tracked
+from ...core.tasks import resolved
+from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, UNDELIVERED, Tracked
 from ...serving.retrying import retrying
 from ...wire.queue import receive_message
 from .delivery import Delivery, Holding, Lane, QueueScope, failure_text
 from .engine import Arrival, EngineError
+from .suspects import SUSPICIOUS, Suspects
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
@@ -34,8 +36,6 @@ UNSURE_PAUSE = 0.05
 CROWDED_PAUSE = 0.01
 #: What is counted of messages.
 COUNTERS = ("received", "redelivered", "acknowledged", "retried", "buried", "given_back", "taken_away")
-#: A message that was delivered this many times as often as it may fail is taken to end its worker each time.
-DEADLY = 4
 
 
 class DispatchPort(Protocol):
@@ -56,6 +56,8 @@ class DispatchPort(Protocol):
     def delete_application_instance(self, scope_id: Any) -> Any: ...
     def make_scope(self, scope_id: str) -> dict[str, Any]: ...
     async def bury(self, delivery: Delivery, reason: str) -> None: ...
+    async def note_suspect(self, key: str) -> int: ...
+    async def clear_suspect(self, key: str) -> None: ...
 
 
 class Dispatcher:
@@ -73,6 +75,10 @@ class Dispatcher:
         self._lanes: dict[str, Lane] = {}
         #: Those that wait for a place for their instance.
         self._crowd: collections.deque[Lane] = collections.deque()
+        self._suspects = Suspects(self, start)
+        #: Messages that instances have, and who waits until they have none.
+        self._in_hand = 0
+        self._nothing_in_hand: asyncio.Future[None] | None = None
         #: Set when the server stops: nothing begins any more.
         self.stopping = False
         self.counts = dict.fromkeys(COUNTERS, 0)
@@ -98,32 +104,42 @@ class Dispatcher:
         delivery = Delivery(arrival, lane)
         size = len(arrival.letter.body)
         if arrival.malformed:
-            self._bury(delivery, f"its properties cannot be read: {arrival.malformed}")
+            self.bury(delivery, f"its properties cannot be read: {arrival.malformed}")
             self._tidy(lane)
         elif size > server.max_message_size:
-            self._bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
-            self._tidy(lane)
-        elif arrival.deliveries > server.max_deliveries * DEADLY:
-            self._bury(delivery, f"delivered {arrival.deliveries} times, and each time its worker has ended")
+            self.bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
             self._tidy(lane)
         else:
+            delivery.suspect = arrival.deliveries > server.max_deliveries * SUSPICIOUS
             lane.waiting.append(delivery)
-            if lane.current is None and lane.timer is None and not lane.crowded:
-                self._go_on(lane)
+            if lane.current is None and lane.timer is None and not lane.parked:
+                self.go_on(lane)
 
-    def _go_on(self, lane: Lane) -> None:
+    def go_on(self, lane: Lane) -> None:
         """Put the next message of a scope into its instance."""
         lane.timer = None
-        server, holding = self._server, lane.holding
+        holding = lane.holding
+        if lane.parked:
+            return
         if lane.current is not None or not lane.waiting or holding.letting_go or self.stopping:
             self._tidy(lane)
             return
         if not holding.sure:
-            self._pause(lane, UNSURE_PAUSE)
+            self.pause(lane, UNSURE_PAUSE)
+        elif self._suspects.holds_up(lane):
             return
-        if self._is_crowded(lane.scope_id):
+        elif self._is_crowded(lane.scope_id):
             self._wait_for_place(lane)
-            return
+        else:
+            self.begin(lane)
+
+    def may_begin(self, lane: Lane) -> bool:
+        """Return whether the engine and the instances allow the next message of a scope to begin."""
+        return lane.holding.sure and not self._is_crowded(lane.scope_id)
+
+    def begin(self, lane: Lane) -> bool:
+        """Put the next message of a scope into its instance; return False if that is not possible now."""
+        server, holding = self._server, lane.holding
         delivery = lane.current = lane.waiting.popleft()
         try:
             scope = QueueScope(server.make_scope(lane.scope_id), holding)
@@ -135,8 +151,10 @@ class Dispatcher:
         except Exception as error:
             logger.warning("scope_id %r cannot be served now: %s", lane.scope_id, failure_text(error))
             self._back(delivery, server.retry_delay)
-            return
+            return False
         holding.in_hand += 1
+        self._in_hand += 1
+        return True
 
     def _is_crowded(self, scope_id: str) -> bool:
         """Return whether a new instance would cost a busy one its place."""
@@ -155,16 +173,16 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(CROWDED_PAUSE, self._admit, context=self._context)
         self._crowd.append(lane)
         # It goes on when it is admitted.
-        lane.crowded = True
+        lane.parked = True
 
     def _admit(self) -> None:
         """Let those go on that wait for a place, in their order, as far as there are places."""
         crowd, self._crowd = self._crowd, collections.deque()
         while crowd:
             lane = crowd.popleft()
-            lane.crowded = False
-            self._go_on(lane)
-            if lane.crowded:
+            lane.parked = False
+            self.go_on(lane)
+            if self._crowd:
                 # There is none any more.
                 break
         for lane in crowd:
@@ -181,6 +199,7 @@ class Dispatcher:
         lane, holding = delivery.lane, delivery.holding
         lane.current = delivery.instance = None
         holding.came_back()
+        self._came_back(delivery, outcome)
         if holding.over:
             # The engine delivers it again, to whoever holds the partition now.
             self.counts["taken_away"] += not delivery.settled
@@ -188,9 +207,9 @@ class Dispatcher:
             self.settle(delivery)
             if lane.waiting and not instance.ended:
                 # From within receive(), which is about to look for a message.
-                self._go_on(lane)
+                self.go_on(lane)
             elif lane.waiting:
-                self._pause(lane, 0.0)
+                self.pause(lane, 0.0)
             else:
                 self._tidy(lane)
         elif outcome == FAILED:
@@ -205,14 +224,36 @@ class Dispatcher:
             # The application has ended, and not because of this one.
             self._back(delivery, 0.0)
 
+    def _came_back(self, delivery: Delivery, outcome: str) -> None:
+        if outcome != UNDELIVERED:
+            # It has begun, and this worker is still there.
+            delivery.suspect = False
+        self._in_hand -= 1
+        if not self._in_hand and self._nothing_in_hand is not None:
+            resolved(self._nothing_in_hand)
+        if delivery.came_back is not None:
+            resolved(delivery.came_back)
+
+    async def all_came_back(self, seconds: float) -> None:
+        """Wait until no instance has a message, or for so many seconds."""
+        if self._in_hand:
+            self._nothing_in_hand = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
+
+    async def note_suspect(self, key: str) -> int:
+        return await self._server.note_suspect(key)
+
+    async def clear_suspect(self, key: str) -> None:
+        await self._server.clear_suspect(key)
+
     def _failed(self, delivery: Delivery, reason: str) -> None:
         """Have a message tried again, or bury it."""
         server, lane = self._server, delivery.lane
         delivery.failures += 1
-        if max(delivery.failures, delivery.times) >= server.max_deliveries:
-            self._bury(delivery, reason)
+        if delivery.failures >= server.max_deliveries:
+            self.bury(delivery, reason)
             if lane.waiting:
-                self._pause(lane, 0.0)
+                self.pause(lane, 0.0)
             else:
                 self._tidy(lane)
             return
@@ -225,13 +266,14 @@ class Dispatcher:
         lane = delivery.lane
         lane.current = delivery.instance = None
         lane.waiting.appendleft(delivery)
-        self._pause(lane, seconds)
+        self.pause(lane, seconds)
 
-    def _pause(self, lane: Lane, seconds: float) -> None:
+    def pause(self, lane: Lane, seconds: float) -> None:
+        """Have a lane go on after so many seconds."""
         lane.stop()
         if not lane.holding.letting_go and not self.stopping:
             loop = asyncio.get_running_loop()
-            lane.timer = loop.call_later(seconds, self._go_on, lane, context=self._context)
+            lane.timer = loop.call_later(seconds, self.go_on, lane, context=self._context)
 
     def _tidy(self, lane: Lane) -> None:
         """Forget a lane that has nothing."""
@@ -264,7 +306,7 @@ class Dispatcher:
                 self.counts["given_back"] += 1
                 delivery.holding.hold.requeue(delivery.tag)
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
+    def bury(self, delivery: Delivery, reason: str) -> None:
         """Publish a dead letter, and then acknowledge the message. Its scope goes on meanwhile."""
         logger.error(
             "a message of scope_id %r goes to the dead letters after %d deliveries: %s",

@@ -114,6 +114,12 @@ class Session(Protocol):
     async def bury(self, letter: Letter) -> None:
         """Publish a dead letter, without some of its headers if there are more of them than the engine takes."""
 
+    async def note_suspect(self, key: str) -> int:
+        """Note for a day that a message is about to begin which may end its worker; return how often it was noted."""
+
+    async def clear_suspect(self, key: str) -> None:
+        """Forget these notes."""
+
     async def close(self) -> None:
         """End the session. What is not acknowledged is delivered again, elsewhere."""
 

@@ -56,7 +56,7 @@ class QueueServer(StatelessServer):
 
     #: Messages of one partition that the engine may deliver before earlier ones are acknowledged, 1 to 65,535.
     prefetch = Setting[int](100, Integer(1, 65_535))
-    #: How often a message is delivered before it goes to the dead letters, if applications fail with it.
+    #: How often applications may fail with a message in one worker before it goes to the dead letters.
     max_deliveries = Setting[int](5, Integer(1))
     #: Seconds until a message is tried again with which an application has failed. The pause doubles with each failure,
     #: up to a minute.
@@ -293,7 +293,7 @@ class QueueServer(StatelessServer):
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a dead letter could not be published", exc_info=error)
+            logger.error("a task of the queue has failed", exc_info=error)
 
     async def _close(self, keeper: asyncio.Task[None]) -> None:
         """Give back everything, once the instances have ended."""
@@ -377,6 +377,14 @@ class QueueServer(StatelessServer):
         if dispatcher is not None:
             dispatcher.counts["buried"] += 1
             dispatcher.settle(delivery)
+
+    async def note_suspect(self, key: str) -> int:
+        """Do as `Session.note_suspect`; for the dispatcher."""
+        return await self._connected().note_suspect(key)
+
+    async def clear_suspect(self, key: str) -> None:
+        """Do as `Session.clear_suspect`; for the dispatcher."""
+        await self._connected().clear_suspect(key)
 
     def _dispatching(self) -> Dispatcher:
         if self._dispatcher is None:
