@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from support.certificates import write_certificates, write_client_certificate
+
 #: Where Debian has the script that needs neither root nor the user rabbitmq.
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PLUGINS = "[rabbitmq_consistent_hash_exchange]."
@@ -35,6 +37,10 @@ class Broker:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        #: With TLS, by the authority in `certificates/ca.pem`; clients need no certificate, or one of that authority.
+        self.tls_port = free_port()
+        self.tls_url = f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
+        self.certificates = directory / "certificates"
         self._directory = directory
         self._process: subprocess.Popen[Any] | None = None
         self._epmd = free_port()
@@ -66,7 +72,15 @@ class Broker:
         directory = self._directory
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "plugins").write_text(PLUGINS)
+        if not self.certificates.exists():
+            self.certificates.mkdir()
+            write_client_certificate(write_certificates(self.certificates), self.certificates)
         (directory / "rabbitmq.conf").write_text(
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.certificates}/ca.pem\n"
+            f"ssl_options.certfile = {self.certificates}/cert.pem\n"
+            f"ssl_options.keyfile = {self.certificates}/key.pem\n"
+            "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n"
             "vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\nloopback_users = none\n"
         )
         with (directory / "output").open("ab") as output:
