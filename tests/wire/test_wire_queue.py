@@ -28,7 +28,9 @@ def test_scope():
         "asgi": {"version": "3.0", "spec_version": "1.0"},
         "queue": "orders",
         "scope_id": "7",
+        "acknowledgement": "automatic",
     }
+    assert scope_fields("orders", "7", "manual")["acknowledgement"] == "manual"
 
 
 def test_receive():

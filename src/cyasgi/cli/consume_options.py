@@ -83,6 +83,11 @@ ATTRIBUTES = (
         "Where answers go to messages that do not say where, or none.",
     ),
     Attribute(
+        "acknowledgement",
+        "WHO",
+        "automatic: a message is done when the application receives the next one, or returns. manual: when it says so.",
+    ),
+    Attribute(
         "idle_timeout",
         "SECONDS",
         "Delete instances that have been idle for this long, or none.",

@@ -15,6 +15,7 @@ application may also return after each message; the next one begins a new scope.
 * ``asgi["spec_version"]`` (*Unicode string*) - version of this text, ``"1.0"``.
 * ``queue`` (*Unicode string*) - the name of the queue.
 * ``scope_id`` (*Unicode string*) - what the messages of the scope have in common; it may be empty.
+* ``acknowledgement`` (*Unicode string*) - ``"automatic"`` or ``"manual"``, see below.
 * ``state`` (*dict*) - a copy of what the application has left in its lifespan scope. Missing if it has no lifespan.
 
 Receive - ``queue.receive`` event
@@ -38,10 +39,16 @@ again in the same task, or returns. If the application raises before that, it is
 again, after a pause, and in front of those that came after it; once a message has failed too often, it goes to the dead
 letters instead.
 
+That is so where ``acknowledgement`` is ``"automatic"``. Where it is ``"manual"``, the application receives the next
+message whether it has acknowledged earlier ones or not, and each is in hand until it acknowledges or rejects that one.
+When the application ends, what it has in hand is delivered again, in order. If it has raised or returned, the messages
+that it had in hand are delivered one at a time from then on, each when the one before it is acknowledged or rejected,
+until it is known with which of them the application fails.
+
 Send - ``queue.acknowledge`` event
 ----------------------------------
 
-Acknowledges a message before that: it will not be delivered again, whatever comes.
+Acknowledges a message: it will not be delivered again, whatever comes.
 
 * ``type`` (*Unicode string*) - ``"queue.acknowledge"``.
 * ``delivery_id`` (*int*) - which one. Optional; if missing, the one that was received last.
@@ -89,6 +96,8 @@ from .messages import check_type
 SPEC_VERSION = "1.0"
 #: The types of messages that an application may send.
 SENDS = ("queue.acknowledge", "queue.reject", "queue.publish", "queue.reply")
+#: Who says that a message is done.
+ACKNOWLEDGEMENTS = ("automatic", "manual")
 #: The longest name of a queue or scope_id, in bytes of UTF-8: that of a routing key in AMQP.
 MOST_NAME = 255
 #: How deep headers may be nested.
@@ -142,13 +151,14 @@ class Reply:
     delivery_id: int | None
 
 
-def scope_fields(queue: str, scope_id: str) -> dict[str, Any]:
-    """Return what a new scope holds."""
+def scope_fields(queue: str, scope_id: str, acknowledgement: str = "automatic") -> dict[str, Any]:
+    """Return what a new scope holds; `acknowledgement` is one of ACKNOWLEDGEMENTS."""
     return {
         "type": "queue",
         "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
         "queue": queue,
         "scope_id": scope_id,
+        "acknowledgement": acknowledgement,
     }
 
 

@@ -48,12 +48,16 @@ class Holding:
 class Lane:
     """The messages of one scope: one that its instance has, and those that wait behind it."""
 
-    __slots__ = ("current", "holding", "parked", "scope_id", "timer", "waiting")
+    __slots__ = ("current", "held", "holding", "parked", "received", "scope_id", "timer", "waiting")
 
     def __init__(self, scope_id: str, holding: Holding) -> None:
         self.scope_id = scope_id
         self.holding = holding
         self.current: Delivery | None = None
+        #: Where the application acknowledges them: those for which it has come back, by their numbers.
+        self.held: dict[int, Delivery] = {}
+        #: Whether the application has received the current one; told where it acknowledges messages.
+        self.received = False
         self.waiting: collections.deque[Delivery] = collections.deque()
         #: Whether it waits for a place for its instance, or for a suspect: whoever has it go on has it in a list.
         self.parked = False
@@ -70,13 +74,19 @@ class Lane:
 class QueueScope(dict[str, Any]):
     """The scope of an instance, with what the server knows of it."""
 
-    __slots__ = ("holding", "received")
+    __slots__ = ("lane", "received")
 
-    def __init__(self, fields: dict[str, Any], holding: Holding) -> None:
+    def __init__(self, fields: dict[str, Any], lane: Lane) -> None:
         super().__init__(fields)
-        self.holding = holding
+        #: That of its latest message.
+        self.lane = lane
         #: Whether the application has received a message.
         self.received = False
+
+    @property
+    def holding(self) -> Holding:
+        """The partition that it is of."""
+        return self.lane.holding
 
 
 class Delivery:
@@ -84,6 +94,7 @@ class Delivery:
 
     __slots__ = (
         "came_back",
+        "careful",
         "failures",
         "holding",
         "instance",
@@ -113,6 +124,8 @@ class Delivery:
         self.settled = False
         #: Whether it may be what has ended its workers: then it is to begin alone.
         self.suspect = False
+        #: Whether it was in hand with others when an application failed: then it is to be in hand alone.
+        self.careful = False
         #: Done when its instance no longer has it; set by those who wait for that.
         self.came_back: asyncio.Future[None] | None = None
 

@@ -83,10 +83,11 @@ class Dispatcher:
         self.stopping = False
         self.counts = dict.fromkeys(COUNTERS, 0)
 
-    def in_hand(self, scope_id: str) -> Delivery | None:
-        """Return the message that the instance of a scope has."""
+    def in_hand(self, scope_id: str, number: int | None = None) -> Delivery | None:
+        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named."""
         lane = self._lanes.get(scope_id)
-        return None if lane is None else lane.current
+        current = None if lane is None else lane.current
+        return current if current is None or number in (None, current.number) else None
 
     # In
 
@@ -121,17 +122,24 @@ class Dispatcher:
         holding = lane.holding
         if lane.parked:
             return
+        while lane.waiting and lane.waiting[0].settled:
+            # A task of an application that has ended was still about to reject it.
+            lane.waiting.popleft()
         if lane.current is not None or not lane.waiting or holding.letting_go or self.stopping:
             self._tidy(lane)
             return
         if not holding.sure:
             self.pause(lane, UNSURE_PAUSE)
-        elif self._suspects.holds_up(lane):
+        elif not self._may_follow(lane) or self._suspects.holds_up(lane):
             return
         elif self._is_crowded(lane.scope_id):
             self._wait_for_place(lane)
         else:
             self.begin(lane)
+
+    def _may_follow(self, lane: Lane) -> bool:
+        """Return whether the next message may begin, as far as those are concerned that the application has in hand."""
+        return True
 
     def may_begin(self, lane: Lane) -> bool:
         """Return whether the engine and the instances allow the next message of a scope to begin."""
@@ -139,11 +147,14 @@ class Dispatcher:
 
     def begin(self, lane: Lane) -> bool:
         """Put the next message of a scope into its instance; return False if that is not possible now."""
-        server, holding = self._server, lane.holding
+        server = self._server
         delivery = lane.current = lane.waiting.popleft()
+        lane.received = False
         try:
-            scope = QueueScope(server.make_scope(lane.scope_id), holding)
+            scope = QueueScope(server.make_scope(lane.scope_id), lane)
             delivery.instance = server.get_or_create_application_instance(lane.scope_id, scope)
+            if type(delivery.instance.scope) is QueueScope:
+                delivery.instance.scope.lane = lane
             message = receive_message(delivery.letter, delivery.number, delivery.times)
             delivery.instance.put_nowait(Tracked(message, partial(self._told, delivery)))
         except INTERRUPTS:
@@ -152,7 +163,7 @@ class Dispatcher:
             logger.warning("scope_id %r cannot be served now: %s", lane.scope_id, failure_text(error))
             self._back(delivery, server.retry_delay)
             return False
-        holding.in_hand += 1
+        lane.holding.in_hand += 1
         self._in_hand += 1
         return True
 
@@ -196,22 +207,18 @@ class Dispatcher:
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return
-        lane, holding = delivery.lane, delivery.holding
+        lane = delivery.lane
         lane.current = delivery.instance = None
-        holding.came_back()
         self._came_back(delivery, outcome)
-        if holding.over:
+        if delivery.holding.over:
             # The engine delivers it again, to whoever holds the partition now.
             self.counts["taken_away"] += not delivery.settled
         elif delivery.settled or outcome == DONE:
             self.settle(delivery)
-            if lane.waiting and not instance.ended:
-                # From within receive(), which is about to look for a message.
-                self.go_on(lane)
-            elif lane.waiting:
+            if instance.ended and lane.waiting:
                 self.pause(lane, 0.0)
             else:
-                self._tidy(lane)
+                self._next(lane)
         elif outcome == FAILED:
             self._failed(delivery, failure_text(error))
         elif outcome == CANCELLED:
@@ -224,10 +231,18 @@ class Dispatcher:
             # The application has ended, and not because of this one.
             self._back(delivery, 0.0)
 
+    def _next(self, lane: Lane) -> None:
+        """Have a lane go on from within receive(), which is about to look for a message."""
+        if lane.waiting:
+            self.go_on(lane)
+        else:
+            self._tidy(lane)
+
     def _came_back(self, delivery: Delivery, outcome: str) -> None:
         if outcome != UNDELIVERED:
             # It has begun, and this worker is still there.
             delivery.suspect = False
+        delivery.holding.came_back()
         self._in_hand -= 1
         if not self._in_hand and self._nothing_in_hand is not None:
             resolved(self._nothing_in_hand)
@@ -237,7 +252,8 @@ class Dispatcher:
     async def all_came_back(self, seconds: float) -> None:
         """Wait until no instance has a message, or for so many seconds."""
         if self._in_hand:
-            self._nothing_in_hand = asyncio.get_running_loop().create_future()
+            if self._nothing_in_hand is None or self._nothing_in_hand.done():
+                self._nothing_in_hand = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
 
     async def note_suspect(self, key: str) -> int:
@@ -277,7 +293,7 @@ class Dispatcher:
 
     def _tidy(self, lane: Lane) -> None:
         """Forget a lane that has nothing."""
-        if lane.current is None and not lane.waiting:
+        if lane.current is None and not lane.waiting and not lane.held:
             self._drop(lane)
 
     def _drop(self, lane: Lane) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ..._settings import Integer, Number
+from ..._settings import Choice, Integer, Number
 from ...core import Setting
 from ...core.context import outside
 from ...server import StatelessServer
 from ...serving.retrying import retrying
 from ...wire.queue import (
+    ACKNOWLEDGEMENTS,
     Acknowledge,
     Publish,
     Reject,
@@ -28,6 +29,7 @@ from .delivery import Delivery, Holding, failure_text
 from .dispatch import COUNTERS, Dispatcher
 from .engine import Engine, EngineError, QueueShape, Session
 from .engines import engine_of
+from .manual import ManualDispatcher, WatchedApplication
 from .names import ReplyExchange
 
 logger = logging.getLogger("cyasgi.sources.queue")
@@ -67,6 +69,9 @@ class QueueServer(StatelessServer):
     balance_interval = Setting[float](1.0, Number("number of seconds", least=0.01, most=60.0))
     #: The exchange, or with `MemoryEngine` the queue, for answers to messages without `reply_to`; None for none.
     reply_exchange = Setting[str | None](None, ReplyExchange())
+    #: When a message is done: "automatic", when the application calls `receive()` again or returns; "manual", when it
+    #: sends `queue.acknowledge` or `queue.reject`, and it may have others in hand meanwhile. Read at the start.
+    acknowledgement = Setting[str]("automatic", Choice(ACKNOWLEDGEMENTS))
 
     announces_start: ClassVar[bool] = True
     tells_asgi_version: ClassVar[bool] = True
@@ -123,7 +128,10 @@ class QueueServer(StatelessServer):
             # It is refused: the session is that of the run at work.
             await super().arun()
             return
-        self._dispatcher = Dispatcher(self, self._start)
+        application = self.application
+        self._dispatcher = dispatcher = self._new_dispatcher()
+        if isinstance(dispatcher, ManualDispatcher):
+            self.application = WatchedApplication(application, dispatcher.application_ended)
         self._ending = asyncio.Event()
         # Not a task of handle(): it goes on while instances drain.
         self._keeper = keeper = asyncio.get_running_loop().create_task(self._keep(), context=outside())
@@ -137,6 +145,12 @@ class QueueServer(StatelessServer):
                 await self._close(keeper)
             finally:
                 self._session = self._keeper = None
+                if isinstance(self.application, WatchedApplication):
+                    self.application = application
+
+    def _new_dispatcher(self) -> Dispatcher:
+        manual = self.acknowledgement == "manual"
+        return (ManualDispatcher if manual else Dispatcher)(self, self._start)
 
     async def handle(self) -> None:
         """Take messages until cancelled. While the engine is gone, it is looked for again and again.
@@ -158,6 +172,9 @@ class QueueServer(StatelessServer):
         for result in await asyncio.gather(*pauses, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.info("a partition could not be paused: %s", result)
+        if isinstance(self._dispatcher, ManualDispatcher):
+            # Applications that wait for a message may have others in hand.
+            await self._dispatcher.all_came_back(self.shutdown_timeout)
 
     async def _connect(self) -> Session:
         session = await self.engine.connect(QueueShape(self.name, self.partitions, self.prefetch))
@@ -324,7 +341,8 @@ class QueueServer(StatelessServer):
 
     def make_scope(self, scope_id: str) -> dict[str, Any]:
         """Return the scope of a new instance; for the dispatcher."""
-        fields = scope_fields(self.name, scope_id)
+        manual = isinstance(self._dispatcher, ManualDispatcher)
+        fields = scope_fields(self.name, scope_id, "manual" if manual else "automatic")
         if self.state is not None:
             fields["state"] = self.state.copy()
         return fields
@@ -399,8 +417,8 @@ class QueueServer(StatelessServer):
 
     def _in_hand(self, scope: Any, number: int | None, what: str, *, settled: bool = False) -> Delivery:
         """Return the message that the application of a scope has in hand; raise ValueError if it is not this one."""
-        delivery = self._dispatching().in_hand(scope["scope_id"])
-        if delivery is None or (number is not None and number != delivery.number):
+        delivery = self._dispatching().in_hand(scope["scope_id"], number)
+        if delivery is None:
             which = "there is no message in hand" if number is None else f"the message {number} is not in hand"
             raise ValueError(f"{which} that could be {what}")
         if delivery.settled and not settled:
