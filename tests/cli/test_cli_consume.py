@@ -179,7 +179,7 @@ def test_the_options_are_the_attributes():
 def taken(monkeypatch, tmp_path):
     """taken(*arguments) gives the engine, the path and the options that the command would have worked with."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(consuming, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(consuming, "configure_logging", lambda *_, **__: None)
     seen = []
     monkeypatch.setattr(consuming, "_run", lambda *given: seen.append(given) or 0)
 

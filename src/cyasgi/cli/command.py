@@ -16,6 +16,7 @@ from . import (
     activation,
     checking,
     configuration,
+    consuming,
     hints,
     reloading,
     service,
@@ -24,7 +25,6 @@ from . import (
 )
 from .completion import completion_command
 from .consume_options import consume_parameters
-from .consuming import consume
 from .lazy import LazyGroup
 from .limits import (
     OWN,
@@ -100,6 +100,11 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},
         )
     )
+
+    @click.pass_context
+    def consume(context: click.Context, /, **values: Any) -> int:
+        return consuming.consume(context, arguments, values)
+
     cyasgi.add_command(completion_command(cyasgi))
     cyasgi.add_command(
         ServeCommand(

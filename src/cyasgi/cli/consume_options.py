@@ -29,6 +29,14 @@ SHARED = (
     "config",
     "pid_file",
     "env_file",
+    "metrics",
+    "workers",
+    "worker_timeout",
+    "worker_start_timeout",
+    "worker_start_attempts",
+    "worker_max_rss",
+    "worker_lifetime",
+    "worker_lifetime_jitter",
 )
 #: The engine where no other is named.
 MEMORY = "memory:"

@@ -176,6 +176,9 @@ class QueueServer(StatelessServer):
             # Applications that wait for a message may have others in hand.
             await self._dispatcher.all_came_back(self.shutdown_timeout)
 
+    async def hand_over(self) -> None:
+        """Return at once: other workers get the partitions when this one has stopped. For `cyasgi.workers`."""
+
     async def _connect(self) -> Session:
         session = await self.engine.connect(QueueShape(self.name, self.partitions, self.prefetch))
         logger.info("takes messages of %s from %s", self.name, self.engine.describe())
