@@ -82,7 +82,17 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "socket_errors": ("cyasgi_socket_errors", "Errors of UDP sockets.", {}),
     **{
         f"dropped_{reason}": ("cyasgi_datagrams_dropped", "Datagrams dropped, by reason.", {"reason": reason})
-        for reason in ("queue_full", "table_full", "oversized", "refused", "limited", "own", "proxy", "stopping", "by_system")
+        for reason in (
+            "queue_full",
+            "table_full",
+            "oversized",
+            "refused",
+            "limited",
+            "own",
+            "proxy",
+            "stopping",
+            "by_system",
+        )
     },
     **{
         f"limited_{limit}": ("cyasgi_limited", "What a client's limit has refused, by limit.", {"limit": limit})
