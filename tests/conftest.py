@@ -30,11 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the Cython extension is not there on purpose: test the pure twin alone",
     )
+    parser.addoption(
+        "--cluster",
+        action="store_true",
+        help="also run what has many processes at work for a minute or more, which is left out otherwise",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: needs real time, a process of its own, or much work: 50 ms and more")
     config.addinivalue_line("markers", "long: 5 s and more: begins first where there are several workers")
+    config.addinivalue_line("markers", "cluster: many processes for a minute or more: left out without --cluster")
     config.addinivalue_line(
         "markers", "few_combinations(count): on each twin and each loop once, or on so many of these two pairs"
     )
@@ -83,8 +89,14 @@ def _import_own_share(session: pytest.Session, worker: dict[str, Any]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others.
 
-    With them are those that need a message broker, which takes long to start: so one worker has most of them.
+    With them are those that need a message broker, which takes long to start: so one worker has most of them. Clusters are
+    left out, unless they are asked for.
     """
+    if not config.getoption("--cluster"):
+        clusters = [item for item in items if item.get_closest_marker("cluster")]
+        if clusters:
+            items[:] = [item for item in items if item not in clusters]
+            config.hook.pytest_deselected(items=clusters)
 
     def is_late(item: pytest.Item) -> bool:
         return item.get_closest_marker("long") is None and "broker" not in getattr(item, "fixturenames", ())

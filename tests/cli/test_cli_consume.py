@@ -74,6 +74,17 @@ def test_a_line_that_is_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_lines_that_are_nested_deep(tmp_path):
+    """Brackets are a body; values that nobody can read are refused. The command goes on, and ends."""
+    deep = "[" * 900 + "]" * 900
+    lines = ["[" * 5000, f'{{"scope_id": {deep}}}', f'{{"priority": {deep}}}', f'{{"headers": {deep}}}', "good"]
+    done = consume(tmp_path, "work:application", lines=lines)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f" {'[' * 5000} {{}}\n good {{}}\n"
+    assert done.stderr.count("a line is not published") == 3
+
+
+@pytest.mark.slow
 def test_poison(tmp_path):
     arguments = ("--max-deliveries", "2", "--retry-delay", "0.01")
     done = consume(tmp_path, *arguments, "work:application", lines=["fail", "after"])
@@ -168,7 +179,7 @@ def test_the_options_are_the_attributes():
 def taken(monkeypatch, tmp_path):
     """taken(*arguments) gives the engine, the path and the options that the command would have worked with."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(consuming, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(consuming, "configure_logging", lambda *_, **__: None)
     seen = []
     monkeypatch.setattr(consuming, "_run", lambda *given: seen.append(given) or 0)
 

@@ -124,3 +124,42 @@ def test_outcomes_are_passed_on(cy, window, run):
 def test_bounds(window, arguments):
     with pytest.raises((TypeError, ValueError), match="accepted is an int of at least 1"):
         window(*arguments)
+
+
+def test_an_instance_that_has_ended(cy, window, run):
+    """What is put into it is told at once, and takes up no room; nothing is kept of its key."""
+
+    async def main():
+        told, resumed = [], []
+        server, bounded = silent(cy), window(2, most_per_key=1, on_resume=resumed.append)
+        ended = make(server, "ended")
+        server.delete_application_instance("ended")
+        await eventually(lambda: ended.ended)
+        for _ in range(3):
+            await bounded.put(ended, "x", lambda outcome, _: told.append((outcome, bounded.in_flight)))
+            assert not bounded.paused("ended")
+        assert told == [("undelivered", 0)] * 3
+        assert bounded.in_flight == 0
+        assert not bounded._counts
+
+    run(main())
+
+
+def test_a_put_that_is_refused(cy, window, run):
+    """It leaves the window, and the key, as they were."""
+
+    async def main():
+        bounded = window(10, most_per_key=1)
+
+        class Full:
+            scope_id = "full"
+
+            def put_nowait(self, message):
+                raise asyncio.QueueFull
+
+        with pytest.raises(asyncio.QueueFull):
+            bounded.put_nowait(Full(), "x")
+        assert (bounded.in_flight, bounded.paused("full")) == (0, False)
+        assert not bounded._counts
+
+    run(main())

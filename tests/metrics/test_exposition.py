@@ -117,6 +117,7 @@ def all_counters(cy):
     from cyasgi.gateways.datagram import DatagramServer
     from cyasgi.gateways.http import HTTPServer
     from cyasgi.lifecycle import ManagedServer
+    from cyasgi.sources.queue import QueueServer
 
     class Datagrams(ManagedServer, DatagramServer):
         pass
@@ -124,7 +125,8 @@ def all_counters(cy):
     class Requests(ManagedServer, HTTPServer):
         pass
 
-    return {name for server in (Datagrams, Requests) for name in server(None).stats()}
+    servers = [Datagrams(None), Requests(None), QueueServer(None, engine="memory:")]
+    return {name for server in servers for name in server.stats()}
 
 
 def test_every_counter_is_exposed(cy):

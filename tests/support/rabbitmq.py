@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -15,9 +17,15 @@ from typing import Any
 
 import pytest
 
+from support.certificates import write_certificates, write_client_certificate
+from support.queues import quiet_failures
+
 #: Where Debian has the script that needs neither root nor the user rabbitmq.
 SCRIPT = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PLUGINS = "[rabbitmq_consistent_hash_exchange]."
+#: Of each queue that `server_of` serves.
+PARTITIONS = 4
+_names = itertools.count()
 #: Seconds that it may take to start.
 START = 120.0
 
@@ -35,6 +43,10 @@ class Broker:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        #: With TLS, by the authority in `certificates/ca.pem`; clients need no certificate, or one of that authority.
+        self.tls_port = free_port()
+        self.tls_url = f"amqps://guest:guest@127.0.0.1:{self.tls_port}/"
+        self.certificates = directory / "certificates"
         self._directory = directory
         self._process: subprocess.Popen[Any] | None = None
         self._epmd = free_port()
@@ -66,7 +78,15 @@ class Broker:
         directory = self._directory
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "plugins").write_text(PLUGINS)
+        if not self.certificates.exists():
+            self.certificates.mkdir()
+            write_client_certificate(write_certificates(self.certificates), self.certificates)
         (directory / "rabbitmq.conf").write_text(
+            f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.certificates}/ca.pem\n"
+            f"ssl_options.certfile = {self.certificates}/cert.pem\n"
+            f"ssl_options.keyfile = {self.certificates}/key.pem\n"
+            "ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n"
             "vm_memory_high_watermark.absolute = 1GB\ndisk_free_limit.absolute = 50MB\nloopback_users = none\n"
         )
         with (directory / "output").open("ab") as output:
@@ -146,3 +166,70 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
         yield one
     finally:
         one.close()
+
+
+@pytest.fixture
+def aiormq():
+    return pytest.importorskip("aiormq")
+
+
+@pytest.fixture
+def name(aiormq):
+    return f"orders-{next(_names)}"
+
+
+def server_of(cy, broker, name, application, base=None, heartbeat=5, **attributes):
+    attributes = {"retry_delay": 0.01, "balance_interval": 0.1, **attributes}
+    server_class = type("Server", (base or quiet_failures(cy),), attributes)
+    return server_class(application, engine=f"{broker.url}?heartbeat={heartbeat}", name=name, partitions=PARTITIONS)
+
+
+@contextlib.asynccontextmanager
+async def running(server):
+    task = asyncio.create_task(server.arun())
+    starting = asyncio.create_task(server.wait_started())
+    await asyncio.wait({task, starting}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
+    await starting
+    try:
+        yield server
+    finally:
+        server.stop()
+        await task
+
+
+@contextlib.asynccontextmanager
+async def client(aiormq, broker):
+    """A channel of somebody else's."""
+    connection = await aiormq.connect(broker.url)
+    try:
+        yield await connection.channel()
+    finally:
+        await connection.close()
+
+
+async def publish(channel, name, *bodies, scope_id="a", **properties):
+    from aiormq import spec
+
+    for body in bodies:
+        await channel.basic_publish(
+            body, exchange=name, routing_key=scope_id, properties=spec.Basic.Properties(delivery_mode=2, **properties)
+        )
+
+
+async def dead_letter(channel, name):
+    """The next dead letter."""
+    found = []
+
+    async def one():
+        message = await channel.basic_get(f"{name}.dead", no_ack=True)
+        if message.delivery.name == "Basic.GetOk":
+            found.append(message)
+        return found
+
+    for _ in range(300):
+        if await one():
+            return found[0]
+        await asyncio.sleep(0.02)
+    raise AssertionError("no dead letter has come")

@@ -28,7 +28,9 @@ def test_scope():
         "asgi": {"version": "3.0", "spec_version": "1.0"},
         "queue": "orders",
         "scope_id": "7",
+        "acknowledgement": "automatic",
     }
+    assert scope_fields("orders", "7", "manual")["acknowledgement"] == "manual"
 
 
 def test_receive():
@@ -134,6 +136,16 @@ def nested(depth):
         ),
         ({"type": "queue.publish", "body": b"", "headers": {1: 2}}, TypeError, "a name in 'headers'"),
         ({"type": "queue.publish", "body": b"", "headers": {"": 2}}, ValueError, "must have 1 to 255 bytes"),
+        (
+            {"type": "queue.publish", "body": b"", "headers": {"a": "x" * 40_000, "b": b"x" * 30_000}},
+            ValueError,
+            "must have at most 65536 bytes, got 70",
+        ),
+        (
+            {"type": "queue.publish", "body": b"", "headers": {"a": "\ud800"}},
+            ValueError,
+            "must be such that can be encoded",
+        ),
         ({"type": "queue.publish", "body": b"", "headers": {"a": 2**63}}, ValueError, "must have 64 bits"),
         ({"type": "queue.publish", "body": b"", "headers": {"a": nested(20)}}, ValueError, "nested more than 16 deep"),
         ({"type": "queue.publish", "body": b"", "scope_id": 7}, TypeError, "'scope_id' of a 'queue.publish' message"),
@@ -173,3 +185,22 @@ def test_names():
     assert check_name("", "it") == ""
     with pytest.raises(ValueError, match=re.escape("it must have 1 to 255 bytes of UTF-8, got 0: ''")):
         check_name("", "it", least=1)
+
+
+def test_headers_are_copied():
+    """What the sender changes afterwards is not published."""
+    headers = {"a": [1]}
+    published = parse_send({"type": "queue.publish", "body": b"", "headers": headers})
+    headers["a"].append(2)
+    assert published.letter.headers == {"a": [1]}
+
+
+def test_headers_that_are_nested_by_the_hundred():
+    """They are shown in words, or not at all; nobody has to be able to read them."""
+    deep = []
+    for _ in range(900):
+        deep = [deep]
+    headers = plain_headers({"a": deep})
+    for _ in range(16):
+        headers = headers["a"] if isinstance(headers, dict) else headers[0]
+    assert isinstance(headers[0] if isinstance(headers, list) else headers, str)

@@ -54,7 +54,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
     @click.group(
         cls=LazyGroup,
         modules={"consume": "consuming", "work": "work"},
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "obj": arguments},
     )
     @click.version_option(
         __version__,

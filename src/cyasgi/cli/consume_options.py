@@ -29,6 +29,14 @@ SHARED = (
     "config",
     "pid_file",
     "env_file",
+    "metrics",
+    "workers",
+    "worker_timeout",
+    "worker_start_timeout",
+    "worker_start_attempts",
+    "worker_max_rss",
+    "worker_lifetime",
+    "worker_lifetime_jitter",
 )
 #: The engine where no other is named.
 MEMORY = "memory:"
@@ -60,7 +68,7 @@ ATTRIBUTES = (
     Attribute(
         "max_deliveries",
         "NUMBER",
-        "How often a message is delivered before it goes to the dead letters, if the application fails with it.",
+        "How often the application may fail with a message, in one worker, before it goes to the dead letters.",
     ),
     Attribute(
         "retry_delay",
@@ -81,6 +89,11 @@ ATTRIBUTES = (
         "reply_exchange",
         "NAME",
         "Where answers go to messages that do not say where, or none.",
+    ),
+    Attribute(
+        "acknowledgement",
+        "WHO",
+        "automatic: a message is done when the application receives the next one, or returns. manual: when it says so.",
     ),
     Attribute(
         "idle_timeout",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from click.core import ParameterSource
@@ -19,8 +19,10 @@ from .._common.log_files import survive_signal
 from ..gateways.lifespan import STARTUP_TIMEOUT, LifespanError
 from ..sources.queue import EngineError, MemoryEngine, QueueServer
 from ..supervisor import Supervisor
+from ..workers import Recycling, SharedSockets, Supervision, WorkerLink
+from ..workers.cores import usable_cores
 from ..workers.notify import Notifier
-from . import configuration, service
+from . import configuration, service, supervising
 from .allocator import keep_freed_memory
 from .consume_options import ATTRIBUTES, MEMORY, MOST_INSTANCES, consume_parameters
 from .errors import INTERRUPTED, MISUSED, CommandError
@@ -28,7 +30,9 @@ from .feeding import fed_by_lines
 from .logs import LogOptions, configure_logging, enable_loggers, logger
 from .option import ServeCommand
 from .service import notifying
+from .serving import deaf_at_the_end, reopening
 from .starting import choose_loop, exited, in_one_line, lifespan as lifespan_of, load_each
+from .values import AUTO
 
 EPILOG = (
     f"Every option can also be set in the environment, as {configuration.CONSUME_PREFIX}_MAX_APPLICATIONS for "
@@ -37,6 +41,8 @@ EPILOG = (
 )
 #: Counters that are logged even if they are 0.
 ALWAYS_LOGGED = {"received", "acknowledged"}
+#: The name of the server in metrics.
+QUEUE = "queue"
 
 
 def command() -> click.Command:
@@ -54,13 +60,22 @@ def command() -> click.Command:
 
 
 @click.pass_context
-def consume(context: click.Context, /, words: tuple[str, ...], pid_file: str | None, **values: Any) -> int:
+def consume(context: click.Context, /, **values: Any) -> int:
     """Work on the messages of a queue until a signal arrives, and return the exit code.
 
     Raises:
         CommandError: it could not start, or failed.
     """
-    engine, path = _engine_and_application(words, values.pop("amqp"))
+    link = WorkerLink.inherited()
+    engine, path = _engine_and_application(values.pop("words"), values.pop("amqp"))
+    supervision, metrics = _supervision(values), values.pop("metrics")
+    supervised = supervision.count > 1 or supervision.recycling.wanted or metrics is not None
+    if supervised and isinstance(engine, MemoryEngine):
+        raise click.UsageError(
+            "--workers, --worker-max-rss, --worker-lifetime and --metrics are for a queue that several processes "
+            "share: give --amqp URL"
+        )
+    pid_file = values.pop("pid_file")
     given = {name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
     log = LogOptions(
         level=values.pop("log_level"),
@@ -69,10 +84,68 @@ def consume(context: click.Context, /, words: tuple[str, ...], pid_file: str | N
         config=values.pop("log_config"),
         colours=values.pop("use_colors"),
     )
+    if link is not None:
+        configure_logging(log, name_process=True)
+        return _run(engine, path, values, given, _Work(link, supervision))
     survive_signal()
-    configure_logging(log, configuration.unknown_variables(context.command.params, context.auto_envvar_prefix))
+    ignored = configuration.unknown_variables(context.command.params, context.auto_envvar_prefix)
+    configure_logging(log, ignored, name_process=supervised)
     with service.pid_file(pid_file):
-        return _run(engine, path, values, given)
+        if not supervised:
+            return _run(engine, path, values, given)
+        supervising.check_system()
+        configuration.pass_on(context)
+        return _supervise(engine, path, values, context.find_root().obj, supervision, metrics)
+
+
+def _supervision(values: dict[str, Any]) -> Supervision:
+    """Take what the options say of workers."""
+    recycling = Recycling(
+        max_rss=values.pop("worker_max_rss"),
+        lifetime=values.pop("worker_lifetime"),
+        lifetime_jitter=values.pop("worker_lifetime_jitter"),
+    )
+    workers = values.pop("workers")
+    return Supervision(
+        count=usable_cores() if workers == AUTO else workers,
+        timeout=values.pop("worker_timeout"),
+        start_timeout=values.pop("worker_start_timeout"),
+        start_attempts=values.pop("worker_start_attempts"),
+        recycling=recycling,
+    )
+
+
+def _supervise(
+    engine: Any,
+    path: str,
+    values: dict[str, Any],
+    arguments: Sequence[str] | None,
+    supervision: Supervision,
+    metrics: Any,
+) -> int:
+    """Have workers share the queue, as they would if each were started alone."""
+
+    def started() -> None:
+        logger.info(
+            "cyasgi %s works with %s by %s: %s of %s",
+            __version__,
+            path,
+            supervising.in_number(supervision.count),
+            values["name"],
+            engine.describe(),
+        )
+
+    # They listen on nothing.
+    shared = SharedSockets({}, supervision.count)
+    with contextlib.closing(shared), supervising.watching(metrics) as watch:
+        return supervising.run_pool(arguments, shared, supervision, values["shutdown_timeout"], started, watch)
+
+
+class _Work(NamedTuple):
+    """What this process is as a worker."""
+
+    link: WorkerLink
+    supervision: Supervision
 
 
 def _engine_and_application(words: Sequence[str], amqp: Any) -> tuple[Any, str]:
@@ -87,7 +160,7 @@ def _engine_and_application(words: Sequence[str], amqp: Any) -> tuple[Any, str]:
     return MemoryEngine() if amqp is None else amqp, words[0]
 
 
-def _run(engine: Any, path: str, values: dict[str, Any], given: set[str]) -> int:
+def _run(engine: Any, path: str, values: dict[str, Any], given: set[str], work: _Work | None = None) -> int:
     keep_freed_memory()
     sys.path.insert(0, values["app_dir"])
     application = next(iter(load_each([path], values["factory"]).values()))
@@ -110,16 +183,25 @@ def _run(engine: Any, path: str, values: dict[str, Any], given: set[str]) -> int
     startup_timeout = values["startup_timeout"] if "startup_timeout" in given else STARTUP_TIMEOUT
 
     def around() -> AbstractAsyncContextManager[None]:
-        inner = lifespan_of(application, values["lifespan"], [server], startup_timeout, server.shutdown_timeout)
+        inner = reopening(
+            lifespan_of(application, values["lifespan"], [server], startup_timeout, server.shutdown_timeout)
+        )
         if isinstance(engine, MemoryEngine):
             inner = _both(inner, fed_by_lines(server, engine))
+        if work is not None:
+            return deaf_at_the_end(work.link.around(inner))
         return notifying(Notifier(), several, inner)
 
     several = Supervisor([server], around=around)
-    logger.info("cyasgi %s works with %s (back end %s, loop %s)", __version__, path, backend, loop)
+    if work is not None:
+        work.link.attach(several, [QUEUE], work.supervision.recycling)
+    # A worker's link takes care of its signals.
+    signals = [signal.SIGINT, signal.SIGTERM] if work is None else []
+    level = logging.INFO if work is None else logging.DEBUG
+    logger.log(level, "cyasgi %s works with %s (back end %s, loop %s)", __version__, path, backend, loop)
     began = time.monotonic()
     try:
-        several.run(loop_factory=loop_factory, signals=[signal.SIGINT, signal.SIGTERM])
+        several.run(loop_factory=loop_factory, signals=signals)
     except LifespanError as error:
         raise in_one_line(error) from None
     except EngineError as error:

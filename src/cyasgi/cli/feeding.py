@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -31,20 +31,25 @@ async def fed_by_lines(server: QueueServer, engine: MemoryEngine) -> AsyncIterat
 
     def feed() -> None:
         try:
-            with contextlib.suppress(RuntimeError, futures.CancelledError):
-                # RuntimeError: the loop is closed.
-                _feed()
+            _feed()
+        except _LoopClosed:
+            # The command has ended meanwhile.
+            return
         except (OSError, ValueError) as error:
             logger.error("standard input cannot be read: %s", error)
+            server.stop()
+        except Exception:
+            # Nobody waits for this thread: without a stop the command would go on for ever.
+            logger.exception("standard input is read no further")
             server.stop()
 
     def _feed() -> None:
         for line in _lines(STDIN):
             if over.is_set():
                 return
-            asyncio.run_coroutine_threadsafe(_publish(server, engine, line.rstrip(b"\r")), loop).result()
+            _done(loop, _publish, server, engine, line.rstrip(b"\r"))
         if not over.is_set():
-            asyncio.run_coroutine_threadsafe(engine.join(), loop).result()
+            _done(loop, engine.join)
             server.stop()
 
     # It may wait for a line that never comes.
@@ -53,6 +58,28 @@ async def fed_by_lines(server: QueueServer, engine: MemoryEngine) -> AsyncIterat
         yield
     finally:
         over.set()
+
+
+class _LoopClosed(Exception):
+    """The event loop has ended."""
+
+
+def _done(loop: asyncio.AbstractEventLoop, function: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    """Run a coroutine function in the loop of another thread, and wait until it has returned.
+
+    Raises:
+        _LoopClosed: the loop ends, or has ended.
+    """
+    coroutine = function(*arguments)
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise _LoopClosed from None
+    try:
+        future.result()
+    except futures.CancelledError:
+        raise _LoopClosed from None
 
 
 def _lines(descriptor: int) -> Iterator[bytes]:
@@ -82,12 +109,15 @@ async def _publish(server: QueueServer, engine: MemoryEngine, line: bytes) -> No
         await engine.publish(server.name, scope_id, body.encode() if isinstance(body, str) else body, **properties)
     except (EngineError, TypeError, ValueError) as error:
         logger.error("a line is not published: %s", error)
+    except RecursionError:
+        logger.error("a line is not published: its values are nested too deep")
 
 
 def _read(line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # RecursionError: brackets by the thousand, which are a body like any other text.
         found = None
     if not isinstance(found, dict):
         return "", {"body": line}

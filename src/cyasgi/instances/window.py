@@ -113,19 +113,32 @@ class Window:
 
     def _put(self, instance: Any, message: Any, on_outcome: OnOutcome | None) -> None:
         key = instance.scope_id
-        instance.put_nowait(Tracked(message, partial(self._told, key, on_outcome)))
+        # Before it is put: an instance that has ended tells the outcome at once.
         self._count += 1
         self._counts[key] += 1
-        if self._most_per_key is not None and self._counts[key] >= self._most_per_key:
+        pauses = self._most_per_key is not None and self._counts[key] >= self._most_per_key
+        if pauses:
             self._paused.add(key)
+        try:
+            instance.put_nowait(Tracked(message, partial(self._told, key, on_outcome)))
+        except BaseException:
+            self._uncount(key)
+            if pauses:
+                self._paused.discard(key)
+            raise
+
+    def _uncount(self, key: Hashable) -> int:
+        """Note that a message has left; return how many its key still has."""
+        self._count -= 1
+        self._counts[key] -= 1
+        left = self._counts[key]
+        if not left:
+            del self._counts[key]
+        return left
 
     def _told(self, key: Hashable, on_outcome: OnOutcome | None, outcome: str, error: BaseException | None) -> None:
         if outcome != TAKEN:
-            self._count -= 1
-            self._counts[key] -= 1
-            left = self._counts[key]
-            if not left:
-                del self._counts[key]
+            left = self._uncount(key)
             self._make_room()
             resumes = key in self._paused and left <= (self._most_per_key or 0) // 2
             if resumes:

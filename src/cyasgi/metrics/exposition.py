@@ -68,15 +68,26 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "bad_requests": ("cyasgi_bad_requests", "Malformed requests.", {}),
     "timeouts": ("cyasgi_timeouts", "Requests and clients that took too long.", {}),
     "proxy_refused": ("cyasgi_proxy_refused", "Connections closed for want of a header of a trusted proxy.", {}),
+    "received": ("cyasgi_queue_received", "Messages that the queue's engine has delivered.", {}),
+    "redelivered": ("cyasgi_queue_redelivered", "Those among them that were delivered before.", {}),
+    "acknowledged": ("cyasgi_queue_acknowledged", "Messages acknowledged: they are done, or dead letters.", {}),
+    "retried": ("cyasgi_queue_retried", "Failures after which a message is tried again.", {}),
+    "buried": ("cyasgi_queue_dead_letters", "Messages that went to the dead letters.", {}),
+    "given_back": ("cyasgi_queue_given_back", "Messages rejected to be delivered again.", {}),
+    "taken_away": ("cyasgi_queue_taken_away", "Messages in hand when their partition was lost.", {}),
+    "partitions_lost": ("cyasgi_queue_partitions_lost", "Partitions that the engine has taken away.", {}),
+    "published": ("cyasgi_queue_published", "Messages published by applications.", {}),
+    "replied": ("cyasgi_queue_replied", "Answers published by applications.", {}),
+    "unclaimed_replies": ("cyasgi_queue_unclaimed_replies", "Answers for which nobody waited any more.", {}),
     "socket_errors": ("cyasgi_socket_errors", "Errors of UDP sockets.", {}),
     **{
         f"dropped_{reason}": ("cyasgi_datagrams_dropped", "Datagrams dropped, by reason.", {"reason": reason})
         for reason in (
             "queue_full",
+            "table_full",
             "oversized",
             "refused",
             "limited",
-            "table_full",
             "own",
             "proxy",
             "stopping",
@@ -94,6 +105,7 @@ GAUGES = {
     "idle": ("cyasgi_instances_idle", "Instances whose queue is empty and whose application waits for a message."),
     "closing": ("cyasgi_instances_closing", "Runs that go on after their instance has left the table."),
     "connections": ("cyasgi_connections", "Open connections."),
+    "partitions": ("cyasgi_queue_partitions", "Partitions of the queue that are held."),
     "limit_keys": ("cyasgi_limit_keys", "Clients that limits are counted for."),
 }
 

@@ -15,6 +15,7 @@ application may also return after each message; the next one begins a new scope.
 * ``asgi["spec_version"]`` (*Unicode string*) - version of this text, ``"1.0"``.
 * ``queue`` (*Unicode string*) - the name of the queue.
 * ``scope_id`` (*Unicode string*) - what the messages of the scope have in common; it may be empty.
+* ``acknowledgement`` (*Unicode string*) - ``"automatic"`` or ``"manual"``, see below.
 * ``state`` (*dict*) - a copy of what the application has left in its lifespan scope. Missing if it has no lifespan.
 
 Receive - ``queue.receive`` event
@@ -23,7 +24,7 @@ Receive - ``queue.receive`` event
 * ``type`` (*Unicode string*) - ``"queue.receive"``.
 * ``body`` (*byte string*) - the message; it may be empty.
 * ``headers`` (*dict*) - by name: strings, numbers, booleans, None, byte strings, and lists and dicts of these. Times
-  are seconds since the epoch.
+  are seconds since the epoch. What is published has at most 65,536 bytes of them.
 * ``message_id``, ``correlation_id``, ``reply_to``, ``content_type`` (*Unicode string* or None) - as published.
 * ``priority`` (*int* or None) - as published, from 0 to 255.
 * ``ttl`` (*float* or None) - as published: seconds that the message may wait in the queue.
@@ -38,10 +39,16 @@ again in the same task, or returns. If the application raises before that, it is
 again, after a pause, and in front of those that came after it; once a message has failed too often, it goes to the dead
 letters instead.
 
+That is so where ``acknowledgement`` is ``"automatic"``. Where it is ``"manual"``, the application receives the next
+message whether it has acknowledged earlier ones or not, and each is in hand until it acknowledges or rejects that one.
+When the application ends, what it has in hand is delivered again, in order. If it has raised or returned, the messages
+that it had in hand are delivered one at a time from then on, each when the one before it is acknowledged or rejected,
+until it is known with which of them the application fails.
+
 Send - ``queue.acknowledge`` event
 ----------------------------------
 
-Acknowledges a message before that: it will not be delivered again, whatever comes.
+Acknowledges a message: it will not be delivered again, whatever comes.
 
 * ``type`` (*Unicode string*) - ``"queue.acknowledge"``.
 * ``delivery_id`` (*int*) - which one. Optional; if missing, the one that was received last.
@@ -89,10 +96,17 @@ from .messages import check_type
 SPEC_VERSION = "1.0"
 #: The types of messages that an application may send.
 SENDS = ("queue.acknowledge", "queue.reject", "queue.publish", "queue.reply")
+#: Who says that a message is done.
+ACKNOWLEDGEMENTS = ("automatic", "manual")
 #: The longest name of a queue or scope_id, in bytes of UTF-8: that of a routing key in AMQP.
 MOST_NAME = 255
 #: How deep headers may be nested.
 MOST_DEPTH = 16
+#: The size of the headers of a message that is published, with their names, in bytes: half of what RabbitMQ takes.
+MOST_HEADERS = 65_536
+
+#: What a value in headers takes beside its own bytes, at most.
+FIELD = 9
 
 TEXTS = ("message_id", "correlation_id", "reply_to", "content_type")
 
@@ -137,13 +151,14 @@ class Reply:
     delivery_id: int | None
 
 
-def scope_fields(queue: str, scope_id: str) -> dict[str, Any]:
-    """Return what a new scope holds."""
+def scope_fields(queue: str, scope_id: str, acknowledgement: str = "automatic") -> dict[str, Any]:
+    """Return what a new scope holds; `acknowledgement` is one of ACKNOWLEDGEMENTS."""
     return {
         "type": "queue",
         "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
         "queue": queue,
         "scope_id": scope_id,
+        "acknowledgement": acknowledgement,
     }
 
 
@@ -182,7 +197,11 @@ def _plain(value: Any, depth: int) -> Any:
         return {str(name): _plain(one, depth - 1) for name, one in value.items()}
     if depth and isinstance(value, (list, tuple)):
         return [_plain(one, depth - 1) for one in value]
-    return str(value)
+    try:
+        return str(value)
+    except RecursionError:
+        # Nested by the hundred.
+        return "..."
 
 
 def parse_send(message: Any) -> Acknowledge | Reject | Publish | Reply:
@@ -241,9 +260,11 @@ def parse_letter(message: Mapping[str, Any], what: str) -> Letter:
     headers = message.get("headers")
     if headers is None:
         headers = {}
-    _check_header(headers, f"'headers' of {what}", MOST_DEPTH)
     if not isinstance(headers, Mapping):
         raise TypeError(f"'headers' of {what} must be a dict, got {headers!r}")
+    size = _check_header(headers, f"'headers' of {what}", MOST_DEPTH)
+    if size > MOST_HEADERS:
+        raise ValueError(f"'headers' of {what} must have at most {MOST_HEADERS} bytes, got {size}")
     texts = {name: message.get(name) for name in TEXTS}
     for name, text in texts.items():
         if text is not None:
@@ -256,7 +277,8 @@ def parse_letter(message: Mapping[str, Any], what: str) -> Letter:
             raise ValueError(f"'priority' of {what} must be from 0 to 255, got {priority}")
     return Letter(
         body,
-        headers,
+        # A copy: the sender may go on to change its own.
+        plain_headers(headers),
         **texts,
         priority=priority,
         ttl=_seconds(message, "ttl", what),
@@ -275,22 +297,30 @@ def _seconds(message: Mapping[str, Any], name: str, what: str) -> float | None:
     return float(value)
 
 
-def _check_header(value: Any, what: str, depth: int) -> None:
-    if value is None or isinstance(value, (bool, float, str, bytes)):
-        return
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise ValueError(f"an int in {what} must have 64 bits, got {value!r}")
-        return
+def _check_header(value: Any, what: str, depth: int) -> int:
+    """Return the size of a value in headers, in bytes; raise TypeError or ValueError if they may not hold it."""
+    if isinstance(value, str):
+        try:
+            return FIELD + len(value.encode())
+        except UnicodeEncodeError:
+            raise ValueError(f"text in {what} must be such that can be encoded, got {value[:40]!r}") from None
+    if isinstance(value, bytes):
+        return FIELD + len(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"an int in {what} must have 64 bits, got {value!r}")
+    if value is None or isinstance(value, (bool, int, float)):
+        return FIELD
     if not isinstance(value, (Mapping, list, tuple)):
         raise TypeError(f"{what} may hold str, bytes, int, float, bool, None, lists and dicts, got {value!r}")
     if not depth:
         raise ValueError(f"{what} are nested more than {MOST_DEPTH} deep")
+    size = FIELD
     if isinstance(value, Mapping):
         for name in value:
-            check_name(name, f"a name in {what}", least=1)
-    for one in value.values() if isinstance(value, Mapping) else value:
-        _check_header(one, what, depth - 1)
+            size += FIELD + len(check_name(name, f"a name in {what}", least=1).encode())
+    return size + sum(
+        _check_header(one, what, depth - 1) for one in (value.values() if isinstance(value, Mapping) else value)
+    )
 
 
 def _delivery_id(message: Mapping[str, Any], kind: str) -> int | None:

@@ -3,88 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import re
 import struct
 
 import pytest
 
-from support.queues import Seen, queues, quiet_failures
-from support.rabbitmq import broker as broker, free_port
+from support.queues import Seen
+from support.rabbitmq import (
+    PARTITIONS,
+    aiormq as aiormq,
+    broker as broker,
+    client,
+    dead_letter,
+    name as name,
+    publish,
+    running,
+    server_of,
+)
 from support.serving import in_time
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.few_combinations(1)]
-
-PARTITIONS = 4
-_names = itertools.count()
-
-
-@pytest.fixture
-def aiormq():
-    return pytest.importorskip("aiormq")
-
-
-@pytest.fixture
-def name(aiormq):
-    return f"orders-{next(_names)}"
-
-
-def server_of(cy, broker, name, application, base=None, heartbeat=5, **attributes):
-    attributes = {"retry_delay": 0.01, "balance_interval": 0.1, **attributes}
-    server_class = type("Server", (base or quiet_failures(cy),), attributes)
-    return server_class(application, engine=f"{broker.url}?heartbeat={heartbeat}", name=name, partitions=PARTITIONS)
-
-
-@contextlib.asynccontextmanager
-async def running(server):
-    task = asyncio.create_task(server.arun())
-    starting = asyncio.create_task(server.wait_started())
-    await asyncio.wait({task, starting}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        await task
-    await starting
-    try:
-        yield server
-    finally:
-        server.stop()
-        await task
-
-
-@contextlib.asynccontextmanager
-async def client(aiormq, broker):
-    """A channel of somebody else's."""
-    connection = await aiormq.connect(broker.url)
-    try:
-        yield await connection.channel()
-    finally:
-        await connection.close()
-
-
-async def publish(channel, name, *bodies, scope_id="a", **properties):
-    from aiormq import spec
-
-    for body in bodies:
-        await channel.basic_publish(
-            body, exchange=name, routing_key=scope_id, properties=spec.Basic.Properties(delivery_mode=2, **properties)
-        )
-
-
-async def dead_letter(channel, name):
-    """The next dead letter."""
-    found = []
-
-    async def one():
-        message = await channel.basic_get(f"{name}.dead", no_ack=True)
-        if message.delivery.name == "Basic.GetOk":
-            found.append(message)
-        return found
-
-    for _ in range(300):
-        if await one():
-            return found[0]
-        await asyncio.sleep(0.02)
-    raise AssertionError("no dead letter has come")
 
 
 def test_in_order_and_acknowledged(cy, run, broker, aiormq, name):
@@ -206,15 +143,68 @@ async def publish_raw(channel, name, key, header):
     await channel.write_queue.put(ChannelFrame(payload=b"".join(frames), should_close=False))
 
 
+def nested(depth):
+    """Properties with a header in which so many others are nested."""
+    content = b""
+    for _ in range(depth):
+        content = b"\1aF" + struct.pack(">I", len(content)) + content
+    return struct.pack(">HI", 1 << 13, len(content)) + content
+
+
+def headers_of(content):
+    """Properties with these headers, in bytes."""
+    return struct.pack(">HI", 1 << 13, len(content)) + content
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        (headers_of(b"\1ad" + struct.pack(">d", 1e300)), 1e300),
+        (headers_of(b"\1ad" + struct.pack(">d", 0.1)), 0.1),
+        (headers_of(b"\1aD" + struct.pack(">Bi", 2, -150)), None),
+        (nested(150), None),
+        (
+            headers_of(b"".join(b"\2a%dS" % number + struct.pack(">I", 21_830) + b"x" * 21_830 for number in range(6))),
+            None,
+        ),
+    ],
+    ids=["large", "exact", "negative", "nested", "many"],
+)
+def test_dead_letters_of_any_headers(cy, run, broker, aiormq, name, header, shown):
+    """Whatever others have published can be put aside, and ends no session."""
+
+    async def main():
+        seen = []
+
+        async def application(scope, receive, send):
+            message = await receive()
+            seen.append(message)
+            await send({"type": "queue.reject", "reason": "not this one"})
+
+        async with running(server_of(cy, broker, name, application)) as server, client(aiormq, broker) as channel:
+            await publish_raw(channel, name, b"a", header)
+            await in_time(lambda: server.stats()["buried"])
+            dead = await dead_letter(channel, name)
+            headers = dead.header.properties.headers
+            assert (headers["x-failure"], dead.body) == ("not this one", b"x")
+            if shown is not None:
+                assert headers["a"] == seen[0]["headers"]["a"] == shown
+            assert ("x-dropped" in headers) == (b"a5S" in header)
+            assert server.stats()["partitions_lost"] == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     ("key", "header"),
     [
         (b"a", struct.pack(">HQ", 1 << 6, 2**62)),
         (b"a", struct.pack(">HB", 1 << 15, 2) + b"\xff\xff"),
+        (b"a", nested(3000)),
         (b"\xff\xfe", struct.pack(">H", 0)),
         (b"ok", struct.pack(">H", 0)),
     ],
-    ids=["timestamp", "text", "routing key", "nothing wrong"],
+    ids=["timestamp", "text", "nesting", "routing key", "nothing wrong"],
 )
 def test_what_the_library_cannot_read(cy, run, broker, aiormq, name, key, header):
     """A publisher ends no worker with it, and what comes behind it is worked on."""
@@ -358,131 +348,5 @@ def test_workers_share_and_partitions_move(cy, run, broker, aiormq, name):
                 assert set(one.holdings).isdisjoint(other.holdings)
                 one.stop()
                 await in_time(lambda: len(other.holdings) == 4)
-
-    run(main())
-
-
-def test_sure_while_a_partition_takes_its_time(cy, run, broker, aiormq, name):
-    """One that waits for what is in hand, far longer than a heartbeat, holds up no other."""
-
-    async def main():
-        first, second = Seen(), Seen()
-        attributes = {"heartbeat": 1, "shutdown_timeout": 20}
-        async with (
-            running(server_of(cy, broker, name, first, **attributes)) as one,
-            client(aiormq, broker) as channel,
-        ):
-            for number in range(40):
-                await publish(channel, name, b"hold", scope_id=f"scope-{number}")
-            await in_time(lambda: len(first.messages) == 40)
-            async with running(server_of(cy, broker, name, second, **attributes)):
-                await in_time(lambda: any(holding.letting_go for holding in one.holdings.values()))
-                for _ in range(30):
-                    await asyncio.sleep(0.1)
-                    assert all(holding.sure for holding in one.holdings.values())
-                first.release.set()
-
-    run(main())
-
-
-def test_a_connection_that_breaks(cy, run, broker, aiormq, name):
-    """What is in hand is cut off and delivered again, marked; the server connects anew."""
-
-    async def main():
-        seen = Seen()
-        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
-            await publish(channel, name, b"hold", b"after")
-            await in_time(lambda: seen.messages)
-            server._session._connection._writer_task.cancel()
-            await in_time(lambda: server.stats()["partitions_lost"])
-            seen.release.set()
-            await in_time(lambda: b"after" in seen.bodies)
-            assert [message["body"] for message in seen.messages if message["redelivered"]][:1] == [b"hold"]
-
-    run(main())
-
-
-def test_a_broker_that_restarts(cy, run, broker, aiormq, name):
-    async def main():
-        seen = Seen()
-        async with running(server_of(cy, broker, name, seen)) as server:
-            async with client(aiormq, broker) as channel:
-                await publish(channel, name, b"hold", b"after")
-                await in_time(lambda: seen.messages)
-            await asyncio.to_thread(broker.stop)
-            await in_time(lambda: server.stats()["partitions"] == 0)
-            seen.release.set()
-            await asyncio.to_thread(broker.start)
-            for _ in range(2000):
-                if b"after" in seen.bodies:
-                    break
-                await asyncio.sleep(0.02)
-            assert seen.bodies == [b"hold", b"hold", b"after"]
-            await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
-
-    run(main())
-
-
-def test_a_frozen_broker(cy, run, broker, aiormq, name):
-    """It is noticed by its silence, and found again when it goes on."""
-
-    async def main():
-        seen = Seen()
-        server = server_of(cy, broker, name, seen)
-        async with running(server), client(aiormq, broker) as channel:
-            await publish(channel, name, b"one")
-            await in_time(lambda: seen.messages)
-            broker.freeze()
-            try:
-                await asyncio.sleep(6)
-                assert not any(holding.sure for holding in server.holdings.values())
-            finally:
-                broker.thaw()
-            await in_time(lambda: all(holding.sure for holding in server.holdings.values()) and server.holdings)
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("amqp://guest:guest@127.0.0.1:{free}/", "amqp://127.0.0.1:{free}/: .*Connect"),
-        ("amqp://guest:wrong@127.0.0.1:{port}/", "amqp://127.0.0.1:{port}/: the user or the password is refused"),
-        (
-            "amqp://guest:guest@127.0.0.1:{port}/none",
-            "amqp://127.0.0.1:{port}/none: the broker refuses the virtual host 'none'",
-        ),
-    ],
-)
-def test_what_cannot_be_reached(cy, run, broker, aiormq, url, said):
-    async def main():
-        values = {"port": broker.port, "free": free_port()}
-        server = queues(cy).QueueServer(Seen(), engine=url.format(**values))
-        with pytest.raises(queues(cy).EngineError, match=said.format(**values)) as raised:
-            await server.arun()
-        assert "\n" not in str(raised.value)
-        assert "guest" not in str(raised.value).replace("user 'guest'", "")
-
-    run(main())
-
-
-def test_a_queue_of_another_shape(cy, run, broker, aiormq, name):
-    async def main():
-        async with client(aiormq, broker) as channel:
-            await channel.queue_declare(f"{name}.dead")
-        with pytest.raises(queues(cy).EngineError, match=f"the queue '{name}.dead' is of another kind"):
-            await server_of(cy, broker, name, Seen()).arun()
-        other = f"{name}-other"
-        async with running(server_of(cy, broker, other, Seen())):
-            pass
-        for count in (2, 8):
-            server = queues(cy).QueueServer(Seen(), engine=broker.url, name=other, partitions=count)
-            with pytest.raises(queues(cy).EngineError, match=re.escape("has another number of partitions than")):
-                await server.arun()
-        third = f"{name}-third"
-        async with client(aiormq, broker) as channel:
-            await channel.exchange_declare(third, exchange_type="fanout")
-        with pytest.raises(queues(cy).EngineError, match=f"the exchange '{third}' is of another kind"):
-            await server_of(cy, broker, third, Seen()).arun()
 
     run(main())

@@ -16,6 +16,7 @@ VALUES = {
     "max_message_size": (["1", "1000000000000"], ["0", "none"]),
     "balance_interval": (["0.01", "60"], ["0", "0.001", "61", "none"]),
     "reply_exchange": (["answers", "none", "x" * 255], ["", "x" * 256, "\ud800"]),
+    "acknowledgement": (["automatic", "manual"], ["", "none", "auto", "Manual"]),
     "idle_timeout": (["0.1", "1000000", "none"], ["0", "-1", "inf"]),
     "shutdown_timeout": (["0", "10"], ["-1", "none", "inf"]),
     "max_applications": (["1", "none"], ["0", "-1", "1.5"]),

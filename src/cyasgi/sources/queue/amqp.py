@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from .amqp_tls import CERTFILE, FILES, check_files, client_context, tls_failure
 from .engine import EngineError, QueueShape, Session
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class AMQPEngine:
 
     Args:
         url: as in ``amqp://user:password@127.0.0.1:5672/vhost``; ``amqps`` for TLS. Options come after a question mark:
-            ``heartbeat=10``, ``cafile=...``, ``certfile=...``, ``keyfile=...``.
+            ``heartbeat=10``, and with TLS ``cafile=...``, ``certfile=...``, ``keyfile=...``, read for each connection.
 
     Raises:
         ValueError: it is no such URL.
@@ -39,7 +40,8 @@ class AMQPEngine:
         try:
             port = parts.port
             options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-            self.heartbeat = int(options.setdefault("heartbeat", str(HEARTBEAT)))
+            self.heartbeat = int(options.pop("heartbeat", str(HEARTBEAT)))
+            self._files = self._taken_files(parts.scheme, options)
         except ValueError as error:
             raise ValueError(f"{self._shown(parts.scheme, parts.hostname, None, parts.path)}: {error}") from None
         if parts.scheme not in ("amqp", "amqps") or not parts.hostname or not 1 <= self.heartbeat <= 600:
@@ -47,10 +49,24 @@ class AMQPEngine:
                 f"{self._shown(parts.scheme, parts.hostname, port, parts.path)}: accepted is a URL as in "
                 "amqp://user:password@127.0.0.1:5672/vhost, with a heartbeat from 1 to 600 seconds"
             )
-        self._url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(options), ""))
+        self._url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode({"heartbeat": self.heartbeat}), ""))
+        self._encrypted = parts.scheme == "amqps"
         #: Whether what arrives is to be tried before the library reads it.
         self._careful = False
         self._description = self._shown(parts.scheme, parts.hostname, port, parts.path)
+
+    @staticmethod
+    def _taken_files(scheme: str, options: dict[str, str]) -> dict[str, str]:
+        """Return the options that name files; raise ValueError for any other, and for those that need others."""
+        accepted = FILES if scheme == "amqps" else ()
+        for name in options:
+            if name not in accepted:
+                others = (
+                    f", {', '.join(FILES[:-1])} and {FILES[-1]}" if accepted else f"; {', '.join(FILES)} with amqps"
+                )
+                raise ValueError(f"unknown option {name!r}: accepted are heartbeat{others}")
+        check_files(options)
+        return options
 
     @staticmethod
     def _shown(scheme: str, host: str | None, port: int | None, path: str) -> str:
@@ -70,7 +86,11 @@ class AMQPEngine:
         from .amqp_calls import close_quietly
         from .amqp_session import AMQPSession
 
-        connection = aiormq.Connection(self._url, transport_factory=self._transport())
+        try:
+            context = await asyncio.to_thread(client_context, self._files) if self._encrypted else None
+        except EngineError as error:
+            raise EngineError(f"{self._description}: {error}") from None
+        connection = aiormq.Connection(self._url, context=context, transport_factory=self._transport())
         try:
             await self._open(connection)
             session = AMQPSession(connection, shape, self.heartbeat, self._description, self._unreadable)
@@ -89,15 +109,14 @@ class AMQPEngine:
             return None
         from .amqp_careful import CarefulTransport
 
-        return CarefulTransport(self._url.startswith("amqps:"))
+        return CarefulTransport(self._encrypted)
 
     def _unreadable(self) -> None:
         """Note that a connection has ended because of something in it that the library could not read."""
         self._careful = True
 
-    @staticmethod
-    async def _open(connection: Any) -> None:
-        from aiormq.exceptions import InvalidFrameError
+    async def _open(self, connection: Any) -> None:
+        from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
 
         from .amqp_calls import answered
 
@@ -109,6 +128,11 @@ class AMQPEngine:
                 raise EngineError(
                     f"the broker refuses the virtual host {connection.vhost!r}: it is not there, or not for this user"
                 ) from error
+            if (failure := tls_failure(error)) is not None:
+                raise EngineError(failure) from error
+            if CERTFILE in self._files and isinstance(error.__cause__, AMQPConnectionError):
+                # What it says of a certificate may be lost when it closes the connection.
+                raise EngineError(f"{error} (it may not accept the {CERTFILE})") from error
             raise
 
     async def _prepare(self, session: AMQPSession, shape: QueueShape) -> None:
@@ -118,7 +142,9 @@ class AMQPEngine:
         if await session.exists(f"{name}.0") and (
             not await session.exists(f"{name}.{count - 1}") or await session.exists(f"{name}.{count}")
         ):
-            raise EngineError(f"the queue {name!r} has another number of partitions than {count}")
+            raise EngineError(
+                f"the queue {name!r} has another number of partitions than {count}, or its last one was deleted"
+            )
         await session.declare_exchange()
         await session.declare_dead_letters()
         for first in range(count - 1, -1, -AT_A_TIME):

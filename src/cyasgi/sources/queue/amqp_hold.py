@@ -38,6 +38,8 @@ class AMQPHold:
         self._channel = channel
         self._sink: Sink | None = sink
         self._consumer = ""
+        #: Whether the consumer was ended, or is about to be, by pause().
+        self._pausing = False
         prefetch = session.shape.prefetch
         self._acknowledgements = Acknowledgements(self._acknowledged, min(BATCH, prefetch // 2))
         #: What is to be sent: a tag, and whether it acknowledges all earlier ones too; None for one to be given back.
@@ -73,7 +75,9 @@ class AMQPHold:
 
     def look(self) -> None:
         """See whether the broker has ended the consumer: the library passes on no word of it."""
-        if self._sink is not None and self._consumer and self._consumer not in self._channel.consumers:
+        if self._sink is None or self._pausing or not self._consumer:
+            return
+        if self._consumer not in self._channel.consumers:
             self.take_away("the broker has cancelled its consumer")
 
     def _closed(self, closing: asyncio.Future[Any]) -> None:
@@ -125,6 +129,8 @@ class AMQPHold:
     async def pause(self) -> None:
         if self._sink is None or self.lost.done():
             return
+        # The library forgets the consumer some time before it returns.
+        self._pausing = True
         try:
             await answered(self._channel.basic_cancel(self._consumer))
         except EngineError as error:
@@ -146,4 +152,5 @@ class AMQPHold:
         self._acknowledgements.drop_timer()
         await close_quietly(self._channel)
         if not self._session.lost.done():
+            # Only now may others hold the partition: what was not acknowledged is back in its queue.
             await self._session.unlock(f"{self._session.shape.name}.{self.partition}.owner")

@@ -9,18 +9,31 @@ from typing import Any
 from aiormq import spec
 
 from ...wire.queue import Letter
+from .amqp_table import table
 
 #: The name of the header that says what was wrong with the properties that a message had.
 MALFORMED = "x-malformed"
 #: Messages that survive a restart of the broker.
 PERSISTENT = 2
+#: What a header frame has beside the properties: a frame's head and end, the content header's own fields, and the
+#: message_id that the library adds where there is none.
+AROUND = 8 + 12 + 33
 
 
-def properties_of(letter: Letter) -> spec.Basic.Properties:
+class Properties(spec.Basic.Properties):
+    """Properties whose headers are written by us."""
+
+    def encode_property(self, name: str, value: Any) -> bytes:
+        if name == "headers":
+            return table(value)
+        return bytes(super().encode_property(name, value))
+
+
+def properties_of(letter: Letter) -> Properties:
     """Return the properties that a letter is published with."""
-    return spec.Basic.Properties(
+    return Properties(
         content_type=letter.content_type,
-        headers=_table(letter.headers) if letter.headers else None,
+        headers=dict(letter.headers) or None,
         delivery_mode=PERSISTENT,
         priority=letter.priority,
         correlation_id=letter.correlation_id,
@@ -31,13 +44,9 @@ def properties_of(letter: Letter) -> spec.Basic.Properties:
     )
 
 
-def _table(headers: Any) -> Any:
-    """Return headers in types that the library can write."""
-    if isinstance(headers, Mapping):
-        return {name: _table(value) for name, value in headers.items()}
-    if isinstance(headers, (list, tuple)):
-        return [_table(value) for value in headers]
-    return bytearray(headers) if isinstance(headers, bytes) else headers
+def header_size(letter: Letter) -> int:
+    """Return the size in bytes of the frame that has the properties of a letter; no more than this will be sent."""
+    return AROUND + len(properties_of(letter).marshal())
 
 
 def letter_of(body: bytes, properties: Any, headers: Mapping[str, Any]) -> Letter:

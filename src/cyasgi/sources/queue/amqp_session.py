@@ -22,13 +22,18 @@ from aiormq.exceptions import (
 from ...wire.queue import Letter
 from .amqp_calls import answered, close_quietly, words_of
 from .amqp_hold import AMQPHold
-from .amqp_letters import properties_of
+from .amqp_letters import header_size, properties_of
+from .dead_letters import shortened
 from .engine import EngineError, Hold, QueueShape, Sink
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
 #: How the library ends when it cannot read what has arrived.
-UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, ValueError, struct.error)
+UNREADABLE = (InvalidFrameError, ArithmeticError, LookupError, RecursionError, ValueError, struct.error)
+#: How long the broker keeps notes of suspects, in milliseconds.
+NOTED = 24 * 60 * 60 * 1000
+#: The size of a frame where the broker names none.
+LARGEST_FRAME = 2**31
 #: How often the broker is asked for a sign of life within a heartbeat.
 SIGNS = 4
 #: How often a queue is made that others may delete at the same time.
@@ -182,12 +187,32 @@ class AMQPSession:
         return int(counted.consumer_count)
 
     async def unheld(self) -> list[int]:
-        found = []
-        for number in range(self.shape.partitions):
-            counted = await answered(self._control.queue_declare(f"{self.shape.name}.{number}", passive=True))
-            if not counted.consumer_count:
-                found.append(number)
+        found: list[int] = []
+        first: int | None = 0
+        while first is not None:
+            first = await self._look_from(first, found)
         return found
+
+    async def _look_from(self, first: int, found: list[int]) -> int | None:
+        """Add to `found` what nobody holds of the partitions from the first one on.
+
+        A queue that somebody has deleted, whose refusal closes the channel, is made anew; then return the next one.
+        """
+        async with self._channel(publisher_confirms=False) as channel:
+            for number in range(first, self.shape.partitions):
+                queue = f"{self.shape.name}.{number}"
+                try:
+                    counted = await answered(channel.queue_declare(queue, passive=True))
+                except EngineError as error:
+                    if not isinstance(error.__cause__, ChannelNotFoundEntity):
+                        raise
+                    logger.error("the queue %s was deleted, and what was in it: it is made anew", queue)
+                    await self.declare_partition(number)
+                    found.append(number)
+                    return number + 1
+                if not counted.consumer_count:
+                    found.append(number)
+        return None
 
     async def _lock(self, queue: str) -> bool:
         async with self._channel(publisher_confirms=False) as channel:
@@ -200,8 +225,11 @@ class AMQPSession:
             return True
 
     async def unlock(self, queue: str) -> None:
-        """Delete an exclusive queue."""
-        await answered(self._control.queue_delete(queue))
+        """Delete an exclusive queue; if that fails, lose the session: the broker deletes it with the connection."""
+        try:
+            await answered(self._control.queue_delete(queue))
+        except EngineError as error:
+            self._lose(str(error))
 
     async def claim(self, partition: int, sink: Sink) -> Hold | None:
         name = f"{self.shape.name}.{partition}"
@@ -233,7 +261,25 @@ class AMQPSession:
     async def release_extra(self, number: int) -> None:
         await self.unlock(f"{self.shape.name}.permit.{number}")
 
+    async def note_suspect(self, key: str) -> int:
+        # Notes are messages in a queue of their own, which the broker deletes when nobody has used it for a day.
+        queue, arguments = f"{self.shape.name}.suspect.{key}", {"x-expires": NOTED}
+        async with self._channel(publisher_confirms=False) as channel:
+            declared = await answered(channel.queue_declare(queue, durable=True, arguments=arguments))
+        if not await self._publish("", queue, Letter(b"")):
+            raise EngineError(f"there is no queue {queue}")
+        return int(declared.message_count)
+
+    async def clear_suspect(self, key: str) -> None:
+        async with self._channel(publisher_confirms=False) as channel:
+            await answered(channel.queue_delete(f"{self.shape.name}.suspect.{key}"))
+
     # Publishing
+
+    @property
+    def _most_header(self) -> int:
+        """The size of a frame that the broker takes, in bytes."""
+        return self._connection.connection_tune.frame_max or LARGEST_FRAME
 
     async def publish(self, queue: str, scope_id: str, letter: Letter) -> None:
         if not await self._publish(queue, scope_id, letter):
@@ -246,11 +292,21 @@ class AMQPSession:
         await self.publish(exchange, scope_id, letter)
 
     async def bury(self, letter: Letter) -> None:
+        letter = shortened(letter, self._most_header, header_size)
         if not await self._publish("", f"{self.shape.name}.dead", letter):
             raise EngineError(f"there is no queue {self.shape.name}.dead")
 
     async def _publish(self, exchange: str, routing_key: str, letter: Letter) -> bool:
-        """Publish, and return when the broker has confirmed it: False if it has no queue for it."""
+        """Publish, and return when the broker has confirmed it: False if it has no queue for it.
+
+        Raises:
+            ValueError: the properties do not fit into a frame. The broker would close the connection.
+        """
+        # All that is no header takes less than any broker allows.
+        if letter.headers and (size := header_size(letter)) > self._most_header:
+            raise ValueError(
+                f"the message's headers and properties have {size} bytes: accepted are {self._most_header}"
+            )
         channel: Any = await self._publisher(exchange)
         try:
             await answered(
@@ -289,7 +345,10 @@ class AMQPSession:
         if self._watcher is not None:
             self._watcher.cancel()
         for hold in list(self._holds.values()):
-            await hold.release()
+            try:
+                await hold.release()
+            except EngineError as error:
+                logger.info("partition %d is left to the broker: %s", hold.partition, error)
         if not self.lost.done():
             self.lost.set_result("the session was closed")
         await close_quietly(self._connection)

@@ -48,15 +48,19 @@ class Holding:
 class Lane:
     """The messages of one scope: one that its instance has, and those that wait behind it."""
 
-    __slots__ = ("crowded", "current", "holding", "scope_id", "timer", "waiting")
+    __slots__ = ("current", "held", "holding", "parked", "received", "scope_id", "timer", "waiting")
 
     def __init__(self, scope_id: str, holding: Holding) -> None:
         self.scope_id = scope_id
         self.holding = holding
         self.current: Delivery | None = None
+        #: Where the application acknowledges them: those for which it has come back, by their numbers.
+        self.held: dict[int, Delivery] = {}
+        #: Whether the application has received the current one; told where it acknowledges messages.
+        self.received = False
         self.waiting: collections.deque[Delivery] = collections.deque()
-        #: Whether it waits for a place for its instance.
-        self.crowded = False
+        #: Whether it waits for a place for its instance, or for a suspect: whoever has it go on has it in a list.
+        self.parked = False
         #: Set while the lane pauses.
         self.timer: asyncio.Handle | None = None
 
@@ -70,19 +74,38 @@ class Lane:
 class QueueScope(dict[str, Any]):
     """The scope of an instance, with what the server knows of it."""
 
-    __slots__ = ("holding", "received")
+    __slots__ = ("lane", "received")
 
-    def __init__(self, fields: dict[str, Any], holding: Holding) -> None:
+    def __init__(self, fields: dict[str, Any], lane: Lane) -> None:
         super().__init__(fields)
-        self.holding = holding
+        #: That of its latest message.
+        self.lane = lane
         #: Whether the application has received a message.
         self.received = False
+
+    @property
+    def holding(self) -> Holding:
+        """The partition that it is of."""
+        return self.lane.holding
 
 
 class Delivery:
     """A message that an engine has delivered."""
 
-    __slots__ = ("failures", "holding", "instance", "lane", "letter", "number", "settled", "tag", "times")
+    __slots__ = (
+        "came_back",
+        "careful",
+        "failures",
+        "holding",
+        "instance",
+        "lane",
+        "letter",
+        "number",
+        "settled",
+        "suspect",
+        "tag",
+        "times",
+    )
 
     def __init__(self, arrival: Arrival, lane: Lane) -> None:
         #: Its delivery_id.
@@ -99,6 +122,12 @@ class Delivery:
         self.instance: Any = None
         #: Whether the engine was told what to do with it.
         self.settled = False
+        #: Whether it may be what has ended its workers: then it is to begin alone.
+        self.suspect = False
+        #: Whether it was in hand with others when an application failed: then it is to be in hand alone.
+        self.careful = False
+        #: Done when its instance no longer has it; set by those who wait for that.
+        self.came_back: asyncio.Future[None] | None = None
 
     @property
     def scope_id(self) -> str:

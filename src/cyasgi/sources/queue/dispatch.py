@@ -13,17 +13,18 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
 from ..._common.guarding import INTERRUPTS
 from ...core import InstanceTable
-from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, Tracked
+from ...core.tasks import resolved
+from ...core.tracking import CANCELLED, DONE, FAILED, TAKEN, UNDELIVERED, Tracked
 from ...serving.retrying import retrying
-from ...wire.queue import Letter, receive_message
+from ...wire.queue import receive_message
 from .delivery import Delivery, Holding, Lane, QueueScope, failure_text
 from .engine import Arrival, EngineError
+from .suspects import SUSPICIOUS, Suspects
 
 logger = logging.getLogger("cyasgi.sources.queue")
 
@@ -35,8 +36,6 @@ UNSURE_PAUSE = 0.05
 CROWDED_PAUSE = 0.01
 #: What is counted of messages.
 COUNTERS = ("received", "redelivered", "acknowledged", "retried", "buried", "given_back", "taken_away")
-#: A message that was delivered this many times as often as it may fail is taken to end its worker each time.
-DEADLY = 4
 
 
 class DispatchPort(Protocol):
@@ -57,6 +56,8 @@ class DispatchPort(Protocol):
     def delete_application_instance(self, scope_id: Any) -> Any: ...
     def make_scope(self, scope_id: str) -> dict[str, Any]: ...
     async def bury(self, delivery: Delivery, reason: str) -> None: ...
+    async def note_suspect(self, key: str) -> int: ...
+    async def clear_suspect(self, key: str) -> None: ...
 
 
 class Dispatcher:
@@ -74,14 +75,19 @@ class Dispatcher:
         self._lanes: dict[str, Lane] = {}
         #: Those that wait for a place for their instance.
         self._crowd: collections.deque[Lane] = collections.deque()
+        self._suspects = Suspects(self, start)
+        #: Messages that instances have, and who waits until they have none.
+        self._in_hand = 0
+        self._nothing_in_hand: asyncio.Future[None] | None = None
         #: Set when the server stops: nothing begins any more.
         self.stopping = False
         self.counts = dict.fromkeys(COUNTERS, 0)
 
-    def in_hand(self, scope_id: str) -> Delivery | None:
-        """Return the message that the instance of a scope has."""
+    def in_hand(self, scope_id: str, number: int | None = None) -> Delivery | None:
+        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named."""
         lane = self._lanes.get(scope_id)
-        return None if lane is None else lane.current
+        current = None if lane is None else lane.current
+        return current if current is None or number in (None, current.number) else None
 
     # In
 
@@ -99,36 +105,56 @@ class Dispatcher:
         delivery = Delivery(arrival, lane)
         size = len(arrival.letter.body)
         if arrival.malformed:
-            self._bury(delivery, f"its properties cannot be read: {arrival.malformed}")
+            self.bury(delivery, f"its properties cannot be read: {arrival.malformed}")
             self._tidy(lane)
         elif size > server.max_message_size:
-            self._bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
-            self._tidy(lane)
-        elif arrival.deliveries > server.max_deliveries * DEADLY:
-            self._bury(delivery, f"delivered {arrival.deliveries} times, and each time its worker has ended")
+            self.bury(delivery, f"the body has {size} bytes: accepted are {server.max_message_size}")
             self._tidy(lane)
         else:
+            delivery.suspect = arrival.deliveries > server.max_deliveries * SUSPICIOUS
             lane.waiting.append(delivery)
-            if lane.current is None and lane.timer is None and not lane.crowded:
-                self._go_on(lane)
+            if lane.current is None and lane.timer is None and not lane.parked:
+                self.go_on(lane)
 
-    def _go_on(self, lane: Lane) -> None:
+    def go_on(self, lane: Lane) -> None:
         """Put the next message of a scope into its instance."""
         lane.timer = None
-        server, holding = self._server, lane.holding
+        holding = lane.holding
+        if lane.parked:
+            return
+        while lane.waiting and lane.waiting[0].settled:
+            # A task of an application that has ended was still about to reject it.
+            lane.waiting.popleft()
         if lane.current is not None or not lane.waiting or holding.letting_go or self.stopping:
             self._tidy(lane)
             return
         if not holding.sure:
-            self._pause(lane, UNSURE_PAUSE)
+            self.pause(lane, UNSURE_PAUSE)
+        elif not self._may_follow(lane) or self._suspects.holds_up(lane):
             return
-        if self._is_crowded(lane.scope_id):
+        elif self._is_crowded(lane.scope_id):
             self._wait_for_place(lane)
-            return
+        else:
+            self.begin(lane)
+
+    def _may_follow(self, lane: Lane) -> bool:
+        """Return whether the next message may begin, as far as those are concerned that the application has in hand."""
+        return True
+
+    def may_begin(self, lane: Lane) -> bool:
+        """Return whether the engine and the instances allow the next message of a scope to begin."""
+        return lane.holding.sure and not self._is_crowded(lane.scope_id)
+
+    def begin(self, lane: Lane) -> bool:
+        """Put the next message of a scope into its instance; return False if that is not possible now."""
+        server = self._server
         delivery = lane.current = lane.waiting.popleft()
+        lane.received = False
         try:
-            scope = QueueScope(server.make_scope(lane.scope_id), holding)
+            scope = QueueScope(server.make_scope(lane.scope_id), lane)
             delivery.instance = server.get_or_create_application_instance(lane.scope_id, scope)
+            if type(delivery.instance.scope) is QueueScope:
+                delivery.instance.scope.lane = lane
             message = receive_message(delivery.letter, delivery.number, delivery.times)
             delivery.instance.put_nowait(Tracked(message, partial(self._told, delivery)))
         except INTERRUPTS:
@@ -136,8 +162,10 @@ class Dispatcher:
         except Exception as error:
             logger.warning("scope_id %r cannot be served now: %s", lane.scope_id, failure_text(error))
             self._back(delivery, server.retry_delay)
-            return
-        holding.in_hand += 1
+            return False
+        lane.holding.in_hand += 1
+        self._in_hand += 1
+        return True
 
     def _is_crowded(self, scope_id: str) -> bool:
         """Return whether a new instance would cost a busy one its place."""
@@ -156,16 +184,16 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(CROWDED_PAUSE, self._admit, context=self._context)
         self._crowd.append(lane)
         # It goes on when it is admitted.
-        lane.crowded = True
+        lane.parked = True
 
     def _admit(self) -> None:
         """Let those go on that wait for a place, in their order, as far as there are places."""
         crowd, self._crowd = self._crowd, collections.deque()
         while crowd:
             lane = crowd.popleft()
-            lane.crowded = False
-            self._go_on(lane)
-            if lane.crowded:
+            lane.parked = False
+            self.go_on(lane)
+            if self._crowd:
                 # There is none any more.
                 break
         for lane in crowd:
@@ -179,21 +207,18 @@ class Dispatcher:
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return
-        lane, holding = delivery.lane, delivery.holding
+        lane = delivery.lane
         lane.current = delivery.instance = None
-        holding.came_back()
-        if holding.over:
+        self._came_back(delivery, outcome)
+        if delivery.holding.over:
             # The engine delivers it again, to whoever holds the partition now.
             self.counts["taken_away"] += not delivery.settled
         elif delivery.settled or outcome == DONE:
             self.settle(delivery)
-            if lane.waiting and not instance.ended:
-                # From within receive(), which is about to look for a message.
-                self._go_on(lane)
-            elif lane.waiting:
-                self._pause(lane, 0.0)
+            if instance.ended and lane.waiting:
+                self.pause(lane, 0.0)
             else:
-                self._tidy(lane)
+                self._next(lane)
         elif outcome == FAILED:
             self._failed(delivery, failure_text(error))
         elif outcome == CANCELLED:
@@ -206,14 +231,45 @@ class Dispatcher:
             # The application has ended, and not because of this one.
             self._back(delivery, 0.0)
 
+    def _next(self, lane: Lane) -> None:
+        """Have a lane go on from within receive(), which is about to look for a message."""
+        if lane.waiting:
+            self.go_on(lane)
+        else:
+            self._tidy(lane)
+
+    def _came_back(self, delivery: Delivery, outcome: str) -> None:
+        if outcome != UNDELIVERED:
+            # It has begun, and this worker is still there.
+            delivery.suspect = False
+        delivery.holding.came_back()
+        self._in_hand -= 1
+        if not self._in_hand and self._nothing_in_hand is not None:
+            resolved(self._nothing_in_hand)
+        if delivery.came_back is not None:
+            resolved(delivery.came_back)
+
+    async def all_came_back(self, seconds: float) -> None:
+        """Wait until no instance has a message, or for so many seconds."""
+        if self._in_hand:
+            if self._nothing_in_hand is None or self._nothing_in_hand.done():
+                self._nothing_in_hand = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
+
+    async def note_suspect(self, key: str) -> int:
+        return await self._server.note_suspect(key)
+
+    async def clear_suspect(self, key: str) -> None:
+        await self._server.clear_suspect(key)
+
     def _failed(self, delivery: Delivery, reason: str) -> None:
         """Have a message tried again, or bury it."""
         server, lane = self._server, delivery.lane
         delivery.failures += 1
-        if max(delivery.failures, delivery.times) >= server.max_deliveries:
-            self._bury(delivery, reason)
+        if delivery.failures >= server.max_deliveries:
+            self.bury(delivery, reason)
             if lane.waiting:
-                self._pause(lane, 0.0)
+                self.pause(lane, 0.0)
             else:
                 self._tidy(lane)
             return
@@ -226,17 +282,18 @@ class Dispatcher:
         lane = delivery.lane
         lane.current = delivery.instance = None
         lane.waiting.appendleft(delivery)
-        self._pause(lane, seconds)
+        self.pause(lane, seconds)
 
-    def _pause(self, lane: Lane, seconds: float) -> None:
+    def pause(self, lane: Lane, seconds: float) -> None:
+        """Have a lane go on after so many seconds."""
         lane.stop()
         if not lane.holding.letting_go and not self.stopping:
             loop = asyncio.get_running_loop()
-            lane.timer = loop.call_later(seconds, self._go_on, lane, context=self._context)
+            lane.timer = loop.call_later(seconds, self.go_on, lane, context=self._context)
 
     def _tidy(self, lane: Lane) -> None:
         """Forget a lane that has nothing."""
-        if lane.current is None and not lane.waiting:
+        if lane.current is None and not lane.waiting and not lane.held:
             self._drop(lane)
 
     def _drop(self, lane: Lane) -> None:
@@ -265,7 +322,7 @@ class Dispatcher:
                 self.counts["given_back"] += 1
                 delivery.holding.hold.requeue(delivery.tag)
 
-    def _bury(self, delivery: Delivery, reason: str) -> None:
+    def bury(self, delivery: Delivery, reason: str) -> None:
         """Publish a dead letter, and then acknowledge the message. Its scope goes on meanwhile."""
         logger.error(
             "a message of scope_id %r goes to the dead letters after %d deliveries: %s",
@@ -305,16 +362,3 @@ class Dispatcher:
         ]
         deleted = [server.delete_application_instance(scope_id) for scope_id in ids]
         return [one for one in deleted if inspect.isawaitable(one)]
-
-
-def dead_letter(delivery: Delivery, queue: str, reason: str) -> Letter:
-    """Return what is published in place of a message: the same, with the reason in its headers, and for ever."""
-    letter = delivery.letter
-    headers = {
-        **letter.headers,
-        "x-failure": reason,
-        "x-queue": queue,
-        "x-scope-id": delivery.scope_id,
-        "x-deliveries": delivery.times,
-    }
-    return replace(letter, headers=headers, ttl=None)

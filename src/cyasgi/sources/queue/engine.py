@@ -98,7 +98,12 @@ class Session(Protocol):
         """Give the permit back."""
 
     async def publish(self, queue: str, scope_id: str, letter: Letter) -> None:
-        """Publish a message, and return when the engine has confirmed it."""
+        """Publish a message, and return when the engine has confirmed it.
+
+        Raises:
+            EngineError: the engine refuses, or is gone.
+            ValueError: the headers are more than the engine takes; so, too, for answers.
+        """
 
     async def reply(self, reply_to: str, letter: Letter) -> bool:
         """Publish an answer; return False if nobody waits for it any more."""
@@ -107,7 +112,13 @@ class Session(Protocol):
         """Publish an answer to a message without `reply_to`."""
 
     async def bury(self, letter: Letter) -> None:
-        """Publish a dead letter."""
+        """Publish a dead letter, without some of its headers if there are more of them than the engine takes."""
+
+    async def note_suspect(self, key: str) -> int:
+        """Note for a day that a message is about to begin which may end its worker; return how often it was noted."""
+
+    async def clear_suspect(self, key: str) -> None:
+        """Forget these notes."""
 
     async def close(self) -> None:
         """End the session. What is not acknowledged is delivered again, elsewhere."""

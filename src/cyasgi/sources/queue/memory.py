@@ -50,6 +50,8 @@ class MemoryQueue:
         self.partitions = [Partition() for _ in range(partitions)]
         self.sessions: set[MemorySession] = set()
         self.extras: dict[int, MemorySession] = {}
+        #: How often messages were noted as suspects.
+        self.suspects: collections.Counter[str] = collections.Counter()
         #: Dead letters, the latest ones.
         self.dead: collections.deque[Letter] = collections.deque(maxlen=MOST_DEAD)
 
@@ -212,6 +214,15 @@ class MemorySession:
     async def bury(self, letter: Letter) -> None:
         self._check()
         self._queue.bury(letter)
+
+    async def note_suspect(self, key: str) -> int:
+        self._check()
+        self._queue.suspects[key] += 1
+        return self._queue.suspects[key] - 1
+
+    async def clear_suspect(self, key: str) -> None:
+        self._check()
+        self._queue.suspects.pop(key, None)
 
     def cut(self, reason: str = "the connection was cut") -> None:
         """Lose the session, as when a connection breaks: what is not acknowledged is delivered again."""

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from ..._settings import Integer, Number
+from ..._settings import Choice, Integer, Number
 from ...core import Setting
 from ...core.context import outside
 from ...server import StatelessServer
 from ...serving.retrying import retrying
 from ...wire.queue import (
+    ACKNOWLEDGEMENTS,
     Acknowledge,
     Publish,
     Reject,
@@ -23,10 +24,12 @@ from ...wire.queue import (
     scope_fields,
 )
 from .balance import Balance
+from .dead_letters import dead_letter
 from .delivery import Delivery, Holding, failure_text
-from .dispatch import COUNTERS, Dispatcher, dead_letter
+from .dispatch import COUNTERS, Dispatcher
 from .engine import Engine, EngineError, QueueShape, Session
 from .engines import engine_of
+from .manual import ManualDispatcher, WatchedApplication
 from .names import ReplyExchange
 
 logger = logging.getLogger("cyasgi.sources.queue")
@@ -55,7 +58,7 @@ class QueueServer(StatelessServer):
 
     #: Messages of one partition that the engine may deliver before earlier ones are acknowledged, 1 to 65,535.
     prefetch = Setting[int](100, Integer(1, 65_535))
-    #: How often a message is delivered before it goes to the dead letters, if applications fail with it.
+    #: How often applications may fail with a message in one worker before it goes to the dead letters.
     max_deliveries = Setting[int](5, Integer(1))
     #: Seconds until a message is tried again with which an application has failed. The pause doubles with each failure,
     #: up to a minute.
@@ -66,6 +69,9 @@ class QueueServer(StatelessServer):
     balance_interval = Setting[float](1.0, Number("number of seconds", least=0.01, most=60.0))
     #: The exchange, or with `MemoryEngine` the queue, for answers to messages without `reply_to`; None for none.
     reply_exchange = Setting[str | None](None, ReplyExchange())
+    #: When a message is done: "automatic", when the application calls `receive()` again or returns; "manual", when it
+    #: sends `queue.acknowledge` or `queue.reject`, and it may have others in hand meanwhile. Read at the start.
+    acknowledgement = Setting[str]("automatic", Choice(ACKNOWLEDGEMENTS))
 
     announces_start: ClassVar[bool] = True
     tells_asgi_version: ClassVar[bool] = True
@@ -122,7 +128,10 @@ class QueueServer(StatelessServer):
             # It is refused: the session is that of the run at work.
             await super().arun()
             return
-        self._dispatcher = Dispatcher(self, self._start)
+        application = self.application
+        self._dispatcher = dispatcher = self._new_dispatcher()
+        if isinstance(dispatcher, ManualDispatcher):
+            self.application = WatchedApplication(application, dispatcher.application_ended)
         self._ending = asyncio.Event()
         # Not a task of handle(): it goes on while instances drain.
         self._keeper = keeper = asyncio.get_running_loop().create_task(self._keep(), context=outside())
@@ -136,6 +145,12 @@ class QueueServer(StatelessServer):
                 await self._close(keeper)
             finally:
                 self._session = self._keeper = None
+                if isinstance(self.application, WatchedApplication):
+                    self.application = application
+
+    def _new_dispatcher(self) -> Dispatcher:
+        manual = self.acknowledgement == "manual"
+        return (ManualDispatcher if manual else Dispatcher)(self, self._start)
 
     async def handle(self) -> None:
         """Take messages until cancelled. While the engine is gone, it is looked for again and again.
@@ -157,6 +172,12 @@ class QueueServer(StatelessServer):
         for result in await asyncio.gather(*pauses, return_exceptions=True):
             if isinstance(result, Exception):
                 logger.info("a partition could not be paused: %s", result)
+        if isinstance(self._dispatcher, ManualDispatcher):
+            # Applications that wait for a message may have others in hand.
+            await self._dispatcher.all_came_back(self.shutdown_timeout)
+
+    async def hand_over(self) -> None:
+        """Return at once: other workers get the partitions when this one has stopped. For `cyasgi.workers`."""
 
     async def _connect(self) -> Session:
         session = await self.engine.connect(QueueShape(self.name, self.partitions, self.prefetch))
@@ -215,7 +236,10 @@ class QueueServer(StatelessServer):
 
     async def _lose_all(self, session: Session) -> None:
         for holding in list(self.holdings.values()):
-            await self._part(holding, lost=True)
+            try:
+                await self._part(holding, lost=True)
+            except EngineError as error:
+                logger.debug("partition %d could not be released: %s", holding.partition, error)
         try:
             await session.close()
         except EngineError as error:
@@ -289,7 +313,7 @@ class QueueServer(StatelessServer):
     def _task_ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("a dead letter could not be published", exc_info=error)
+            logger.error("a task of the queue has failed", exc_info=error)
 
     async def _close(self, keeper: asyncio.Task[None]) -> None:
         """Give back everything, once the instances have ended."""
@@ -320,7 +344,8 @@ class QueueServer(StatelessServer):
 
     def make_scope(self, scope_id: str) -> dict[str, Any]:
         """Return the scope of a new instance; for the dispatcher."""
-        fields = scope_fields(self.name, scope_id)
+        manual = isinstance(self._dispatcher, ManualDispatcher)
+        fields = scope_fields(self.name, scope_id, "manual" if manual else "automatic")
         if self.state is not None:
             fields["state"] = self.state.copy()
         return fields
@@ -374,6 +399,14 @@ class QueueServer(StatelessServer):
             dispatcher.counts["buried"] += 1
             dispatcher.settle(delivery)
 
+    async def note_suspect(self, key: str) -> int:
+        """Do as `Session.note_suspect`; for the dispatcher."""
+        return await self._connected().note_suspect(key)
+
+    async def clear_suspect(self, key: str) -> None:
+        """Do as `Session.clear_suspect`; for the dispatcher."""
+        await self._connected().clear_suspect(key)
+
     def _dispatching(self) -> Dispatcher:
         if self._dispatcher is None:
             raise RuntimeError("the server is not running")
@@ -387,8 +420,8 @@ class QueueServer(StatelessServer):
 
     def _in_hand(self, scope: Any, number: int | None, what: str, *, settled: bool = False) -> Delivery:
         """Return the message that the application of a scope has in hand; raise ValueError if it is not this one."""
-        delivery = self._dispatching().in_hand(scope["scope_id"])
-        if delivery is None or (number is not None and number != delivery.number):
+        delivery = self._dispatching().in_hand(scope["scope_id"], number)
+        if delivery is None:
             which = "there is no message in hand" if number is None else f"the message {number} is not in hand"
             raise ValueError(f"{which} that could be {what}")
         if delivery.settled and not settled:

@@ -1,0 +1,199 @@
+"""RabbitMQ that fails, refuses, or has been tampered with: what a server makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from support.queues import Seen, queues
+from support.rabbitmq import (
+    PARTITIONS,
+    aiormq as aiormq,
+    broker as broker,
+    client,
+    free_port,
+    name as name,
+    publish,
+    running,
+    server_of,
+)
+from support.serving import in_time
+
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.few_combinations(1)]
+
+
+def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
+    """It is made anew, whether it is held or not, and the others are not touched."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            await channel.queue_delete(f"{name}.1")
+            await in_time(lambda: server.stats()["partitions_lost"] == 1)
+            await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
+            for number in range(40):
+                await publish(channel, name, b"x", scope_id=f"scope-{number}")
+            await in_time(lambda: len(seen.by_scope) == 40)
+            assert server.stats()["partitions_lost"] == 1
+
+    run(main())
+
+
+def test_a_channel_that_is_closed(cy, run, broker, aiormq, name):
+    """Even the one by which the session asks: the server begins a new session."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            session = server._session
+            await session._control.close()
+            await in_time(lambda: server._session is not session and server.stats()["partitions"] == PARTITIONS)
+            await publish(channel, name, b"x")
+            await in_time(lambda: seen.messages)
+
+    run(main())
+
+
+def test_notes_of_suspects(cy, run, broker, aiormq, name):
+    """They outlive the session, and are forgotten when they are cleared."""
+
+    async def main():
+        for number in range(3):
+            async with running(server_of(cy, broker, name, Seen())) as server:
+                assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [
+                    number
+                ] * 2
+                await server._session.clear_suspect("unknown")
+        async with running(server_of(cy, broker, name, Seen())) as server:
+            await server._session.clear_suspect("a")
+            assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [0, 3]
+
+    run(main())
+
+
+def test_sure_while_a_partition_takes_its_time(cy, run, broker, aiormq, name):
+    """One that waits for what is in hand, far longer than a heartbeat, holds up no other."""
+
+    async def main():
+        first, second = Seen(), Seen()
+        attributes = {"heartbeat": 1, "shutdown_timeout": 20}
+        async with (
+            running(server_of(cy, broker, name, first, **attributes)) as one,
+            client(aiormq, broker) as channel,
+        ):
+            for number in range(40):
+                await publish(channel, name, b"hold", scope_id=f"scope-{number}")
+            await in_time(lambda: len(first.messages) == 40)
+            async with running(server_of(cy, broker, name, second, **attributes)):
+                await in_time(lambda: any(holding.letting_go for holding in one.holdings.values()))
+                for _ in range(30):
+                    await asyncio.sleep(0.1)
+                    assert all(holding.sure for holding in one.holdings.values())
+                first.release.set()
+
+    run(main())
+
+
+def test_a_connection_that_breaks(cy, run, broker, aiormq, name):
+    """What is in hand is cut off and delivered again, marked; the server connects anew."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            await publish(channel, name, b"hold", b"after")
+            await in_time(lambda: seen.messages)
+            server._session._connection._writer_task.cancel()
+            await in_time(lambda: server.stats()["partitions_lost"])
+            seen.release.set()
+            await in_time(lambda: b"after" in seen.bodies)
+            assert [message["body"] for message in seen.messages if message["redelivered"]][:1] == [b"hold"]
+
+    run(main())
+
+
+def test_a_broker_that_restarts(cy, run, broker, aiormq, name):
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server:
+            async with client(aiormq, broker) as channel:
+                await publish(channel, name, b"hold", b"after")
+                await in_time(lambda: seen.messages)
+            await asyncio.to_thread(broker.stop)
+            await in_time(lambda: server.stats()["partitions"] == 0)
+            seen.release.set()
+            await asyncio.to_thread(broker.start)
+            for _ in range(2000):
+                if b"after" in seen.bodies:
+                    break
+                await asyncio.sleep(0.02)
+            assert seen.bodies == [b"hold", b"hold", b"after"]
+            await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
+
+    run(main())
+
+
+def test_a_frozen_broker(cy, run, broker, aiormq, name):
+    """It is noticed by its silence, and found again when it goes on."""
+
+    async def main():
+        seen = Seen()
+        server = server_of(cy, broker, name, seen)
+        async with running(server), client(aiormq, broker) as channel:
+            await publish(channel, name, b"one")
+            await in_time(lambda: seen.messages)
+            broker.freeze()
+            try:
+                await asyncio.sleep(6)
+                assert not any(holding.sure for holding in server.holdings.values())
+            finally:
+                broker.thaw()
+            await in_time(lambda: all(holding.sure for holding in server.holdings.values()) and server.holdings)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("amqp://guest:guest@127.0.0.1:{free}/", "amqp://127.0.0.1:{free}/: .*Connect"),
+        ("amqp://guest:wrong@127.0.0.1:{port}/", "amqp://127.0.0.1:{port}/: the user or the password is refused"),
+        (
+            "amqp://guest:guest@127.0.0.1:{port}/none",
+            "amqp://127.0.0.1:{port}/none: the broker refuses the virtual host 'none'",
+        ),
+    ],
+)
+def test_what_cannot_be_reached(cy, run, broker, aiormq, url, said):
+    async def main():
+        values = {"port": broker.port, "free": free_port()}
+        server = queues(cy).QueueServer(Seen(), engine=url.format(**values))
+        with pytest.raises(queues(cy).EngineError, match=said.format(**values)) as raised:
+            await server.arun()
+        assert "\n" not in str(raised.value)
+        assert "guest" not in str(raised.value).replace("user 'guest'", "")
+
+    run(main())
+
+
+def test_a_queue_of_another_shape(cy, run, broker, aiormq, name):
+    async def main():
+        async with client(aiormq, broker) as channel:
+            await channel.queue_declare(f"{name}.dead")
+        with pytest.raises(queues(cy).EngineError, match=f"the queue '{name}.dead' is of another kind"):
+            await server_of(cy, broker, name, Seen()).arun()
+        other = f"{name}-other"
+        async with running(server_of(cy, broker, other, Seen())):
+            pass
+        for count in (2, 8):
+            server = queues(cy).QueueServer(Seen(), engine=broker.url, name=other, partitions=count)
+            with pytest.raises(queues(cy).EngineError, match=re.escape("has another number of partitions than")):
+                await server.arun()
+        third = f"{name}-third"
+        async with client(aiormq, broker) as channel:
+            await channel.exchange_declare(third, exchange_type="fanout")
+        with pytest.raises(queues(cy).EngineError, match=f"the exchange '{third}' is of another kind"):
+            await server_of(cy, broker, third, Seen()).arun()
+
+    run(main())
