@@ -114,9 +114,12 @@ def test_hostile_names(text):
 
 def all_counters(cy):
     """What every kind of server counts."""
+    from channels.layers import InMemoryChannelLayer
+
     from cyasgi.gateways.datagram import DatagramServer
     from cyasgi.gateways.http import HTTPServer
     from cyasgi.lifecycle import ManagedServer
+    from cyasgi.sources.channels import ChannelLayerServer
 
     class Datagrams(ManagedServer, DatagramServer):
         pass
@@ -124,7 +127,8 @@ def all_counters(cy):
     class Requests(ManagedServer, HTTPServer):
         pass
 
-    return {name for server in (Datagrams, Requests) for name in server(None).stats()}
+    channels = ChannelLayerServer(None, ["a"], InMemoryChannelLayer())
+    return {name for server in (Datagrams(None), Requests(None), channels) for name in server.stats()}
 
 
 def test_every_counter_is_exposed(cy):

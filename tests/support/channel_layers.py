@@ -130,6 +130,17 @@ async def used_up(layer, channel, worker):
             await asyncio.sleep(0.005)
 
 
+def send_from_outside(redis, channel, numbers, prefix="asgi", **options):
+    """Sends numbered messages from a loop of its own."""
+
+    async def main():
+        layer = redis_layer(redis, prefix=prefix, **options)
+        await send_numbers(layer, channel, numbers)
+        await layer.close_pools()
+
+    asyncio.run(main())
+
+
 async def take_over(layer):
     """Does what a worker does when the only one that is known was silent for too long: returns how many messages it
     puts back."""

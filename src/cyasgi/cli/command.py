@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,11 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         arguments: those that it is about to be called with; None for those of the process.
     """
 
-    @click.group(cls=LazyGroup, modules={"work": "work"}, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(
+        cls=LazyGroup,
+        modules={"work": "work"},
+        context_settings={"help_option_names": ["-h", "--help"], "obj": arguments},
+    )
     @click.version_option(
         __version__,
         "--version",
@@ -69,7 +74,8 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         link = WorkerLink.inherited()
         options = collect(context, values)
         if link is not None:
-            return serving.serve(options, link)
+            with contextlib.closing(link):
+                return serving.serve(options, link)
         if options.reload and (sockets := reloading.inherited()) is not None:
             return serving.serve(options, sockets=sockets)
         with service.pid_file(options.pid_file):

@@ -79,9 +79,9 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
     startup_timeout = options.limits.get("startup_timeout", STARTUP_TIMEOUT)
 
     def around() -> AbstractAsyncContextManager[None]:
-        inner = _reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
+        inner = reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
         if link is not None:
-            return _deaf_at_the_end(link.around(inner))
+            return deaf_at_the_end(link.around(inner))
         return inner if hang_ups is None else _alone(hang_ups, several, notifying(Notifier(), several, inner))
 
     several = Supervisor(servers.values(), around=around)
@@ -134,7 +134,7 @@ def load(options: Options) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _reopening(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+async def reopening(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
     """Reopen log files on SIGUSR1 within the application's lifespan."""
     async with inner:
         with reopened_by_signal():
@@ -152,7 +152,7 @@ async def _alone(
 
 
 @contextlib.asynccontextmanager
-async def _deaf_at_the_end(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+async def deaf_at_the_end(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
     """Ignore SIGTERM once a worker has ended its work.
 
     A service manager sends it to all processes, also to workers that have been replaced and are about to end.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._common.log_files import survive_signal
 from ..server import StatelessServer
-from ..workers import SharedSockets, WorkerPool
+from ..workers import SharedSockets, Supervision, WorkerPool
 from ..workers.notify import Notifier
 from ..workers.pool import PoolError
 from .binding import bind_for_others
@@ -51,12 +51,17 @@ def needs_supervisor(options: Options) -> bool:
     alone = supervision.count == 1 and not supervision.recycling.wanted
     if alone and options.identity is None and options.metrics is None:
         return False
+    check_system()
+    return True
+
+
+def check_system() -> None:
+    """Raise CommandError if this system has no workers."""
     if os.name != "posix":
         raise CommandError(
             "--workers, --limit-max-requests, --worker-max-rss, --worker-lifetime, --metrics need a system whose "
             "processes inherit sockets and get signals, which Windows is not; accepted here is --workers 1"
         )
-    return True
 
 
 def supervise(options: Options, arguments: Sequence[str] | None) -> int:
@@ -69,7 +74,7 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
     configure_logging(options.log, options.ignored, name_process=True)
     # All of them now: no client of UDP changes its worker when more workers start, and root's rights may end here.
     shared = bind_for_others(options, options.supervision.count)
-    with contextlib.closing(shared), _watch(options) as watch:
+    with contextlib.closing(shared), watching(options.metrics) as watch:
         if options.identity is not None:
             before = os.geteuid()
             become(options.identity, shared.paths if watch is None else [*shared.paths, *watch.paths])
@@ -79,13 +84,13 @@ def supervise(options: Options, arguments: Sequence[str] | None) -> int:
 
 
 @contextlib.contextmanager
-def _watch(options: Options) -> Iterator[PoolWatch | None]:
+def watching(address: Any) -> Iterator[PoolWatch | None]:
     """Have the address for metrics bound meanwhile, if there is one.
 
     Raises:
         CommandError: it cannot be listened on, or a library is missing.
     """
-    if options.metrics is None:
+    if address is None:
         yield None
         return
     try:
@@ -96,7 +101,7 @@ def _watch(options: Options) -> Iterator[PoolWatch | None]:
         if error.name not in ("httptools", "prometheus_client"):
             raise
         raise CommandError(f"--metrics needs {error.name}: pip install 'cyasgi[metrics]'") from None
-    watch = PoolWatch(options.metrics)
+    watch = PoolWatch(address)
     try:
         watch.bind()
     except OSError as error:
@@ -109,20 +114,45 @@ def _watch(options: Options) -> Iterator[PoolWatch | None]:
 
 def _run(options: Options, arguments: Sequence[str] | None, shared: SharedSockets, watch: PoolWatch | None) -> int:
     bound = options.limits.get("shutdown_timeout", StatelessServer.shutdown_timeout)
-    supervision = options.supervision.with_end_timeout(BOUNDS * bound + GRACE)
+    supervision = options.supervision
 
     def started() -> None:
-        count = supervision.count
         logger.info(
             "cyasgi %s serves %s by %s: %s",
             __version__,
             ", ".join(options.applications),
-            "1 worker" if count == 1 else f"{count} workers",
+            in_number(supervision.count),
             ", ".join(shared.names),
         )
 
     for name in shared.names:
         logger.info("listening on %s", name)
+    return run_pool(arguments, shared, supervision, bound, started, watch)
+
+
+def in_number(count: int) -> str:
+    """Return so many workers in words."""
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def run_pool(
+    arguments: Sequence[str] | None,
+    shared: SharedSockets,
+    supervision: Supervision,
+    shutdown_timeout: float,
+    started: Callable[[], None],
+    watch: PoolWatch | None,
+) -> int:
+    """Run workers, by the command line of this process, until a signal arrives, and return the exit code.
+
+    Args:
+        shutdown_timeout: that of the servers of each worker.
+        started: called when all of them serve.
+
+    Raises:
+        CommandError: the workers could not start, or did not go on.
+    """
+    supervision = supervision.with_end_timeout(BOUNDS * shutdown_timeout + GRACE)
 
     async def run() -> bool:
         return await CommandPool(command_line(arguments), shared, supervision, started, Notifier(), watch).run()
