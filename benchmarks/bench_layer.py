@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import importlib.util
 import shutil
-import socket
 import statistics
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from time import perf_counter, process_time
 from typing import Any
 
 from benchmarks.bench_worker import Consumer
+from benchmarks.engines import redis_server
 from benchmarks.probing import collect, run
 from benchmarks.question import Bar, Figure, Probed
 from benchmarks.sides import FLOOR, settle
@@ -25,25 +22,6 @@ from benchmarks.sides import FLOOR, settle
 BATCH, SINGLE = 100, 200
 PREFIX, STAGE = "benchmark", "written"
 MESSAGE = {"type": "benchmark.message", "data": "x" * 64}
-
-
-@contextlib.contextmanager
-def redis_server() -> Iterator[str]:
-    """A Redis that persists nothing, on a free port; its URL."""
-    with socket.socket() as probe, tempfile.TemporaryDirectory() as folder:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        arguments = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
-        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
-            try:
-                while True:
-                    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                        break
-                    time.sleep(0.01)
-                yield f"redis://127.0.0.1:{port}/0"
-            finally:
-                process.kill()
 
 
 async def write(layer: Any, names: list[str], messages: int) -> None:
@@ -129,8 +107,8 @@ async def consume(side: str, url: str, count: int, messages: int) -> dict[str, f
 
 def probe(side: str, loop: str, size: int, messages: int) -> Mapping[str, float]:
     settle(side)
-    with redis_server() as url:
-        return run(loop, consume(side, url, size, messages))
+    with redis_server() as engine:
+        return run(loop, consume(side, engine.url, size, messages))
 
 
 def hindrance() -> str:

@@ -39,6 +39,8 @@ MODULES = (
     "bench_worker",
     "bench_layer",
     "bench_workers",
+    "bench_engines",
+    "bench_capacity",
     "bench_balance",
     "bench_managed",
     "bench_managed_life",

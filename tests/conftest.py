@@ -89,8 +89,8 @@ def _import_own_share(session: pytest.Session, worker: dict[str, Any]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others.
 
-    With them are those that need a message broker, which takes long to start: so one worker has most of them. Clusters are
-    left out, unless they are asked for.
+    With them are those that need a message broker, which takes long to start: so one worker has most of them. Clusters
+    are left out, unless they are asked for.
     """
     if not config.getoption("--cluster"):
         clusters = [item for item in items if item.get_closest_marker("cluster")]

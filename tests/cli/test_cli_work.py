@@ -14,7 +14,7 @@ from cyasgi.cli import work, work_options
 from cyasgi.sources.channels import ChannelLayerServer
 from cyasgi.sources.channels.redis.hosts import parse_host
 from support.certificates import write_certificates
-from support.channel_layers import redis_layer, send_numbers
+from support.channel_layers import redis_layer, send_from_outside, send_numbers
 from support.redis_servers import RedisServer, free_port
 from support.udp import Command
 
@@ -51,17 +51,6 @@ def worker(folder, *arguments, application="app:application", **changes):
     return Command("work", *arguments, application, cwd=folder, **changes)
 
 
-def send(redis, channel, numbers, prefix="asgi", **options):
-    """Sends numbered messages from a loop of its own."""
-
-    async def main():
-        layer = redis_layer(redis, prefix=prefix, **options)
-        await send_numbers(layer, channel, numbers)
-        await layer.close_pools()
-
-    asyncio.run(main())
-
-
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
@@ -77,9 +66,9 @@ def test_works_until_a_signal(tmp_path, redis, number):
         command.until(r"cyasgi \S+ works with app:application \(back end \w+, loop \w+\)$")
         command.until(r"^lifespan.startup$")
         command.until(r"INFO cyasgi.sources.channels: receiving from a, b$")
-        send(redis, "a", [1], prefix="one")
+        send_from_outside(redis, "a", [1], prefix="one")
         command.until(r"got a 1")
-        send(redis, "b", [2], prefix="one")
+        send_from_outside(redis, "b", [2], prefix="one")
         command.until(r"got b 2")
         assert command.stop(number) == 0
         assert re.search(r"stopped after \d+\.\d s: created=2 .*messages=2", "\n".join(command.lines))
@@ -106,7 +95,7 @@ def test_environment_and_file(tmp_path, redis):
             r"CYASGI_WORK_CHANEL is not the environment variable of any option; did you mean CYASGI_WORK_CHANNEL"
         )
         command.until(r"receiving from a$")
-        send(redis, "a", [1], prefix="two")
+        send_from_outside(redis, "a", [1], prefix="two")
         command.until(r"got a 1")
         assert command.stop(signal.SIGTERM) == 0
 
@@ -159,7 +148,7 @@ def test_user_who_may_do_little(tmp_path):
         assert code == 1 and "no permissions to run the 'eval' command" in told
         with worker(tmp_path, "--layer", f"redis://poller:x@127.0.0.1:{one.port}/0", "--channel", "a") as command:
             command.until(r"WARNING .*Redis does not tell of changes .*: it is asked 100 times a second$")
-            send(one, "a", [1])
+            send_from_outside(one, "a", [1])
             command.until(r"got a 1")
             assert command.stop(signal.SIGTERM) == 0
 
@@ -176,7 +165,7 @@ def test_tls(tmp_path):
         url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
         with worker(tmp_path, "--layer", url, "--channel", "a") as command:
             command.until(r"receiving from a$")
-            send(one, "a", [1])
+            send_from_outside(one, "a", [1])
             command.until(r"got a 1")
             assert command.stop(signal.SIGTERM) == 0
         code, told = failed(tmp_path, "--layer", f"rediss://127.0.0.1:{port}/0", "--channel", "a")
@@ -226,13 +215,13 @@ def test_sentinel(tmp_path):
             url = f"sentinel://127.0.0.1:{sentinel.port}/main/0"
             with worker(tmp_path, "--layer", url, "--channel", "a") as command:
                 command.until(r"receiving from a$")
-                send(master, "a", [1])
+                send_from_outside(master, "a", [1])
                 command.until(r"got a 1")
                 sentinel.until_replica_known()
                 master.kill()
                 command.until(r"WARNING .*Redis at sentinel 'main' has failed")
                 command.until(r"Redis at sentinel 'main' is back")
-                send(replica, "a", [2])
+                send_from_outside(replica, "a", [2])
                 command.until(r"got a 2")
                 assert command.stop(signal.SIGTERM) == 0
 

@@ -114,9 +114,12 @@ def test_hostile_names(text):
 
 def all_counters(cy):
     """What every kind of server counts."""
+    from channels.layers import InMemoryChannelLayer
+
     from cyasgi.gateways.datagram import DatagramServer
     from cyasgi.gateways.http import HTTPServer
     from cyasgi.lifecycle import ManagedServer
+    from cyasgi.sources.channels import ChannelLayerServer
     from cyasgi.sources.queue import QueueServer
 
     class Datagrams(ManagedServer, DatagramServer):
@@ -125,7 +128,8 @@ def all_counters(cy):
     class Requests(ManagedServer, HTTPServer):
         pass
 
-    servers = [Datagrams(None), Requests(None), QueueServer(None, engine="memory:")]
+    channels = ChannelLayerServer(None, ["a"], InMemoryChannelLayer())
+    servers = [Datagrams(None), Requests(None), QueueServer(None, engine="memory:"), channels]
     return {name for server in servers for name in server.stats()}
 
 

@@ -130,6 +130,30 @@ async def used_up(layer, channel, worker):
             await asyncio.sleep(0.005)
 
 
+def send_from_outside(redis, channel, numbers, prefix="asgi", **options):
+    """Sends numbered messages from a loop of its own."""
+
+    async def main():
+        layer = redis_layer(redis, prefix=prefix, **options)
+        await send_numbers(layer, channel, numbers)
+        await layer.close_pools()
+
+    asyncio.run(main())
+
+
+async def take_over(layer):
+    """Does what a worker does when the only one that is known was silent for too long: returns how many messages it
+    puts back."""
+    scripts = importlib.import_module("cyasgi.sources.channels.redis.scripts")
+    connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+    (worker,) = await connection.zrange(f"{own}workers", 0, -1)
+    pipeline = connection.pipeline()
+    pipeline.zadd(f"{own}workers", {worker: 1})
+    pipeline.eval(scripts.RECOVER, 1, f"{own}workers", layer.prefix, own, 60, 1000, scripts.GONE_SECONDS)
+    _, (_, count, *_) = await pipeline.execute()
+    return count
+
+
 def records(caplog, text):
     """What was logged with this text in it."""
     return [record for record in caplog.records if text in record.getMessage()]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import time
 
 import pytest
+
+from support.loops import PATIENCE
 
 
 class Fixed:
@@ -68,3 +72,40 @@ async def answer(application, path="/", method="GET", headers=(), **changes):
     start, body = sent
     assert int(dict(start["headers"])[b"content-length"]) == len(body["body"]) or method == "HEAD"
     return start["status"], dict(start["headers"]), body["body"]
+
+
+class Page:
+    """What the supervising process serves."""
+
+    def __init__(self, command):
+        found = command.until(r"metrics and health on http://127\.0\.0\.1:(\d+)$")
+        self.port = int(found[1])
+
+    def get(self, path):
+        """Status and body."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)) as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    def metrics(self):
+        status, body = self.get("/metrics")
+        assert status == 200
+        return samples(body)
+
+    def until(self, condition):
+        """Waits until the metrics are so, and gives them."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition(found := self.metrics()):
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return found
+
+    def until_ready(self, status, says=""):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            found = self.get("/readyz")
+            if found[0] == status and says in found[1]:
+                return
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)

@@ -1,7 +1,9 @@
-"""Real Redis servers, each a process of its own on a free port, that can be paused, killed and started again."""
+"""Real Redis servers, each a process of its own on a free port, that can be paused, killed and started again; and a
+proxy that loses answers."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import socket
@@ -99,3 +101,62 @@ class RedisServer:
 
     def __exit__(self, *_):
         self.kill()
+
+
+class CuttingProxy:
+    """Passes on what comes to a Redis, and cuts the connection instead of passing on the answer, when told.
+
+    Such answers are those to commands that have `marker` in them. Before it cuts, it awaits `before_cut()`.
+    """
+
+    def __init__(self, redis, marker=b"EVALSHA", before_cut=None):
+        self.redis = redis
+        self.marker = marker
+        self.before_cut = before_cut
+        self.cuts = 0
+        self.done = 0
+        self.tasks = set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        for task in self.tasks:
+            task.cancel()
+        if self.tasks:
+            await asyncio.wait(self.tasks)
+
+    async def serve(self, reader, writer):
+        self.tasks.add(asyncio.current_task())
+        there, here = await asyncio.open_connection("127.0.0.1", self.redis.port)
+        asked = []
+        try:
+            await asyncio.gather(self.ask(reader, here, asked), self.answer(there, writer, asked))
+        except OSError:
+            pass
+        finally:
+            for one in (writer, here):
+                one.close()
+            self.tasks.discard(asyncio.current_task())
+
+    async def ask(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if self.marker in data:
+                asked.append(data)
+            writer.write(data)
+        raise ConnectionResetError
+
+    async def answer(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if asked and self.cuts:
+                self.cuts -= 1
+                self.done += 1
+                if self.before_cut is not None:
+                    await self.before_cut()
+                raise ConnectionResetError
+            asked.clear()
+            writer.write(data)
+        raise ConnectionResetError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -71,7 +72,8 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         link = WorkerLink.inherited()
         options = collect(context, values)
         if link is not None:
-            return serving.serve(options, link)
+            with contextlib.closing(link):
+                return serving.serve(options, link)
         if options.reload and (sockets := reloading.inherited()) is not None:
             return serving.serve(options, sockets=sockets)
         with service.pid_file(options.pid_file):

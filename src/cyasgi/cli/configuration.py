@@ -53,7 +53,7 @@ def load_environment(context: click.Context, parameter: click.Parameter, path: s
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"--env-file {path}: {error}") from None
     added = os.environ.keys() - before
-    options = {name for name in added if name.startswith(f"{PREFIX}_")}
+    options = {name for name in added if name.startswith(f"{context.auto_envvar_prefix or PREFIX}_")}
     if inherited is not None:
         for name in options:
             del os.environ[name]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -13,19 +15,24 @@ import click
 from click.core import ParameterSource
 
 from .. import __version__, backend
-from .._common.log_files import reopened_by_signal, survive_signal
+from .._common.log_files import survive_signal
 from ..gateways.lifespan import LifespanError
 from ..sources.channels import ChannelLayerServer, LayerError
 from ..sources.channels.redis.hosts import make_layer
 from ..supervisor import Supervisor
+from ..workers import Recycling, SharedSockets, Supervision, WorkerLink
+from ..workers.cores import usable_cores
 from ..workers.notify import Notifier
-from . import configuration, service
+from . import configuration, service, supervising
 from .allocator import keep_freed_memory
 from .errors import INTERRUPTED, MISUSED, CommandError
+from .hangup import HangUps
 from .loading import load_attribute
 from .logs import LogOptions, configure_logging, enable_loggers, logger
 from .option import ServeCommand
+from .serving import deaf_at_the_end, reopening
 from .starting import choose_loop, exited, in_one_line, in_words, lifespan, load_each
+from .values import AUTO
 from .work_options import LIMITS, PREFIX, parameters
 
 EPILOG = (
@@ -54,23 +61,72 @@ def work(context: click.Context, /, **values: Any) -> int:
     Raises:
         CommandError: it could not start, or failed.
     """
-    ignored = configuration.unknown_variables(context.command.params, PREFIX)
-    given = context.get_parameter_source("log_level") is not ParameterSource.DEFAULT
-    with service.pid_file(values["pid_file"]):
-        return run(values, ignored, given)
-
-
-def run(values: dict[str, Any], ignored: list[str], given: bool) -> int:
-    """Work with these values of options until a signal arrives, and return the exit code."""
-    survive_signal()
+    link = WorkerLink.inherited()
     log = LogOptions(
         level=values["log_level"],
-        level_given=given,
+        level_given=context.get_parameter_source("log_level") is not ParameterSource.DEFAULT,
         format=values["log_format"],
         config=values["log_config"],
         colours=values["use_colors"],
     )
-    configure_logging(log, ignored)
+    if link is not None:
+        configure_logging(log, name_process=True)
+        with contextlib.closing(link):
+            return run(values, link, None)
+    ignored = configuration.unknown_variables(context.command.params, PREFIX)
+    supervision = supervision_of(values)
+    survive_signal()
+    with service.pid_file(values["pid_file"]):
+        if supervision.count > 1 or supervision.recycling.wanted or values["metrics"] is not None:
+            supervising.check_system()
+            configuration.pass_on(context)
+            configure_logging(log, ignored, name_process=True)
+            return supervise(values, supervision, context.find_root().obj)
+        hang_ups = HangUps()
+        configure_logging(log, ignored)
+        return run(values, None, hang_ups)
+
+
+def supervision_of(values: dict[str, Any]) -> Supervision:
+    """Return what the options say of workers."""
+    return Supervision(
+        count=usable_cores() if values["workers"] == AUTO else values["workers"],
+        # Others have taken over its messages by then.
+        timeout=values["worker_timeout"],
+        start_timeout=values["worker_start_timeout"],
+        start_attempts=values["worker_start_attempts"],
+        recycling=Recycling(
+            max_rss=values["worker_max_rss"],
+            lifetime=values["worker_lifetime"],
+            lifetime_jitter=values["worker_lifetime_jitter"],
+        ),
+    )
+
+
+def supervise(values: dict[str, Any], supervision: Supervision, arguments: Sequence[str] | None) -> int:
+    """Have workers share the channels, as they would if each were started alone, and return the exit code.
+
+    Args:
+        arguments: those of the whole command; None for those of the process.
+    """
+
+    def started() -> None:
+        workers = supervising.in_number(supervision.count)
+        logger.info("cyasgi %s works with %s by %s", __version__, values["application"], workers)
+
+    # They listen on nothing.
+    shared = SharedSockets({}, supervision.count)
+    with contextlib.closing(shared), supervising.watching(values["metrics"]) as watch:
+        return supervising.run_pool(arguments, shared, supervision, values["shutdown_timeout"], started, watch)
+
+
+def run(values: dict[str, Any], link: WorkerLink | None, hang_ups: HangUps | None) -> int:
+    """Work with these values of options until a signal arrives, and return the exit code.
+
+    Args:
+        link: what this process has inherited as a worker; None if it is none.
+        hang_ups: deals with SIGHUP; None if another process does.
+    """
     keep_freed_memory()
     sys.path.insert(0, values["app_dir"])
     (application,) = load_each([values["application"]], values["factory"]).values()
@@ -79,16 +135,24 @@ def run(values: dict[str, Any], ignored: list[str], given: bool) -> int:
     loop_factory, loop = choose_loop(values["loop"])
 
     def around() -> AbstractAsyncContextManager[None]:
-        inner = _reopening(
+        inner = reopening(
             lifespan(application, values["lifespan"], [server], values["startup_timeout"], several.shutdown_timeout)
         )
-        return service.notifying(Notifier(), several, inner)
+        if link is not None:
+            return deaf_at_the_end(link.around(inner))
+        inner = service.notifying(Notifier(), several, inner)
+        return inner if hang_ups is None else _hanging_up(hang_ups, several, inner)
 
     several = Supervisor([server], around=around)
-    logger.info("cyasgi %s works with %s (back end %s, loop %s)", __version__, values["application"], backend, loop)
+    if link is not None:
+        link.attach(several, ["channels"], supervision_of(values).recycling)
+    level = logging.INFO if link is None else logging.DEBUG
+    path = values["application"]
+    logger.log(level, "cyasgi %s works with %s (back end %s, loop %s)", __version__, path, backend, loop)
     began = time.monotonic()
     try:
-        several.run(loop_factory=loop_factory)
+        # A worker's link takes care of its signals.
+        several.run(loop_factory=loop_factory, signals=[signal.SIGINT, signal.SIGTERM] if link is None else [])
     except LifespanError as error:
         raise in_one_line(error) from None
     except SystemExit as error:
@@ -98,6 +162,16 @@ def run(values: dict[str, Any], ignored: list[str], given: bool) -> int:
     finally:
         logger.info("stopped after %.1f s: %s", time.monotonic() - began, in_words(server.stats(), {"messages"}))
     return INTERRUPTED if several.interrupted is signal.SIGINT else 0
+
+
+@contextlib.asynccontextmanager
+async def _hanging_up(
+    hang_ups: HangUps, several: Supervisor, inner: AbstractAsyncContextManager[None]
+) -> AsyncIterator[None]:
+    """Deal with SIGHUP meanwhile."""
+    with hang_ups.handled(several.stop):
+        async with inner:
+            yield
 
 
 def make_server(values: dict[str, Any], application: Any) -> ChannelLayerServer:
@@ -122,11 +196,3 @@ def make_server(values: dict[str, Any], application: Any) -> ChannelLayerServer:
     except (AttributeError, TypeError, ValueError) as error:
         raise CommandError(str(error), MISUSED) from None
     return server
-
-
-@contextlib.asynccontextmanager
-async def _reopening(inner: AbstractAsyncContextManager[None]) -> Any:
-    """Reopen log files on SIGUSR1 within the application's lifespan."""
-    async with inner:
-        with reopened_by_signal():
-            yield

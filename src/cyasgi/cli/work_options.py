@@ -30,6 +30,13 @@ SHARED = (
     "config",
     "pid_file",
     "env_file",
+    "metrics",
+    "workers",
+    "worker_start_timeout",
+    "worker_start_attempts",
+    "worker_max_rss",
+    "worker_lifetime",
+    "worker_lifetime_jitter",
 )
 #: The options that set an attribute of the server: its name, how its values are called, and what it means.
 LIMITS = (
@@ -45,7 +52,7 @@ LIMITS = (
     (
         "worker_timeout",
         "SECONDS",
-        "How long a worker may be silent until others take over the messages that it has not begun.",
+        "How long a worker may be silent until others take over what it has not begun, and --workers replaces it.",
     ),
     ("reconnect", "", "Go on when the layer fails, and try again and again; or end with an error."),
     ("max_applications", "NUMBER", "Maximum number of instances at a time, or none; idle ones make room for others."),

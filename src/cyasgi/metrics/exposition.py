@@ -64,7 +64,7 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "cancelled": ("cyasgi_runs", "", {"outcome": "cancelled"}),
     "interrupted": ("cyasgi_interrupted_messages", "Messages received by applications that did not finish them.", {}),
     "connections_total": ("cyasgi_connections_opened", "Connections accepted.", {}),
-    "refused": ("cyasgi_refused", "Requests and connections refused for want of room.", {}),
+    "refused": ("cyasgi_refused", "Requests and connections refused for want of room; messages that are none.", {}),
     "bad_requests": ("cyasgi_bad_requests", "Malformed requests.", {}),
     "timeouts": ("cyasgi_timeouts", "Requests and clients that took too long.", {}),
     "proxy_refused": ("cyasgi_proxy_refused", "Connections closed for want of a header of a trusted proxy.", {}),
@@ -80,6 +80,12 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "replied": ("cyasgi_queue_replied", "Answers published by applications.", {}),
     "unclaimed_replies": ("cyasgi_queue_unclaimed_replies", "Answers for which nobody waited any more.", {}),
     "socket_errors": ("cyasgi_socket_errors", "Errors of UDP sockets.", {}),
+    "messages": ("cyasgi_channel_messages", "Messages of channels that applications were given.", {}),
+    "timed_out": ("cyasgi_channel_messages_timed_out", "Messages of channels that took too long.", {}),
+    "restored": ("cyasgi_channel_messages_restored", "Messages that an application was given and left.", {}),
+    "put_back": ("cyasgi_channel_messages_put_back", "Messages given back to the channel layer.", {}),
+    "taken_over": ("cyasgi_channel_messages_taken_over", "Messages put back for workers that were gone.", {}),
+    "reconnects": ("cyasgi_layer_reconnects", "Times that a channel layer has failed and was tried again.", {}),
     **{
         f"dropped_{reason}": ("cyasgi_datagrams_dropped", "Datagrams dropped, by reason.", {"reason": reason})
         for reason in (
@@ -106,6 +112,7 @@ GAUGES = {
     "closing": ("cyasgi_instances_closing", "Runs that go on after their instance has left the table."),
     "connections": ("cyasgi_connections", "Open connections."),
     "partitions": ("cyasgi_queue_partitions", "Partitions of the queue that are held."),
+    "waiting": ("cyasgi_channel_messages_waiting", "Messages fetched from the channel layer, and not begun."),
     "limit_keys": ("cyasgi_limit_keys", "Clients that limits are counted for."),
 }
 

@@ -100,6 +100,10 @@ class WorkerLink:
             # Standard error may be closed.
             faulthandler.enable(sys.stderr)
 
+    def close(self) -> None:
+        """Close the channel of a worker that has not come to run; one that has run has closed it."""
+        self._sock.close()
+
     def attach(self, several: Supervisor, names: Iterable[str], recycling: Recycling) -> None:
         """Name what is served, and when this worker wants to be replaced, before it is run.
 

@@ -245,10 +245,11 @@ class WorkerPool:
             await self._start_all([[self._shared.add()]])
 
     async def _shrink(self) -> None:
-        """End one worker: another one takes over its sockets, which stay open."""
+        """End one worker: another one takes over its sockets, which stay open, if it has any."""
         closing = self._slots[-1]
-        taking = min(self._slots[:-1], key=lambda slot: len(slot.sets))
-        await taking.replace([*taking.sets, *closing.sets])
+        if any(one.sockets for one in closing.sets):
+            taking = min(self._slots[:-1], key=lambda slot: len(slot.sets))
+            await taking.replace([*taking.sets, *closing.sets])
         self._slots.remove(closing)
         await closing.close()
         if closing.worker is not None:

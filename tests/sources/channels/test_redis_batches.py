@@ -211,10 +211,11 @@ async def write(layer, channel, content):
         (b"x" * 12 + b"\x93\x01\x02\x03", "it is no map, but [1, 2, 3]"),
         (b"x" * 12 + b"\xc1", "it cannot be read: FormatError"),
         (b"x" * 12 + b"\x81\xa6number\x01", "it has no type: {'number': 1}"),
+        (b"x" * 12 + b"\x81\xa6number" + b"\x91" * 1000 + b"\x01", "it has no type: {'number': [[[["),
         (b"x", "it cannot be read: "),
         (b"x" * 12 + b"\xa3\xff\xff\xff", "it cannot be read: UnicodeDecodeError: "),
     ],
-    ids=["list", "bytes", "typeless", "short", "text"],
+    ids=["list", "bytes", "typeless", "nested", "short", "text"],
 )
 def test_message_that_is_none(cy, run, redis, layers, caplog, content, told):
     """It is told of in one line, kept aside in Redis, and takes nothing with it."""

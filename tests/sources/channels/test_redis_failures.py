@@ -8,8 +8,8 @@ import logging
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, working, write_numbers
-from support.redis_servers import RedisServer
+from support.channel_layers import Recorder, records, send_numbers, sources, take_over, working, write_numbers
+from support.redis_servers import CuttingProxy, RedisServer
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow
@@ -50,64 +50,12 @@ async def cut(layer):
                 await connection.client_kill_filter(_id=client["id"])
 
 
-class Proxy:
-    """Passes on what comes to a Redis, and cuts the connection instead of passing on the answer, when told."""
-
-    def __init__(self, redis):
-        self.redis = redis
-        self.cuts = 0
-        self.done = 0
-        self.tasks = set()
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
-        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
-        return self
-
-    async def __aexit__(self, *_):
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        if self.tasks:
-            await asyncio.wait(self.tasks)
-
-    async def serve(self, reader, writer):
-        self.tasks.add(asyncio.current_task())
-        there, here = await asyncio.open_connection("127.0.0.1", self.redis.port)
-        asked = []
-        try:
-            await asyncio.gather(self.ask(reader, here, asked), self.answer(there, writer, asked))
-        except OSError:
-            pass
-        finally:
-            for one in (writer, here):
-                one.close()
-            self.tasks.discard(asyncio.current_task())
-
-    async def ask(self, reader, writer, asked):
-        while data := await reader.read(65536):
-            if b"EVALSHA" in data:
-                asked.append(data)
-            writer.write(data)
-        raise ConnectionResetError
-
-    async def answer(self, reader, writer, asked):
-        while data := await reader.read(65536):
-            if asked and self.cuts:
-                self.cuts -= 1
-                self.done += 1
-                raise ConnectionResetError
-            asked.clear()
-            writer.write(data)
-        raise ConnectionResetError
-
-
 def test_answers_that_are_lost(cy, run, redis, layers):
     """What Redis has done and could not say is found out: nothing is lost, nothing comes twice."""
 
     async def main():
         direct, app = layers(redis), Recorder()
-        async with Proxy(redis) as proxy:
+        async with CuttingProxy(redis) as proxy:
             layer = layers(proxy, prefix=direct.prefix)
             async with working(cy, app, ["a", "b"], layer):
                 sending = asyncio.create_task(send_both(direct, 300))
@@ -199,6 +147,43 @@ def test_restarted_redis_that_forgets(cy, run, tmp_path, layers, eager):
             assert had >= 501 + waiting
             assert app.of("a") == [*range(had), *range(2000, 2010)]
             await layers.close()
+
+    run(main())
+
+
+def test_redis_that_forgets_its_last_moments(cy, run, redis, layers, eager):
+    """What is fetched from then on is claimed anew: it is put back if the worker is killed."""
+
+    async def main():
+        layer, other, go, numbers = layers(redis), Recorder(), asyncio.Event(), []
+        connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+
+        async def application(scope, receive, send):
+            while True:
+                number = (await receive())["number"]
+                if number == 500:
+                    await go.wait()
+                numbers.append(number)
+
+        async def held():
+            return await connection.llen(f"{own}held:{name}:a") // 2
+
+        await write_numbers(layer, "a", range(1000))
+        async with working(cy, application, ["a"], layer) as worker:
+            await in_time(lambda: len(numbers) == 500)
+            name = (await connection.zrange(f"{own}workers", 0, -1))[0].decode()
+            # As if the last one had not been fetched.
+            content, score = await connection.rpop(f"{own}held:{name}:a", 2)
+            await connection.zadd(f"{layer.prefix}a", {content: float(score)})
+            waiting = await held() + 1
+            await cut(layer)
+            await in_time(lambda: worker.server.stats()["waiting"] > waiting)
+            count = await held()
+            assert await take_over(layer) == count > 0
+            async with working(cy, other, ["a"], layer, alone=False):
+                go.set()
+                await in_time(lambda: {*numbers, *other.of("a")} == set(range(1000)))
+        await layers.close()
 
     run(main())
 

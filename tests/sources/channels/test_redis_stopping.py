@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, used_up, working, write_numbers
+from support.channel_layers import Recorder, records, sources, used_up, working, write_numbers
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow
@@ -88,29 +88,6 @@ def test_stop_without_redis(cy, run, own_redis, layers, caplog, eager):
 
     with caplog.at_level(logging.WARNING, "cyasgi"):
         run(main())
-
-
-def test_message_that_was_given_and_not_received(cy, run, redis, layers):
-    """It goes back to its place in Redis."""
-
-    async def main():
-        layer, numbers = layers(redis), []
-
-        async def application(scope, receive, send):
-            if not numbers:
-                numbers.append("first")
-                receive().close()
-                return
-            numbers.append((await receive())["number"])
-
-        await send_numbers(layer, "a", range(3))
-        async with working(cy, application, ["a"], layer) as worker:
-            await in_time(lambda: len(numbers) == 4)
-            assert numbers == ["first", 0, 1, 2]
-            assert worker.server.stats()["restored"] == 1
-        await layers.close()
-
-    run(main())
 
 
 def test_scripts_bound_what_they_put_back_at_once(cy, run, redis, layers, monkeypatch):

@@ -8,6 +8,7 @@ import importlib
 import logging
 import re
 import signal
+import threading
 
 import pytest
 from channels_redis.core import RedisChannelLayer
@@ -18,6 +19,7 @@ from support.channel_layers import (
     redis_layer,
     send_numbers,
     sources,
+    take_over,
     used_up,
     working,
     write_numbers,
@@ -245,8 +247,6 @@ def test_frozen_worker(cy, run, redis, tmp_path, layers):
 def test_worker_that_is_thought_dead(cy, run, redis, layers, caplog, eager):
     """A worker whose messages another one has taken over drops those that it has not begun, and goes on."""
 
-    scripts = importlib.import_module(f"{sources(cy).__name__}.redis.scripts")
-
     async def main():
         layer = layers(redis)
         other = Recorder()
@@ -258,13 +258,7 @@ def test_worker_that_is_thought_dead(cy, run, redis, layers, caplog, eager):
                 done.append(number)
                 if number == 500:
                     # Its time is over, and somebody takes over at once.
-                    (worker,) = await workers(layer)
-                    own = f"{layer.prefix}:cyasgi:"
-                    pipeline = layer.connection(0).pipeline()
-                    pipeline.zadd(f"{own}workers", {worker: 1})
-                    pipeline.eval(scripts.RECOVER, 1, f"{own}workers", layer.prefix, own, 60, 1000)
-                    _, (_, taken_over, *_) = await pipeline.execute()
-                    assert taken_over > 50
+                    assert await take_over(layer) > 50
                     async with working(cy, other, ["a"], layer, alone=False):
                         await in_time(lambda: len(other.done) > 50)
 
@@ -279,3 +273,47 @@ def test_worker_that_is_thought_dead(cy, run, redis, layers, caplog, eager):
     with caplog.at_level(logging.WARNING, "cyasgi"):
         run(main())
     assert records(caplog, "another one has taken over")
+
+
+def test_worker_that_stood_still_for_longer_than_redis_remembers(cy, run, redis, layers, caplog, eager, monkeypatch):
+    """When Redis has forgotten that its messages were taken over, it does them no more than while Redis knew."""
+    scripts = importlib.import_module(f"{sources(cy).__name__}.redis.scripts")
+    monkeypatch.setattr(scripts, "GONE_SECONDS", 0.05)
+
+    async def main():
+        layer, done = layers(redis), []
+
+        async def application(scope, receive, send):
+            while True:
+                done.append((await receive())["number"])
+                if done[-1] == 500:
+                    stand_still(redis, layer.prefix)
+
+        await write_numbers(layer, "a", range(1500))
+        async with working(cy, application, ["a"], layer):
+            await in_time(lambda: len(done) >= 1500)
+        assert done == list(range(1500))
+        await layers.close()
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert records(caplog, "another one has taken over")
+
+
+def stand_still(redis, prefix):
+    """Blocks the loop until this worker's messages were taken over, and Redis has forgotten that."""
+
+    async def elsewhere():
+        layer = redis_layer(redis, prefix=prefix)
+        connection = layer.connection(0)
+        assert await take_over(layer) > 0
+
+        async def remembered():
+            return len(await connection.keys(f"{prefix}:cyasgi:gone:*"))
+
+        await until(remembered, 0)
+        await layer.close_pools()
+
+    thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+    thread.start()
+    thread.join()

@@ -107,12 +107,45 @@ def test_on_redis(cy, tmp_path):
             assert command.stop(signal.SIGTERM) == 0
 
 
-def test_help(tmp_path):
-    """It has the arguments of Channels' command."""
-    write_project(tmp_path)
+@pytest.mark.parametrize("apps", [("cyasgi", "channels"), ("channels", "cyasgi"), ("cyasgi",)])
+def test_help(tmp_path, apps):
+    """It has the arguments of Channels' command, whose place it takes wherever the application stands."""
+    write_project(tmp_path, apps=apps)
     process = run(tmp_path, "--help")
     assert re.search(r"\[--layer LAYER\].*channels \[channels \.\.\.\]", process.stdout, re.DOTALL)
     assert "by cyasgi" in process.stdout
+
+
+COMMAND = """
+from channels.management.commands.runworker import Command as RunWorker, Worker
+
+class OwnWorker(Worker):
+    def run(self):
+        print(type(self).__mro__[1].__module__, self.channels)
+
+class Command(RunWorker):
+    worker_class = OwnWorker
+    help = "Runs our own."
+"""
+
+
+@pytest.mark.parametrize("apps", [("own", "cyasgi", "channels"), ("own", "channels", "cyasgi")])
+def test_command_of_the_project(tmp_path, apps):
+    """One that comes first stays what it is; if it is derived from that of Channels, with its own worker."""
+    write_project(tmp_path, apps=apps)
+    folder = tmp_path / "own" / "management" / "commands"
+    folder.mkdir(parents=True)
+    (folder / "runworker.py").write_text(COMMAND)
+    assert "Runs our own." in run(tmp_path, "--help").stdout
+    process = run(tmp_path, "a")
+    assert process.stdout == "channels.worker ['a']\n", process.stderr
+
+
+def test_project_without_cyasgi(tmp_path):
+    """With "channels" alone, the command is that of Channels."""
+    write_project(tmp_path, apps=["channels"])
+    process = run(tmp_path, "--help")
+    assert process.returncode == 0 and "by cyasgi" not in process.stdout
 
 
 def run(folder, *arguments):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 #: Seconds of work that may wait here for one channel, so that its instances do not wait for the layer.
@@ -34,7 +34,7 @@ class Origin(Protocol):
         """Take note that the application has finished the message, or has ended with it."""
 
     def restore(self, item: Item) -> None:
-        """Give back a message that an application was given, and has not received."""
+        """Put a message that an application was given, and has not received, before all that waits in its line."""
 
 
 class Item:
@@ -167,10 +167,11 @@ class Line:
             item for item in self.waiting if item.origin is not origin or item.epoch != epoch or item.number < first
         )
 
-    def take_of(self, origin: Origin) -> list[Item]:
-        """Remove and return what waits here from an origin."""
-        taken = [item for item in self.waiting if item.origin is origin]
-        self._keep(item for item in self.waiting if item.origin is not origin)
+    def take_where(self, condition: Callable[[Item], bool]) -> list[Item]:
+        """Remove and return what waits here and meets a condition."""
+        taken = [item for item in self.waiting if condition(item)]
+        if taken:
+            self._keep(item for item in self.waiting if not condition(item))
         return taken
 
     def drop_all(self) -> None:

@@ -149,6 +149,9 @@ class ChannelLayerServer(StatelessServer):
             self._dispatcher.close()
             engine.stop_fetching()
 
+    async def hand_over(self) -> None:
+        """Return at once: other workers fetch what this one leaves when it stops. For `cyasgi.workers`."""
+
     async def application_send(self, scope: Scope, message: Message) -> None:
         """Raise an error: nobody receives what an application on a channel sends; to be overridden.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import reprlib
 from typing import Any, Protocol
 
 from ..backoff import Backoff
@@ -38,7 +39,11 @@ def checked(message: Any) -> Any:
 
 
 def _shown(message: Any) -> str:
-    text = repr(message)
+    try:
+        text = repr(message)
+    except Exception:
+        # It is nested too deeply, or has an object in it that fails.
+        text = reprlib.repr(message)
     return text if len(text) <= 200 else text[:200] + "..."
 
 

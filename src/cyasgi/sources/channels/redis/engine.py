@@ -67,9 +67,7 @@ class RedisEngine:
 
     async def close(self, seconds: float) -> None:
         for shard in self._shards:
-            shard.stop_within(seconds)
-        # Applications that have ended last may have left something to give back.
-        self.stop_fetching()
+            shard.close(seconds)
         done, late = await asyncio.wait(self._tasks, timeout=seconds + GRACE)
         errors = [error for task in done if (error := task.exception()) is not None]
         for error in errors[1:] if self._told else errors:
@@ -79,6 +77,8 @@ class RedisEngine:
         if late:
             await asyncio.wait(late, timeout=GRACE)
             logger.warning("Redis did not answer within %g s; another worker puts back what was not begun", seconds)
+        for shard in self._shards:
+            shard.tell_of_rest()
         for line in self._dispatcher.lines.values():
             line.drop_all()
 

@@ -11,6 +11,9 @@ from ..simple import checked
 from . import scripts
 from .link import Command
 
+#: In place of the epoch of a message that an application was given and has not received.
+RESTORED = -1
+
 
 class IntakeShard(Protocol):
     """What an intake knows of its shard."""
@@ -18,9 +21,9 @@ class IntakeShard(Protocol):
     in_hand: int
     untold: dict[Any, None]
 
-    @property
-    def expiry(self) -> int: ...
     def later(self, *commands: Command) -> None: ...
+    def left_over(self) -> None: ...
+    def attend(self, intake: Any) -> None: ...
 
 
 class Intake:
@@ -71,13 +74,30 @@ class Intake:
             self.fetched += len(items)
         return items
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything of it has to be put back."""
+        return self.fetched > self.taken or any(item.origin is self for item in self.line.waiting)
+
     def let_go(self) -> None:
-        """Forget what waits: it is put back."""
+        """Forget what waits and is held for us in Redis: it is put back there."""
         self.line.drop(self, self.epoch)
         self.fetched = self.claimed = self.taken
-        self.ready = True
-        for item in self.line.take_of(self):
-            self.restore(item)
+        self.look_again()
+
+    def take_rest(self) -> list[Item]:
+        """Remove and return what waits and is nowhere but here."""
+        return self.line.take_where(lambda item: item.origin is self and item.epoch != self.epoch)
+
+    def returned(self, item: Item) -> None:
+        """Take note that one of these was put back."""
+        self._shard.in_hand -= item.epoch == RESTORED
+        self.look_again()
+        self._shard.attend(self)
+
+    def look_again(self) -> None:
+        """Expect messages in Redis, which does not tell us of those that we have put there."""
+        self.ready = self.changed = True
 
     def lose(self) -> None:
         """Forget what waits and is not claimed: somebody else has it."""
@@ -121,6 +141,9 @@ class Intake:
         )
 
     def take(self, item: Item) -> None:
+        if item.epoch == RESTORED:
+            # It has been counted ever since it was given for the first time.
+            return
         self._shard.in_hand += 1
         if item.epoch == self.epoch:
             self.taken += 1
@@ -130,6 +153,8 @@ class Intake:
         self._shard.in_hand -= 1
 
     def restore(self, item: Item) -> None:
-        """Have a message put back that is not held for us any more."""
-        key = self._layer.prefix + self.line.channel
-        self._shard.later(("ZADD", key, item.score, item.content), ("EXPIRE", key, self._shard.expiry))
+        # Redis has forgotten it, and it comes before all that waits.
+        item.epoch = RESTORED
+        self.line.prepend(item)
+        self._shard.in_hand += 1
+        self._shard.left_over()

@@ -5,15 +5,18 @@ which they were sent. Beside it there are, in keys that no channel and no group 
 
 - ``asgi:cyasgi:workers``, a sorted set of the ids of workers by the time until which each is alive;
 - ``asgi:cyasgi:worker:<id>``, a hash from each channel of a worker to how many messages of it were taken, from
-  ``<channel>:claimed`` to how many it has claimed, and from ``:begun`` to how many its applications have in hand;
+  ``<channel>:claimed`` to how many it has claimed, from ``:begun`` to how many its applications have in hand, and from
+  ``:returned`` to how many it has given back that they had not received;
 - ``asgi:cyasgi:held:<id>:<channel>``, a list of the messages that this worker has fetched and not taken, each after its
   score, oldest first;
-- ``asgi:cyasgi:gone:<id>``, which tells a worker that another one has taken over its messages;
+- ``asgi:cyasgi:gone:<id>``, which tells a worker that another one has taken over its messages, and how many it had
+  returned before;
 - ``asgi:cyasgi:refused:<channel>``, a list of the last messages that could not be given to any application.
 
 The messages of a channel that a worker has fetched are numbered from 0. A worker says up to which number they were
 taken: said twice, because the answer was lost, it does no harm. And it *claims* messages before it gives them to an
-application, so that nobody else ever will: when it is dead, those that it has claimed are not put back.
+application, so that nobody else ever will: when it is dead, those that it has claimed are not put back. What it
+returns is numbered, too, and so returned once.
 """
 
 from __future__ import annotations
@@ -50,6 +53,15 @@ local function claimed_of(heads, channel)
     return tonumber(redis.call('HGET', heads, channel .. ':claimed')) or 0
 end
 
+local function returned_of(heads)
+    return tonumber(redis.call('HGET', heads, ':returned')) or 0
+end
+
+-- Return whether a worker has to enter again, since others have taken over its messages, or Redis has lost them.
+local function unknown(workers, gone, worker)
+    return redis.call('EXISTS', gone) == 1 or not redis.call('ZSCORE', workers, worker)
+end
+
 -- Put up to `most` of the youngest held messages back into their channel; return how many these were.
 local function put_back(queue, held, most, expiry)
     local pairs_back = redis.call('LRANGE', held, -2 * most, -1)
@@ -64,24 +76,32 @@ local function put_back(queue, held, most, expiry)
 end
 """
 
-#: KEYS: workers, gone, heads. ARGV: id, seconds to live, channels...
+#: KEYS: workers, gone, heads. ARGV: id, seconds to live, seconds for which what became of it is known for certain, the
+#: time at which it was known last (0 if it is new), channels...
 #: Returns 0 if the worker is new, or Redis has lost all of it; 1 if it was known; 2 if its messages were taken over,
-#: and it has to go on under another id.
+#: and it has to go on under another id; then how many messages it had returned, -1 if that is not known; and the time.
 ENTER = (
     _COMMON
     + """
-if redis.call('EXISTS', KEYS[2]) == 1 then
-    return 2
+local now = seconds()
+local gone = redis.call('GET', KEYS[2])
+if gone then
+    return {2, tonumber(gone), tostring(now)}
 end
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 if known == 0 then
+    local last = tonumber(ARGV[4])
+    if last > 0 and now - last > tonumber(ARGV[3]) then
+        -- Whether it was taken over is forgotten by now: it must be assumed.
+        return {2, -1, tostring(now)}
+    end
     redis.call('DEL', KEYS[3])
 end
-for index = 3, #ARGV do
+for index = 5, #ARGV do
     redis.call('HSETNX', KEYS[3], ARGV[index], 0)
 end
-redis.call('ZADD', KEYS[1], seconds() + ARGV[2], ARGV[1])
-return known
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+return {known, returned_of(KEYS[3]), tostring(now)}
 """
 )
 
@@ -112,7 +132,7 @@ return cmsgpack.pack(answers)
 STEP = (
     _COMMON
     + f"""
-if redis.call('EXISTS', KEYS[2]) == 1 or not redis.call('ZSCORE', KEYS[1], ARGV[1]) then
+if unknown(KEYS[1], KEYS[2], ARGV[1]) then
     return false
 end
 redis.call('ZADD', KEYS[1], 'XX', seconds() + ARGV[2], ARGV[1])
@@ -180,19 +200,46 @@ return cmsgpack.pack(answers)
 """
 )
 
-#: KEYS: heads, then for each channel: queue, held. ARGV: seconds until messages expire, then for each channel: its
-#: name, the number before which all were taken. Puts back the rest, and returns how many these were.
+#: KEYS: workers, gone, heads, then for each channel: queue, held. ARGV: id, seconds until messages expire, how many
+#: messages are in hand, then for each channel: its name, the number before which all were taken. Puts back the rest,
+#: and returns how many these were; false if the worker has to enter again.
 PUT_BACK = (
     _COMMON
     + """
+if unknown(KEYS[1], KEYS[2], ARGV[1]) then
+    return false
+end
 local count = 0
-for number = 1, (#KEYS - 1) / 2 do
-    local queue, held = KEYS[2 * number], KEYS[2 * number + 1]
-    local head = forget(KEYS[1], ARGV[2 * number], held, tonumber(ARGV[2 * number + 1]))
-    redis.call('HSET', KEYS[1], ARGV[2 * number] .. ':claimed', head)
-    count = count + put_back(queue, held, 1000000, ARGV[1])
+redis.call('HSET', KEYS[3], ':begun', ARGV[3])
+for number = 1, (#KEYS - 3) / 2 do
+    local queue, held = KEYS[2 * number + 2], KEYS[2 * number + 3]
+    local channel = ARGV[2 * number + 2]
+    local head = forget(KEYS[3], channel, held, tonumber(ARGV[2 * number + 3]))
+    redis.call('HSET', KEYS[3], channel .. ':claimed', head)
+    count = count + put_back(queue, held, 1000000, ARGV[2])
 end
 return count
+"""
+)
+
+#: KEYS: workers, gone, heads, then for each message: queue. ARGV: id, seconds until messages expire, how many were
+#: returned before these, then for each message: its score, and the message. Puts back those that were not yet, and
+#: returns 1; false if the worker has to enter again.
+RETURN = (
+    _COMMON
+    + """
+if unknown(KEYS[1], KEYS[2], ARGV[1]) then
+    return false
+end
+local before, known = tonumber(ARGV[3]), returned_of(KEYS[3])
+for number = 1, #KEYS - 3 do
+    if before + number > known then
+        redis.call('ZADD', KEYS[number + 3], ARGV[2 * number + 2], ARGV[2 * number + 3])
+        redis.call('EXPIRE', KEYS[number + 3], ARGV[2])
+    end
+end
+redis.call('HSET', KEYS[3], ':returned', math.max(known, before + #KEYS - 3))
+return 1
 """
 )
 
@@ -202,19 +249,21 @@ redis.call('ZREM', KEYS[1], ARGV[1])
 return redis.call('DEL', KEYS[2])
 """
 
-#: KEYS: workers. ARGV: prefix of channels, prefix of our keys, seconds until messages expire, messages at once.
+#: KEYS: workers. ARGV: prefix of channels, prefix of our keys, seconds until messages expire, messages at once, seconds
+#: for which the dead worker can learn of it.
 #: Puts back what the worker that is dead for longest holds and has not claimed; returns its id, how many messages these
-#: were, 1 if that was all, and then how many it had claimed and not finished; an empty id if nobody is dead. These keys
-#: are named after what only Redis knows.
+#: were, 1 if that was all, and then how many it had claimed and not finished; an empty id if nobody is dead; and the
+#: time. These keys are named after what only Redis knows.
 RECOVER = (
     _COMMON
-    + f"""
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', seconds(), 'LIMIT', 0, 1)[1]
+    + """
+local now = seconds()
+local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 1)[1]
 if not dead then
-    return {{'', 0, 1, 0}}
+    return {'', 0, 1, 0, tostring(now)}
 end
 local heads = ARGV[2] .. 'worker:' .. dead
-redis.call('SET', ARGV[2] .. 'gone:' .. dead, 1, 'EX', {GONE_SECONDS})
+redis.call('SET', ARGV[2] .. 'gone:' .. dead, returned_of(heads), 'PX', math.floor(1000 * ARGV[5]))
 local count, most = 0, tonumber(ARGV[4])
 for _, channel in ipairs(redis.call('HKEYS', heads)) do
     if not string.find(channel, ':', 1, true) then
@@ -227,13 +276,13 @@ for _, channel in ipairs(redis.call('HKEYS', heads)) do
         end
         count = count + put_back(ARGV[1] .. channel, held, most - count, ARGV[3])
         if count >= most then
-            return {{dead, count, 0, 0}}
+            return {dead, count, 0, 0, tostring(now)}
         end
     end
 end
 local begun = tonumber(redis.call('HGET', heads, ':begun')) or 0
 redis.call('DEL', heads)
 redis.call('ZREM', KEYS[1], dead)
-return {{dead, count, 1, begun}}
+return {dead, count, 1, begun, tostring(now)}
 """
 )

@@ -19,6 +19,7 @@ from . import scripts
 from .intake import Intake
 from .keys import Keys
 from .link import FAILURES, Command, Link, describe, is_final, refuse
+from .returning import Returning
 
 logger = logging.getLogger("cyasgi.sources.channels")
 
@@ -89,9 +90,15 @@ class Shard:
         self._commands: list[Command] = []
         #: Those of which more was taken than Redis was told of.
         self.untold: dict[Intake, None] = {}
-        #: How many messages are in the hands of applications.
+        #: How many messages are in the hands of applications, or wait to be given to one again.
         self.in_hand = 0
-        self._stopping = False
+        self._returning = Returning()
+        #: When Redis has known us last, by its own clock.
+        self._known_at = 0.0
+        #: Whether nothing more is fetched; whether the applications have ended as well.
+        self._stopping = self._closing = False
+        #: Whether there may be something to put back while nothing is fetched.
+        self._left_over = False
         self._stop_by = float("inf")
         self._woken: asyncio.Future[None] | None = None
         self._beat_at = self._recover_at = 0.0
@@ -117,13 +124,20 @@ class Shard:
         self._commands += commands
         self._wake()
 
+    def left_over(self) -> None:
+        """Take note that a message may have to be put back."""
+        self._left_over = True
+        if self._stopping:
+            self._wake()
+
     def stop(self) -> None:
-        """Fetch no more; put back what was not taken, and end."""
-        self._stopping = True
+        """Fetch no more, and put back what was not taken; stay alive for what was."""
+        self._stopping = self._left_over = True
         self._wake()
 
-    def stop_within(self, seconds: float) -> None:
-        """Give up after this time."""
+    def close(self, seconds: float) -> None:
+        """Put back what applications have left, and end; give up after this time."""
+        self._stopping = self._closing = True
         self._stop_by = clock() + seconds
         self._wake()
 
@@ -154,7 +168,7 @@ class Shard:
     # The task
 
     async def run(self) -> None:
-        """Work until `stop` was called and all is put back.
+        """Work until `close` was called and all is put back.
 
         Raises:
             LayerError: Redis cannot be reached at the start, refuses us, or fails and is not to be tried again.
@@ -176,7 +190,6 @@ class Shard:
             except FAILURES as error:
                 final = is_final(error) or not (self.started.done() or isinstance(error, BusyLoadingError))
                 if self._stopping and (final or clock() >= self._stop_by):
-                    self._tell_of_rest()
                     return
                 if final or not (self._stopping or self._server.reconnect):
                     raise refuse(self.where, error) from error
@@ -197,9 +210,11 @@ class Shard:
         while (left := min(until, self._stop_by) - clock()) > 0:
             await self._nap(left)
 
-    def _tell_of_rest(self) -> None:
+    def tell_of_rest(self) -> None:
+        """Log what could not be put back, if there is anything, after the end of `run`."""
         lost = sum(max(0, intake.claimed - intake.taken) for intake in self.intakes.values())
         rest = sum(intake.fetched - intake.taken for intake in self.intakes.values()) - lost
+        lost += len(self._returning) + sum(len(intake.take_rest()) for intake in self.intakes.values())
         if rest or lost:
             logger.warning(
                 "Redis at %s cannot be reached: another worker puts back %d messages that were not begun, in %g s; %d "
@@ -211,15 +226,17 @@ class Shard:
             )
 
     async def _serve(self, link: Link) -> None:
-        while True:
-            if self._stopping:
-                await self._leave(link)
-                return
+        while not self._closing:
             now = clock()
             if now >= self._beat_at:
                 await self._beat(link, now)
                 continue
-            requests = self._gather(now)
+            await self._return(link)
+            if self._stopping and self._left_over:
+                self._left_over = False
+                await self._put_back(link, [intake for intake in self.intakes.values() if intake.holds])
+                continue
+            requests = [] if self._stopping else self._gather(now)
             if requests or self._commands:
                 await self._step(link, requests)
                 continue
@@ -230,6 +247,7 @@ class Shard:
                 self._changed(None)
             if link.error is not None:
                 raise link.error
+        await self._leave(link)
 
     # Fetching
 
@@ -330,10 +348,11 @@ class Shard:
     async def _recover(self, link: Link) -> None:
         """Put back what workers hold that are dead."""
         keys = self._keys
-        arguments = [keys.prefix, keys.own, self.expiry, scripts.PUT_BACK_AT_ONCE]
+        arguments = [keys.prefix, keys.own, self.expiry, scripts.PUT_BACK_AT_ONCE, scripts.GONE_SECONDS]
         counts: dict[str, int] = {}
         while True:
-            dead, count, complete, begun = await link.run(scripts.RECOVER, [keys.workers], arguments)
+            dead, count, complete, begun, time = await link.run(scripts.RECOVER, [keys.workers], arguments)
+            self._known_at = float(time)
             if not dead:
                 break
             name = dead.decode()
@@ -360,12 +379,16 @@ class Shard:
 
     async def _put_back(self, link: Link, intakes: Iterable[Intake]) -> None:
         """Put back what was fetched and not taken."""
-        keys = self._keys
         rest = list(intakes)
         while rest:
             some, rest = rest[:CHANNELS_AT_ONCE], rest[CHANNELS_AT_ONCE:]
-            names: list[Any] = [keys.heads]
-            arguments: list[Any] = [self.expiry]
+            for intake in some:
+                self._returning.add(intake, intake.take_rest())
+            # These are older than what Redis holds.
+            await self._return(link)
+            keys = self._keys
+            names: list[Any] = [keys.workers, keys.gone, keys.heads]
+            arguments: list[Any] = [keys.worker, self.expiry, self.in_hand]
             for intake in some:
                 # From now on none of them is given to an application.
                 intake.let_go()
@@ -375,15 +398,31 @@ class Shard:
                 self._due[intake] = None
             commands, self._commands = self._commands, []
             try:
-                self.counts["put_back"] += await link.run(scripts.PUT_BACK, names, arguments, before=commands)
+                count = await link.run(scripts.PUT_BACK, names, arguments, before=commands)
             except BaseException:
                 self._commands = commands + self._commands
                 raise
+            if count is None:
+                await self._enter(link)
+            else:
+                self.counts["put_back"] += count
+
+    async def _return(self, link: Link) -> None:
+        """Put back what was given to applications, and not received."""
+        while self._returning:
+            count = await self._returning.send(link, self._keys, self.expiry)
+            if count is None:
+                await self._enter(link)
+            else:
+                self.counts["put_back"] += count
 
     async def _leave(self, link: Link) -> None:
-        """Put back all that was not taken, and be forgotten."""
+        """Put back what is left, and be forgotten."""
+        self._left_over = True
+        while self._left_over:
+            self._left_over = False
+            await self._put_back(link, self.intakes.values())
         keys = self._keys
-        await self._put_back(link, self.intakes.values())
         await link.run(scripts.LEAVE, [keys.workers, keys.heads], [keys.worker])
         self._due.clear()
 
@@ -393,20 +432,26 @@ class Shard:
         """Make this worker known, and find out what it holds, after a connection was made."""
         keys = self._keys
         channels = [line.channel for line in self.intakes]
-        arguments = [keys.worker, self._server.worker_timeout, *channels]
-        known = await link.run(scripts.ENTER, [keys.workers, keys.gone, keys.heads], arguments)
+        arguments = [keys.worker, self._server.worker_timeout, scripts.GONE_SECONDS, self._known_at, *channels]
+        known, returned, time = await link.run(scripts.ENTER, [keys.workers, keys.gone, keys.heads], arguments)
         if known == 2:
-            self._tell_of_loss()
+            self._tell_of_loss(known=returned >= 0)
+            self.counts["put_back"] += self._returning.settle(returned)
             for intake in self.intakes.values():
                 intake.lose()
             self._keys = self._new_keys()
+            self._known_at = 0.0
             await self._enter(link)
             return
+        self._known_at = float(time)
+        self._left_over = True
         if known == 0:
             # New, or Redis has lost its memory: what waits here is nowhere else.
+            self._returning.begin_again()
             for intake in self.intakes.values():
                 intake.begin_again()
         else:
+            self.counts["put_back"] += self._returning.settle(returned)
             await self._resume(link)
         self._changed(None)
 
@@ -428,15 +473,16 @@ class Shard:
                 if len(found) < 2 * known:
                     # Redis has lost the last of what it had done before it was restarted.
                     channel = intake.line.channel
-                    await link.call(("DEL", keys.held(channel)), ("HSET", keys.heads, channel, 0))
+                    claimed_of = f"{channel}:claimed"
+                    await link.call(("DEL", keys.held(channel)), ("HSET", keys.heads, channel, 0, claimed_of, 0))
                     intake.begin_again()
                 else:
                     self._dispatcher.offer(intake.line, intake.accept(found[2 * known :], claimed))
 
-    def _tell_of_loss(self) -> None:
+    def _tell_of_loss(self, *, known: bool) -> None:
         logger.warning(
             "this worker was silent for more than %g s, and another one has taken over: %d messages that were not "
             "begun are left to it",
-            self._server.worker_timeout,
+            self._server.worker_timeout if known else scripts.GONE_SECONDS,
             sum(intake.fetched - max(intake.claimed, intake.taken) for intake in self.intakes.values()),
         )
