@@ -96,6 +96,7 @@ cdef class FastConnection:
     cdef public bint reading_paused
     cdef public Py_ssize_t counted
     cdef public bint heard
+    cdef public Py_ssize_t held
     cdef public object quiet
     cdef public double due_message
 
@@ -133,22 +134,20 @@ cdef class FastConnection:
             _give(session, session.instance, {"type": "stream.receive", "data": message})
         else:
             self.ahead = message
+            self.held = len(data)
             session.come(self)
         if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
             self.settle()
-        elif self.due_message != INFINITE:
-            self.due_message = INFINITE
 
     def send(self, message):
-        """Write a message to a connection, or close it.
+        """Write a message to a connection, or close it; return False if it does not reach the client.
 
         Raises:
             TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client.
         """
         usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
         if not usual and not self.send_other(message):
-            return
+            return True
         data = message["data"]
         framing = self.framing
         # The most usual framing, in its usual case.
@@ -157,9 +156,10 @@ cdef class FastConnection:
             data = framing.encode(message["data"])
         transport = self.transport
         if self.closing or transport.is_closing():
-            self.refuse_message()
+            return False
         self.traffic.sent += 1
         transport.write(data)
+        return True
 
 
 cdef class FastSession:
@@ -196,13 +196,13 @@ cdef class FastSession:
             if not self.soon:
                 self.later()
             return None
-        if self.pushed and self.favours_pushed:
-            # In turn with what the client sends, so that neither holds up the other.
-            return self.next_pushed()
         connection = self.reading
         if connection is not None and self.told == OPEN:
             if not self.greeted:
                 return self.greet(connection)
+            if self.pushed and self.favours_pushed:
+                # In turn with what the client sends, so that neither holds up the other.
+                return self.next_pushed()
             framing = connection.framing
             if (
                 framing.buffer
@@ -220,15 +220,17 @@ cdef class FastSession:
                         data = None
                     if data is None:
                         connection.exhausted()
+                    else:
+                        connection.due_message = INFINITE
                 else:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
                     self.traffic.received += 1
                     return {"type": "stream.receive", "data": data}
-        if self.pushed:
-            return self.next_pushed()
-        return None if connection is None or not connection.end else self.next_end(connection)
+        if connection is not None and connection.end:
+            return self.next_end(connection)
+        return self.next_pushed() if self.pushed else None
 
     def application_send(self, scope, message):
         """Take a message of the application of a session.
@@ -245,6 +247,7 @@ cdef class FastSession:
         self.sends += 1
         if connection is None or connection.paused or not self.sends % YIELD_EVERY:
             return self.send_later(message)
-        connection.send(message)
+        if not connection.send(message):
+            return self.unreachable(message)
         # Writing may have paused it.
         return self.drain(connection) if connection.paused else _SENT

@@ -37,6 +37,7 @@ class FastConnection:
         "end",
         "framing",
         "heard",
+        "held",
         "paused",
         "quiet",
         "reading_paused",
@@ -57,6 +58,7 @@ class FastConnection:
     reading_paused: bool
     counted: int
     heard: bool
+    held: int
     quiet: float | None
     due_message: float
 
@@ -67,7 +69,6 @@ class FastConnection:
         def read_first_message(self) -> None: ...
         def settle(self) -> None: ...
         def send_other(self, message: Any) -> bool: ...
-        def refuse_message(self) -> None: ...
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come on a connection."""
@@ -98,29 +99,27 @@ class FastConnection:
             self.traffic.received += 1
             give(session, session.instance, {"type": "stream.receive", "data": message})
         else:
-            self.ahead = message
+            self.ahead, self.held = message, len(data)
             session.come(self)
         if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
             self.settle()
-        elif self.due_message != INFINITE:
-            self.due_message = INFINITE
 
-    def send(self, message: Any) -> None:
-        """Write a message to a connection, or close it.
+    def send(self, message: Any) -> bool:
+        """Write a message to a connection, or close it; return False if it does not reach the client.
 
         Raises:
             TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client.
         """
         usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
         if not usual and not self.send_other(message):
-            return
+            return True
         data = self.framing.encode(message["data"])
         transport = self.transport
         if self.closing or transport.is_closing():
-            self.refuse_message()
+            return False
         self.traffic.sent += 1
         transport.write(data)
+        return True
 
 
 class FastSession:
@@ -161,6 +160,7 @@ class FastSession:
         def next_pushed(self) -> Any: ...
         def greet(self, connection: Any) -> Any: ...
         def next_end(self, connection: Any) -> Any: ...
+        def unreachable(self, message: Any) -> Any: ...
         async def send_later(self, message: Any) -> None: ...
         async def drain(self, connection: Any) -> None: ...
 
@@ -180,13 +180,13 @@ class FastSession:
             if not self.soon:
                 self.later()
             return None
-        if self.pushed and self.favours_pushed:
-            # In turn with what the client sends, so that neither holds up the other.
-            return self.next_pushed()
         connection = self.reading
         if connection is not None and self.told == OPEN:
             if not self.greeted:
                 return self.greet(connection)
+            if self.pushed and self.favours_pushed:
+                # In turn with what the client sends, so that neither holds up the other.
+                return self.next_pushed()
             framing = connection.framing
             if (
                 framing.buffer
@@ -204,15 +204,17 @@ class FastSession:
                         data = None
                     if data is None:
                         connection.exhausted()
+                    else:
+                        connection.due_message = INFINITE
                 else:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
                     self.traffic.received += 1
                     return {"type": "stream.receive", "data": data}
-        if self.pushed:
-            return self.next_pushed()
-        return None if connection is None or not connection.end else self.next_end(connection)
+        if connection is not None and connection.end:
+            return self.next_end(connection)
+        return self.next_pushed() if self.pushed else None
 
     def application_send(self, scope: Any, message: Any) -> Any:
         """Take a message of the application of a session.
@@ -228,6 +230,7 @@ class FastSession:
         self.sends += 1
         if connection is None or connection.paused or not self.sends % YIELD_EVERY:
             return self.send_later(message)
-        connection.send(message)
+        if not connection.send(message):
+            return self.unreachable(message)
         # Writing may have paused it.
         return self.drain(connection) if connection.paused else SENT

@@ -44,6 +44,8 @@ class StreamServerPort(ConnectionServer, Protocol):
     @property
     def max_pushed(self) -> int: ...
     @property
+    def max_pushed_bytes(self) -> int: ...
+    @property
     def message_timeout(self) -> float | None: ...
     @property
     def silence_timeout(self) -> float | None: ...
@@ -62,9 +64,6 @@ class StreamServerPort(ConnectionServer, Protocol):
 
     def begin(self, connection: Any, first_message: Any) -> None:
         """Give a connection its session: a new one, or one that has waited for the client to come back."""
-
-    def left_unread(self, size: int) -> None:
-        """Log that so many bytes more were left unread by an application that has ended."""
 
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not."""

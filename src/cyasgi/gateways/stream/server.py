@@ -109,7 +109,6 @@ class StreamServer(ConnectionGateway):
         self.streams = self.bad_messages = self.overloaded = 0
         self.traffic = Traffic()
         self._last_failure: Exception | None = None
-        self._unread = 0
         self._failures = RateLimitedLog(self._log_failures)
 
     # What subclasses override.
@@ -212,19 +211,11 @@ class StreamServer(ConnectionGateway):
         self._last_failure = error
         self._failures.notice()
 
-    def left_unread(self, size: int) -> None:
-        """Log that so many bytes more were left unread by an application that has ended, once a second at most."""
-        self._unread += size
-        self._failures.notice()
-
     def _log_failures(self) -> bool:
         error, self._last_failure = self._last_failure, None
-        unread, self._unread = self._unread, 0
         if error is not None:
             logger.error("the framing %r has failed: %r", self.framing_name, error, exc_info=error)
-        if unread:
-            logger.warning("%d bytes more were left unread by applications that have ended", unread)
-        return error is not None or unread > 0
+        return error is not None
 
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with these counters added.
