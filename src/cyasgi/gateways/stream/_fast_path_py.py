@@ -31,6 +31,7 @@ class FastConnection:
 
     __slots__ = (
         "ahead",
+        "buffering",
         "closing",
         "counted",
         "due_message",
@@ -52,6 +53,7 @@ class FastConnection:
     transport: Any
     traffic: Traffic
     ahead: Any
+    buffering: bool
     end: str
     closing: bool
     paused: bool
@@ -79,11 +81,13 @@ class FastConnection:
         if self.quiet is not None or not self.heard:
             self.hear()
         if session is None:
+            self.buffering = True
             framing.receive_data(data)
             self.read_first_message()
             return
-        message = None if framing.buffer or framing.partial or self.ahead is not None else framing.whole(data)
+        message = None if self.buffering or self.ahead is not None else framing.whole(data)
         if message is None:
+            self.buffering = True
             framing.receive_data(data)
             session.come(self)
         elif (
@@ -101,7 +105,7 @@ class FastConnection:
         else:
             self.ahead, self.held = message, len(data)
             session.come(self)
-        if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
+        if self.buffering or self.counted or self.reading_paused or self.ahead is not None:
             self.settle()
 
     def send(self, message: Any) -> bool:
@@ -187,14 +191,13 @@ class FastSession:
             if self.pushed and self.favours_pushed:
                 # In turn with what the client sends, so that neither holds up the other.
                 return self.next_pushed()
-            framing = connection.framing
             if (
-                framing.buffer
-                or framing.partial
+                connection.buffering
                 or connection.ahead is not None
                 or connection.counted
                 or connection.reading_paused
             ):
+                framing = connection.framing
                 if connection.ahead is None and not connection.end and not connection.reading_paused:
                     # As `take` does.
                     try:

@@ -82,6 +82,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         #: The next message, if it was unpacked before the application asks for it, and how many bytes it was.
         self.ahead = None
         self.held = 0
+        #: Whether there may be anything in the framing.
+        self.buffering = False
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
@@ -145,9 +147,9 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
     def read_first_message(self) -> None:
         """Choose the session by the first message, if that is complete."""
         if self.ahead is None:
-            self._look_ahead()
-            if self.ahead is not None:
-                self.server.begin(self, self.ahead)
+            message = self._look_ahead()
+            if message is not None:
+                self.server.begin(self, message)
         self.settle()
         if self.end and self.session is None:
             self.finish()
@@ -180,12 +182,13 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.due_message = math.inf
         return message
 
-    def _look_ahead(self) -> None:
-        """Unpack the next message, if there is a whole one."""
+    def _look_ahead(self) -> Any:
+        """Unpack the next message, and keep it; return it, or None if there is no whole one."""
         buffered = self.framing.buffered
-        self.ahead = self._next()
-        if self.ahead is not None:
+        message = self.ahead = self._next()
+        if message is not None:
             self.held = buffered - self.framing.buffered
+        return message
 
     def fail(self, error: Exception) -> None:
         """End the input, since the framing has raised this error."""
@@ -221,7 +224,9 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
 
     def _count(self) -> None:
         """Count the bytes that wait."""
-        self._count_less(self.counted - self.framing.buffered - self.held)
+        buffered = self.framing.buffered
+        self.buffering = buffered > 0
+        self._count_less(self.counted - buffered - self.held)
 
     def _count_less(self, size: int) -> None:
         self.server.waiting_bytes -= size
