@@ -116,6 +116,7 @@ def all_counters(cy):
     """What every kind of server counts."""
     from cyasgi.gateways.datagram import DatagramServer
     from cyasgi.gateways.http import HTTPServer
+    from cyasgi.gateways.stream import StreamServer
     from cyasgi.lifecycle import ManagedServer
 
     class Datagrams(ManagedServer, DatagramServer):
@@ -124,7 +125,10 @@ def all_counters(cy):
     class Requests(ManagedServer, HTTPServer):
         pass
 
-    return {name for server in (Datagrams, Requests) for name in server(None).stats()}
+    class Streams(ManagedServer, StreamServer):
+        pass
+
+    return {name for server in (Datagrams, Requests, Streams) for name in server(None).stats()}
 
 
 def test_every_counter_is_exposed(cy):
@@ -132,7 +136,8 @@ def test_every_counter_is_exposed(cy):
     from cyasgi.metrics.exposition import COUNTERS, GAUGES
     from cyasgi.metrics.snapshot import NOW
 
-    cells = {"requests", "websockets", "datagrams_received", "datagrams_sent", "undelivered"}
+    cells = {"requests", "websockets", "datagrams_received", "datagrams_sent", "undelivered", "streams"}
+    cells |= {f"{what}_{way}" for what in ("messages", "bytes") for way in ("received", "sent")}
     assert all_counters(cy) == COUNTERS.keys() | GAUGES.keys() | cells
     assert GAUGES.keys() == NOW
 

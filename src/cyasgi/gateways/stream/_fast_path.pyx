@@ -7,6 +7,7 @@ An application that waits for a message goes on within `data_received`, if nothi
 
 import math
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject
@@ -18,6 +19,8 @@ from ...core import SENT
 from ...core._core import IS_IDLE, PUT_AND_STEP
 from ...wire.stream.framings import Lines
 from . import phases
+
+include "../../_common/cells.pxi"
 
 ctypedef int (*put_function)(PyObject *loop, PyObject *instance, PyObject *message) except -1
 ctypedef int (*idle_function)(PyObject *instance) noexcept
@@ -68,10 +71,38 @@ def _interrupt(error):
 
 
 cdef class Traffic:
-    """How many messages the applications of a server have received and sent."""
+    """How many messages the applications of a server have received and sent, and how many bytes have come and gone."""
 
     cdef public long long received
     cdef public long long sent
+    cdef public long long bytes_received
+    cdef public long long bytes_sent
+    cdef CellsView _view
+
+    @property
+    def cells(self):
+        return None if self._view is None else self._view.owner
+
+    @cells.setter
+    def cells(self, cells):
+        self._view = None if cells is None else CellsView(cells)
+
+    cdef inline void count_read(self, Py_ssize_t size) noexcept:
+        self.bytes_received += size
+        if self._view is not None:
+            self._view.cells[STREAM_BYTES_RECEIVED] += size
+
+    cdef inline void count_received(self) noexcept:
+        self.received += 1
+        if self._view is not None:
+            self._view.cells[STREAM_MESSAGES_RECEIVED] += 1
+
+    cdef inline void count_sent(self, Py_ssize_t size) noexcept:
+        self.sent += 1
+        self.bytes_sent += size
+        if self._view is not None:
+            self._view.cells[STREAM_MESSAGES_SENT] += 1
+            self._view.cells[STREAM_BYTES_SENT] += size
 
 
 cdef dict _received(data):
@@ -124,6 +155,7 @@ cdef class FastConnection:
         if self.end:
             self.drop(data)
             return
+        self.traffic.count_read(len(data))
         session = self.session
         if self.quiet is not None or not self.heard:
             self.hear()
@@ -149,7 +181,7 @@ cdef class FastConnection:
             # The usual case: one message, and an application that waits for it.
             session.turn = 1
             session.favours_pushed = True
-            self.traffic.received += 1
+            self.traffic.count_received()
             _give(session, session.instance, _received(message))
         else:
             self.ahead = message
@@ -183,7 +215,7 @@ cdef class FastConnection:
         transport = self.transport
         if self.closing or transport.is_closing():
             return False
-        self.traffic.sent += 1
+        self.traffic.count_sent(len(data))
         transport.write(data)
         return True
 
@@ -251,7 +283,7 @@ cdef class FastSession:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
-                    self.traffic.received += 1
+                    self.traffic.count_received()
                     return _received(data)
         if connection is not None and connection.end:
             return self.next_end(connection)

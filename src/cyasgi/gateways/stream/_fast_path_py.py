@@ -6,6 +6,12 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._common.cells import (
+    STREAM_BYTES_RECEIVED,
+    STREAM_BYTES_SENT,
+    STREAM_MESSAGES_RECEIVED,
+    STREAM_MESSAGES_SENT,
+)
 from ...core import SENT
 from .phases import OPEN, YIELD_EVERY
 
@@ -13,12 +19,34 @@ INFINITE = math.inf
 
 
 class Traffic:
-    """How many messages the applications of a server have received and sent."""
+    """How many messages the applications of a server have received and sent, and how many bytes have come and gone."""
 
-    __slots__ = ("received", "sent")
+    __slots__ = ("bytes_received", "bytes_sent", "cells", "received", "sent")
 
     def __init__(self) -> None:
-        self.received = self.sent = 0
+        self.received = self.sent = self.bytes_received = self.bytes_sent = 0
+        #: Where that is counted as well: see `cyasgi._common.cells`.
+        self.cells: memoryview | None = None
+
+    def count_read(self, size: int) -> None:
+        """Count so many bytes that have come."""
+        self.bytes_received += size
+        if self.cells is not None:
+            self.cells[STREAM_BYTES_RECEIVED] += size
+
+    def count_received(self) -> None:
+        """Count a message that an application has received."""
+        self.received += 1
+        if self.cells is not None:
+            self.cells[STREAM_MESSAGES_RECEIVED] += 1
+
+    def count_sent(self, size: int) -> None:
+        """Count a message that an application has sent, of so many bytes with its frame."""
+        self.sent += 1
+        self.bytes_sent += size
+        if self.cells is not None:
+            self.cells[STREAM_MESSAGES_SENT] += 1
+            self.cells[STREAM_BYTES_SENT] += size
 
 
 def give(session: Any, instance: Any, message: Any) -> None:
@@ -77,6 +105,7 @@ class FastConnection:
         if self.end:
             self.drop(data)
             return
+        self.traffic.count_read(len(data))
         framing, session = self.framing, self.session
         if self.quiet is not None or not self.heard:
             self.hear()
@@ -100,7 +129,7 @@ class FastConnection:
             # The usual case: one message, and an application that waits for it.
             session.turn = 1
             session.favours_pushed = True
-            self.traffic.received += 1
+            self.traffic.count_received()
             give(session, session.instance, {"type": "stream.receive", "data": message})
         else:
             self.ahead, self.held = message, len(data)
@@ -121,7 +150,7 @@ class FastConnection:
         transport = self.transport
         if self.closing or transport.is_closing():
             return False
-        self.traffic.sent += 1
+        self.traffic.count_sent(len(data))
         transport.write(data)
         return True
 
@@ -191,12 +220,7 @@ class FastSession:
             if self.pushed and self.favours_pushed:
                 # In turn with what the client sends, so that neither holds up the other.
                 return self.next_pushed()
-            if (
-                connection.buffering
-                or connection.ahead is not None
-                or connection.counted
-                or connection.reading_paused
-            ):
+            if connection.buffering or connection.ahead is not None or connection.counted or connection.reading_paused:
                 framing = connection.framing
                 if connection.ahead is None and not connection.end and not connection.reading_paused:
                     # As `take` does.
@@ -213,7 +237,7 @@ class FastSession:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
-                    self.traffic.received += 1
+                    self.traffic.count_received()
                     return {"type": "stream.receive", "data": data}
         if connection is not None and connection.end:
             return self.next_end(connection)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._common.cells import MESSAGE_TIME, observe
 from ...wire.stream import FramingError, check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
@@ -57,6 +59,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         "_header",
         "_linger_until",
         "_taken",
+        "_waits_since",
         "address",
         "client",
         "deadline",
@@ -84,6 +87,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         self.held = 0
         #: Whether there may be anything in the framing.
         self.buffering = False
+        #: Since when `ahead` waits, by `time.monotonic_ns`, if that is observed; else 0.
+        self._waits_since = 0
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
@@ -130,7 +135,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if server.stopping:
             self.abort()
         elif server.connections_left() < 0:
-            self.refuse()
+            self.refuse("connections")
         elif not server.by_first_message:
             server.begin(self, None)
 
@@ -160,6 +165,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if message is not None:
             self._count_less(self.held)
             self.ahead, self.held = None, 0
+            if self._waits_since:
+                self._observe_wait()
         else:
             message = self._next()
             if message is None:
@@ -217,6 +224,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self._await_rest()
         else:
             server = self.server
+            if server.cells is not None and not self._waits_since and server.is_sampled():
+                self._waits_since = time.monotonic_ns()
             if self.counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
                 self.pause_reading()
         if (self.ahead is not None or self.end) and self.session is not None:
@@ -249,6 +258,13 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.due_message = server.deadlines.now + server.message_timeout
             if self.due_message < self.deadline.listed:
                 self.rearm()
+
+    def _observe_wait(self) -> None:
+        """Observe how long a message has waited that is taken now."""
+        cells = self.server.cells
+        if cells is not None:
+            observe(cells, MESSAGE_TIME, time.monotonic_ns() - self._waits_since)
+        self._waits_since = 0
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.closing:
@@ -313,7 +329,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
 
     def forget(self) -> None:
         """Drop what has come and was not taken."""
-        self.ahead, self.held = None, 0
+        self.ahead, self.held, self._waits_since = None, 0, 0
         self.take_rest()
 
     def drop(self, data: bytes) -> None:
@@ -378,9 +394,13 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             # asyncio's transport raises if the client has gone unnoticed.
             transport.abort()
 
-    def refuse(self) -> None:
-        """Close a connection for which there is no room at once: nothing was written that its client could lose."""
-        self.server.refused += 1
+    def refuse(self, reason: str) -> None:
+        """Close a connection for which there is no room at once: nothing was written that its client could lose.
+
+        Args:
+            reason: one of `REFUSALS`.
+        """
+        self.server.count_refused(reason)
         self.closing = self.paused = True
         self.end = self.end or "closed"
         # With TLS the client has a word to say in that.

@@ -27,6 +27,8 @@ class StreamServerPort(ConnectionServer, Protocol):
     waiting_bytes: int
     #: What every scope gets a shallow copy of; None for no such key.
     state: dict[str, Any] | None
+    #: Where what is served is counted; see `cyasgi._common.cells`.
+    cells: memoryview | None
     #: Whether the server stops.
     stopping: bool
     #: Whether messages of applications need not pass through `application_send`.
@@ -61,6 +63,12 @@ class StreamServerPort(ConnectionServer, Protocol):
 
     def connection_closed(self, connection: Any) -> None:
         """Forget a connection that has ended."""
+
+    def count_refused(self, reason: str) -> None:
+        """Count a connection that is closed for want of room, or by `scope_id`."""
+
+    def is_sampled(self) -> bool:
+        """Return whether it is this message's turn to be observed: that of one in `SAMPLED_ONE_IN`."""
 
     def begin(self, connection: Any, first_message: Any) -> None:
         """Give a connection its session: a new one, or one that has waited for the client to come back."""
