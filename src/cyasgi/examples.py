@@ -75,7 +75,7 @@ class Chat:
         def tell(text: str) -> int:
             """Tell the others in the room, and return how many were not reached."""
             others = [one for one in self._rooms[room] if one != me]
-            return len(server.send_to_all(others, {"type": "chat.message", "text": text}))
+            return len(server.broadcast(others, {"type": "chat.message", "text": text}))
 
         self._rooms.setdefault(room, {})[me] = name
         try:

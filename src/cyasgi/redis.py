@@ -23,8 +23,8 @@ OVERHEAD = 200
 
 #: Bytes of a value, and of what one command is answered with, at most.
 MAX_VALUE, MAX_REPLY = 1_048_576, 16_777_216
-#: Channels that one client may be subscribed to, and bytes of a pattern, at most.
-MAX_CHANNELS, MAX_PATTERN = 1024, 256
+#: Channels that one client may be subscribed to, bytes of their names together, and bytes of a pattern, at most.
+MAX_CHANNELS, MAX_NAMES, MAX_PATTERN = 1024, 65_536, 256
 #: Seconds between two searches for what has expired, when there is no room.
 SEARCH = 1.0
 
@@ -46,6 +46,8 @@ class Client:
         self.scope_id = scope_id
         self.server = server
         self.channels: dict[bytes, None] = {}
+        #: Bytes of their names.
+        self.names = 0
         self.name = b""
         self.over = False
 
@@ -218,12 +220,14 @@ class RedisApplication:
 
     def _store(self, key: bytes, value: bytes) -> None:
         """Set a value; when it expires stays as it is."""
-        if len(value) > MAX_VALUE:
-            raise CommandFailed("ERR string exceeds maximum allowed size")
-        grown = self._growth(key, value)
-        self._make_room(grown)
+        _check_size(value)
+        self._make_room(self._growth(key, value))
+        self._put(key, value)
+
+    def _put(self, key: bytes, value: bytes) -> None:
+        """Set a value for which there is room."""
+        self._size += self._growth(key, value)
         self._values[key] = value
-        self._size += grown
 
     def _growth(self, key: bytes, value: bytes) -> int:
         before = self._values.get(key)
@@ -276,11 +280,12 @@ class RedisApplication:
             raise CommandFailed("ERR wrong number of arguments for 'mset' command")
         new = dict(zip(pairs[::2], pairs[1::2], strict=True))
         # All of them or none.
-        for key in new:
+        for key, value in new.items():
+            _check_size(value)
             self._drop_expired(key)
         self._make_room(sum(self._growth(key, value) for key, value in new.items()))
         for key, value in new.items():
-            self._store(key, value)
+            self._put(key, value)
             self._expiry.pop(key, None)
         return "OK"
 
@@ -345,9 +350,12 @@ class RedisApplication:
     def _subscribe(self, client: Client, channels: list[bytes]) -> list[Any]:
         replies: list[Any] = []
         for channel in channels:
-            if channel not in client.channels and len(client.channels) >= MAX_CHANNELS:
-                replies.append(ValueError(f"ERR a client may subscribe to {MAX_CHANNELS} channels"))
-                break
+            if channel not in client.channels:
+                if len(client.channels) >= MAX_CHANNELS or client.names + len(channel) > MAX_NAMES:
+                    limits = f"{MAX_CHANNELS} channels, with names of {MAX_NAMES} bytes together"
+                    replies.append(ValueError(f"ERR a client may subscribe to {limits}"))
+                    break
+                client.names += len(channel)
             client.channels[channel] = None
             self._subscribers.setdefault(channel, {})[client.scope_id] = None
             replies.append([b"subscribe", channel, len(client.channels)])
@@ -358,6 +366,7 @@ class RedisApplication:
         for channel in channels:
             if channel in client.channels:
                 del client.channels[channel]
+                client.names -= len(channel)
                 subscribers = self._subscribers[channel]
                 del subscribers[client.scope_id]
                 if not subscribers:
@@ -368,7 +377,12 @@ class RedisApplication:
     def _publish(self, client: Client, channel: bytes, text: bytes) -> int:
         subscribers = tuple(self._subscribers.get(channel, ()))
         message = {"type": "redis.message", "channel": channel, "text": text}
-        return len(subscribers) - len(client.server.send_to_all(subscribers, message))
+        return len(subscribers) - len(client.server.broadcast(subscribers, message))
+
+
+def _check_size(value: bytes) -> None:
+    if len(value) > MAX_VALUE:
+        raise CommandFailed("ERR string exceeds maximum allowed size")
 
 
 def _integer(text: bytes) -> int:

@@ -26,7 +26,7 @@ def test_options_of_sockets(options):
     assert given.limits == {
         "receive_buffer": 1_000_000,
         "reuse_port": True,
-        "broadcast": True,
+        "allow_broadcast": True,
         "multicast_groups": ("239.1.2.3", "ff02::fb"),
         "multicast_interface": "lo",
     }

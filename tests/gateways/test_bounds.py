@@ -37,6 +37,7 @@ BOUNDS = {
     "--max-applications": INTS_OR_NONE,
     "--shutdown-timeout": (float, 0, None, False),
     "--max-pushed": INTS,
+    "--max-pushed-bytes": INTS,
     "--checker-interval": (float, 0.001, 3600, False),
     "--max-age": SECONDS_OR_NONE,
     "--max-instances-per-client": INTS_OR_NONE,

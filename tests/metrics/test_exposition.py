@@ -118,6 +118,7 @@ def all_counters(cy):
 
     from cyasgi.gateways.datagram import DatagramServer
     from cyasgi.gateways.http import HTTPServer
+    from cyasgi.gateways.stream import StreamServer
     from cyasgi.lifecycle import ManagedServer
     from cyasgi.sources.channels import ChannelLayerServer
     from cyasgi.sources.queue import QueueServer
@@ -128,8 +129,11 @@ def all_counters(cy):
     class Requests(ManagedServer, HTTPServer):
         pass
 
-    channels = ChannelLayerServer(None, ["a"], InMemoryChannelLayer())
-    servers = [Datagrams(None), Requests(None), QueueServer(None, engine="memory:"), channels]
+    class Streams(ManagedServer, StreamServer):
+        pass
+
+    servers = [Datagrams(None), Requests(None), Streams(None), QueueServer(None, engine="memory:")]
+    servers.append(ChannelLayerServer(None, ["a"], InMemoryChannelLayer()))
     return {name for server in servers for name in server.stats()}
 
 
@@ -138,7 +142,8 @@ def test_every_counter_is_exposed(cy):
     from cyasgi.metrics.exposition import COUNTERS, GAUGES
     from cyasgi.metrics.snapshot import NOW
 
-    cells = {"requests", "websockets", "datagrams_received", "datagrams_sent", "undelivered"}
+    cells = {"requests", "websockets", "datagrams_received", "datagrams_sent", "undelivered", "streams"}
+    cells |= {f"{what}_{way}" for what in ("messages", "bytes") for way in ("received", "sent")}
     assert all_counters(cy) == COUNTERS.keys() | GAUGES.keys() | cells
     assert GAUGES.keys() == NOW
 

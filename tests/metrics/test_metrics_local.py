@@ -8,10 +8,12 @@ import os
 import re
 import signal
 import sys
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 
+from support import streams
 from support.loops import PATIENCE
 from support.metrics import answer, samples
 from support.real_clients import client, serving, tool, url
@@ -77,6 +79,76 @@ def test_requests_and_datagrams(cy, run):
         assert b"&lt;b&gt;as asked&lt;/b&gt;" in page and b"GET &#x27;/fail&#x27;" in page
         # What was counted stays, and nothing more is.
         assert http.cells is None is udp.cells
+
+    run(main())
+
+
+@pytest.mark.few_combinations
+def test_streams(cy, run):
+    """Connections, messages and bytes both ways, refusals by reason, and how long messages wait."""
+    pytest.importorskip("prometheus_client")
+
+    async def main():
+        async def application(scope, receive, send):
+            await ready.wait()
+            await streams.echo(scope, receive, send)
+
+        ready = asyncio.Event()
+        server = streams.server_of(cy, application, max_applications=2, max_message_size=100)
+        metrics = metrics_of(cy, lines=server)
+        async with metrics.measuring(), streams.serving(server) as address:
+            async with streams.Client(address) as one, streams.Client(address) as two:
+                await in_time(lambda: len(server.application_instances) == 2)
+                async with streams.Client(address) as third:
+                    assert await third.rest() == b""
+                for number in range(20):
+                    one.send(b"%02d\n" % number)
+                    await in_time(lambda count=number: server.traffic.bytes_received == 3 * count + 3)
+                found = samples((await answer(metrics.application, "/metrics"))[2].decode())
+                assert found['cyasgi_waiting_bytes{server="lines",worker="1"}'] == 60
+                ready.set()
+                assert await one.exactly(60) == b"".join(b"%02d\n" % number for number in range(20))
+                two.send(b"x" * 200)
+                assert await two.rest() == b""
+            _, _, body = await answer(metrics.application, "/metrics")
+            found = samples(body.decode())
+            assert found["cyasgi_streams_total"] == 2
+            assert found["cyasgi_stream_messages_received_total"] == found["cyasgi_stream_messages_sent_total"] == 20
+            assert found["cyasgi_stream_received_bytes_total"] == 260
+            assert found["cyasgi_stream_sent_bytes_total"] == 60
+            assert found["cyasgi_message_wait_seconds_count"] >= 1
+            assert found['cyasgi_streams_refused_total{reason="instances",server="lines"}'] == 1
+            assert found['cyasgi_streams_refused_total{reason="scope_id",server="lines"}'] == 0
+            assert found['cyasgi_refused_total{server="lines"}'] == 1
+            assert found['cyasgi_bad_messages_total{server="lines"}'] == 1
+            assert found['cyasgi_connections_opened_total{server="lines"}'] == 3
+        assert server.cells is None is server.traffic.cells
+
+    run(main())
+
+
+def test_a_message_that_waits_in_a_stream(cy, run):
+    """The time is observed from the end of a message to the moment when its application takes it."""
+
+    async def main():
+        async def application(scope, receive, send):
+            await ready.wait()
+            await streams.echo(scope, receive, send)
+
+        cells_of = importlib.import_module(f"{cy.__name__}._common.cells")
+        page = cells_of.Page()
+        ready = asyncio.Event()
+        server = streams.server_of(cy, application, is_sampled=lambda self: True)
+        server.cells = page.cells
+        async with streams.serving(server) as address, streams.Client(address) as client:
+            client.send(b"a\n")
+            await in_time(lambda: server.waiting_bytes == 2)
+            began = time.monotonic()
+            await in_time(lambda: time.monotonic() > began + 0.03)
+            ready.set()
+            assert await client.line() == b"a\n"
+            waits = page.histogram(cells_of.MESSAGE_TIME)
+            assert waits.count == 1 and 0.03 < waits.sum < 60
 
     run(main())
 

@@ -165,6 +165,20 @@ def test_what_is_forgotten():
     assert framing.buffered == 0
 
 
+def test_a_command_that_is_forgotten():
+    """Its beginning is given back with the arguments that were taken, up to the longest message."""
+    wire = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhel"
+    for size in range(1, len(wire)):
+        framing = framing_named("resp")(MAX)
+        framing.receive_data(wire[:size])
+        assert framing.next_message() is None
+        assert framing.clear() == wire[:size]
+    framing = framing_named("resp")(20)
+    framing.receive_data(b"*3\r\n$3\r\nSET\r\n$1\r\n")
+    assert framing.next_message() is None
+    assert framing.clear() == b"*3\r\n$3\r\nSET\r\n$1\r\n"[:20]
+
+
 def test_one_of_ones_own():
     """The base class keeps what has come, also when much of it was taken."""
 

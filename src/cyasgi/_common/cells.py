@@ -38,7 +38,13 @@ WEBSOCKETS = RESPONSES + 5
 DATAGRAMS_RECEIVED = WEBSOCKETS + 1
 DATAGRAMS_SENT = DATAGRAMS_RECEIVED + 1
 #: Applications that have raised, and messages that nobody has taken.
-FAILURES = DATAGRAMS_SENT + 1
+#: Streams begun; messages that applications have received from them, and sent; and bytes, frames included.
+STREAMS = DATAGRAMS_SENT + 1
+STREAM_MESSAGES_RECEIVED = STREAMS + 1
+STREAM_MESSAGES_SENT = STREAMS + 2
+STREAM_BYTES_RECEIVED = STREAMS + 3
+STREAM_BYTES_SENT = STREAMS + 4
+FAILURES = STREAM_BYTES_SENT + 1
 UNDELIVERED = FAILURES + 1
 CELLS = UNDELIVERED + 1
 

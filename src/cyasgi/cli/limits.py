@@ -47,6 +47,13 @@ COMMON = (
         ALL,
     ),
     Limit(
+        ("--max-pushed-bytes",),
+        "max_pushed_bytes",
+        "BYTES",
+        "Maximum size of such messages that wait for one instance; one more may exceed it.",
+        ALL,
+    ),
+    Limit(
         ("--checker-interval",),
         "application_checker_interval",
         "SECONDS",
@@ -269,7 +276,7 @@ DATAGRAMS = (
     ),
     Switch(
         ("--broadcast", "--no-broadcast"),
-        "broadcast",
+        "allow_broadcast",
         "Allow the application to send to broadcast addresses.",
         kinds=UDP,
     ),

@@ -119,8 +119,9 @@ cdef object _TableFull = TableFull
 cdef int _puts = 0
 cdef object _blocking = "_asyncio_future_blocking"
 cdef dict _current_tasks = current_tasks()
-#: The loop that a batch is put in, and the runs that it has woken.
+#: The loop that a batch is put in, the first run that it has woken (often the only one), and the others.
 cdef object _batch_loop = None
+cdef object _batch_first = None
 cdef list _batch_woken = []
 
 include "_cy/awaitables.pxi"

@@ -12,7 +12,7 @@ from .._settings import Integer
 from ..core import ApplicationInstance, Setting
 from ..server import StatelessServer
 from .net.sockets import ListenError
-from .pushing import Mailboxes, check_pushed, in_loop
+from .pushing import Mailboxes, check_pushed, in_loop, size_of
 
 
 class Gateway(StatelessServer):
@@ -21,8 +21,10 @@ class Gateway(StatelessServer):
     A subclass defines `_open_sockets`, and lists in `_sockets` what that has opened.
     """
 
-    #: Messages of `send_to` and `send_to_all` that wait for one instance behind its queue, at most.
+    #: Messages of `send_to` and `broadcast` that wait for one instance behind its queue, at most.
     max_pushed = Setting[int](1024, Integer(1))
+    #: Bytes of such messages that wait for one instance, at most, and one message more.
+    max_pushed_bytes = Setting[int](4_194_304, Integer(1))
 
     #: What to listen on, one socket or more for each.
     binds: list[Any]
@@ -122,14 +124,15 @@ class Gateway(StatelessServer):
             sock.close()
 
     def send_to(self, scope_id: Hashable, message: dict[str, Any]) -> bool:
-        """Have an application receive a message that does not come from its client, as `send_to_all` does.
+        """Have an application receive a message that does not come from its client, as `broadcast` does.
 
         Returns:
-            Whether it was accepted: there is such an instance, and fewer than `max_pushed` messages wait for it.
+            Whether it was accepted: there is such an instance, and fewer than `max_pushed` messages, of fewer than
+            `max_pushed_bytes`, wait for it.
         """
-        return not self.send_to_all((scope_id,), message)
+        return not self.broadcast((scope_id,), message)
 
-    def send_to_all(self, scope_ids: Iterable[Hashable], message: dict[str, Any]) -> list[Hashable]:
+    def broadcast(self, scope_ids: Iterable[Hashable], message: dict[str, Any]) -> list[Hashable]:
         """Have the applications of several instances receive a message, each a shallow copy of it.
 
         May be called from any thread; in another one than the event loop's it returns when the loop has done it. No
@@ -141,12 +144,14 @@ class Gateway(StatelessServer):
             message: a dict with a ``type`` of your own, such as ``"chat.message"``.
 
         Returns:
-            The ids that were not reached: there is no such instance, or `max_pushed` messages wait for it.
+            The ids that were not reached: there is no such instance, or too much waits for it (`max_pushed`,
+            `max_pushed_bytes`).
 
         Raises:
             TypeError, ValueError: the message is not a dict, or has no type.
         """
         check_pushed(message)
+        size = size_of(message, self.max_pushed_bytes)
         run = self._cyasgi.server_run
 
         def push_all(scope_ids: Iterable[Hashable]) -> list[Hashable]:
@@ -155,20 +160,22 @@ class Gateway(StatelessServer):
             return [
                 scope_id
                 for scope_id, entry in entries
-                if not isinstance(entry, ApplicationInstance) or not self._push(entry, dict(message))
+                if not isinstance(entry, ApplicationInstance) or not self._push(entry, dict(message), size)
             ]
 
         loop = None if run is None or run.stale else run.loop
         return in_loop(loop, lambda: self._cyasgi.server_run is run, push_all, list(scope_ids))
 
-    def _push(self, instance: Any, message: dict[str, Any]) -> bool:
+    def _push(self, instance: Any, message: dict[str, Any], size: int) -> bool:
         """Give a message to an entry of the table, and return whether it was accepted."""
         push = getattr(getattr(instance.scope, "connection", None), "push", None)
         if push is not None:
             # What waits behind the queue is the connection's affair.
-            return bool(push(message))
-        boxes: Mailboxes = self.__dict__.setdefault("_mailboxes", Mailboxes())
-        return boxes.push(instance, message, self.max_pushed)
+            return bool(push(message, size))
+        boxes: Mailboxes | None = self.__dict__.get("_mailboxes")
+        if boxes is None:
+            boxes = self.__dict__["_mailboxes"] = Mailboxes(self)
+        return boxes.push(instance, message, size)
 
     def _before_run(self) -> None:
         """Prepare a run, before anything else of it."""

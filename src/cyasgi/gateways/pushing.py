@@ -7,26 +7,72 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from concurrent import futures
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from ..core.context import outside
 from .net.queue_room import when_room
 
 #: Seconds between two looks, from another thread, whether the server still runs.
 LOOK = 1.0
+#: Bytes that a value costs beside its own.
+OVERHEAD = 64
+
+
+class PushedLimits(Protocol):
+    """The server, as far as it bounds messages from outside."""
+
+    @property
+    def max_pushed(self) -> int: ...
+    @property
+    def max_pushed_bytes(self) -> int: ...
+
+
+class PushedSizes:
+    """The sizes of the messages from outside that wait for one instance.
+
+    Which of them wait is told by how many messages do: the last ones. Where others wait among these, some are counted
+    longer than they wait.
+    """
+
+    __slots__ = ("_sizes", "_total")
+
+    def __init__(self) -> None:
+        self._sizes: deque[int] = deque()
+        self._total = 0
+
+    def add(self, size: int, waiting: int, most: int) -> bool:
+        """Count a message of this size; return False, and count nothing, if as many bytes as there may be wait already.
+
+        Args:
+            waiting: how many messages wait before it.
+            most: how many bytes may wait before it is too much.
+        """
+        sizes = self._sizes
+        while len(sizes) > waiting:
+            self._total -= sizes.popleft()
+        if self._total >= most:
+            return False
+        sizes.append(size)
+        self._total += size
+        return True
 
 
 class Mailboxes:
-    """The messages that wait for room in the queues of the instances of one server, by instance."""
+    """The messages from outside that wait for the instances of one server: in their queues, and for room there."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: PushedLimits) -> None:
+        self._limits = limits
         self._boxes: dict[Any, deque[Any]] = {}
+        self._sizes: WeakKeyDictionary[Any, PushedSizes] = WeakKeyDictionary()
 
-    def push(self, instance: Any, message: Any, most: int) -> bool:
+    def push(self, instance: Any, message: Any, size: int) -> bool:
         """Put a message into the instance's queue, or let it wait for room there, behind those that wait already.
 
+        At most `max_pushed` wait for room; in a queue without a bound, it may hold as many.
+
         Args:
-            most: how many may wait; in a queue without a bound, how many it may hold.
+            size: of the message, see `size_of`.
 
         Returns:
             Whether the message was accepted. What an instance that ends has not received goes to the hook
@@ -34,18 +80,25 @@ class Mailboxes:
         """
         if instance.ended:
             return False
-        box = self._boxes.get(instance)
-        if box is None:
-            if not instance.full():
-                if not instance.maxsize and instance.qsize() >= most:
-                    return False
-                instance.put_nowait(message)
-                return True
-            box = self._boxes[instance] = deque()
-            self._wait(instance)
-        elif len(box) >= most:
+        if instance.idle:
+            instance.put_nowait(message)
+            return True
+        queued = instance.qsize()
+        box = self._boxes.get(instance, ())
+        if (len(box) if box or instance.maxsize else queued) >= self._limits.max_pushed:
             return False
-        box.append(message)
+        sizes = self._sizes.get(instance)
+        if sizes is None:
+            sizes = self._sizes[instance] = PushedSizes()
+        if not sizes.add(size, queued + len(box), self._limits.max_pushed_bytes):
+            return False
+        if box:
+            box.append(message)
+        elif instance.full():
+            self._boxes[instance] = deque((message,))
+            self._wait(instance)
+        else:
+            instance.put_nowait(message)
         return True
 
     def _wait(self, instance: Any) -> None:
@@ -61,6 +114,28 @@ class Mailboxes:
             self._wait(instance)
         else:
             del self._boxes[instance]
+
+
+def size_of(message: dict[str, Any], most: int) -> int:
+    """Return how many bytes a message takes, roughly: its strings, and something for each value.
+
+    Args:
+        most: where to stop counting.
+    """
+    size = 0
+    values: list[Any] = [message]
+    while values and size < most:
+        value = values.pop()
+        size += OVERHEAD
+        if isinstance(value, (bytes, str, bytearray)):
+            size += len(value)
+        elif isinstance(value, memoryview):
+            size += value.nbytes
+        elif isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            values += value
+    return size
 
 
 def check_pushed(message: Any) -> dict[str, Any]:
@@ -111,6 +186,7 @@ def in_loop(
             return done.result(LOOK)
         except futures.TimeoutError:
             if done.done():
-                raise
+                # Just now, or with such an error.
+                return done.result()
             if not runs() and done.cancel():
                 return scope_ids

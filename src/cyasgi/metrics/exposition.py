@@ -15,6 +15,11 @@ from .._common.cells import (
     REQUEST_TIME,
     REQUESTS,
     RESPONSES,
+    STREAM_BYTES_RECEIVED,
+    STREAM_BYTES_SENT,
+    STREAM_MESSAGES_RECEIVED,
+    STREAM_MESSAGES_SENT,
+    STREAMS,
     UNDELIVERED,
     WEBSOCKETS,
 )
@@ -36,6 +41,11 @@ CELL_COUNTERS = {
     WEBSOCKETS: ("cyasgi_websockets", "WebSockets begun."),
     DATAGRAMS_RECEIVED: ("cyasgi_datagrams_received", "Datagrams received, dropped ones included."),
     DATAGRAMS_SENT: ("cyasgi_datagrams_sent", "Datagrams handed to the system."),
+    STREAMS: ("cyasgi_streams", "Streams begun, those of clients that came back included."),
+    STREAM_MESSAGES_RECEIVED: ("cyasgi_stream_messages_received", "Messages received by applications from streams."),
+    STREAM_MESSAGES_SENT: ("cyasgi_stream_messages_sent", "Messages sent by applications to streams."),
+    STREAM_BYTES_RECEIVED: ("cyasgi_stream_received_bytes", "Bytes read from streams."),
+    STREAM_BYTES_SENT: ("cyasgi_stream_sent_bytes", "Bytes of messages sent to streams."),
     FAILURES: ("cyasgi_failures", "Applications that raised an exception."),
     UNDELIVERED: ("cyasgi_undelivered_messages", "Messages left in the queue of an instance that has ended."),
 }
@@ -47,7 +57,7 @@ HISTOGRAMS = {
     ),
     MESSAGE_TIME: (
         "cyasgi_message_wait_seconds",
-        "Time that a message waits in the queue of its instance; one message in 16 is observed.",
+        "Time that a message waits in the queue of its instance, or in its stream; one message in 16 is observed.",
     ),
     LOOP_LAG: ("cyasgi_event_loop_lag_seconds", "How late the event loop runs what is due, observed each 0.25 s."),
 }
@@ -66,6 +76,12 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     "connections_total": ("cyasgi_connections_opened", "Connections accepted.", {}),
     "refused": ("cyasgi_refused", "Requests and connections refused for want of room; messages that are none.", {}),
     "bad_requests": ("cyasgi_bad_requests", "Malformed requests.", {}),
+    "bad_messages": ("cyasgi_bad_messages", "Streams ended by what is no message, or one that is too long.", {}),
+    "overloaded": ("cyasgi_overloaded", "Streams ended since too many bytes were waiting.", {}),
+    **{
+        f"refused_{reason}": ("cyasgi_streams_refused", "Streams refused, by reason.", {"reason": reason})
+        for reason in ("connections", "instances", "client", "reconnected", "scope_id")
+    },
     "timeouts": ("cyasgi_timeouts", "Requests and clients that took too long.", {}),
     "proxy_refused": ("cyasgi_proxy_refused", "Connections closed for want of a header of a trusted proxy.", {}),
     "received": ("cyasgi_queue_received", "Messages that the queue's engine has delivered.", {}),
@@ -89,15 +105,8 @@ COUNTERS: dict[str, tuple[str, str, dict[str, str]]] = {
     **{
         f"dropped_{reason}": ("cyasgi_datagrams_dropped", "Datagrams dropped, by reason.", {"reason": reason})
         for reason in (
-            "queue_full",
-            "table_full",
-            "oversized",
-            "refused",
-            "limited",
-            "own",
-            "proxy",
-            "stopping",
-            "by_system",
+            *("queue_full", "oversized", "refused", "limited", "table_full"),
+            *("own", "proxy", "stopping", "by_system"),
         )
     },
     **{
@@ -113,6 +122,7 @@ GAUGES = {
     "connections": ("cyasgi_connections", "Open connections."),
     "partitions": ("cyasgi_queue_partitions", "Partitions of the queue that are held."),
     "waiting": ("cyasgi_channel_messages_waiting", "Messages fetched from the channel layer, and not begun."),
+    "waiting_bytes": ("cyasgi_waiting_bytes", "Bytes that wait in streams for applications, or for their messages."),
     "limit_keys": ("cyasgi_limit_keys", "Clients that limits are counted for."),
 }
 

@@ -10,7 +10,9 @@ from .._common.cells import BOUNDS, CELLS, FAILURES, HISTOGRAM, Histogram
 from .overview import MOST_COUNTERS, MOST_SERVERS, MOST_TYPES, OTHER, Failure, Overview
 
 #: What of `stats()` there is now, and was not counted since the start.
-NOW = frozenset({"live", "idle", "closing", "connections", "limit_keys", "partitions", "waiting"})
+NOW = frozenset(
+    ("live", "idle", "closing", "connections", "limit_keys", "partitions", "waiting", "waiting_bytes"),
+)
 
 #: What a process does, and what all of them together do.
 STARTING, SERVING, STOPPING = "starting", "serving", "stopping"

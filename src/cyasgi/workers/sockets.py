@@ -158,7 +158,7 @@ def _is_for_one(server: Any, bind: Any) -> bool:
 
     Multicasts and broadcasts would reach each of several sockets. A socket that was handed in is one.
     """
-    return not isinstance(bind, tuple) or not SPREADS or bool(server.multicast_groups) or server.broadcast
+    return not isinstance(bind, tuple) or not SPREADS or bool(server.multicast_groups) or server.allow_broadcast
 
 
 def _written(sock: socket.socket) -> str:

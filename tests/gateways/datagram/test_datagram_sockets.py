@@ -281,7 +281,7 @@ def test_several_servers_share_a_port(cy, run):
 
 
 def test_broadcasts(cy, run):
-    """They are refused by the system unless `broadcast` is set."""
+    """They are refused by the system unless `allow_broadcast` is set."""
 
     async def main():
         async def application(scope, receive, send):
@@ -290,7 +290,7 @@ def test_broadcasts(cy, run):
                 await send({"type": "datagram.send", "data": b"to all", "client": ("127.255.255.255", port)})
 
         for allowed in (False, True):
-            server = server_of(cy, application, binds=("0.0.0.0", 0), broadcast=allowed)
+            server = server_of(cy, application, binds=("0.0.0.0", 0), allow_broadcast=allowed)
             async with serving_datagrams(server) as ((_, port),):
                 with udp(bind=("0.0.0.0", 0)) as listener, clients(("127.0.0.1", port)) as (client,):
                     client.send(b"%d" % listener.getsockname()[1])
@@ -440,7 +440,7 @@ def test_multicast_that_cannot_be(cy, options, binds, says):
         ("receive_buffer", 2**30, ValueError),
         ("receive_buffer", 1.5, TypeError),
         ("reuse_port", 1, TypeError),
-        ("broadcast", "yes", TypeError),
+        ("allow_broadcast", "yes", TypeError),
         ("multicast_groups", GROUP, TypeError),
         ("multicast_groups", None, TypeError),
         ("multicast_groups", (b"x",), TypeError),

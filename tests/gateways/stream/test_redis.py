@@ -158,6 +158,29 @@ def test_bounds(cy, ask):
     )
 
 
+def test_names_of_channels(ask):
+    """They are bounded together, and count no longer than their subscription."""
+    long = "x" * 40_000
+    assert (
+        ask(f"SUBSCRIBE a{long}", f"SUBSCRIBE b{long}", "UNSUBSCRIBE", f"SUBSCRIBE b{long}", "QUIT").count(b"-ERR") == 1
+    )
+    twice = ask(f"SUBSCRIBE {long}", f"SUBSCRIBE {long}", "QUIT")
+    assert twice.count(b":1\r\n") == 2
+
+
+def test_several_values_at_once(cy, ask):
+    """All of them are set or none is, however near the bound: one may make room for another."""
+    application = application_of(cy, 1000)
+    assert ask(f"MSET a {'x' * 300} b {'x' * 200}", f"MSET b {'x' * 300} a {'x' * 200}", application=application) == (
+        b"+OK\r\n+OK\r\n"
+    )
+    assert ask("STRLEN a", "STRLEN b", application=application) == b":200\r\n:300\r\n"
+    application = application_of(cy)
+    assert ask(f"MSET a 1 b {'x' * 1_100_000}", "DBSIZE", application=application, max_message_size=2_000_000) == (
+        b"-ERR string exceeds maximum allowed size\r\n:0\r\n"
+    )
+
+
 def test_protocol_errors(ask):
     """They are answered, and end the connection; what came before is answered first."""
     assert ask("PING", b"*1\r\n:1\r\n", "PING") == b"+PONG\r\n-ERR expected '$' and a number, got b':1'\r\n"

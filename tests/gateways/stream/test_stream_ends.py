@@ -164,6 +164,59 @@ def test_what_is_left_is_reported(cy, run):
     run(main())
 
 
+def test_very_much_is_left(cy, run):
+    """The hook is told of all of it: beyond 256 messages by the bytes of the others, as they came."""
+
+    async def main():
+        left = []
+
+        def undelivered(self, messages, details):
+            left.extend(messages)
+
+        async def application(scope, receive, send):
+            await receive()
+            await asyncio.get_running_loop().create_future()
+
+        server = server_of(cy, application, application_undelivered=undelivered)
+        async with serving(server) as address, Client(address) as client:
+            lines = [b"%d" % number for number in range(1000)]
+            wire = b"\r\n".join(lines) + b"\r\nrest"
+            client.send(wire)
+            await in_time(lambda: server.waiting_bytes == len(wire))
+            await server.delete_application_instance(*server.application_instances)
+            await in_time(lambda: left)
+            assert [one["data"] for one in left[:256]] == lines[:256]
+            assert left[256:] == [{"type": "stream.unread", "data": b"\r\n".join(lines[256:]) + b"\r\nrest"}]
+
+    run(main())
+
+
+def test_what_is_left_by_an_application_whose_client_has_gone(cy, run):
+    """It was not its choice to receive no more."""
+
+    async def main():
+        left = []
+
+        def undelivered(self, messages, details):
+            left.extend(one["data"] for one in messages)
+
+        async def application(scope, receive, send):
+            while (await receive()).get("data") != b"0":
+                pass
+            [connection] = server.connections
+            connection.transport.abort()
+            while True:
+                await send({"type": "stream.send", "data": b"x"})
+
+        server = server_of(cy, application, application_undelivered=undelivered)
+        async with serving(server) as address, Client(address) as client:
+            client.send(b"0\n1\n2\n")
+            await in_time(lambda: left)
+            assert left == [b"1", b"2"]
+
+    run(main())
+
+
 def test_a_restart(cy, run, quiet):
     """The server can be run again, on the same address."""
 

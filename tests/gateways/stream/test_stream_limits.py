@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import time
 
 import pytest
@@ -58,6 +59,52 @@ def test_bytes_now_and_then_move_no_deadline(cy, run):
         while True:
             client.send(b"x")
             await asyncio.sleep(0.02)
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_each_message_has_its_own_time(cy, run):
+    """Where a message comes with a part of the next one, that has all the time that a message may take."""
+
+    async def main():
+        limits = {**LATE, "message_timeout": 1.0}
+        async with serving(server_of(cy, echo, **limits)) as address, Client(address) as client:
+            client.send(b"co")
+            for _ in range(10):
+                await asyncio.sleep(0.2)
+                assert await client.ask(b"de\nco") == b"code\n"
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_the_last_message_may_wait_for_those_before_it(cy, run, monkeypatch):
+    """The time for it begins when the application is told; whoever is told and stays is cut off."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.stream.connection"), "FAREWELL", 0.1)
+
+    async def main():
+        ready = asyncio.Event()
+
+        async def stays(receive, send):
+            await send({"type": "stream.send", "data": b"%d and told" % len(recorder.data)})
+            await ready.wait()
+
+        async def application(scope, receive, send):
+            await begin.wait()
+            await recorder(scope, receive, send)
+
+        begin, recorder = asyncio.Event(), Recorder(stays)
+        server = server_of(cy, application, silence_timeout=SHORT)
+        async with serving(server) as address, Client(address) as client:
+            client.send(b"one\ntwo\n")
+            await in_time(lambda: server.timeouts)
+            ended = server.deadlines.now
+            await in_time(lambda: server.deadlines.now > ended + 1.0)
+            begin.set()
+            assert await client.rest() == b"2 and told\n"
+            await in_time(lambda: not server.connections)
+            ready.set()
 
     run(main())
 
@@ -170,6 +217,47 @@ def test_an_endless_line(cy, run):
             client.send(b"x" * 2_000_000)
             assert await client.rest() == b""
             assert server.stats()["bad_messages"] == 1
+
+    run(main())
+
+
+def test_an_incomplete_message_behind_many(cy, run):
+    """Once the application has received all whole ones, the rest of it is read, however long it is already."""
+
+    async def main():
+        async def application(scope, receive, send):
+            await ready.wait()
+            await echo(scope, receive, send)
+
+        ready = asyncio.Event()
+        server = server_of(cy, application)
+        async with serving(server) as address, Client(address) as client:
+            client.send(b"y\n" * 20_000 + b"x" * 30_000)
+            await in_time(lambda: any(connection.reading_paused for connection in server.connections))
+            ready.set()
+            assert await client.exactly(40_000) == b"y\n" * 20_000
+            assert await client.ask(b"x\n") == b"x" * 30_001 + b"\n"
+
+    run(main())
+
+
+def test_a_whole_message_counts_while_it_waits(cy, run):
+    async def main():
+        async def application(scope, receive, send):
+            await ready.wait()
+            await echo(scope, receive, send)
+
+        ready = asyncio.Event()
+        server = server_of(cy, application)
+        async with serving(server) as address, Client(address) as client:
+            client.send(b"x" * 50_000 + b"\n")
+            await in_time(lambda: server.waiting_bytes == 50_001)
+            client.send(b"y" * 30_000 + b"\n")
+            await in_time(lambda: server.waiting_bytes == 80_002)
+            assert [connection.reading_paused for connection in server.connections] == [True]
+            ready.set()
+            assert await client.exactly(80_002) == b"x" * 50_000 + b"\n" + b"y" * 30_000 + b"\n"
+            await in_time(lambda: server.waiting_bytes == 0)
 
     run(main())
 

@@ -98,6 +98,38 @@ def test_what_came_by_the_old_connection_comes_first(cy, run, quiet):
     run(main())
 
 
+def test_what_is_sent_while_a_connection_breaks(cy, run, quiet):
+    """It waits for the client to come back, as it does once the server knows; what has come before is received."""
+
+    async def main():
+        seen = []
+
+        async def application(scope, receive, send):
+            while (message := await receive()).get("data") != b"quit":
+                seen.append(message.get("data") or message.get("reason") or message["type"])
+                if message.get("data") == b"break":
+                    [connection] = server.connections
+                    connection.transport.abort()
+                    late.append(asyncio.ensure_future(send({"type": "stream.send", "data": b"late"})))
+
+        late = []
+        server = server_of(cy, application, scope_id=by_token)
+        async with serving(server) as address:
+            async with Client(address) as client:
+                client.send(b"token\nbreak\nunread\n")
+                await client.rest()
+                await in_time(lambda: "lost" in seen)
+                assert seen == ["stream.connect", b"token", b"break", b"unread", "lost"]
+                assert not late[0].done()
+            async with Client(address) as client:
+                assert await client.ask(b"token\n") == b"late\n"
+                await late[0]
+                client.send(b"quit\n")
+                assert await client.rest() == b""
+
+    run(main())
+
+
 def test_the_new_connection_replaces_the_old_one(cy, run, quiet):
     """A client that comes back before the server knows that it has gone is served by its new connection."""
 
@@ -197,6 +229,27 @@ def test_a_first_message_that_is_too_long(cy, run, quiet, limit, counter):
             client.send(b"x" * 6000)
             assert await client.rest() == b""
             assert (server.stats()["created"], server.stats()[counter]) == (0, 1)
+
+    run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("framing", "nothing"), [("cobs", b"\0"), ("resp", b"\r\n")])
+def test_a_client_that_sends_nothing_all_the_time(cy, run, quiet, framing, nothing):
+    """What the framing skips is no first message: that has to come in time."""
+
+    async def main():
+        server = server_of(cy, Session(), scope_id=by_token, framing=framing, message_timeout=SHORT)
+        async with serving(server) as address, Client(address) as client, asyncio.TaskGroup() as group:
+            drip = group.create_task(dripping(client))
+            assert await client.rest() == b""
+            drip.cancel()
+            assert server.stats()["timeouts"] == 1
+
+    async def dripping(client):
+        while True:
+            client.send(nothing)
+            await asyncio.sleep(0.02)
 
     run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import socket
 import ssl
 import sys
@@ -84,6 +85,28 @@ def test_no_handshake(cy, run, quiet, contexts):
             plain.send(b"hello\n")
             await plain.rest()
             assert await silent.rest() == b""
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_a_refused_client_that_does_not_end_tls(cy, run, contexts, monkeypatch):
+    """It may leave the end of TLS unanswered, and send on: it is closed all the same."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.gateways.stream.connection"), "LINGER", 0.1)
+
+    async def main():
+        def connect(address):
+            client = socket.create_connection(address)
+            client = contexts[1].wrap_socket(client, server_hostname="127.0.0.1")
+            client.sendall(b"hello\n")
+            return client
+
+        server = server_of(cy, echo, ssl=contexts[0], scope_id=lambda self, connection, first_message: None)
+        async with serving(server) as address:
+            client = await asyncio.to_thread(connect, address)
+            await in_time(lambda: server.refused == 1)
+            await in_time(lambda: not server.connections)
+            client.close()
 
     run(main())
 

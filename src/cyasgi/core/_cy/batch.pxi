@@ -72,15 +72,20 @@ cdef bint _deliver(server, scope_id, scope, message) except -1:
 
 
 cdef int _finish_batch() noexcept:
-    global _batch_loop, _batch_woken
+    global _batch_loop, _batch_first, _batch_woken
     cdef list woken = _batch_woken
     cdef Py_ssize_t index
     loop, _batch_loop = _batch_loop, None
-    if not woken:
+    first, _batch_first = _batch_first, None
+    if first is None:
         return 0
     interrupt = None
     try:
+        if not woken:
+            _step_in_batch(<Run>first, loop)
+            return 0
         _batch_woken = []
+        woken.insert(0, first)
         for index in range(len(woken)):
             try:
                 _step_in_batch(<Run>woken[index], loop)
@@ -119,6 +124,11 @@ cdef int _put_and_step(PyObject *loop, PyObject *instance, PyObject *message) no
     except BaseException as error:
         set_raised(error)
         return -1
+
+
+cdef int _waits_idle(PyObject *instance) noexcept:
+    """Return whether this is an instance that waits in `receive`, with an empty queue."""
+    return type(<object>instance) is ApplicationInstance and (<ApplicationInstance>instance)._idle != 0
 
 
 cdef int _step_in_batch(Run run, loop) except -1:
@@ -223,3 +233,5 @@ _batch_api.finish = _finish_batch
 BATCH_API = PyCapsule_New(&_batch_api, "cyasgi.core._core.BATCH_API", NULL)
 #: For a gateway that has one message for one instance: `_put_and_step`.
 PUT_AND_STEP = PyCapsule_New(<void *>&_put_and_step, "cyasgi.core._core.PUT_AND_STEP", NULL)
+#: Whether it would make a step: `_waits_idle`.
+IS_IDLE = PyCapsule_New(<void *>&_waits_idle, "cyasgi.core._core.IS_IDLE", NULL)

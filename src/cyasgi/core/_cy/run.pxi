@@ -334,12 +334,16 @@ cdef _tell_waiters(Run run):
 
 cdef bint _resolve_run(Run run) except -1:
     """False if nobody waits any more."""
+    global _batch_first
     if run._wait != PENDING:
         return False
     run._wait = RESOLVED
     if _batch_loop is not None and _steps_in_batch(run):
         run._cancel_asked = False
-        _batch_woken.append(run)
+        if _batch_first is None:
+            _batch_first = run
+        else:
+            _batch_woken.append(run)
     else:
         _tell_waiters(run)
     return True

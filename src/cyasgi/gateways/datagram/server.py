@@ -95,7 +95,7 @@ class DatagramServer(Gateway):
     reuse_port = Setting[bool](False, Boolean())
 
     #: Whether datagrams may be sent to broadcast addresses.
-    broadcast = Setting[bool](False, Boolean())
+    allow_broadcast = Setting[bool](False, Boolean())
 
     #: Multicast groups to join, as ``("239.1.2.3", "ff02::fb")``. Their datagrams reach a socket that is bound to every
     #: interface, or to the group itself.
@@ -161,7 +161,7 @@ class DatagramServer(Gateway):
         return SocketOptions(
             receive_buffer=self.receive_buffer,
             reuse_port=self.reuse_port,
-            broadcast=self.broadcast,
+            broadcast=self.allow_broadcast,
             multicast_groups=tuple(self.multicast_groups),
             multicast_interface=self.multicast_interface,
         )

@@ -7,20 +7,32 @@ An application that waits for a message goes on within `data_received`, if nothi
 
 import math
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Copy, PyDict_SetItem
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.string cimport memchr, memcpy
 
 from ..._common.guarding import INTERRUPTS
 from ...core import SENT
-from ...core._core import PUT_AND_STEP
+from ...core._core import IS_IDLE, PUT_AND_STEP
 from ...wire.stream.framings import Lines
 from . import phases
 
+include "../../_common/cells.pxi"
+
 ctypedef int (*put_function)(PyObject *loop, PyObject *instance, PyObject *message) except -1
+ctypedef int (*idle_function)(PyObject *instance) noexcept
 
 cdef put_function _put = <put_function>PyCapsule_GetPointer(PUT_AND_STEP, "cyasgi.core._core.PUT_AND_STEP")
+cdef idle_function _is_idle = <idle_function>PyCapsule_GetPointer(IS_IDLE, "cyasgi.core._core.IS_IDLE")
+#: What each message is a copy of: that is cheaper than a new one.
+cdef dict _RECEIVE = {"type": "stream.receive", "data": b""}
+cdef str _TYPE = "type"
+cdef str _DATA = "data"
+cdef str _SEND = "stream.send"
+cdef object _MISSING = object()
 cdef tuple _INTERRUPTS = INTERRUPTS
 cdef object _SENT = SENT
 cdef object _Lines = Lines
@@ -59,10 +71,45 @@ def _interrupt(error):
 
 
 cdef class Traffic:
-    """How many messages the applications of a server have received and sent."""
+    """How many messages the applications of a server have received and sent, and how many bytes have come and gone."""
 
     cdef public long long received
     cdef public long long sent
+    cdef public long long bytes_received
+    cdef public long long bytes_sent
+    cdef CellsView _view
+
+    @property
+    def cells(self):
+        return None if self._view is None else self._view.owner
+
+    @cells.setter
+    def cells(self, cells):
+        self._view = None if cells is None else CellsView(cells)
+
+    cdef inline void count_read(self, Py_ssize_t size) noexcept:
+        self.bytes_received += size
+        if self._view is not None:
+            self._view.cells[STREAM_BYTES_RECEIVED] += size
+
+    cdef inline void count_received(self) noexcept:
+        self.received += 1
+        if self._view is not None:
+            self._view.cells[STREAM_MESSAGES_RECEIVED] += 1
+
+    cdef inline void count_sent(self, Py_ssize_t size) noexcept:
+        self.sent += 1
+        self.bytes_sent += size
+        if self._view is not None:
+            self._view.cells[STREAM_MESSAGES_SENT] += 1
+            self._view.cells[STREAM_BYTES_SENT] += size
+
+
+cdef dict _received(data):
+    """Return the message for what has come."""
+    cdef dict message = PyDict_Copy(_RECEIVE)
+    PyDict_SetItem(message, _DATA, data)
+    return message
 
 
 def give(FastSession session, instance, message):
@@ -90,12 +137,14 @@ cdef class FastConnection:
     cdef public object transport
     cdef public Traffic traffic
     cdef public object ahead
+    cdef public bint buffering
     cdef public object end
     cdef public bint closing
     cdef public bint paused
     cdef public bint reading_paused
     cdef public Py_ssize_t counted
     cdef public bint heard
+    cdef public Py_ssize_t held
     cdef public object quiet
     cdef public double due_message
 
@@ -106,60 +155,69 @@ cdef class FastConnection:
         if self.end:
             self.drop(data)
             return
+        self.traffic.count_read(len(data))
         session = self.session
         if self.quiet is not None or not self.heard:
             self.hear()
         if session is None:
+            self.buffering = True
             framing.receive_data(data)
             self.read_first_message()
             return
-        if framing.buffer or framing.partial or self.ahead is not None:
+        if self.buffering or self.ahead is not None:
             message = None
         elif type(framing) is _Lines and type(data) is bytes:
             message = _whole_line(framing, <bytes>data)
         else:
             message = framing.whole(data)
         if message is None:
+            self.buffering = True
             framing.receive_data(data)
             session.come(self)
         elif (
-            session.reading is self and session.greeted and not session.pushed and session.instance is not None
-            and session.instance.idle
+            session.reading is self and session.greeted and not session.pushed
+            and _is_idle(<PyObject *>session.instance)
         ):
             # The usual case: one message, and an application that waits for it.
             session.turn = 1
             session.favours_pushed = True
-            self.traffic.received += 1
-            _give(session, session.instance, {"type": "stream.receive", "data": message})
+            self.traffic.count_received()
+            _give(session, session.instance, _received(message))
         else:
             self.ahead = message
+            self.held = len(data)
             session.come(self)
-        if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
+        if self.buffering or self.counted or self.reading_paused or self.ahead is not None:
             self.settle()
-        elif self.due_message != INFINITE:
-            self.due_message = INFINITE
 
     def send(self, message):
-        """Write a message to a connection, or close it.
+        """Write a message to a connection, or close it; return False if it does not reach the client.
 
         Raises:
             TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client.
         """
-        usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
-        if not usual and not self.send_other(message):
-            return
-        data = message["data"]
+        return self.write(message)
+
+    cdef bint write(self, message) except -1:
+        data = _MISSING
+        if type(message) is dict:
+            kind = (<dict>message).get(_TYPE)
+            if kind is _SEND or kind == _SEND:
+                data = (<dict>message).get(_DATA, _MISSING)
+        if data is _MISSING:
+            if not self.send_other(message):
+                return True
+            data = message["data"]
         framing = self.framing
         # The most usual framing, in its usual case.
-        data = _line(<bytes>data) if type(framing) is _Lines and type(data) is bytes else None
-        if data is None:
-            data = framing.encode(message["data"])
+        framed = _line(<bytes>data) if type(framing) is _Lines and type(data) is bytes else None
+        data = framing.encode(data) if framed is None else framed
         transport = self.transport
         if self.closing or transport.is_closing():
-            self.refuse_message()
-        self.traffic.sent += 1
+            return False
+        self.traffic.count_sent(len(data))
         transport.write(data)
+        return True
 
 
 cdef class FastSession:
@@ -196,21 +254,20 @@ cdef class FastSession:
             if not self.soon:
                 self.later()
             return None
-        if self.pushed and self.favours_pushed:
-            # In turn with what the client sends, so that neither holds up the other.
-            return self.next_pushed()
         connection = self.reading
         if connection is not None and self.told == OPEN:
             if not self.greeted:
                 return self.greet(connection)
-            framing = connection.framing
+            if self.pushed and self.favours_pushed:
+                # In turn with what the client sends, so that neither holds up the other.
+                return self.next_pushed()
             if (
-                framing.buffer
-                or framing.partial
+                connection.buffering
                 or connection.ahead is not None
                 or connection.counted
                 or connection.reading_paused
             ):
+                framing = connection.framing
                 if connection.ahead is None and not connection.end and not connection.reading_paused:
                     # As `take` does.
                     try:
@@ -220,15 +277,17 @@ cdef class FastSession:
                         data = None
                     if data is None:
                         connection.exhausted()
+                    else:
+                        connection.due_message = INFINITE
                 else:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
-                    self.traffic.received += 1
-                    return {"type": "stream.receive", "data": data}
-        if self.pushed:
-            return self.next_pushed()
-        return None if connection is None or not connection.end else self.next_end(connection)
+                    self.traffic.count_received()
+                    return _received(data)
+        if connection is not None and connection.end:
+            return self.next_end(connection)
+        return self.next_pushed() if self.pushed else None
 
     def application_send(self, scope, message):
         """Take a message of the application of a session.
@@ -245,6 +304,7 @@ cdef class FastSession:
         self.sends += 1
         if connection is None or connection.paused or not self.sends % YIELD_EVERY:
             return self.send_later(message)
-        connection.send(message)
+        if not connection.write(message):
+            return self.unreachable(message)
         # Writing may have paused it.
         return self.drain(connection) if connection.paused else _SENT

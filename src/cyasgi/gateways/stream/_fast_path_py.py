@@ -6,6 +6,12 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ..._common.cells import (
+    STREAM_BYTES_RECEIVED,
+    STREAM_BYTES_SENT,
+    STREAM_MESSAGES_RECEIVED,
+    STREAM_MESSAGES_SENT,
+)
 from ...core import SENT
 from .phases import OPEN, YIELD_EVERY
 
@@ -13,12 +19,34 @@ INFINITE = math.inf
 
 
 class Traffic:
-    """How many messages the applications of a server have received and sent."""
+    """How many messages the applications of a server have received and sent, and how many bytes have come and gone."""
 
-    __slots__ = ("received", "sent")
+    __slots__ = ("bytes_received", "bytes_sent", "cells", "received", "sent")
 
     def __init__(self) -> None:
-        self.received = self.sent = 0
+        self.received = self.sent = self.bytes_received = self.bytes_sent = 0
+        #: Where that is counted as well: see `cyasgi._common.cells`.
+        self.cells: memoryview | None = None
+
+    def count_read(self, size: int) -> None:
+        """Count so many bytes that have come."""
+        self.bytes_received += size
+        if self.cells is not None:
+            self.cells[STREAM_BYTES_RECEIVED] += size
+
+    def count_received(self) -> None:
+        """Count a message that an application has received."""
+        self.received += 1
+        if self.cells is not None:
+            self.cells[STREAM_MESSAGES_RECEIVED] += 1
+
+    def count_sent(self, size: int) -> None:
+        """Count a message that an application has sent, of so many bytes with its frame."""
+        self.sent += 1
+        self.bytes_sent += size
+        if self.cells is not None:
+            self.cells[STREAM_MESSAGES_SENT] += 1
+            self.cells[STREAM_BYTES_SENT] += size
 
 
 def give(session: Any, instance: Any, message: Any) -> None:
@@ -31,12 +59,14 @@ class FastConnection:
 
     __slots__ = (
         "ahead",
+        "buffering",
         "closing",
         "counted",
         "due_message",
         "end",
         "framing",
         "heard",
+        "held",
         "paused",
         "quiet",
         "reading_paused",
@@ -51,12 +81,14 @@ class FastConnection:
     transport: Any
     traffic: Traffic
     ahead: Any
+    buffering: bool
     end: str
     closing: bool
     paused: bool
     reading_paused: bool
     counted: int
     heard: bool
+    held: int
     quiet: float | None
     due_message: float
 
@@ -67,22 +99,24 @@ class FastConnection:
         def read_first_message(self) -> None: ...
         def settle(self) -> None: ...
         def send_other(self, message: Any) -> bool: ...
-        def refuse_message(self) -> None: ...
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come on a connection."""
         if self.end:
             self.drop(data)
             return
+        self.traffic.count_read(len(data))
         framing, session = self.framing, self.session
         if self.quiet is not None or not self.heard:
             self.hear()
         if session is None:
+            self.buffering = True
             framing.receive_data(data)
             self.read_first_message()
             return
-        message = None if framing.buffer or framing.partial or self.ahead is not None else framing.whole(data)
+        message = None if self.buffering or self.ahead is not None else framing.whole(data)
         if message is None:
+            self.buffering = True
             framing.receive_data(data)
             session.come(self)
         elif (
@@ -95,32 +129,30 @@ class FastConnection:
             # The usual case: one message, and an application that waits for it.
             session.turn = 1
             session.favours_pushed = True
-            self.traffic.received += 1
+            self.traffic.count_received()
             give(session, session.instance, {"type": "stream.receive", "data": message})
         else:
-            self.ahead = message
+            self.ahead, self.held = message, len(data)
             session.come(self)
-        if framing.buffer or framing.partial or self.counted or self.reading_paused or self.ahead is not None:
+        if self.buffering or self.counted or self.reading_paused or self.ahead is not None:
             self.settle()
-        elif self.due_message != INFINITE:
-            self.due_message = INFINITE
 
-    def send(self, message: Any) -> None:
-        """Write a message to a connection, or close it.
+    def send(self, message: Any) -> bool:
+        """Write a message to a connection, or close it; return False if it does not reach the client.
 
         Raises:
             TypeError, ValueError: the message is malformed, or the framing cannot take it.
-            StreamClosed: it cannot reach the client.
         """
         usual = type(message) is dict and message.get("type") == "stream.send" and "data" in message
         if not usual and not self.send_other(message):
-            return
+            return True
         data = self.framing.encode(message["data"])
         transport = self.transport
         if self.closing or transport.is_closing():
-            self.refuse_message()
-        self.traffic.sent += 1
+            return False
+        self.traffic.count_sent(len(data))
         transport.write(data)
+        return True
 
 
 class FastSession:
@@ -161,6 +193,7 @@ class FastSession:
         def next_pushed(self) -> Any: ...
         def greet(self, connection: Any) -> Any: ...
         def next_end(self, connection: Any) -> Any: ...
+        def unreachable(self, message: Any) -> Any: ...
         async def send_later(self, message: Any) -> None: ...
         async def drain(self, connection: Any) -> None: ...
 
@@ -180,21 +213,15 @@ class FastSession:
             if not self.soon:
                 self.later()
             return None
-        if self.pushed and self.favours_pushed:
-            # In turn with what the client sends, so that neither holds up the other.
-            return self.next_pushed()
         connection = self.reading
         if connection is not None and self.told == OPEN:
             if not self.greeted:
                 return self.greet(connection)
-            framing = connection.framing
-            if (
-                framing.buffer
-                or framing.partial
-                or connection.ahead is not None
-                or connection.counted
-                or connection.reading_paused
-            ):
+            if self.pushed and self.favours_pushed:
+                # In turn with what the client sends, so that neither holds up the other.
+                return self.next_pushed()
+            if connection.buffering or connection.ahead is not None or connection.counted or connection.reading_paused:
+                framing = connection.framing
                 if connection.ahead is None and not connection.end and not connection.reading_paused:
                     # As `take` does.
                     try:
@@ -204,15 +231,17 @@ class FastSession:
                         data = None
                     if data is None:
                         connection.exhausted()
+                    else:
+                        connection.due_message = INFINITE
                 else:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
-                    self.traffic.received += 1
+                    self.traffic.count_received()
                     return {"type": "stream.receive", "data": data}
-        if self.pushed:
-            return self.next_pushed()
-        return None if connection is None or not connection.end else self.next_end(connection)
+        if connection is not None and connection.end:
+            return self.next_end(connection)
+        return self.next_pushed() if self.pushed else None
 
     def application_send(self, scope: Any, message: Any) -> Any:
         """Take a message of the application of a session.
@@ -228,6 +257,7 @@ class FastSession:
         self.sends += 1
         if connection is None or connection.paused or not self.sends % YIELD_EVERY:
             return self.send_later(message)
-        connection.send(message)
+        if not connection.send(message):
+            return self.unreachable(message)
         # Writing may have paused it.
         return self.drain(connection) if connection.paused else SENT

@@ -1,8 +1,8 @@
 """One connection of a stream: bytes in, up to whole messages; bytes out; its deadlines and its end.
 
-What has come waits unread in the framing until the application asks for it, and reading is paused while a whole message
-and `HIGH_WATER` bytes wait. So what one connection can make the server hold is the longest message, and what the
-system reads at a time.
+What has come waits unread in the framing until the application asks for it, and reading is paused while `HIGH_WATER`
+bytes wait, a whole message among them. So what one connection can make the server hold is the longest message, and what
+the system reads at a time.
 
 A connection is closed in a way that lets the client read what was written: bytes that come to a closed socket make the
 system reset the connection, and the client's system then throws away what it has not read yet. So the server's half is
@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from ...wire.stream import FramingError, StreamClosed, check_message
+from ..._common.cells import MESSAGE_TIME, observe
+from ...wire.stream import FramingError, check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
 from .fast_path import FastConnection
@@ -57,6 +59,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         "_header",
         "_linger_until",
         "_taken",
+        "_waits_since",
         "address",
         "client",
         "deadline",
@@ -79,8 +82,13 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         self.client: tuple[str, int | None] | None = None
         self.address: tuple[str, int | None] | None = None
         self.tls: Any = None
-        #: The next message, if it was unpacked before the application asks for it.
+        #: The next message, if it was unpacked before the application asks for it, and how many bytes it was.
         self.ahead = None
+        self.held = 0
+        #: Whether there may be anything in the framing.
+        self.buffering = False
+        #: Since when `ahead` waits, by `time.monotonic_ns`, if that is observed; else 0.
+        self._waits_since = 0
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
@@ -127,7 +135,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if server.stopping:
             self.abort()
         elif server.connections_left() < 0:
-            self.refuse()
+            self.refuse("connections")
         elif not server.by_first_message:
             server.begin(self, None)
 
@@ -144,10 +152,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
     def read_first_message(self) -> None:
         """Choose the session by the first message, if that is complete."""
         if self.ahead is None:
-            message = self.take()
+            message = self._look_ahead()
             if message is not None:
-                self.ahead = message
-                self.due_message = math.inf
                 self.server.begin(self, message)
         self.settle()
         if self.end and self.session is None:
@@ -157,12 +163,16 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         """Return the next message; None if there is none, or not yet."""
         message = self.ahead
         if message is not None:
-            self.ahead = None
+            self._count_less(self.held)
+            self.ahead, self.held = None, 0
+            if self._waits_since:
+                self._observe_wait()
         else:
             message = self._next()
             if message is None:
                 self.exhausted()
-        if self.reading_paused and self.framing.buffered <= LOW_WATER:
+        # The rest of an incomplete message comes only if it is read.
+        if self.reading_paused and (message is None or self.framing.buffered <= LOW_WATER):
             self.resume_reading()
         return message
 
@@ -170,10 +180,22 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if self.end == "malformed":
             return None
         try:
-            return self.framing.next_message()
+            message = self.framing.next_message()
         except Exception as error:
             self.fail(error)
-        return None
+            return None
+        if message is not None:
+            # The next one has all the time that there is for one.
+            self.due_message = math.inf
+        return message
+
+    def _look_ahead(self) -> Any:
+        """Unpack the next message, and keep it; return it, or None if there is no whole one."""
+        buffered = self.framing.buffered
+        message = self.ahead = self._next()
+        if message is not None:
+            self.held = buffered - self.framing.buffered
+        return message
 
     def fail(self, error: Exception) -> None:
         """End the input, since the framing has raised this error."""
@@ -196,13 +218,14 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if self.end:
             return
         if self.ahead is None and self.framing.buffered:
-            self.ahead = self._next()
+            self._look_ahead()
         self._count()
         if self.ahead is None:
             self._await_rest()
         else:
-            self.due_message = math.inf
             server = self.server
+            if server.cells is not None and not self._waits_since and server.is_sampled():
+                self._waits_since = time.monotonic_ns()
             if self.counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
                 self.pause_reading()
         if (self.ahead is not None or self.end) and self.session is not None:
@@ -211,15 +234,22 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
     def _count(self) -> None:
         """Count the bytes that wait."""
         buffered = self.framing.buffered
-        self.server.waiting_bytes += buffered - self.counted
-        self.counted = buffered
+        self.buffering = buffered > 0
+        self._count_less(self.counted - buffered - self.held)
+
+    def _count_less(self, size: int) -> None:
+        self.server.waiting_bytes -= size
+        self.counted -= size
 
     def _await_rest(self) -> None:
-        """Limit the time for the rest of a message, if one has begun; there is no whole one."""
+        """Limit the time for the rest of a message, if one has begun; there is no whole one.
+
+        The first message has begun with the first byte, if it chooses the session, whatever the framing skips.
+        """
         server, buffered = self.server, self.counted
         if self.end:
             return
-        if not buffered:
+        if not buffered and self.session is not None:
             self.due_message = math.inf
         elif buffered > SMALL and server.waiting_bytes > server.max_waiting_bytes:
             server.overloaded += 1
@@ -228,6 +258,13 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.due_message = server.deadlines.now + server.message_timeout
             if self.due_message < self.deadline.listed:
                 self.rearm()
+
+    def _observe_wait(self) -> None:
+        """Observe how long a message has waited that is taken now."""
+        cells = self.server.cells
+        if cells is not None:
+            observe(cells, MESSAGE_TIME, time.monotonic_ns() - self._waits_since)
+        self._waits_since = 0
 
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.closing:
@@ -267,10 +304,14 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             return
         self.end, self.detail = end, detail
         self._due_quiet = self.due_message = math.inf
-        if end not in ("eof", "lost"):
-            self._due_end = self.server.deadlines.now + FAREWELL
         if not self.lost:
             self.resume_reading()
+            self.rearm()
+
+    def await_farewell(self) -> None:
+        """Limit the time that the application has for a last message, of which it is told now."""
+        if not self.closing:
+            self._due_end = self.server.deadlines.now + FAREWELL
             self.rearm()
 
     def take_rest(self) -> bytes:
@@ -279,9 +320,16 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         self._count()
         return rest
 
+    def take_all(self) -> bytes:
+        """Return all that has come and was not taken, frames included, as it waits behind a message."""
+        framing = self.framing
+        rest = bytes(memoryview(framing.buffer)[framing.start :])
+        self.forget()
+        return rest
+
     def forget(self) -> None:
         """Drop what has come and was not taken."""
-        self.ahead = None
+        self.ahead, self.held, self._waits_since = None, 0, 0
         self.take_rest()
 
     def drop(self, data: bytes) -> None:
@@ -290,10 +338,6 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.abort()
 
     # Bytes out.
-
-    def refuse_message(self) -> NoReturn:
-        """Raise StreamClosed, since a message cannot reach the client."""
-        raise StreamClosed("the connection is closed")
 
     def send_other(self, message: Any) -> bool:
         """Close the connection if the message says so; return whether there is data in it.
@@ -332,15 +376,12 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.end = "closed"
         self.wake()
         transport = self.transport
-        self._due_quiet = self.due_message = math.inf
-        now = self.server.deadlines.now
-        self._due_end = now + LINGER
-        self._linger_until = now + LINGER_TIME
+        self._linger()
+        self._linger_until = self.server.deadlines.now + LINGER_TIME
         self._dropped_before = self._dropped
         if self._due_write == math.inf:
             # A client that still has more to take than that allows is given the time for it.
             self._taken = -math.inf
-        self.rearm()
         if self.lost or transport.is_closing():
             return
         if self.eof or not transport.can_write_eof():
@@ -353,12 +394,24 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             # asyncio's transport raises if the client has gone unnoticed.
             transport.abort()
 
-    def refuse(self) -> None:
-        """Close a connection for which there is no room at once: nothing was written that its client could lose."""
-        self.server.refused += 1
+    def refuse(self, reason: str) -> None:
+        """Close a connection for which there is no room at once: nothing was written that its client could lose.
+
+        Args:
+            reason: one of `REFUSALS`.
+        """
+        self.server.count_refused(reason)
         self.closing = self.paused = True
         self.end = self.end or "closed"
+        # With TLS the client has a word to say in that.
+        self._linger()
         self.transport.close()
+
+    def _linger(self) -> None:
+        """Set the deadline of a connection that the server closes."""
+        self._due_quiet = self.due_message = math.inf
+        self._due_end = self.server.deadlines.now + LINGER
+        self.rearm()
 
     def abort(self) -> None:
         """Cut the connection: what was written may be lost, and must not seem complete."""
@@ -424,7 +477,8 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.rearm()
         else:
             self.server.timeouts += 1
-            what = "the rest of a message" if self.due_message <= now else "a message" if self.heard else "a byte"
+            begun = self.due_message <= now and self.framing.buffered
+            what = "the rest of a message" if begun else "a message" if self.heard else "a byte"
             self.end_input("timeout", f"{what} did not come in time")
             if self.session is not None:
                 self.session.look()

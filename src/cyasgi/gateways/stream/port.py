@@ -27,6 +27,8 @@ class StreamServerPort(ConnectionServer, Protocol):
     waiting_bytes: int
     #: What every scope gets a shallow copy of; None for no such key.
     state: dict[str, Any] | None
+    #: Where what is served is counted; see `cyasgi._common.cells`.
+    cells: memoryview | None
     #: Whether the server stops.
     stopping: bool
     #: Whether messages of applications need not pass through `application_send`.
@@ -44,6 +46,8 @@ class StreamServerPort(ConnectionServer, Protocol):
     @property
     def max_pushed(self) -> int: ...
     @property
+    def max_pushed_bytes(self) -> int: ...
+    @property
     def message_timeout(self) -> float | None: ...
     @property
     def silence_timeout(self) -> float | None: ...
@@ -60,11 +64,14 @@ class StreamServerPort(ConnectionServer, Protocol):
     def connection_closed(self, connection: Any) -> None:
         """Forget a connection that has ended."""
 
+    def count_refused(self, reason: str) -> None:
+        """Count a connection that is closed for want of room, or by `scope_id`."""
+
+    def is_sampled(self) -> bool:
+        """Return whether it is this message's turn to be observed: that of one in `SAMPLED_ONE_IN`."""
+
     def begin(self, connection: Any, first_message: Any) -> None:
         """Give a connection its session: a new one, or one that has waited for the client to come back."""
-
-    def left_unread(self, size: int) -> None:
-        """Log that so many bytes more were left unread by an application that has ended."""
 
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not."""

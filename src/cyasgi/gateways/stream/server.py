@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
+from ..._common.cells import SAMPLED_ONE_IN, STREAMS
 from ..._common.guarding import INTERRUPTS
 from ..._settings import Integer
 from ...core import Setting
@@ -34,6 +35,10 @@ logger = logging.getLogger("cyasgi.gateways.stream")
 #: How the system looks whether a silent client is still there: seconds until it asks, seconds between questions, and
 #: how many of them may stay unanswered.
 KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+
+
+#: Why a connection is refused.
+REFUSALS = ("connections", "instances", "client", "reconnected", "scope_id")
 
 
 class StreamServer(ConnectionGateway):
@@ -107,9 +112,10 @@ class StreamServer(ConnectionGateway):
         #: Bytes that have come and wait, on all connections together.
         self.waiting_bytes = 0
         self.streams = self.bad_messages = self.overloaded = 0
+        self._refusals = dict.fromkeys(REFUSALS, 0)
+        self._until_sample = SAMPLED_ONE_IN
         self.traffic = Traffic()
         self._last_failure: Exception | None = None
-        self._unread = 0
         self._failures = RateLimitedLog(self._log_failures)
 
     # What subclasses override.
@@ -148,6 +154,10 @@ class StreamServer(ConnectionGateway):
     def make_protocol(self, listener: Listener) -> Callable[..., asyncio.Protocol]:
         return partial(StreamConnection, self)
 
+    def _before_run(self) -> None:
+        super()._before_run()
+        self.traffic.cells = self.cells
+
     async def _close_connections(self) -> None:
         for session in list(self.away):
             session.give_up()
@@ -162,8 +172,19 @@ class StreamServer(ConnectionGateway):
             await super()._after_run()
         finally:
             self._failures.close()
+            self.traffic.cells = None
 
     # For the connections.
+
+    def count_refused(self, reason: str) -> None:
+        """Count a connection that is closed for want of room, or by `scope_id`."""
+        self.refused += 1
+        self._refusals[reason] += 1
+
+    def is_sampled(self) -> bool:
+        """Return whether it is this message's turn to be observed: that of one in `SAMPLED_ONE_IN`."""
+        self._until_sample = (self._until_sample or SAMPLED_ONE_IN) - 1
+        return not self._until_sample
 
     def begin(self, connection: StreamConnection, first_message: Any) -> None:
         """Give a connection its session: a new one, or one that has waited for the client to come back."""
@@ -182,14 +203,16 @@ class StreamServer(ConnectionGateway):
         try:
             scope_id = self.scope_id(connection, first_message)
             if scope_id is None:
-                connection.refuse()
+                connection.refuse("scope_id")
                 return
             instance = self.get_or_create_application_instance(scope_id, scope)
             found = session if instance.scope is scope else instance.scope.connection
             if not isinstance(found, Session):
                 raise TypeError(f"scope_id {scope_id!r} belongs to {instance!r}, which is no instance of a stream")
-        except (LimitExceeded, TableFull):
-            connection.refuse()
+        except TableFull:
+            connection.refuse("instances")
+        except LimitExceeded:
+            connection.refuse("client")
         except INTERRUPTS:
             raise
         except BaseException:
@@ -204,27 +227,21 @@ class StreamServer(ConnectionGateway):
                 session.begin(instance)
             if found.attach(connection):
                 self.streams += 1
+                if self.cells is not None:
+                    self.cells[STREAMS] += 1
             else:
-                connection.refuse()
+                connection.refuse("reconnected")
 
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not, in one line a second at most."""
         self._last_failure = error
         self._failures.notice()
 
-    def left_unread(self, size: int) -> None:
-        """Log that so many bytes more were left unread by an application that has ended, once a second at most."""
-        self._unread += size
-        self._failures.notice()
-
     def _log_failures(self) -> bool:
         error, self._last_failure = self._last_failure, None
-        unread, self._unread = self._unread, 0
         if error is not None:
             logger.error("the framing %r has failed: %r", self.framing_name, error, exc_info=error)
-        if unread:
-            logger.warning("%d bytes more were left unread by applications that have ended", unread)
-        return error is not None or unread > 0
+        return error is not None
 
     def stats(self) -> dict[str, int]:
         """Return the snapshot of `StatelessServer.stats`, with these counters added.
@@ -232,8 +249,11 @@ class StreamServer(ConnectionGateway):
         * ``connections``: now open
         * ``connections_total``, ``streams``: begun since the server was made, without and with an instance
         * ``messages_received``, ``messages_sent``: by applications
+        * ``bytes_received``, ``bytes_sent``: on all connections, frames included
         * ``waiting_bytes``: that have come and wait now
-        * ``refused``: connections closed for want of room, or by `scope_id`
+        * ``refused``: connections closed for want of room, or by `scope_id`; and by reason ``refused_connections``
+          (`max_connections`, or no descriptor), ``refused_instances`` (`max_applications`), ``refused_client`` (a limit
+          of `ManagedServer`), ``refused_reconnected`` (too many connections of one session) and ``refused_scope_id``
         * ``bad_messages``: connections ended by what is no message, or one that is too long
         * ``overloaded``: connections ended since too many bytes were waiting
         * ``timeouts``: clients that took too long
@@ -246,8 +266,11 @@ class StreamServer(ConnectionGateway):
             "streams": self.streams,
             "messages_received": self.traffic.received,
             "messages_sent": self.traffic.sent,
+            "bytes_received": self.traffic.bytes_received,
+            "bytes_sent": self.traffic.bytes_sent,
             "waiting_bytes": self.waiting_bytes,
             "refused": self.refused,
+            **{f"refused_{reason}": count for reason, count in self._refusals.items()},
             "bad_messages": self.bad_messages,
             "overloaded": self.overloaded,
             "timeouts": self.timeouts,

@@ -16,6 +16,7 @@ from ...core import Pass
 from ...core.context import outside
 from ...wire.stream import StreamClosed
 from ..net.causes import caused_by
+from ..pushing import PushedSizes
 from .connection import StreamConnection
 from .fast_path import FastSession, give
 from .phases import ENDED, GONE, OPEN
@@ -27,7 +28,7 @@ logger = logging.getLogger("cyasgi.gateways.stream")
 MOST_WAITING = 4
 #: How often an application may receive that its client has gone before it is cancelled.
 DISCONNECTS = 100
-#: Messages that an application has left unread and that are reported one by one, at most; of others, the bytes.
+#: Messages that an application has left unread and that are reported one by one, at most; others in one, as bytes.
 REPORTED = 256
 
 NONE: Any = ()
@@ -42,9 +43,11 @@ class Session(FastSession):
     """
 
     __slots__ = (
+        "_before_end",
         "_deadline",
         "_disconnects",
         "_senders",
+        "_sizes",
         "_waiting",
         "lasting",
     )
@@ -67,9 +70,12 @@ class Session(FastSession):
         self.turn = self.sends = 0
         #: Whether `_later` is under way.
         self.soon = False
-        #: Messages from outside that wait.
+        #: Messages from outside that wait, and their sizes.
         self.pushed = NONE
+        self._sizes: PushedSizes | None = None
         self.favours_pushed = True
+        #: How many of them are received before the application is told of an end; -1: they were not counted yet.
+        self._before_end = -1
         #: Senders that wait for the client to come back.
         self._senders: deque[asyncio.Future[None]] = NONE
         #: By when it must have come back.
@@ -111,6 +117,7 @@ class Session(FastSession):
         self.greeted = False
         self.told = OPEN
         self._disconnects = 0
+        self._before_end = -1
 
     # What the application receives.
 
@@ -150,9 +157,27 @@ class Session(FastSession):
         return {"type": "stream.connect", "client": connection.client, "server": connection.address}
 
     def next_end(self, connection: StreamConnection) -> Any:
-        """Return what there is to be received once nothing more comes from the client."""
+        """Return what there is to be received once nothing more comes from the client.
+
+        That is what was pushed before, the end, and what was pushed after it: so neither puts off the other for ever.
+        """
+        if self._before_end < 0:
+            self._before_end = len(self.pushed)
+        if self._before_end and self.pushed:
+            self._before_end -= 1
+            return self.next_pushed()
+        message = self._tell_end(connection)
+        if message is not None:
+            self._before_end = -1
+            return message
+        return self.next_pushed() if self.pushed else None
+
+    def _tell_end(self, connection: StreamConnection) -> Any:
+        """Return what tells the application of the end of a connection, or what comes after that."""
         if self.told == OPEN:
             self.told = GONE if self._cannot_write(connection) else ENDED
+            if self.told == ENDED and connection.end != "eof":
+                connection.await_farewell()
             return self._disconnect(connection, connection.take_rest())
         if self.told == ENDED:
             if self._cannot_write(connection):
@@ -161,7 +186,6 @@ class Session(FastSession):
             if connection.end != "eof":
                 # The application was told, and has nothing more to say.
                 connection.finish()
-                return None
             return None
         if self._waiting:
             connection.forget()
@@ -205,18 +229,19 @@ class Session(FastSession):
         """Return what is received after the application has ended."""
         return {"type": "stream.disconnect", "reason": "closed", "detail": "", "writable": False}
 
-    def push(self, message: Any) -> bool:
-        """Have the application receive a message from outside; return whether there was room for it."""
+    def push(self, message: Any, size: int) -> bool:
+        """Have the application receive a message from outside, of this size; return whether there was room for it."""
         instance = self.instance
         if instance is None or instance.ended:
             return False
-        if not self.pushed and instance.idle:
+        if not self.pushed and not self.soon and instance.idle:
             instance.put_nowait(message)
             return True
-        if len(self.pushed) >= self.server.max_pushed:
+        if self._sizes is None:
+            self.pushed, self._sizes = deque(), PushedSizes()
+        waiting = len(self.pushed)
+        if waiting >= self.server.max_pushed or not self._sizes.add(size, waiting, self.server.max_pushed_bytes):
             return False
-        if self.pushed is NONE:
-            self.pushed = deque()
         self.pushed.append(message)
         self.look()
         return True
@@ -231,10 +256,21 @@ class Session(FastSession):
                 await self._wait_for_client()
             elif connection.paused:
                 await connection.writable()
-            else:
+            elif connection.send(message):
                 break
-        connection.send(message)
+            else:
+                # It was lost, and `gone` is called soon.
+                await self._wait_for_client()
         await self.drain(connection)
+
+    def unreachable(self, message: Any) -> Any:
+        """Send a message when the client has come back, if it may come back.
+
+        Raises:
+            StreamClosed: it does not.
+        """
+        self._check_lasts()
+        return self.send_later(message)
 
     async def drain(self, connection: StreamConnection) -> None:
         while connection.paused and not connection.closing:
@@ -246,14 +282,17 @@ class Session(FastSession):
         Raises:
             StreamClosed: it will not.
         """
-        if not self.lasting or self.server.stopping or self.instance is None:
-            raise StreamClosed("the connection is closed")
+        self._check_lasts()
         # A future for each: cancelling one sender must not reach the others.
         future: asyncio.Future[None] = self.loop.create_future()
         if self._senders is NONE:
             self._senders = deque()
         self._senders.append(future)
         await future
+
+    def _check_lasts(self) -> None:
+        if not self.lasting or self.server.stopping or self.instance is None:
+            raise StreamClosed("the connection is closed")
 
     def _wake_senders(self) -> None:
         while self._senders:
@@ -298,12 +337,10 @@ class Session(FastSession):
         self.instance = None
         self.give_up()
         error = instance.error
-        returned = instance.outcome == "returned"
         if error is not None and caused_by(error, StreamClosed):
-            # It was told that its client has gone, if only by `send`: as good as if it had returned.
+            # It was told that its client has gone, if only by `send`: that is no failure.
             instance.take_error()
-            returned = True
-        self._leave(instance, returned)
+        self._leave(instance, instance.outcome == "returned")
         for connection in (self.reading, *self._waiting):
             if connection is not None:
                 connection.forget()
@@ -332,5 +369,7 @@ class Session(FastSession):
             if data is None:
                 return
             instance.put_nowait({"type": "stream.receive", "data": data})
-        # Unpacking all of them would keep the loop from others.
-        self.server.left_unread(connection.framing.buffered)
+        rest = connection.take_all()
+        if rest:
+            # Unpacking all of them would keep the loop from others.
+            instance.put_nowait({"type": "stream.unread", "data": rest})

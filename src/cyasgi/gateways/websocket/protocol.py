@@ -33,6 +33,7 @@ from ...wire.websocket.connection import (
 from ..http.port import HTTPServerPort
 from ..net.causes import caused_by
 from ..net.queue_room import drop_own, when_room
+from ..pushing import PushedSizes
 from .bounds import QUEUED_BYTES
 from .connection import (
     BUSY,
@@ -63,7 +64,7 @@ class WebSocketProtocol(WebSocketConnection):
         rest: the bytes that came behind that.
     """
 
-    __slots__ = ("__weakref__",)
+    __slots__ = ("__weakref__", "_pushed")
 
     def __init__(self, server: HTTPServerPort, scope: Scope, request: Request, rest: bytes) -> None:
         super().__init__(server, request)
@@ -72,6 +73,7 @@ class WebSocketProtocol(WebSocketConnection):
         self._instance = None
         self._backlog = deque()
         self._backlog_bytes = 0
+        self._pushed: PushedSizes | None = None
         self._limit = server.max_websocket_queue
         self._waits_for_room = False
         self._disconnected = False
@@ -199,15 +201,20 @@ class WebSocketProtocol(WebSocketConnection):
         if self.reading_paused and not self.lost:
             self.pump()
 
-    def push(self, message: Message) -> bool:
+    def push(self, message: Message, size: int) -> bool:
         """Have the application receive a message from outside, behind what waits; return whether there was room."""
         instance = self._instance
-        if instance is None or instance.ended or len(self._backlog) >= self.server.max_pushed:
+        if instance is None or instance.ended:
             return False
-        if not self._backlog and not instance.full():
+        waiting = len(self._backlog)
+        if not waiting and not instance.full():
             instance.put_nowait(message)
-        else:
-            self._put_behind(message)
+            return True
+        if self._pushed is None:
+            self._pushed = PushedSizes()
+        if waiting >= self.server.max_pushed or not self._pushed.add(size, waiting, self.server.max_pushed_bytes):
+            return False
+        self._put_behind(message)
         return True
 
     def eof_received(self) -> bool:

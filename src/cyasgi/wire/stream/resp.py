@@ -36,8 +36,15 @@ class RESP(Framing):
         self._bulk = -1
 
     def clear(self) -> bytes:
+        taken = b""
+        if self._args is not None:
+            # As it has come, but for the line ends of numbers.
+            taken = b"*%d\r\n" % (len(self._args) + self._left)
+            taken += b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in self._args)
+            if self._bulk >= 0:
+                taken += b"$%d\r\n" % self._bulk
         self._args, self._left, self._bulk = None, 0, -1
-        return super().clear()
+        return (taken + super().clear())[: self.max_size]
 
     def next_message(self) -> list[bytes] | None:
         if self._args is None:
