@@ -198,7 +198,7 @@ def check_python(arguments: list[str]) -> None:
         check_benchmarks(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         for before, word in itertools.pairwise(arguments[1:]):
-            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "-s", "-k")
+            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "-s", "-k")
             assert word in known or before == "-k" or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments
@@ -325,6 +325,7 @@ OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + paramet
 OTHERS = {
     *(
         "--check",
+        "--cluster",
         "--full",
         "--list",
         "--loops",
