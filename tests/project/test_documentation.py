@@ -328,6 +328,7 @@ OTHERS = {
         "--full",
         "--list",
         "--loops",
+        "--no-charts",
         "--no-extension",
         "--output",
         "--quick",
