@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare`, `draw`, `readme`, `profile`."""
+"""The command: `python -m benchmarks [--quick | --full] [names]`, `compare`, `draw`, `model`, `readme`, `profile`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 import benchmarks
-from benchmarks import profiling, report
+from benchmarks import capacity, profiling, report
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.compare import compare
 from benchmarks.environment import busy, describe, directory_name
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
         return main_compare(arguments[1:])
     if arguments[:1] == ["draw"]:
         return main_draw(arguments[1:])
+    if arguments[:1] == ["model"]:
+        return main_model(arguments[1:])
     if arguments[:1] == ["readme"]:
         return main_readme(arguments[1:])
     if arguments[:1] == ["profile"]:
@@ -74,6 +76,22 @@ def main_draw(arguments: list[str]) -> int:
     drawn = draw(report.read(chosen.directory)[1], output)
     print(*(f"{name:20}{title}" for title, name in drawn), sep="\n")
     return 0 if drawn else 1
+
+
+def main_model(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks model",
+        description="What many clients take, by the figures of a run of the questions capacity and engines.",
+    )
+    parser.add_argument("directory", type=Path, help="where the results.json of the run is")
+    chosen = parser.parse_args(arguments)
+    if not (chosen.directory / "results.json").is_file():
+        parser.error(f"{chosen.directory}: no results.json is there")
+    try:
+        print(*capacity.told(report.read(chosen.directory)[1]), sep="\n")
+    except capacity.Error as error:
+        parser.error(f"{chosen.directory}: {error}")
+    return 0
 
 
 def main_readme(arguments: list[str]) -> int:

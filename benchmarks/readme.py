@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import capacity
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.fresh import ROOT
 from benchmarks.judge import SCALE, Answers, gain_of, shown, verdicts
@@ -26,6 +27,8 @@ BLOCK = re.compile(
     r"<!-- figures:begin(?: (?P<source>\S*/\S*))?(?P<names>(?: [a-z_]+)*) -->\n(?P<body>.*?)<!-- figures:end -->",
     re.DOTALL,
 )
+#: A model of capacity, and the run that it is made from.
+MODEL = re.compile(r"(<!-- model:begin (?P<source>\S+) -->\n).*?(?=<!-- model:end -->)", re.DOTALL)
 SUMMARY = re.compile(r"(?<=<!-- summary:begin -->\n).*?(?=<!-- summary:end -->)", re.DOTALL)
 
 
@@ -61,6 +64,8 @@ def readme(directory: Path | None, *, check: bool) -> int:
     """Fill each block from the run that it names already, or from `directory` if that answers any of its questions;
     return 1 if `check` and anything differs.
 
+    The model of capacity is made anew from the run that it names.
+
     A block begins with ``<!-- figures:begin DIRECTORY QUESTION... -->``; one that names no questions has all that no
     other block names. The summary takes each figure from the block with the largest size of its question.
     """
@@ -83,6 +88,9 @@ def readme(directory: Path | None, *, check: bool) -> int:
         begin = f"<!-- figures:begin {source}{found['names']} -->"
         written = written.replace(found[0], f"{begin}\n{block(ROOT / source, names)}<!-- figures:end -->")
         runs.append((names, read(ROOT / source)[1]))
+    for found in MODEL.finditer(text):
+        lines = "\n".join(capacity.told(read(ROOT / found["source"])[1]))
+        written = written.replace(found[0], f"{found[1]}{lines}\n")
     front = FRONT.read_text(encoding="utf-8")
     if not SUMMARY.search(front):
         print(f"{_name(FRONT)} has no block between <!-- summary:begin --> and <!-- summary:end -->")

@@ -329,6 +329,7 @@ OTHERS = {
         "--full",
         "--list",
         "--loops",
+        "--no-charts",
         "--no-extension",
         "--output",
         "--quick",

@@ -206,7 +206,10 @@ def test_several_calls(cy, run, redis, layers, monkeypatch, impatient):
             await take_over(layer)
             for name, value in (("CLAIMED", 0.002), ("AHEAD", 0.02), ("HOLD", 0.03)):
                 monkeypatch.setattr(impatient, name, value)
-            await in_time(lambda: worker.server.stats()["put_back"])
+            async with asyncio.timeout(PATIENCE / 2):
+                while await layer.connection(0).zcard(f"{layer.prefix}a") < 99:
+                    await asyncio.sleep(0.001)
+            assert worker.server.stats()["put_back"] > 2
             async with working(cy, other, ["a"], layer, alone=False):
                 await in_time(lambda: len(stuck.done) + len(other.done) == 199)
         assert stuck.of("a") == list(range(100))
