@@ -193,12 +193,27 @@ def check_benchmarks(arguments: list[str]) -> None:
             assert word in ("--quick", "--full", "--list") or word in questions(), word
 
 
+OF_PYTEST = {"-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "cluster", "-s", "-k"}
+
+
 def check_python(arguments: list[str]) -> None:
     if arguments[:2] == ["-m", "benchmarks"]:
         check_benchmarks(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         for before, word in itertools.pairwise(arguments[1:]):
-            known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "-s", "-k")
+            known = (
+                "-n",
+                "auto",
+                "--dist",
+                "worksteal",
+                "-m",
+                "not slow",
+                "--no-extension",
+                "--cluster",
+                "cluster",
+                "-s",
+                "-k",
+            )
             assert word in known or before == "-k" or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments

@@ -16,7 +16,7 @@ from support.channel_layers import redis_layer
 from support.loops import PATIENCE
 from support.udp import Command
 
-pytestmark = [pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.cluster]
 
 CHANNELS = [f"channel{number}" for number in range(20)]
 #: Messages, and how many are written at a time.
