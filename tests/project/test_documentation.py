@@ -193,7 +193,10 @@ def check_benchmarks(arguments: list[str]) -> None:
             assert word in ("--quick", "--full", "--list") or word in questions(), word
 
 
-OF_PYTEST = {"-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "cluster", "-s", "-k"}
+OF_PYTEST = {"-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "cluster"} | {
+    "-s",
+    "-k",
+}
 
 
 def check_python(arguments: list[str]) -> None:
@@ -260,6 +263,8 @@ KNOWN = {
     "grep",
     "mypy",
     "nc",
+    "rabbitmq-plugins",
+    "rabbitmq-server",
     "redis-cli",
     "redis-server",
     "ruff",
