@@ -199,7 +199,7 @@ def check_python(arguments: list[str]) -> None:
     elif arguments[:2] == ["-m", "pytest"]:
         for before, word in itertools.pairwise(arguments[1:]):
             known = ("-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "-s", "-k")
-            assert word in known or before == "-k" or (ROOT / word).exists(), word
+            assert word in (*known, "--cluster", "cluster") or before == "-k" or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments
 
@@ -323,7 +323,7 @@ OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + paramet
 #: Options of the other commands that are mentioned.
 OTHERS = {
     *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
-    *("--help", "--tag", "--strict", "--version"),
+    *("--cluster", "--help", "--tag", "--strict", "--version"),
     "--metrics",  # of granian
 }
 
