@@ -111,7 +111,7 @@ def test_what_a_word_becomes(shell, typed, becomes):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", ["check", "completion", "serve"]),
+        ("", ["check", "completion", "consume", "serve", "work"]),
         ("serve --log-format ", ["json", "text"]),
         ("serve --reload-d", ["--reload-delay", "--reload-dir"]),
         ("serve --no-d", ["--no-date-header"]),
@@ -132,7 +132,7 @@ def test_what_is_offered(shell, typed, offered):
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("", {"check", "completion", "serve"}),
+        ("", {"check", "completion", "consume", "serve", "work"}),
         ("completion ", {"bash", "fish", "zsh"}),
         ("serve --log-format ", {"json", "text"}),
         ("serve --log-format=", {"--log-format=json", "--log-format=text"}),
