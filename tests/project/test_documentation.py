@@ -204,20 +204,7 @@ def check_python(arguments: list[str]) -> None:
         check_benchmarks(arguments[2:])
     elif arguments[:2] == ["-m", "pytest"]:
         for before, word in itertools.pairwise(arguments[1:]):
-            known = (
-                "-n",
-                "auto",
-                "--dist",
-                "worksteal",
-                "-m",
-                "not slow",
-                "--no-extension",
-                "--cluster",
-                "cluster",
-                "-s",
-                "-k",
-            )
-            assert word in known or before == "-k" or (ROOT / word).exists(), word
+            assert word in OF_PYTEST or before == "-k" or (ROOT / word).exists(), word
     else:
         assert arguments[:2] in (["-m", "venv"], ["-m", "build"], ["setup.py", "build_ext"]), arguments
 
@@ -345,19 +332,17 @@ OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + paramet
 OTHERS = {
     *(
         "--check",
-        "--cluster",
         "--full",
         "--list",
         "--loops",
         "--no-charts",
-        "--no-extension",
         "--output",
         "--quick",
         "--sides",
         "--symbols",
         "--threshold",
     ),
-    *("--help", "--tag", "--strict", "--version"),
+    *("--cluster", "--help", "--no-extension", "--tag", "--strict", "--version"),
     "--metrics",  # of granian
 }
 

@@ -330,6 +330,32 @@ def test_rejected_and_requeued(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_manual_acknowledgement(cy, run, broker, aiormq, name):
+    """What was acknowledged in between is gone, and the rest goes to the next worker, in order and marked."""
+
+    async def main():
+        seen, release = [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            while True:
+                message = await receive()
+                seen.append((message["body"], message["redelivered"]))
+                if message["body"] == b"two" or release.is_set():
+                    await send({"type": "queue.acknowledge", "delivery_id": message["delivery_id"]})
+
+        attributes = {"acknowledgement": "manual", "shutdown_timeout": 0.1}
+        first = server_of(cy, broker, name, application, **attributes)
+        async with running(first), client(aiormq, broker) as channel:
+            await publish(channel, name, b"one", b"two", b"three")
+            await in_time(lambda: len(seen) == 3 and first.stats()["acknowledged"] == 1)
+        release.set()
+        async with running(server_of(cy, broker, name, application, **attributes)) as server:
+            await in_time(lambda: server.stats()["acknowledged"] == 2)
+        assert seen[3:] == [(b"one", True), (b"three", True)]
+
+    run(main())
+
+
 def test_workers_share_and_partitions_move(cy, run, broker, aiormq, name):
     async def main():
         first, second = Seen(), Seen()

@@ -113,6 +113,23 @@ def test_a_connection_that_breaks(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_a_connection_that_breaks_again_and_again(cy, run, broker, aiormq, name):
+    """Whatever the server was waiting for at that moment."""
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)) as server, client(aiormq, broker) as channel:
+            for number in range(12):
+                connection = server._session._connection
+                (connection._reader_task if number % 2 else connection._writer_task).cancel()
+                await publish(channel, name, b"%d" % number)
+                await in_time(lambda body=b"%d" % number: body in seen.bodies)
+                await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
+            assert server.stats()["partitions_lost"] >= 12
+
+    run(main())
+
+
 def test_a_broker_that_restarts(cy, run, broker, aiormq, name):
     async def main():
         seen = Seen()

@@ -47,6 +47,11 @@ async def answered(awaitable: Awaitable[Result], seconds: float = PATIENCE) -> R
         raise EngineError(f"the user or the password is refused: {words_of(error)}") from error
     except (AMQPError, OSError, RuntimeError) as error:
         raise EngineError(words_of(error)) from error
+    except Exception as error:
+        # Whoever waits for an answer when the connection ends is given what has ended it: whatever the library could
+        # not read has led to, or a bare Exception.
+        words = "the connection is gone" if type(error) is Exception else f"{type(error).__name__}: {words_of(error)}"
+        raise EngineError(words) from error
 
 
 def words_of(error: BaseException) -> str:
