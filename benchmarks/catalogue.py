@@ -35,6 +35,7 @@ MODULES = (
     "bench_http_post",
     "bench_websocket",
     "bench_lines",
+    "bench_idle_streams",
     "bench_websocket_deflate",
     "bench_worker",
     "bench_layer",

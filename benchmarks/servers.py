@@ -73,6 +73,7 @@ def _words(side: str, application: str, loop: str, port: int, log: bool, watched
         if side not in BACKENDS:
             return command(lines_servers.serve, {"side": side, "loop": loop, "port": port})
         options = f"--tcp 127.0.0.1:{port} --framing lines --loop {loop} --log-level warning"
+        options += " --max-connections 1000000 --max-applications none"
         return [sys.executable, "-m", "cyasgi", "serve", *options.split(), target]
     if side in (FLOOR, "minimal"):
         name = "Minimal" if side != FLOOR else "Logged" if log else FLOORS[application]

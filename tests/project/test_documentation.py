@@ -241,6 +241,7 @@ def repository() -> str:
 CHECKS = {"python": check_python, "python3": check_python, "pip": check_pip, "run": check_run, "git": check_git}
 CHECKS["uvicorn"] = check_uvicorn
 KNOWN = {
+    "redis-cli",
     "cd",
     "curl",
     "dig",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import socket
+import ssl
 import struct
 
 from support.loops import PATIENCE
@@ -47,6 +48,13 @@ async def serving(server):
     assert server.waiting_bytes == 0
     assert server.deadlines._live == 0
     await in_time(lambda: asyncio.all_tasks() <= before)
+
+
+def contexts_of(directory):
+    """A server's context of TLS and a client's, with the certificates that were written into this directory."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(directory / "cert.pem", directory / "key.pem")
+    return server, ssl.create_default_context(cafile=directory / "ca.pem")
 
 
 class Client:
@@ -97,6 +105,9 @@ class Client:
     def abort(self):
         """Resets the connection, if it is TCP: a mere close would leave it open that the client still reads."""
         sock = self.writer.get_extra_info("socket")
+        if sock is None:
+            # It was lost before.
+            return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 

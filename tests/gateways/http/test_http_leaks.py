@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import collections
-import gc
-import os
 import random
 
 import pytest
 
+from support.census import census, grown_since
 from support.effort import EFFORT
 from support.http_corpus_heads import CHUNKED, CLOSE, END, get, post
 from support.http_raw_client import RawClient, server_of, serving_http
@@ -99,18 +97,6 @@ async def churn(address, count, seed, workers=40):
     await asyncio.gather(*[work() for _ in range(workers)])
 
 
-def census():
-    """How many live objects there are of cyasgi's, asyncio's and uvloop's types, and how many descriptors."""
-    gc.collect()
-    counts: collections.Counter[str] = collections.Counter()
-    for kind, count in collections.Counter(map(type, gc.get_objects())).items():
-        if str(kind).startswith(("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uvloop.")):
-            counts[str(kind)] += count
-    if os.path.isdir("/dev/fd"):
-        counts["descriptors"] = len(os.listdir("/dev/fd"))
-    return counts
-
-
 async def leaves_nothing(server, address, count, seed):
     async def quiet():
         await in_time(lambda: not server.connections and not server.application_instances)
@@ -123,8 +109,7 @@ async def leaves_nothing(server, address, count, seed):
     await quiet()
     assert len(asyncio.all_tasks()) == tasks
     for _ in range(100):
-        # Free lists and caches hold a few; what a connection left behind would be there hundreds of times.
-        grown = {name: more for name, more in (census() - before).items() if more > 20 or name == "descriptors"}
+        grown = grown_since(before)
         if not grown:
             break
         # The timer for all deadlines ends at its next tick.

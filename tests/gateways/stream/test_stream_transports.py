@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import socket
-import ssl
 import sys
 
 import pytest
 
 from support.certificates import write_certificates
 from support.serving import in_time
-from support.streams import Client, Recorder, echo, gateway, server_of, serving
+from support.streams import Client, Recorder, contexts_of, echo, gateway, server_of, serving
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="asyncio has no Unix sockets on Windows")
 
@@ -27,9 +26,7 @@ def certificates(tmp_path_factory):
 @pytest.fixture
 def contexts(certificates):
     """For the server, and for a client."""
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-    return server, ssl.create_default_context(cafile=certificates / "ca.pem")
+    return contexts_of(certificates)
 
 
 def test_tls(cy, run, quiet, contexts):

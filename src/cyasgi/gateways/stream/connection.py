@@ -1,9 +1,5 @@
 """One connection of a stream: bytes in, up to whole messages; bytes out; its deadlines and its end.
 
-What has come waits unread in the framing until the application asks for it, and reading is paused while `HIGH_WATER`
-bytes wait, a whole message among them. So what one connection can make the server hold is the longest message, and what
-the system reads at a time.
-
 A connection is closed in a way that lets the client read what was written: bytes that come to a closed socket make the
 system reset the connection, and the client's system then throws away what it has not read yet. So the server's half is
 closed first, and what still comes is read and dropped, within bounds.
@@ -13,24 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ..._common.cells import MESSAGE_TIME, observe
-from ...wire.stream import FramingError, check_message
+from ...wire.stream import check_message
 from ..net.flow_control import FlowControl
 from ..net.transports import asgi_address, reset_on_close, send_progress
-from .fast_path import FastConnection
+from .inbound import Inbound
 from .port import StreamServerPort
 
 if TYPE_CHECKING:
     from ...wire.proxy.header import ProxyHeader
 
-#: Bytes that wait on a connection before reading is paused, and at which it is resumed.
-HIGH_WATER, LOW_WATER = 65_536, 16_384
-#: Bytes of an incomplete message up to which it is read on even if too many bytes wait on all connections together.
-SMALL = 4096
 #: Seconds for which a closed connection is still read while nothing comes, so that the client gets to see the end.
 LINGER = 2.0
 #: Seconds and bytes for which it is read while the client still sends.
@@ -41,7 +31,7 @@ FAREWELL = 10.0
 NOBODY: Any = ()
 
 
-class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
+class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
     """A connection, as a protocol of asyncio.
 
     Args:
@@ -54,15 +44,12 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         "_dropped",
         "_dropped_before",
         "_due_end",
-        "_due_quiet",
         "_due_write",
         "_header",
         "_linger_until",
         "_taken",
-        "_waits_since",
         "address",
         "client",
-        "deadline",
         "detail",
         "eof",
         "lost",
@@ -87,7 +74,6 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         self.held = 0
         #: Whether there may be anything in the framing.
         self.buffering = False
-        #: Since when `ahead` waits, by `time.monotonic_ns`, if that is observed; else 0.
         self._waits_since = 0
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
@@ -128,7 +114,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.address = asgi_address(transport.get_extra_info("sockname"))
         self.quiet = server.first_byte_timeout
         # First of all, since it starts the clock of the deadlines.
-        self.deadline: Any = server.deadlines.at(self.quiet, self._overdue)
+        self.deadline = server.deadlines.at(self.quiet, self._overdue)
         if self.quiet is not None:
             self._due_quiet = server.deadlines.now + self.quiet
         server.connection_opened(self)
@@ -139,147 +125,7 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         elif not server.by_first_message:
             server.begin(self, None)
 
-    # Bytes in.
-
-    def hear(self) -> None:
-        """Set the time for which the client may be silent from now on."""
-        self.heard = True
-        self.quiet = quiet = self.server.silence_timeout
-        self._due_quiet = math.inf if quiet is None else self.server.deadlines.now + quiet
-        if self._due_quiet < self.deadline.listed:
-            self.rearm()
-
-    def read_first_message(self) -> None:
-        """Choose the session by the first message, if that is complete."""
-        if self.ahead is None:
-            message = self._look_ahead()
-            if message is not None:
-                self.server.begin(self, message)
-        self.settle()
-        if self.end and self.session is None:
-            self.finish()
-
-    def take(self) -> Any:
-        """Return the next message; None if there is none, or not yet."""
-        message = self.ahead
-        if message is not None:
-            self._count_less(self.held)
-            self.ahead, self.held = None, 0
-            if self._waits_since:
-                self._observe_wait()
-        else:
-            message = self._next()
-            if message is None:
-                self.exhausted()
-        # The rest of an incomplete message comes only if it is read.
-        if self.reading_paused and (message is None or self.framing.buffered <= LOW_WATER):
-            self.resume_reading()
-        return message
-
-    def _next(self) -> Any:
-        if self.end == "malformed":
-            return None
-        try:
-            message = self.framing.next_message()
-        except Exception as error:
-            self.fail(error)
-            return None
-        if message is not None:
-            # The next one has all the time that there is for one.
-            self.due_message = math.inf
-        return message
-
-    def _look_ahead(self) -> Any:
-        """Unpack the next message, and keep it; return it, or None if there is no whole one."""
-        buffered = self.framing.buffered
-        message = self.ahead = self._next()
-        if message is not None:
-            self.held = buffered - self.framing.buffered
-        return message
-
-    def fail(self, error: Exception) -> None:
-        """End the input, since the framing has raised this error."""
-        if isinstance(error, FramingError):
-            self.server.bad_messages += 1
-            self.end_input("malformed", str(error))
-        else:
-            # One of the user's own.
-            self.server.framing_failed(error)
-            self.end_input("malformed", "the framing failed")
-
-    def exhausted(self) -> None:
-        """Take note that the framing has no whole message."""
-        if self.counted or self.framing.buffered:
-            self._count()
-            self._await_rest()
-
-    def settle(self) -> None:
-        """Count what waits, limit the time for the rest of a message, and pause reading if there is enough."""
-        if self.end:
-            return
-        if self.ahead is None and self.framing.buffered:
-            self._look_ahead()
-        self._count()
-        if self.ahead is None:
-            self._await_rest()
-        else:
-            server = self.server
-            if server.cells is not None and not self._waits_since and server.is_sampled():
-                self._waits_since = time.monotonic_ns()
-            if self.counted >= HIGH_WATER or server.waiting_bytes > server.max_waiting_bytes:
-                self.pause_reading()
-        if (self.ahead is not None or self.end) and self.session is not None:
-            self.session.look()
-
-    def _count(self) -> None:
-        """Count the bytes that wait."""
-        buffered = self.framing.buffered
-        self.buffering = buffered > 0
-        self._count_less(self.counted - buffered - self.held)
-
-    def _count_less(self, size: int) -> None:
-        self.server.waiting_bytes -= size
-        self.counted -= size
-
-    def _await_rest(self) -> None:
-        """Limit the time for the rest of a message, if one has begun; there is no whole one.
-
-        The first message has begun with the first byte, if it chooses the session, whatever the framing skips.
-        """
-        server, buffered = self.server, self.counted
-        if self.end:
-            return
-        if not buffered and self.session is not None:
-            self.due_message = math.inf
-        elif buffered > SMALL and server.waiting_bytes > server.max_waiting_bytes:
-            server.overloaded += 1
-            self.end_input("overloaded", "too many bytes wait for the rest of their messages")
-        elif self.due_message == math.inf and server.message_timeout is not None:
-            self.due_message = server.deadlines.now + server.message_timeout
-            if self.due_message < self.deadline.listed:
-                self.rearm()
-
-    def _observe_wait(self) -> None:
-        """Observe how long a message has waited that is taken now."""
-        cells = self.server.cells
-        if cells is not None:
-            observe(cells, MESSAGE_TIME, time.monotonic_ns() - self._waits_since)
-        self._waits_since = 0
-
-    def pause_reading(self) -> None:
-        if not self.reading_paused and not self.closing:
-            self.reading_paused = True
-            self.transport.pause_reading()
-            # The time that the application takes is not the client's.
-            self._due_quiet -= self.server.deadlines.now
-
-    def resume_reading(self) -> None:
-        if self.reading_paused and not self.transport.is_closing():
-            self.reading_paused = False
-            self._due_quiet += self.server.deadlines.now
-            self.rearm()
-            # The event loop keeps the context that it is called in for as long as it reads.
-            self.server.outside.copy().run(self.transport.resume_reading)
+    # Bytes in: the rest is in `inbound.py`.
 
     def eof_received(self) -> bool:
         self.eof = True
@@ -313,24 +159,6 @@ class StreamConnection(FlowControl, FastConnection, asyncio.Protocol):
         if not self.closing:
             self._due_end = self.server.deadlines.now + FAREWELL
             self.rearm()
-
-    def take_rest(self) -> bytes:
-        """Return the beginning of a message that was cut short."""
-        rest: bytes = self.framing.clear()
-        self._count()
-        return rest
-
-    def take_all(self) -> bytes:
-        """Return all that has come and was not taken, frames included, as it waits behind a message."""
-        framing = self.framing
-        rest = bytes(memoryview(framing.buffer)[framing.start :])
-        self.forget()
-        return rest
-
-    def forget(self) -> None:
-        """Drop what has come and was not taken."""
-        self.ahead, self.held, self._waits_since = None, 0, 0
-        self.take_rest()
 
     def drop(self, data: bytes) -> None:
         self._dropped += len(data)

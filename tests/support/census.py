@@ -1,0 +1,28 @@
+"""What is alive in this process: objects of cyasgi's and of the event loops', and descriptors."""
+
+from __future__ import annotations
+
+import collections
+import gc
+import os
+
+#: Free lists and caches hold a few; what a connection left behind would be there hundreds of times.
+FEW = 20
+KINDS = ("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uvloop.")
+
+
+def census():
+    """How many live objects there are of each of these types, and how many descriptors."""
+    gc.collect()
+    counts: collections.Counter[str] = collections.Counter()
+    for kind, count in collections.Counter(map(type, gc.get_objects())).items():
+        if str(kind).startswith(KINDS):
+            counts[str(kind)] += count
+    if os.path.isdir("/dev/fd"):
+        counts["descriptors"] = len(os.listdir("/dev/fd"))
+    return counts
+
+
+def grown_since(before):
+    """What there is more of than there was, by name."""
+    return {name: more for name, more in (census() - before).items() if more > FEW or name == "descriptors"}
