@@ -253,7 +253,6 @@ KNOWN = {
     "nc",
     "rabbitmq-plugins",
     "rabbitmq-server",
-    "redis-cli",
     "redis-server",
     "ruff",
     "pre-commit",
