@@ -193,9 +193,9 @@ def check_benchmarks(arguments: list[str]) -> None:
             assert word in ("--quick", "--full", "--list") or word in questions(), word
 
 
-OF_PYTEST = {"-n", "auto", "--dist", "worksteal", "-m", "not slow", "--no-extension", "--cluster", "cluster"} | {
-    "-s",
-    "-k",
+OF_PYTEST = {
+    *("-n", "auto", "--dist", "worksteal", "-m", "not slow", "-s", "-k"),
+    *("--no-extension", "--cluster", "cluster"),
 }
 
 
@@ -330,19 +330,8 @@ PARAMETERS = (*options.parameters(), *consume_options.consume_parameters(), *wor
 OPTIONS = {name for parameter in PARAMETERS for name in parameter.opts + parameter.secondary_opts}
 #: Options of the other commands that are mentioned.
 OTHERS = {
-    *(
-        "--check",
-        "--full",
-        "--list",
-        "--loops",
-        "--no-charts",
-        "--output",
-        "--quick",
-        "--sides",
-        "--symbols",
-        "--threshold",
-    ),
-    *("--cluster", "--help", "--no-extension", "--tag", "--strict", "--version"),
+    *("--check", "--full", "--list", "--loops", "--no-charts", "--output", "--quick", "--sides", "--symbols"),
+    *("--cluster", "--help", "--no-extension", "--tag", "--threshold", "--strict", "--version"),
     "--metrics",  # of granian
 }
 
