@@ -108,13 +108,7 @@ async def leaves_nothing(server, address, count, seed):
     await churn(address, count, seed)
     await quiet()
     assert len(asyncio.all_tasks()) == tasks
-    for _ in range(100):
-        grown = grown_since(before)
-        if not grown:
-            break
-        # The timer for all deadlines ends at its next tick.
-        await asyncio.sleep(0.05)
-    assert grown == {}
+    assert await grown_since(before) == {}
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,8 @@ async def break_off(address, tls, chance):
             client.abort()
         elif way == 1 and tls is None:
             client.half_close()
-            await client.rest()
+            # Without a timeout of its own: asyncio keeps the timers of those that were not reached.
+            await client.reader.read()
 
 
 async def churn(address, tls, count, seed, workers=40):
@@ -110,8 +111,9 @@ def test_leaks(cy, run, tmp_path, way, caplog):
             tasks, before = len(asyncio.all_tasks()), census()
             await churn(address, client, 400 * max(1, EFFORT or 1), seed=EFFORT or 1)
             await quiet()
-            assert len(asyncio.all_tasks()) == tasks
-            await in_time(lambda: not grown_since(before))
+            # Hooks are called in the background.
+            await in_time(lambda: len(asyncio.all_tasks()) <= tasks)
+            assert await grown_since(before) == {}
 
     run(main())
     assert "Traceback" not in caplog.text

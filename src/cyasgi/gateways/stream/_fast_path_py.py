@@ -28,26 +28,6 @@ class Traffic:
         #: Where that is counted as well: see `cyasgi._common.cells`.
         self.cells: memoryview | None = None
 
-    def count_read(self, size: int) -> None:
-        """Count so many bytes that have come."""
-        self.bytes_received += size
-        if self.cells is not None:
-            self.cells[STREAM_BYTES_RECEIVED] += size
-
-    def count_received(self) -> None:
-        """Count a message that an application has received."""
-        self.received += 1
-        if self.cells is not None:
-            self.cells[STREAM_MESSAGES_RECEIVED] += 1
-
-    def count_sent(self, size: int) -> None:
-        """Count a message that an application has sent, of so many bytes with its frame."""
-        self.sent += 1
-        self.bytes_sent += size
-        if self.cells is not None:
-            self.cells[STREAM_MESSAGES_SENT] += 1
-            self.cells[STREAM_BYTES_SENT] += size
-
 
 def give(session: Any, instance: Any, message: Any) -> None:
     """Put a message into the queue of an instance that waits for it."""
@@ -105,7 +85,10 @@ class FastConnection:
         if self.end:
             self.drop(data)
             return
-        self.traffic.count_read(len(data))
+        traffic = self.traffic
+        traffic.bytes_received += len(data)
+        if traffic.cells is not None:
+            traffic.cells[STREAM_BYTES_RECEIVED] += len(data)
         framing, session = self.framing, self.session
         if self.quiet is not None or not self.heard:
             self.hear()
@@ -129,8 +112,10 @@ class FastConnection:
             # The usual case: one message, and an application that waits for it.
             session.turn = 1
             session.favours_pushed = True
-            self.traffic.count_received()
-            give(session, session.instance, {"type": "stream.receive", "data": message})
+            traffic.received += 1
+            if traffic.cells is not None:
+                traffic.cells[STREAM_MESSAGES_RECEIVED] += 1
+            session.instance.put_nowait({"type": "stream.receive", "data": message})
         else:
             self.ahead, self.held = message, len(data)
             session.come(self)
@@ -150,7 +135,12 @@ class FastConnection:
         transport = self.transport
         if self.closing or transport.is_closing():
             return False
-        self.traffic.count_sent(len(data))
+        traffic = self.traffic
+        traffic.sent += 1
+        traffic.bytes_sent += len(data)
+        if traffic.cells is not None:
+            traffic.cells[STREAM_MESSAGES_SENT] += 1
+            traffic.cells[STREAM_BYTES_SENT] += len(data)
         transport.write(data)
         return True
 
@@ -237,7 +227,10 @@ class FastSession:
                     data = connection.take()
                 if data is not None:
                     self.favours_pushed = True
-                    self.traffic.count_received()
+                    traffic = self.traffic
+                    traffic.received += 1
+                    if traffic.cells is not None:
+                        traffic.cells[STREAM_MESSAGES_RECEIVED] += 1
                     return {"type": "stream.receive", "data": data}
         if connection is not None and connection.end:
             return self.next_end(connection)
