@@ -32,7 +32,7 @@ def leaving(numbers, leave):
         while True:
             if left and len(numbers) == min(left):
                 left.discard(len(numbers))
-                # It has been given the message by now.
+                # Usually it has been given the message by now.
                 receive().close()
                 return
             numbers.append((await receive())["number"])
@@ -71,7 +71,8 @@ def test_it_is_not_overtaken(cy, run, redis, layers, eager):
         await write_numbers(layer, "a", range(500))
         async with working(cy, leaving(numbers, range(300, 310)), ["a"], layer) as worker:
             await in_time(lambda: len(numbers) == 500)
-            assert worker.server.stats()["restored"] == 10
+            # On a busy machine an instance may end before it was given one.
+            assert 0 < worker.server.stats()["restored"] <= 10
         assert numbers == list(range(500))
         await layers.close()
 
