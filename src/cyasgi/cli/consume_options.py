@@ -14,12 +14,12 @@ from ..sources.queue.server import MOST_PARTITIONS, QueueServer
 from ..wire.queue import check_name
 from .option import Option, parsed
 from .options import parameters
+from .process_options import lifespan_option
 
 #: Those of ``cyasgi serve`` that it has, too.
 SHARED = (
     "factory",
     "app_dir",
-    "lifespan",
     "startup_timeout",
     "loop",
     "log_level",
@@ -123,6 +123,7 @@ def consume_parameters() -> list[click.Parameter]:
         click.Argument(["words"], metavar="[memory:] MODULE:ATTRIBUTE", nargs=-1, required=True),
         *_queue(),
         *_attributes(),
+        lifespan_option(),
         *shared,
     ]
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .._settings import Bound, Integer, Number
+from ..gateways.lifespan import MODES
 from ..workers.settings import START_ATTEMPTS, START_TIMEOUT, TIMEOUT
 from . import configuration
 from .logs import FORMATS, LEVELS
@@ -235,4 +236,16 @@ def _development() -> Iterator[click.Option]:
         show_default=True,
         callback=parsed(RELOAD_DELAY.parse),
         help="How long no file must have changed before a restart.",
+    )
+
+
+def lifespan_option() -> click.Option:
+    """Return the option of commands whose applications serve no requests, and seldom know a lifespan."""
+    return Option(
+        "--lifespan",
+        section="Application",
+        type=click.Choice(MODES),
+        default="off",
+        show_default=True,
+        help="Whether to tell the application when the worker starts and stops.",
     )

@@ -9,11 +9,11 @@ import click
 
 from .._settings import Boolean, Bound
 from ..core import Setting
-from ..gateways.lifespan import MODES
 from ..sources.channels import ChannelLayerServer
 from ..sources.channels.redis.hosts import ACCEPTED, SCHEMES, parse_host, without_password
 from .option import Option, parsed
 from .options import parameters as serving_parameters
+from .process_options import lifespan_option
 
 #: The prefix of the environment variables.
 PREFIX = "CYASGI_WORK"
@@ -93,7 +93,7 @@ def parameters() -> list[click.Parameter]:
     application = click.Argument(
         ["application"], metavar="MODULE:ATTRIBUTE", required=True, envvar=f"{PREFIX}_APPLICATION"
     )
-    return [application, *_source(), *_limits(), *_lifespan(), *shared]
+    return [application, *_source(), *_limits(), lifespan_option(), *shared]
 
 
 def _source() -> Iterator[click.Option]:
@@ -146,14 +146,3 @@ def _limits() -> Iterator[click.Option]:
             written=bound.written,
             help=text,
         )
-
-
-def _lifespan() -> Iterator[click.Option]:
-    yield Option(
-        "--lifespan",
-        section="Application",
-        type=click.Choice(MODES),
-        default="off",
-        show_default=True,
-        help="Whether to tell the application when the worker starts and stops.",
-    )
