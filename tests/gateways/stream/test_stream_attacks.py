@@ -47,6 +47,7 @@ async def flood(address, data, count, first=b""):
     await asyncio.gather(*(one() for _ in range(count)))
 
 
+@pytest.mark.few_combinations
 @pytest.mark.parametrize(
     ("framing", "first", "data"),
     [

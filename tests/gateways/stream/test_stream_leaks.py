@@ -13,7 +13,7 @@ from support.effort import EFFORT
 from support.serving import in_time
 from support.streams import Client, contexts_of, server_of, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.few_combinations]
 
 SENT = [
     b"a",
