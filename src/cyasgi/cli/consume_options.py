@@ -14,30 +14,8 @@ from ..sources.queue.server import MOST_PARTITIONS, QueueServer
 from ..wire.queue import check_name
 from .option import Option, parsed
 from .options import parameters
-from .process_options import lifespan_option
+from .process_options import SHARED, bounded_option, lifespan_option
 
-#: Those of ``cyasgi serve`` that it has, too.
-SHARED = (
-    "factory",
-    "app_dir",
-    "startup_timeout",
-    "loop",
-    "log_level",
-    "log_format",
-    "log_config",
-    "use_colors",
-    "config",
-    "pid_file",
-    "env_file",
-    "metrics",
-    "workers",
-    "worker_timeout",
-    "worker_start_timeout",
-    "worker_start_attempts",
-    "worker_max_rss",
-    "worker_lifetime",
-    "worker_lifetime_jitter",
-)
 #: The engine where no other is named.
 MEMORY = "memory:"
 PARTITIONS = Integer(1, MOST_PARTITIONS)
@@ -118,7 +96,7 @@ MOST_INSTANCES_DEFAULT = 10_000
 
 def consume_parameters() -> list[click.Parameter]:
     """Return the parameters of ``cyasgi consume``."""
-    shared = [one for one in parameters() if one.name in SHARED]
+    shared = [one for one in parameters() if one.name in (*SHARED, "worker_timeout")]
     return [
         click.Argument(["words"], metavar="[memory:] MODULE:ATTRIBUTE", nargs=-1, required=True),
         *_queue(),
@@ -163,16 +141,8 @@ def _attributes() -> Iterator[click.Option]:
     for one in (*ATTRIBUTES, MOST_INSTANCES):
         bound = one.bound
         value = MOST_INSTANCES_DEFAULT if one is MOST_INSTANCES else getattr(QueueServer, one.attribute)
-        yield Option(
-            f"--{one.attribute.replace('_', '-')}",
-            section="Limits",
-            metavar=one.metavar,
-            default=bound.written(value),
-            show_default=True,
-            callback=parsed(bound.parse),
-            written=bound.written,
-            help=one.text,
-        )
+        option = f"--{one.attribute.replace('_', '-')}"
+        yield bounded_option("Limits", option, one.metavar, bound, value, one.text)
 
 
 def _parse_amqp(text: str) -> Any:

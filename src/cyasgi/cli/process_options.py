@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -15,6 +16,27 @@ from .logs import FORMATS, LEVELS
 from .option import Option, parsed
 from .values import parse_metrics_address, parse_workers
 
+#: The options of ``cyasgi serve`` that the commands have whose messages come from an engine.
+SHARED = (
+    "factory",
+    "app_dir",
+    "startup_timeout",
+    "loop",
+    "log_level",
+    "log_format",
+    "log_config",
+    "use_colors",
+    "config",
+    "pid_file",
+    "env_file",
+    "metrics",
+    "workers",
+    "worker_start_timeout",
+    "worker_start_attempts",
+    "worker_max_rss",
+    "worker_lifetime",
+    "worker_lifetime_jitter",
+)
 RELOAD_DELAY = Number("number of seconds", least=0.001, most=60)
 
 
@@ -101,18 +123,7 @@ def _metrics() -> Iterator[click.Option]:
 def _workers() -> Iterator[click.Option]:
     section = "Workers"
 
-    def bounded(name: str, metavar: str, bound: Bound, default: Any, text: str) -> Option:
-        return Option(
-            name,
-            section=section,
-            metavar=metavar,
-            default=bound.written(default),
-            show_default=True,
-            callback=parsed(bound.parse),
-            written=bound.written,
-            help=text,
-        )
-
+    bounded = partial(bounded_option, section)
     seconds = Number("number of seconds", none="no limit")
     whole = Integer(1, none="no limit")
     yield Option(
@@ -248,4 +259,18 @@ def lifespan_option() -> click.Option:
         default="off",
         show_default=True,
         help="Whether to tell the application when the worker starts and stops.",
+    )
+
+
+def bounded_option(section: str, name: str, metavar: str, bound: Bound, default: Any, text: str) -> Option:
+    """Return an option whose text is read, checked and shown by a bound."""
+    return Option(
+        name,
+        section=section,
+        metavar=metavar,
+        default=bound.written(default),
+        show_default=True,
+        callback=parsed(bound.parse),
+        written=bound.written,
+        help=text,
     )

@@ -13,31 +13,10 @@ from ..sources.channels import ChannelLayerServer
 from ..sources.channels.redis.hosts import ACCEPTED, SCHEMES, parse_host, without_password
 from .option import Option, parsed
 from .options import parameters as serving_parameters
-from .process_options import lifespan_option
+from .process_options import SHARED, bounded_option, lifespan_option
 
 #: The prefix of the environment variables.
 PREFIX = "CYASGI_WORK"
-#: Options that are those of ``cyasgi serve``.
-SHARED = (
-    "factory",
-    "app_dir",
-    "startup_timeout",
-    "loop",
-    "log_level",
-    "log_format",
-    "log_config",
-    "use_colors",
-    "config",
-    "pid_file",
-    "env_file",
-    "metrics",
-    "workers",
-    "worker_start_timeout",
-    "worker_start_attempts",
-    "worker_max_rss",
-    "worker_lifetime",
-    "worker_lifetime_jitter",
-)
 #: The options that set an attribute of the server: its name, how its values are called, and what it means.
 LIMITS = (
     (
@@ -136,13 +115,4 @@ def _limits() -> Iterator[click.Option]:
             both = f"{option}/--no-{name}"
             yield Option(both, section=section, help=text, default=default, show_default=True)
             continue
-        yield Option(
-            option,
-            section=section,
-            metavar=metavar,
-            default=bound.written(default),
-            show_default=True,
-            callback=parsed(bound.parse),
-            written=bound.written,
-            help=text,
-        )
+        yield bounded_option(section, option, metavar, bound, default, text)
