@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from support.channel_layers import Recorder, records, send_numbers, sources, take_over, working, write_numbers
-from support.redis_servers import CuttingProxy, RedisServer
+from support.redis_servers import CuttingProxy, RedisServer, SilencingProxy
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow
@@ -206,6 +206,48 @@ def test_paused_redis(cy, run, own_redis, layers):
             await send_numbers(sender, "a", range(10, 20))
             await in_time(lambda: len(app.done) == 20)
         assert app.of("a") == list(range(20))
+        await layers.close()
+
+    run(main())
+
+
+@pytest.mark.few_combinations
+def test_stall_that_is_shorter_than_the_time_for_an_answer(cy, run, redis, layers):
+    """A connection for changes that is silent for several beats is a live one, and is not asked again meanwhile."""
+
+    async def main():
+        direct, app = layers(redis), Recorder()
+        async with SilencingProxy(redis) as proxy:
+            layer = layers(proxy, prefix=direct.prefix)
+            async with working(cy, app, ["a"], layer, reconnect=False, worker_timeout=0.5) as worker:
+                pings, scripts = proxy.pings, proxy.scripts
+                proxy.silent = True
+                # A beat runs three of them at most.
+                await in_time(lambda: proxy.scripts >= scripts + 15 or worker.task.done())
+                assert not worker.task.done()
+                assert proxy.pings <= pings + 1
+                proxy.speak()
+                await send_numbers(direct, "a", range(10))
+                await in_time(lambda: len(app.done) == 10)
+            await layer.close_pools()
+        await layers.close()
+
+    run(main())
+
+
+@pytest.mark.few_combinations
+def test_connection_for_changes_that_has_died(cy, run, redis, layers):
+    """Once it was silent for the time that an answer may take, both connections are made anew."""
+
+    async def main():
+        async with SilencingProxy(redis) as proxy:
+            layer = layers(proxy)
+            layer.hosts[0]["socket_timeout"] = 0.2
+            async with working(cy, Recorder(), ["a"], layer, worker_timeout=0.5) as worker:
+                proxy.silent = True
+                await in_time(lambda: worker.server.stats()["reconnects"] == 1)
+                proxy.speak()
+            await layer.close_pools()
         await layers.close()
 
     run(main())
