@@ -75,6 +75,8 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self.open = True
+        for line in self.lines.values():
+            line.failures, line.paused_until = 0, 0.0
 
     def close(self) -> None:
         """Give no more messages."""
