@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, take_over, working, write_numbers
+from support.channel_layers import Recorder, records, send_numbers, sources, take_over, used_up, working, write_numbers
 from support.redis_servers import CuttingProxy, RedisServer, SilencingProxy
 from support.serving import in_time
 
@@ -183,6 +183,44 @@ def test_redis_that_forgets_its_last_moments(cy, run, redis, layers, eager):
             async with working(cy, other, ["a"], layer, alone=False):
                 go.set()
                 await in_time(lambda: {*numbers, *other.of("a")} == set(range(1000)))
+        await layers.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("forgotten", ["workers", "both"])
+def test_redis_that_forgets_who_is_at_work(cy, run, redis, layers, eager, forgotten):
+    """A worker that has to make itself known again does each message once, and those whose answer was lost, too."""
+
+    async def main():
+        layer, go, numbers = layers(redis), asyncio.Event(), []
+        connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+
+        async def application(scope, receive, send):
+            while True:
+                number = (await receive())["number"]
+                if number == 500:
+                    await go.wait()
+                numbers.append(number)
+
+        await write_numbers(layer, "a", range(1000))
+        async with working(cy, application, ["a"], layer) as worker:
+            await in_time(lambda: len(numbers) == 500)
+            (name,) = (one.decode() for one in await connection.zrange(f"{own}workers", 0, -1))
+            pipeline = connection.pipeline()
+            if forgotten == "workers":
+                # As if one more had been fetched, and the answer was lost.
+                ((content, score),) = await connection.zpopmin(f"{layer.prefix}a")
+                pipeline.rpush(f"{own}held:{name}:a", score, content)
+            else:
+                pipeline.delete(f"{own}worker:{name}")
+            await pipeline.delete(f"{own}workers").execute()
+            await send_numbers(layer, "a", [1000])
+            go.set()
+            await in_time(lambda: len(numbers) >= 1001)
+            await used_up(layer, "a", worker)
+        assert sorted(numbers) == list(range(1001))
+        assert not await connection.keys(f"{layer.prefix}*")
         await layers.close()
 
     run(main())
