@@ -158,7 +158,7 @@ def test_settings(monkeypatch):
     given = []
     monkeypatch.setattr(consuming, "configure_logging", lambda *_, **__: None)
     monkeypatch.setattr(consuming, "_supervise", lambda *values: given.append(values[-2:]) or 0)
-    monkeypatch.setattr("cyasgi.cli.consuming.usable_cores", lambda: 7)
+    monkeypatch.setattr("cyasgi.cli.supervising.usable_cores", lambda: 7)
     options = ("--worker-timeout", "none", "--worker-start-attempts", "2", "--worker-max-rss", "1000")
     assert cli.main(["consume", "--amqp", "amqp://h/", "--workers", "auto", *options, "a:b"]) == 0
     supervision, metrics = given.pop()

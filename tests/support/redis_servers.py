@@ -1,5 +1,5 @@
-"""Real Redis servers, each a process of its own on a free port, that can be paused, killed and started again; and a
-proxy that loses answers."""
+"""Real Redis servers, each a process of its own on a free port, that can be paused, killed and started again; and
+proxies that lose or hold back answers."""
 
 from __future__ import annotations
 
@@ -158,5 +158,40 @@ class CuttingProxy:
                     await self.before_cut()
                 raise ConnectionResetError
             asked.clear()
+            writer.write(data)
+        raise ConnectionResetError
+
+
+class SilencingProxy(CuttingProxy):
+    """Holds back what Redis says on the connections on which it tells of changes, while `silent`.
+
+    It counts the `pings` that come on these, and the `scripts` that are asked for on others.
+    """
+
+    def __init__(self, redis):
+        super().__init__(redis)
+        self.silent = False
+        self.spoken = asyncio.Event()
+        self.pings = self.scripts = 0
+
+    def speak(self):
+        """Passes on what was held back."""
+        self.silent = False
+        self.spoken.set()
+
+    async def ask(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if b"SUBSCRIBE" in data:
+                asked.append(data)
+            if asked:
+                self.pings += data.count(b"PING")
+            self.scripts += data.count(b"EVALSHA")
+            writer.write(data)
+        raise ConnectionResetError
+
+    async def answer(self, reader, writer, asked):
+        while data := await reader.read(65536):
+            if asked and self.silent:
+                await self.spoken.wait()
             writer.write(data)
         raise ConnectionResetError

@@ -19,8 +19,7 @@ from .._common.log_files import survive_signal
 from ..gateways.lifespan import STARTUP_TIMEOUT, LifespanError
 from ..sources.queue import EngineError, MemoryEngine, QueueServer
 from ..supervisor import Supervisor
-from ..workers import Recycling, SharedSockets, Supervision, WorkerLink
-from ..workers.cores import usable_cores
+from ..workers import SharedSockets, Supervision, WorkerLink
 from ..workers.notify import Notifier
 from . import configuration, service, supervising
 from .allocator import keep_freed_memory
@@ -32,7 +31,6 @@ from .option import ServeCommand
 from .service import notifying
 from .serving import deaf_at_the_end, reopening
 from .starting import choose_loop, exited, in_one_line, lifespan as lifespan_of, load_each
-from .values import AUTO
 
 EPILOG = (
     f"Every option can also be set in the environment, as {configuration.CONSUME_PREFIX}_MAX_APPLICATIONS for "
@@ -68,7 +66,7 @@ def consume(context: click.Context, /, **values: Any) -> int:
     """
     link = WorkerLink.inherited()
     engine, path = _engine_and_application(values.pop("words"), values.pop("amqp"))
-    supervision, metrics = _supervision(values), values.pop("metrics")
+    supervision, metrics = supervising.supervision_of(values), values.pop("metrics")
     supervised = supervision.count > 1 or supervision.recycling.wanted or metrics is not None
     if supervised and isinstance(engine, MemoryEngine):
         raise click.UsageError(
@@ -96,23 +94,6 @@ def consume(context: click.Context, /, **values: Any) -> int:
         supervising.check_system()
         configuration.pass_on(context)
         return _supervise(engine, path, values, context.find_root().obj, supervision, metrics)
-
-
-def _supervision(values: dict[str, Any]) -> Supervision:
-    """Take what the options say of workers."""
-    recycling = Recycling(
-        max_rss=values.pop("worker_max_rss"),
-        lifetime=values.pop("worker_lifetime"),
-        lifetime_jitter=values.pop("worker_lifetime_jitter"),
-    )
-    workers = values.pop("workers")
-    return Supervision(
-        count=usable_cores() if workers == AUTO else workers,
-        timeout=values.pop("worker_timeout"),
-        start_timeout=values.pop("worker_start_timeout"),
-        start_attempts=values.pop("worker_start_attempts"),
-        recycling=recycling,
-    )
 
 
 def _supervise(

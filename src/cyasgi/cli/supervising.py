@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from .._common.log_files import survive_signal
 from ..server import StatelessServer
-from ..workers import SharedSockets, Supervision, WorkerPool
+from ..workers import Recycling, SharedSockets, Supervision, WorkerPool
+from ..workers.cores import usable_cores
 from ..workers.notify import Notifier
 from ..workers.pool import PoolError
 from .binding import bind_for_others
@@ -21,6 +22,7 @@ from .logs import configure_logging, logger
 from .reloading import BOUNDS, GRACE, command_line
 from .servers import Options
 from .service import become
+from .values import AUTO
 
 if TYPE_CHECKING:
     from ..workers.watching import PoolWatch
@@ -62,6 +64,21 @@ def check_system() -> None:
             "--workers, --limit-max-requests, --worker-max-rss, --worker-lifetime, --metrics need a system whose "
             "processes inherit sockets and get signals, which Windows is not; accepted here is --workers 1"
         )
+
+
+def supervision_of(values: dict[str, Any]) -> Supervision:
+    """Return what the options of a command whose workers listen on nothing say of these."""
+    return Supervision(
+        count=usable_cores() if values["workers"] == AUTO else values["workers"],
+        timeout=values["worker_timeout"],
+        start_timeout=values["worker_start_timeout"],
+        start_attempts=values["worker_start_attempts"],
+        recycling=Recycling(
+            max_rss=values["worker_max_rss"],
+            lifetime=values["worker_lifetime"],
+            lifetime_jitter=values["worker_lifetime_jitter"],
+        ),
+    )
 
 
 def supervise(options: Options, arguments: Sequence[str] | None) -> int:

@@ -20,8 +20,7 @@ from ..gateways.lifespan import LifespanError
 from ..sources.channels import ChannelLayerServer, LayerError
 from ..sources.channels.redis.hosts import make_layer
 from ..supervisor import Supervisor
-from ..workers import Recycling, SharedSockets, Supervision, WorkerLink
-from ..workers.cores import usable_cores
+from ..workers import SharedSockets, Supervision, WorkerLink
 from ..workers.notify import Notifier
 from . import configuration, service, supervising
 from .allocator import keep_freed_memory
@@ -32,7 +31,6 @@ from .logs import LogOptions, configure_logging, enable_loggers, logger
 from .option import ServeCommand
 from .serving import deaf_at_the_end, reopening
 from .starting import choose_loop, exited, in_one_line, in_words, lifespan, load_each
-from .values import AUTO
 from .work_options import LIMITS, PREFIX, parameters
 
 EPILOG = (
@@ -74,7 +72,8 @@ def work(context: click.Context, /, **values: Any) -> int:
         with contextlib.closing(link):
             return run(values, link, None)
     ignored = configuration.unknown_variables(context.command.params, PREFIX)
-    supervision = supervision_of(values)
+    # Others have taken over the messages of a worker by the time at which it is taken for hung.
+    supervision = supervising.supervision_of(values)
     survive_signal()
     with service.pid_file(values["pid_file"]):
         if supervision.count > 1 or supervision.recycling.wanted or values["metrics"] is not None:
@@ -85,22 +84,6 @@ def work(context: click.Context, /, **values: Any) -> int:
         hang_ups = HangUps()
         configure_logging(log, ignored)
         return run(values, None, hang_ups)
-
-
-def supervision_of(values: dict[str, Any]) -> Supervision:
-    """Return what the options say of workers."""
-    return Supervision(
-        count=usable_cores() if values["workers"] == AUTO else values["workers"],
-        # Others have taken over its messages by then.
-        timeout=values["worker_timeout"],
-        start_timeout=values["worker_start_timeout"],
-        start_attempts=values["worker_start_attempts"],
-        recycling=Recycling(
-            max_rss=values["worker_max_rss"],
-            lifetime=values["worker_lifetime"],
-            lifetime_jitter=values["worker_lifetime_jitter"],
-        ),
-    )
 
 
 def supervise(values: dict[str, Any], supervision: Supervision, arguments: Sequence[str] | None) -> int:
@@ -145,7 +128,7 @@ def run(values: dict[str, Any], link: WorkerLink | None, hang_ups: HangUps | Non
 
     several = Supervisor([server], around=around)
     if link is not None:
-        link.attach(several, ["channels"], supervision_of(values).recycling)
+        link.attach(several, ["channels"], supervising.supervision_of(values).recycling)
     level = logging.INFO if link is None else logging.DEBUG
     path = values["application"]
     logger.log(level, "cyasgi %s works with %s (back end %s, loop %s)", __version__, path, backend, loop)

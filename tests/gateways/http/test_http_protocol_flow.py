@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import socket
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from support.http_connection import Connection, hello
 from support.http_protocol_case import GET, HELLO, case, part, sending, start
 from support.loops import eager_task_factory, passes
+from support.serving import eventually
 
 
 @pytest.mark.slow
@@ -52,6 +55,46 @@ def test_an_interpreter_whose_writelines_never_pauses(cy, run, size, monkeypatch
         assert (await connection.ask(GET)).endswith(b"\r\n\r\n" + chunk * 2 + b"0\r\n\r\n")
 
     case(cy, run, sending(start(), part(bytes(size), True), part(bytes(size), True), part()), test)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the loop there registers no descriptors")
+def test_a_lost_connection_is_not_registered_again(cy, run, monkeypatch):
+    """What is written in parts to a connection that was just aborted leaves nothing in the loop for its descriptor."""
+    transports = importlib.import_module(f"{cy.__name__}.gateways.net.transports")
+    monkeypatch.setattr(transports, "WRITELINES_PAUSES", True)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        here, there = socket.socketpair()
+        with there:
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=here)
+            descriptor = here.fileno()
+            transport.abort()
+            transports.write_parts(transport, (b"a", b"b"))
+            await eventually(lambda: here.fileno() < 0)
+            assert not loop.remove_writer(descriptor)
+
+    run(main())
+
+
+def test_writing_to_a_connection_that_closes(cy, monkeypatch):
+    """There `writelines` is not used, whatever the interpreter."""
+    transports = importlib.import_module(f"{cy.__name__}.gateways.net.transports")
+    monkeypatch.setattr(transports, "WRITELINES_PAUSES", True)
+
+    class Closing(asyncio.Transport):
+        written = b""
+        writelines = None
+
+        def is_closing(self):
+            return True
+
+        def write(self, data):
+            self.written += data
+
+    transport = Closing()
+    transports.write_parts(transport, (b"a", b"b"))
+    assert transport.written == b"ab"
 
 
 def test_the_next_request_waits_for_a_slow_client(cy, run):

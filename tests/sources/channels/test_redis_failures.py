@@ -8,8 +8,8 @@ import logging
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, take_over, working, write_numbers
-from support.redis_servers import CuttingProxy, RedisServer
+from support.channel_layers import Recorder, records, send_numbers, sources, take_over, used_up, working, write_numbers
+from support.redis_servers import CuttingProxy, RedisServer, SilencingProxy
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow
@@ -188,6 +188,44 @@ def test_redis_that_forgets_its_last_moments(cy, run, redis, layers, eager):
     run(main())
 
 
+@pytest.mark.parametrize("forgotten", ["workers", "both"])
+def test_redis_that_forgets_who_is_at_work(cy, run, redis, layers, eager, forgotten):
+    """A worker that has to make itself known again does each message once, and those whose answer was lost, too."""
+
+    async def main():
+        layer, go, numbers = layers(redis), asyncio.Event(), []
+        connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+
+        async def application(scope, receive, send):
+            while True:
+                number = (await receive())["number"]
+                if number == 500:
+                    await go.wait()
+                numbers.append(number)
+
+        await write_numbers(layer, "a", range(1000))
+        async with working(cy, application, ["a"], layer) as worker:
+            await in_time(lambda: len(numbers) == 500)
+            (name,) = (one.decode() for one in await connection.zrange(f"{own}workers", 0, -1))
+            pipeline = connection.pipeline()
+            if forgotten == "workers":
+                # As if one more had been fetched, and the answer was lost.
+                ((content, score),) = await connection.zpopmin(f"{layer.prefix}a")
+                pipeline.rpush(f"{own}held:{name}:a", score, content)
+            else:
+                pipeline.delete(f"{own}worker:{name}")
+            await pipeline.delete(f"{own}workers").execute()
+            await send_numbers(layer, "a", [1000])
+            go.set()
+            await in_time(lambda: len(numbers) >= 1001)
+            await used_up(layer, "a", worker)
+        assert sorted(numbers) == list(range(1001))
+        assert not await connection.keys(f"{layer.prefix}*")
+        await layers.close()
+
+    run(main())
+
+
 def test_paused_redis(cy, run, own_redis, layers):
     """A Redis that does not answer for a while is connected to again."""
 
@@ -206,6 +244,48 @@ def test_paused_redis(cy, run, own_redis, layers):
             await send_numbers(sender, "a", range(10, 20))
             await in_time(lambda: len(app.done) == 20)
         assert app.of("a") == list(range(20))
+        await layers.close()
+
+    run(main())
+
+
+@pytest.mark.few_combinations
+def test_stall_that_is_shorter_than_the_time_for_an_answer(cy, run, redis, layers):
+    """A connection for changes that is silent for several beats is a live one, and is not asked again meanwhile."""
+
+    async def main():
+        direct, app = layers(redis), Recorder()
+        async with SilencingProxy(redis) as proxy:
+            layer = layers(proxy, prefix=direct.prefix)
+            async with working(cy, app, ["a"], layer, reconnect=False, worker_timeout=0.5) as worker:
+                pings, scripts = proxy.pings, proxy.scripts
+                proxy.silent = True
+                # A beat runs three of them at most.
+                await in_time(lambda: proxy.scripts >= scripts + 15 or worker.task.done())
+                assert not worker.task.done()
+                assert proxy.pings <= pings + 1
+                proxy.speak()
+                await send_numbers(direct, "a", range(10))
+                await in_time(lambda: len(app.done) == 10)
+            await layer.close_pools()
+        await layers.close()
+
+    run(main())
+
+
+@pytest.mark.few_combinations
+def test_connection_for_changes_that_has_died(cy, run, redis, layers):
+    """Once it was silent for the time that an answer may take, both connections are made anew."""
+
+    async def main():
+        async with SilencingProxy(redis) as proxy:
+            layer = layers(proxy)
+            layer.hosts[0]["socket_timeout"] = 0.2
+            async with working(cy, Recorder(), ["a"], layer, worker_timeout=0.5) as worker:
+                proxy.silent = True
+                await in_time(lambda: worker.server.stats()["reconnects"] == 1)
+                proxy.speak()
+            await layer.close_pools()
         await layers.close()
 
     run(main())

@@ -60,7 +60,8 @@ def reset_on_close(transport: Any) -> None:
 
 def write_parts(transport: Any, parts: Iterable[bytes]) -> None:
     """Write several parts without joining them first, where that is safe."""
-    if WRITELINES_PAUSES:
+    # Of a connection that is lost, asyncio's `writelines` may register the descriptor once more (gh-136234).
+    if WRITELINES_PAUSES and not transport.is_closing():
         transport.writelines(parts)
     else:
         transport.write(b"".join(parts))

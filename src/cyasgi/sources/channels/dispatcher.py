@@ -71,10 +71,19 @@ class Dispatcher:
         self._wakings: set[asyncio.TimerHandle] = set()
 
     def start(self) -> None:
-        """Begin to give messages, in the running loop."""
+        """Begin to give messages, in the running loop; afresh, however the last run has ended."""
+        self.close()
+        for slot in list(self._slots.values()):
+            # The loop was closed under it, or it did not end in time.
+            self.ended(slot, None)
+        self._contenders.clear()
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self.open = True
+        for line in self.lines.values():
+            line.failures, line.paused_until, line.contending = 0, 0.0, False
+            if line.waiting:
+                self._next_turn(line)
 
     def close(self) -> None:
         """Give no more messages."""
@@ -303,7 +312,7 @@ class Dispatcher:
         """Give those that wait for a turn theirs, in the next pass of the loop."""
         if line is not None:
             self._queue(line)
-        if self.open and self._turn is None and self._loop is not None:
+        if self.open and self._turn is None and self._loop is not None and not self._loop.is_closed():
             self._turn = self._loop.call_soon(self._take_turns, context=self._context)
 
     def _take_turns(self) -> None:
@@ -328,7 +337,7 @@ class Dispatcher:
         line.failures = backoff.failures
         line.paused_until = clock() + seconds
         self._tell(self._server.start_failed, line.channel, error, seconds)
-        if self._loop is None:
+        if self._loop is None or self._loop.is_closed():
             return
 
         def go_on() -> None:

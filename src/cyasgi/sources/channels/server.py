@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -108,10 +109,11 @@ class ChannelLayerServer(StatelessServer):
         Raises:
             LayerError: the layer cannot be reached at the start, it refuses us, or it fails and `reconnect` is False.
         """
-        if self._cyasgi.server_run is not None:
+        if self._cyasgi.server_run is not None and not self._cyasgi.server_run.stale:
             # It is refused.
             await super().arun()
             return
+        loop = asyncio.get_running_loop()
         dispatcher = self._dispatcher
         engine = self._engine = self._new_engine()
         dispatcher.on_change = engine.changed
@@ -121,14 +123,17 @@ class ChannelLayerServer(StatelessServer):
         try:
             await super().arun()
         finally:
-            dispatcher.close()
-            engine.stop_fetching()
             try:
-                await engine.close(self.shutdown_timeout)
+                # A coroutine that is closed after its loop has no loop to wait in.
+                if not loop.is_closed():
+                    self._fetch_no_more(engine)
+                    await engine.close(self.shutdown_timeout)
             finally:
                 for name, count in engine.stats().items():
                     self._counted[name] += count
-                self._engine = None
+                if self._engine is engine:
+                    dispatcher.close()
+                    self._engine = None
 
     def _new_engine(self) -> Engine:
         if not self._batched:
@@ -138,7 +143,7 @@ class ChannelLayerServer(StatelessServer):
         return RedisEngine(self, self.channel_layer, self._dispatcher)
 
     async def handle(self) -> None:
-        engine = self._engine
+        loop, engine = asyncio.get_running_loop(), self._engine
         assert engine is not None, "arun() has made one"
         try:
             await engine.started()
@@ -146,8 +151,12 @@ class ChannelLayerServer(StatelessServer):
             self.announce_started()
             await engine.ended()
         finally:
-            self._dispatcher.close()
-            engine.stop_fetching()
+            if not loop.is_closed():
+                self._fetch_no_more(engine)
+
+    def _fetch_no_more(self, engine: Engine) -> None:
+        self._dispatcher.close()
+        engine.stop_fetching()
 
     async def hand_over(self) -> None:
         """Return at once: other workers fetch what this one leaves when it stops. For `cyasgi.workers`."""

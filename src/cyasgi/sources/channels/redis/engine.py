@@ -31,6 +31,8 @@ class RedisEngine:
         self._told = False
 
     def start(self) -> None:
+        # What waits is left of a run whose loop was closed under it, and Redis holds it for that run.
+        self._drop_waiting()
         layer = self._layer
         # redis-py gives up an answer after 5 seconds, for which consumers' own receive() has Redis wait as well.
         layer.hosts[:] = [{"socket_timeout": layer.brpop_timeout + 5, **host} for host in layer.hosts]
@@ -79,6 +81,9 @@ class RedisEngine:
             logger.warning("Redis did not answer within %g s; another worker puts back what was not begun", seconds)
         for shard in self._shards:
             shard.tell_of_rest()
+        self._drop_waiting()
+
+    def _drop_waiting(self) -> None:
         for line in self._dispatcher.lines.values():
             line.drop_all()
 

@@ -21,6 +21,7 @@ from redis.exceptions import (
 )
 
 from ..errors import LayerError
+from ..lines import clock
 
 logger = logging.getLogger("cyasgi.sources.channels")
 
@@ -73,8 +74,8 @@ class Link:
         self.tells = False
         #: What has ended the connection for changes.
         self.error: BaseException | None = None
-        #: Whether it has been silent since `ping`.
-        self._silent = False
+        #: When `ping` has sent what is not answered yet, in seconds of the monotonic clock.
+        self._asked_at: float | None = None
 
     async def open(self) -> None:
         """Connect.
@@ -120,7 +121,7 @@ class Link:
         try:
             while True:
                 answer = await self._changes.read_response()
-                self._silent = False
+                self._asked_at = None
                 if isinstance(answer, list) and answer and answer[0] == b"message":
                     self._on_change(answer[2])
         except Exception as error:
@@ -131,16 +132,21 @@ class Link:
         """Look whether the connection for changes is alive; called now and then.
 
         Raises:
-            TimeoutError: it has not answered since the last call; or one of FAILURES.
+            TimeoutError: it has not answered in time; or one of FAILURES.
         """
         if self.error is not None:
             raise self.error
         if not self.tells:
             return
-        if self._silent:
-            raise TimeoutError("Redis does not answer on the connection for changes")
-        self._silent = True
-        await self._changes.send_command("PING", check_health=False)
+        if self._asked_at is None:
+            self._asked_at = clock()
+            await self._changes.send_command("PING", check_health=False)
+        elif clock() - self._asked_at >= self._timeout:
+            # If this process stood still, the answer has come and was not read yet.
+            await self.call(("PING",))
+            await asyncio.sleep(0)
+            if self._asked_at is not None:
+                raise TimeoutError("Redis does not answer on the connection for changes")
 
     async def call(self, *commands: Command) -> list[Any]:
         """Send commands together and return their answers.

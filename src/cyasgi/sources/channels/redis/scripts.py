@@ -76,10 +76,12 @@ local function put_back(queue, held, most, expiry)
 end
 """
 
-#: KEYS: workers, gone, heads. ARGV: id, seconds to live, seconds for which what became of it is known for certain, the
-#: time at which it was known last (0 if it is new), channels...
+#: KEYS: workers, gone, heads, then for each channel: queue, held. ARGV: id, seconds to live, seconds for which what
+#: became of it is known for certain, the time at which it was known last (0 if it is new), seconds until messages
+#: expire, then for each channel: its name, the number before which all have come.
 #: Returns 0 if the worker is new, or Redis has lost all of it; 1 if it was known; 2 if its messages were taken over,
 #: and it has to go on under another id; then how many messages it had returned, -1 if that is not known; and the time.
+#: With 0, nothing is held for it from now on: what has come is left to it, and what has not is put back.
 ENTER = (
     _COMMON
     + """
@@ -95,9 +97,18 @@ if known == 0 then
         -- Whether it was taken over is forgotten by now: it must be assumed.
         return {2, -1, tostring(now)}
     end
+    for number = 1, (#KEYS - 3) / 2 do
+        local queue, held = KEYS[2 * number + 2], KEYS[2 * number + 3]
+        local head = tonumber(redis.call('HGET', KEYS[3], ARGV[2 * number + 4])) or 0
+        local rest = redis.call('LLEN', held) / 2 - (tonumber(ARGV[2 * number + 5]) - head)
+        if rest > 0 then
+            put_back(queue, held, rest, ARGV[5])
+        end
+        redis.call('DEL', held)
+    end
     redis.call('DEL', KEYS[3])
 end
-for index = 5, #ARGV do
+for index = 6, #ARGV, 2 do
     redis.call('HSETNX', KEYS[3], ARGV[index], 0)
 end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])

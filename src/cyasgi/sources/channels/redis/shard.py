@@ -431,9 +431,14 @@ class Shard:
     async def _enter(self, link: Link) -> None:
         """Make this worker known, and find out what it holds, after a connection was made."""
         keys = self._keys
-        channels = [line.channel for line in self.intakes]
-        arguments = [keys.worker, self._server.worker_timeout, scripts.GONE_SECONDS, self._known_at, *channels]
-        known, returned, time = await link.run(scripts.ENTER, [keys.workers, keys.gone, keys.heads], arguments)
+        names = [keys.workers, keys.gone, keys.heads]
+        timeout = self._server.worker_timeout
+        arguments: list[Any] = [keys.worker, timeout, scripts.GONE_SECONDS, self._known_at, self.expiry]
+        for intake in self.intakes.values():
+            channel = intake.line.channel
+            names += (keys.queue(channel), keys.held(channel))
+            arguments += (channel, intake.fetched)
+        known, returned, time = await link.run(scripts.ENTER, names, arguments)
         if known == 2:
             self._tell_of_loss(known=returned >= 0)
             self.counts["put_back"] += self._returning.settle(returned)
