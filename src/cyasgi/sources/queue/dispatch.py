@@ -83,11 +83,14 @@ class Dispatcher:
         self.stopping = False
         self.counts = dict.fromkeys(COUNTERS, 0)
 
-    def in_hand(self, scope_id: str, number: int | None = None) -> Delivery | None:
-        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named."""
-        lane = self._lanes.get(scope_id)
-        current = None if lane is None else lane.current
-        return current if current is None or number in (None, current.number) else None
+    def in_hand(self, scope: Any, number: int | None = None) -> Delivery | None:
+        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named.
+
+        A task may outlive its instance: what another instance of the same scope_id has is not in its hand.
+        """
+        lane = self._lanes.get(scope["scope_id"])
+        current = None if lane is None or not lane.received else lane.current
+        return current if current is not None and number in (None, current.number) and current.is_of(scope) else None
 
     # In
 
@@ -149,6 +152,7 @@ class Dispatcher:
         """Put the next message of a scope into its instance; return False if that is not possible now."""
         server = self._server
         delivery = lane.current = lane.waiting.popleft()
+        delivery.renumber()
         lane.received = False
         try:
             scope = QueueScope(server.make_scope(lane.scope_id), lane)
@@ -204,6 +208,7 @@ class Dispatcher:
     def _told(self, delivery: Delivery, outcome: str, error: BaseException | None) -> None:
         instance = delivery.instance
         if outcome == TAKEN:
+            delivery.lane.received = True
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return

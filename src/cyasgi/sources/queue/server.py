@@ -420,7 +420,7 @@ class QueueServer(StatelessServer):
 
     def _in_hand(self, scope: Any, number: int | None, what: str, *, settled: bool = False) -> Delivery:
         """Return the message that the application of a scope has in hand; raise ValueError if it is not this one."""
-        delivery = self._dispatching().in_hand(scope["scope_id"], number)
+        delivery = self._dispatching().in_hand(scope, number)
         if delivery is None:
             which = "there is no message in hand" if number is None else f"the message {number} is not in hand"
             raise ValueError(f"{which} that could be {what}")
