@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from cyasgi.wire.queue import Letter
 from support.queues import Seen, queues
 from support.rabbitmq import (
     PARTITIONS,
@@ -69,6 +70,22 @@ def test_notes_of_suspects(cy, run, broker, aiormq, name):
         async with running(server_of(cy, broker, name, Seen())) as server:
             await server._session.clear_suspect("a")
             assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [0, 3]
+
+    run(main())
+
+
+def test_answers_of_one_message_id_that_nobody_waits_for(cy, run, broker, aiormq, name):
+    """Published together, each is known to have been dropped, and no other one is thought to be."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            await channel.queue_declare(f"{name}.answers", auto_delete=True)
+            letter = Letter(b"x", message_id="same")
+            queues = [f"{name}.answers" if number % 3 else f"{name}.nobody" for number in range(30)]
+            async with asyncio.timeout(20):
+                confirmed = await asyncio.gather(*[server._session.reply(queue, letter) for queue in queues])
+            assert confirmed == [bool(number % 3) for number in range(30)]
+            assert (await channel.queue_declare(f"{name}.answers", passive=True)).message_count == 20
 
     run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,6 +58,8 @@ class AMQPSession:
         self._description = description
         #: Channels for publishing, by exchange: one that is not there closes its channel.
         self._publishers: dict[str, Any] = {}
+        #: By exchange and message_id, while a message is on its way that has one.
+        self._on_their_way: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._control: Any = None
         self._holds: dict[int, AMQPHold] = {}
         #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
@@ -307,6 +310,18 @@ class AMQPSession:
             raise ValueError(
                 f"the message's headers and properties have {size} bytes: accepted are {self._most_header}"
             )
+        if not letter.message_id:
+            # The library makes one of its own.
+            return await self._confirmed(exchange, routing_key, letter)
+        # It knows a message that comes back by its message_id alone, which must not be that of another one as well.
+        key = exchange, letter.message_id
+        lock = self._on_their_way.get(key)
+        if lock is None:
+            lock = self._on_their_way[key] = asyncio.Lock()
+        async with lock:
+            return await self._confirmed(exchange, routing_key, letter)
+
+    async def _confirmed(self, exchange: str, routing_key: str, letter: Letter) -> bool:
         channel: Any = await self._publisher(exchange)
         try:
             await answered(
