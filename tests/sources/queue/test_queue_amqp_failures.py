@@ -25,6 +25,15 @@ from support.serving import in_time
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.few_combinations(1)]
 
 
+async def counted(channel, name, count):
+    """Wait until so many workers are counted."""
+    async with asyncio.timeout(10):
+        while True:
+            declared = await channel.queue_declare(f"{name}.workers", durable=True, auto_delete=True)
+            if declared.consumer_count == count:
+                return
+
+
 def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
     """It is made anew, whether it is held or not, and the others are not touched."""
 
@@ -38,6 +47,39 @@ def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
                 await publish(channel, name, b"x", scope_id=f"scope-{number}")
             await in_time(lambda: len(seen.by_scope) == 40)
             assert server.stats()["partitions_lost"] == 1
+
+    run(main())
+
+
+def test_the_queue_of_workers_is_deleted(cy, run, broker, aiormq, name):
+    """The workers make it anew, lose nothing, and are counted again, so that one that comes gets its share."""
+
+    async def main():
+        first, second = Seen(), Seen()
+        async with (
+            running(server_of(cy, broker, name, first)) as one,
+            running(server_of(cy, broker, name, second)) as other,
+            client(aiormq, broker) as channel,
+        ):
+            await in_time(lambda: [len(one.holdings), len(other.holdings)] == [PARTITIONS // 2] * 2)
+            await channel.queue_delete(f"{name}.workers")
+            await counted(channel, name, 2)
+            async with running(server_of(cy, broker, name, Seen())) as third:
+                await in_time(lambda: third.holdings)
+            assert [server.stats()["partitions_lost"] for server in (one, other)] == [0, 0]
+
+    run(main())
+
+
+def test_a_worker_that_is_no_longer_counted(cy, run, broker, aiormq, name):
+    """Its consumer was cancelled, and nothing else has happened."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            session = server._session
+            await session._control.basic_cancel(session._counted)
+            await counted(channel, name, 1)
+            assert server._session is session
 
     run(main())
 

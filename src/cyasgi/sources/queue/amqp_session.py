@@ -61,6 +61,9 @@ class AMQPSession:
         #: By exchange and message_id, while a message is on its way that has one.
         self._on_their_way: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._control: Any = None
+        #: The tag of the consumer that counts as this worker, and who asks how many there are.
+        self._counted = ""
+        self._counting = asyncio.Lock()
         self._holds: dict[int, AMQPHold] = {}
         #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
         self._asked = time.monotonic()
@@ -168,9 +171,8 @@ class AMQPSession:
         """
         for left in reversed(range(ATTEMPTS)):
             self._control = await answered(self._connection.channel(publisher_confirms=False))
-            await self.workers()
             try:
-                await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
+                await self.workers()
                 break
             except EngineError as error:
                 if not left or not isinstance(error.__cause__, ChannelNotFoundEntity):
@@ -182,12 +184,26 @@ class AMQPSession:
         return f"{self.shape.name}.workers"
 
     async def workers(self) -> int:
-        began = time.monotonic()
-        counted = await answered(self._control.queue_declare(self._workers_queue, durable=True, auto_delete=True))
-        self._asked = began
+        async with self._counting:
+            began = time.monotonic()
+            count = await self._count()
+            if self._counted not in self._control.consumers:
+                if self._counted:
+                    logger.error("the queue %s was deleted: it is made anew", self._workers_queue)
+                consumed = await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
+                self._counted = consumed.consumer_tag
+                count = await self._count()
+            if not count:
+                raise EngineError("the broker no longer counts this worker")
+            self._asked = began
         for hold in list(self._holds.values()):
             hold.look()
-        return int(counted.consumer_count)
+        return count
+
+    async def _count(self) -> int:
+        """Return how many workers there are, and make the queue of which they are consumers if there is none."""
+        declared = await answered(self._control.queue_declare(self._workers_queue, durable=True, auto_delete=True))
+        return int(declared.consumer_count)
 
     async def unheld(self) -> list[int]:
         found: list[int] = []
