@@ -123,6 +123,35 @@ def test_a_session_that_is_lost(cy, run, caplog):
     assert any("messages in hand, which are delivered again" in message for message in caplog.messages)
 
 
+def test_partitions_that_are_lost_together_end_together(cy, run):
+    """Applications that take their time to end hold up no other partition."""
+
+    async def main():
+        engine, seen, cut, release = engine_for(cy), Seen(), [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            try:
+                await seen(scope, receive, send)
+            except asyncio.CancelledError:
+                cut.append(scope["scope_id"])
+                await release.wait()
+                raise
+
+        async with consuming(cy, engine, application) as server:
+            for number in range(20):
+                await engine.publish(NAME, f"scope-{number}", b"hold")
+            await eventually(lambda: len(seen.messages) == 20)
+            (session,) = engine.queues[NAME].sessions
+            session.cut("on purpose")
+            await eventually(lambda: len(cut) == 20)
+            seen.release.set()
+            release.set()
+            await engine.join()
+            assert server.stats()["partitions_lost"] == PARTITIONS
+
+    run(main())
+
+
 def test_nothing_begins_while_it_is_unsure(cy, run, monkeypatch):
     """After a freeze, messages wait until the engine has said that the partition is still this worker's."""
 
