@@ -254,12 +254,13 @@ class Dispatcher:
         if delivery.came_back is not None:
             resolved(delivery.came_back)
 
-    async def all_came_back(self, seconds: float) -> None:
-        """Wait until no instance has a message, or for so many seconds."""
+    async def all_came_back(self, seconds: float) -> bool:
+        """Wait until no instance has a message, or for so many seconds; return whether none has one."""
         if self._in_hand:
             if self._nothing_in_hand is None or self._nothing_in_hand.done():
                 self._nothing_in_hand = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
+        return not self._in_hand
 
     async def note_suspect(self, key: str) -> int:
         return await self._server.note_suspect(key)
