@@ -180,8 +180,9 @@ def taken(monkeypatch, tmp_path):
     """taken(*arguments) gives the engine, the path and the options that the command would have worked with."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(consuming, "configure_logging", lambda *_, **__: None)
+    monkeypatch.setattr(consuming, "HangUps", lambda: None)
     seen = []
-    monkeypatch.setattr(consuming, "_run", lambda *given: seen.append(given) or 0)
+    monkeypatch.setattr(consuming, "_run", lambda *given, **_: seen.append(given) or 0)
 
     def taken(*arguments):
         assert cli.main(["consume", *arguments]) == 0
