@@ -249,7 +249,12 @@ class QueueServer(StatelessServer):
         if dispatcher.stopping:
             return False
         holding = Holding(partition)
-        hold = await session.claim(partition, lambda arrival: dispatcher.arrived(holding, arrival))
+        try:
+            hold = await session.claim(partition, lambda arrival: dispatcher.arrived(holding, arrival))
+        except BaseException:
+            # Messages may have come before it failed; none has begun.
+            dispatcher.end(holding)
+            raise
         if hold is None:
             return False
         holding.hold = hold
