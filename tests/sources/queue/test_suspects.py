@@ -214,6 +214,46 @@ def test_what_ends_its_workers(cy, run, monkeypatch, caplog):
     run(main())
 
 
+def test_a_pause_before_another_try(cy, run):
+    """It is not cut short by what else a scope has had to wait for."""
+
+    async def main():
+        engine, seen, fail = engine_for(cy), [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            async def wait_and_fail():
+                await fail.wait()
+                raise ValueError("on purpose")
+
+            async with asyncio.TaskGroup() as group:
+                if scope["scope_id"] == "a":
+                    group.create_task(wait_and_fail())
+                while True:
+                    message = await receive()
+                    seen.append(message["body"])
+                    if scope["scope_id"] != "a":
+                        await send({"type": "queue.acknowledge"})
+
+        attributes = {"acknowledgement": "manual", "retry_delay": 60.0, "shutdown_timeout": 0.01}
+        async with consuming(cy, engine, application, quiet_failures(cy), **attributes) as server:
+            await engine.publish(NAME, "a", b"one")
+            await eventually(lambda: seen)
+            await engine.publish(NAME, "b", b"suspect")
+            delivered_before(engine, 50)
+            await passes(5)
+            await engine.publish(NAME, "a", b"two")
+            await passes(5)
+            # One is in hand, so that the suspect does not begin, and two waits for the suspect.
+            assert seen == [b"one"]
+            fail.set()
+            await in_time(lambda: server.stats()["acknowledged"])
+            await engine.publish(NAME, "c", b"three")
+            await in_time(lambda: b"three" in seen)
+            assert seen == [b"one", b"suspect", b"three"]
+
+    run(main())
+
+
 def test_a_session_that_is_lost_before_it_begins(cy, run):
     """It begins in the next session."""
 

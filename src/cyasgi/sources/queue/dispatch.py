@@ -121,7 +121,7 @@ class Dispatcher:
 
     def go_on(self, lane: Lane) -> None:
         """Put the next message of a scope into its instance."""
-        lane.timer = None
+        lane.stop()
         holding = lane.holding
         if lane.parked:
             return
@@ -139,6 +139,12 @@ class Dispatcher:
             self._wait_for_place(lane)
         else:
             self.begin(lane)
+
+    def resume(self, lane: Lane) -> None:
+        """Have a lane go on that was parked, unless it pauses meanwhile: then it goes on after that."""
+        lane.parked = False
+        if lane.timer is None:
+            self.go_on(lane)
 
     def _may_follow(self, lane: Lane) -> bool:
         """Return whether the next message may begin, as far as those are concerned that the application has in hand."""
@@ -194,9 +200,7 @@ class Dispatcher:
         """Let those go on that wait for a place, in their order, as far as there are places."""
         crowd, self._crowd = self._crowd, collections.deque()
         while crowd:
-            lane = crowd.popleft()
-            lane.parked = False
-            self.go_on(lane)
+            self.resume(crowd.popleft())
             if self._crowd:
                 # There is none any more.
                 break

@@ -50,6 +50,7 @@ class SuspectsPort(Protocol):
     def may_begin(self, lane: Lane) -> bool: ...
     def begin(self, lane: Lane) -> bool: ...
     def go_on(self, lane: Lane) -> None: ...
+    def resume(self, lane: Lane) -> None: ...
     def pause(self, lane: Lane, seconds: float) -> None: ...
     def bury(self, delivery: Delivery, reason: str) -> None: ...
 
@@ -91,11 +92,11 @@ class Suspects:
         try:
             while self._lanes:
                 lane = self._lanes.popleft()
-                lane.parked = False
-                if not self._usable(lane):
-                    # It may have other messages by now, or nothing.
-                    self._dispatcher.go_on(lane)
+                if lane.timer is not None or not self._usable(lane):
+                    # It may pause, or have other messages by now, or nothing.
+                    self._dispatcher.resume(lane)
                     continue
+                lane.parked = False
                 self._alone = True
                 try:
                     await self._one(lane, lane.waiting[0])
@@ -110,8 +111,7 @@ class Suspects:
         self._alone = False
         held_up, self._held_up = self._held_up, collections.deque()
         for lane in held_up:
-            lane.parked = False
-            self._dispatcher.go_on(lane)
+            self._dispatcher.resume(lane)
 
     def _usable(self, lane: Lane, delivery: Delivery | None = None) -> bool:
         """Return whether the lane may go on and has a suspect at its head, this one if one is given."""
