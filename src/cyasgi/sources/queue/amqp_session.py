@@ -100,6 +100,11 @@ class AMQPSession:
             except EngineError as error:
                 self._lose(str(error))
                 return
+            except Exception as error:
+                # Nobody waits for this task, and without it the session would never be sure again.
+                logger.exception("the connection is given up: a sign of life could not be asked for")
+                self._lose(words_of(error))
+                return
 
     @asynccontextmanager
     async def _channel(self, **options: Any) -> AsyncIterator[Any]:
