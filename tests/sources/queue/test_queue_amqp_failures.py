@@ -14,6 +14,7 @@ from support.rabbitmq import (
     aiormq as aiormq,
     broker as broker,
     client,
+    dead_letter,
     free_port,
     name as name,
     publish,
@@ -47,6 +48,19 @@ def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
                 await publish(channel, name, b"x", scope_id=f"scope-{number}")
             await in_time(lambda: len(seen.by_scope) == 40)
             assert server.stats()["partitions_lost"] == 1
+
+    run(main())
+
+
+def test_the_queue_of_dead_letters_is_deleted(cy, run, broker, aiormq, name):
+    """It is made anew for the next one."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            await channel.queue_delete(f"{name}.dead")
+            await publish(channel, name, b"reject")
+            await in_time(lambda: server.stats()["buried"] == 1)
+            assert (await dead_letter(channel, name)).body == b"reject"
 
     run(main())
 

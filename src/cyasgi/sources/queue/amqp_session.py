@@ -317,8 +317,13 @@ class AMQPSession:
 
     async def bury(self, letter: Letter) -> None:
         letter = shortened(letter, self._most_header, header_size)
-        if not await self._publish("", f"{self.shape.name}.dead", letter):
-            raise EngineError(f"there is no queue {self.shape.name}.dead")
+        queue = f"{self.shape.name}.dead"
+        if await self._publish("", queue, letter):
+            return
+        logger.error("the queue %s was deleted, and what was in it: it is made anew", queue)
+        await self.declare_dead_letters()
+        if not await self._publish("", queue, letter):
+            raise EngineError(f"there is no queue {queue}")
 
     async def _publish(self, exchange: str, routing_key: str, letter: Letter) -> bool:
         """Publish, and return when the broker has confirmed it: False if it has no queue for it.
