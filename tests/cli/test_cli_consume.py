@@ -66,11 +66,20 @@ def test_lines(tmp_path, engine):
 @pytest.mark.slow
 def test_a_line_that_is_refused(tmp_path):
     """The others are not."""
-    lines = [json.dumps({"scope_id": 7, "body": "one"}), json.dumps({"body": 1}), json.dumps({"queue": "x"}), "good"]
-    done = consume(tmp_path, "work:application", lines=lines)
+    wrong = [{"scope_id": 7, "body": "one"}, {"body": 1}, {"queue": "x"}, {"queue": 1}, {"priority": 256}]
+    own = {"queue": "orders", "body": "mine", "self": "a key that says nothing"}
+    lines = [json.dumps(one) for one in [*wrong, own]] + ["good"]
+    done = consume(tmp_path, "--name", "orders", "work:application", lines=lines)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == " good {}\n"
-    assert done.stderr.count("a line is not published") == 3
+    assert done.stdout == " mine {}\n good {}\n"
+    for said in (
+        "'scope_id' of a line must be a str, got 7",
+        "'body' of a line must be a str, got 1",
+        "there is no queue 'x'",
+        "'queue' of a line must be a str, got 1",
+        "'priority' of a line must be from 0 to 255, got 256",
+    ):
+        assert f"a line is not published: {said}" in done.stderr
 
 
 @pytest.mark.slow
@@ -180,8 +189,9 @@ def taken(monkeypatch, tmp_path):
     """taken(*arguments) gives the engine, the path and the options that the command would have worked with."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(consuming, "configure_logging", lambda *_, **__: None)
+    monkeypatch.setattr(consuming, "HangUps", lambda: None)
     seen = []
-    monkeypatch.setattr(consuming, "_run", lambda *given: seen.append(given) or 0)
+    monkeypatch.setattr(consuming, "_run", lambda *given, **_: seen.append(given) or 0)
 
     def taken(*arguments):
         assert cli.main(["consume", *arguments]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -131,6 +132,25 @@ def test_nohup(tmp_path, terminal, workers):
         command.until("log files were reopened")
         assert command.stop(signal.SIGTERM) == 0
         assert not [line for line in command.lines if "the terminal has gone" in line]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_consume(tmp_path, terminal, loop):
+    """A process that works on a queue by itself goes on, too, and ends in order with its terminal."""
+    path, go = terminal
+    (tmp_path / "app.py").write_text(APPLICATION, encoding="utf-8")
+    (tmp_path / "go").touch()
+    options = ("--lifespan", "on", "--loop", loop, "app:application")
+    prefix = (sys.executable, "-c", ON_TERMINAL, path)
+    command = Command("consume", *options, cwd=tmp_path, prefix=prefix, stdin=subprocess.PIPE)
+    with command, command.process.stdin:
+        command.until("takes messages of")
+        command.process.send_signal(signal.SIGHUP)
+        command.until(NO_EFFECT)
+        go()
+        command.until("the terminal has gone: stopping$")
+        assert command.wait() == 0
+        assert "ended in order" in command.lines
 
 
 def test_reload(tmp_path):

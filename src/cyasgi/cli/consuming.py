@@ -26,6 +26,7 @@ from .allocator import keep_freed_memory
 from .consume_options import ATTRIBUTES, MEMORY, MOST_INSTANCES, consume_parameters
 from .errors import INTERRUPTED, MISUSED, CommandError
 from .feeding import fed_by_lines
+from .hangup import HangUps
 from .logs import LogOptions, configure_logging, enable_loggers, logger
 from .option import ServeCommand
 from .service import notifying
@@ -84,13 +85,15 @@ def consume(context: click.Context, /, **values: Any) -> int:
     )
     if link is not None:
         configure_logging(log, name_process=True)
-        return _run(engine, path, values, given, _Work(link, supervision))
+        with contextlib.closing(link):
+            return _run(engine, path, values, given, work=_Work(link, supervision))
     survive_signal()
     ignored = configuration.unknown_variables(context.command.params, context.auto_envvar_prefix)
+    hang_ups = None if supervised else HangUps()
     configure_logging(log, ignored, name_process=supervised)
     with service.pid_file(pid_file):
         if not supervised:
-            return _run(engine, path, values, given)
+            return _run(engine, path, values, given, hang_ups=hang_ups)
         supervising.check_system()
         configuration.pass_on(context)
         return _supervise(engine, path, values, context.find_root().obj, supervision, metrics)
@@ -141,7 +144,21 @@ def _engine_and_application(words: Sequence[str], amqp: Any) -> tuple[Any, str]:
     return MemoryEngine() if amqp is None else amqp, words[0]
 
 
-def _run(engine: Any, path: str, values: dict[str, Any], given: set[str], work: _Work | None = None) -> int:
+def _run(
+    engine: Any,
+    path: str,
+    values: dict[str, Any],
+    given: set[str],
+    *,
+    work: _Work | None = None,
+    hang_ups: HangUps | None = None,
+) -> int:
+    """Work with these values of options until a signal arrives, and return the exit code.
+
+    Args:
+        work: what this process is as a worker; None if it is none.
+        hang_ups: deals with SIGHUP; None if another process does.
+    """
     keep_freed_memory()
     sys.path.insert(0, values["app_dir"])
     application = next(iter(load_each([path], values["factory"]).values()))
@@ -171,7 +188,8 @@ def _run(engine: Any, path: str, values: dict[str, Any], given: set[str], work: 
             inner = _both(inner, fed_by_lines(server, engine))
         if work is not None:
             return deaf_at_the_end(work.link.around(inner))
-        return notifying(Notifier(), several, inner)
+        inner = notifying(Notifier(), several, inner)
+        return inner if hang_ups is None else hang_ups.around(several.stop, inner)
 
     several = Supervisor([server], around=around)
     if work is not None:

@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import Any
 
 from ..sources.queue import EngineError, MemoryEngine, QueueServer
+from ..wire.queue import check_name, parse_letter
 from .logs import logger
 
 STDIN = 0
@@ -103,23 +104,33 @@ async def _publish(server: QueueServer, engine: MemoryEngine, line: bytes) -> No
     if not line:
         return
     try:
-        scope_id, properties = _read(line)
-        body = properties.pop("body", "")
+        message = _read(line)
+        queue = message.get("queue")
+        queue = server.name if queue is None else check_name(queue, "'queue' of a line", least=1)
+        scope_id = check_name(message.get("scope_id", ""), "'scope_id' of a line")
+        letter = parse_letter(message, "a line")
         await engine.room()
-        await engine.publish(server.name, scope_id, body.encode() if isinstance(body, str) else body, **properties)
+        engine.put(queue, scope_id, letter)
     except (EngineError, TypeError, ValueError) as error:
         logger.error("a line is not published: %s", error)
     except RecursionError:
         logger.error("a line is not published: its values are nested too deep")
 
 
-def _read(line: bytes) -> tuple[str, dict[str, Any]]:
+def _read(line: bytes) -> dict[str, Any]:
+    """Return the message that a line is.
+
+    Raises:
+        TypeError, ValueError: its body is none.
+    """
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         # RecursionError: brackets by the thousand, which are a body like any other text.
         found = None
     if not isinstance(found, dict):
-        return "", {"body": line}
-    scope_id = found.pop("scope_id", "")
-    return scope_id, found
+        return {"body": line}
+    body = found.get("body", "")
+    if not isinstance(body, str):
+        raise TypeError(f"'body' of a line must be a str, got {body!r}")
+    return {**found, "body": body.encode()}

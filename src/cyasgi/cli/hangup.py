@@ -8,7 +8,8 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 from .logs import logger
 
@@ -93,6 +94,13 @@ class HangUps:
         finally:
             loop.remove_signal_handler(SIGHUP)
             signal.signal(SIGHUP, self._note)
+
+    @contextlib.asynccontextmanager
+    async def around(self, stop: Callable[[], object], inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """Deal with the signal as long as `inner` goes on; `stop` is that of `handled`."""
+        with self.handled(stop):
+            async with inner:
+                yield
 
     def _received(self, stop: Callable[[], object]) -> None:
         if self._terminal.has_gone():

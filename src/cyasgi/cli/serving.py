@@ -82,7 +82,7 @@ def serve(options: Options, link: WorkerLink | None = None, sockets: dict[str, l
         inner = reopening(lifespan(application, mode, servers.values(), startup_timeout, several.shutdown_timeout))
         if link is not None:
             return deaf_at_the_end(link.around(inner))
-        return inner if hang_ups is None else _alone(hang_ups, several, notifying(Notifier(), several, inner))
+        return inner if hang_ups is None else hang_ups.around(several.stop, notifying(Notifier(), several, inner))
 
     several = Supervisor(servers.values(), around=around)
     if link is not None:
@@ -138,16 +138,6 @@ async def reopening(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[N
     """Reopen log files on SIGUSR1 within the application's lifespan."""
     async with inner:
         with reopened_by_signal():
-            yield
-
-
-@contextlib.asynccontextmanager
-async def _alone(
-    hang_ups: HangUps, several: Supervisor, inner: AbstractAsyncContextManager[None]
-) -> AsyncIterator[None]:
-    """Deal with SIGHUP around all that the process does in its loop."""
-    with hang_ups.handled(several.stop):
-        async with inner:
             yield
 
 

@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -124,7 +124,7 @@ def run(values: dict[str, Any], link: WorkerLink | None, hang_ups: HangUps | Non
         if link is not None:
             return deaf_at_the_end(link.around(inner))
         inner = service.notifying(Notifier(), several, inner)
-        return inner if hang_ups is None else _hanging_up(hang_ups, several, inner)
+        return inner if hang_ups is None else hang_ups.around(several.stop, inner)
 
     several = Supervisor([server], around=around)
     if link is not None:
@@ -145,16 +145,6 @@ def run(values: dict[str, Any], link: WorkerLink | None, hang_ups: HangUps | Non
     finally:
         logger.info("stopped after %.1f s: %s", time.monotonic() - began, in_words(server.stats(), {"messages"}))
     return INTERRUPTED if several.interrupted is signal.SIGINT else 0
-
-
-@contextlib.asynccontextmanager
-async def _hanging_up(
-    hang_ups: HangUps, several: Supervisor, inner: AbstractAsyncContextManager[None]
-) -> AsyncIterator[None]:
-    """Deal with SIGHUP meanwhile."""
-    with hang_ups.handled(several.stop):
-        async with inner:
-            yield
 
 
 def make_server(values: dict[str, Any], application: Any) -> ChannelLayerServer:

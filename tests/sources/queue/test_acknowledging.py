@@ -68,6 +68,30 @@ def test_what_is_given_back_is_passed_over():
     assert sent == [(1, False), (3, False)]
 
 
+@pytest.mark.parametrize("ending", ["settle", "forget"])
+def test_one_that_stays_in_hand(ending):
+    """It keeps nothing of those behind it, of which the engine was told."""
+    sent = []
+
+    async def main():
+        collected = Acknowledgements(lambda *one: sent.append(one), batch=5)
+        collected.delivered(1)
+        for tag in range(2, 502):
+            collected.delivered(tag)
+            getattr(collected, ending)(tag)
+            assert len(collected) <= 6
+        collected.flush()
+        assert len(collected) == 1
+        sent.clear()
+        collected.delivered(502)
+        collected.settle(1)
+        collected.settle(502)
+        collected.flush()
+        assert (sent, len(collected)) == ([(502, True)], 0)
+
+    asyncio.run(main())
+
+
 @pytest.mark.slow
 @effort(50)
 @given(strategies.permutations(range(1, 13)), strategies.integers(1, 6), strategies.sets(strategies.integers(0, 11)))

@@ -7,12 +7,14 @@ import re
 
 import pytest
 
+from cyasgi.wire.queue import Letter
 from support.queues import Seen, queues
 from support.rabbitmq import (
     PARTITIONS,
     aiormq as aiormq,
     broker as broker,
     client,
+    dead_letter,
     free_port,
     name as name,
     publish,
@@ -22,6 +24,15 @@ from support.rabbitmq import (
 from support.serving import in_time
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.few_combinations(1)]
+
+
+async def counted(channel, name, count):
+    """Wait until so many workers are counted."""
+    async with asyncio.timeout(10):
+        while True:
+            declared = await channel.queue_declare(f"{name}.workers", durable=True, auto_delete=True)
+            if declared.consumer_count == count:
+                return
 
 
 def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
@@ -37,6 +48,52 @@ def test_a_partition_whose_queue_is_deleted(cy, run, broker, aiormq, name):
                 await publish(channel, name, b"x", scope_id=f"scope-{number}")
             await in_time(lambda: len(seen.by_scope) == 40)
             assert server.stats()["partitions_lost"] == 1
+
+    run(main())
+
+
+def test_the_queue_of_dead_letters_is_deleted(cy, run, broker, aiormq, name):
+    """It is made anew for the next one."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            await channel.queue_delete(f"{name}.dead")
+            await publish(channel, name, b"reject")
+            await in_time(lambda: server.stats()["buried"] == 1)
+            assert (await dead_letter(channel, name)).body == b"reject"
+
+    run(main())
+
+
+def test_the_queue_of_workers_is_deleted(cy, run, broker, aiormq, name):
+    """The workers make it anew, lose nothing, and are counted again, so that one that comes gets its share."""
+
+    async def main():
+        first, second = Seen(), Seen()
+        async with (
+            running(server_of(cy, broker, name, first)) as one,
+            running(server_of(cy, broker, name, second)) as other,
+            client(aiormq, broker) as channel,
+        ):
+            await in_time(lambda: [len(one.holdings), len(other.holdings)] == [PARTITIONS // 2] * 2)
+            await channel.queue_delete(f"{name}.workers")
+            await counted(channel, name, 2)
+            async with running(server_of(cy, broker, name, Seen())) as third:
+                await in_time(lambda: third.holdings)
+            assert [server.stats()["partitions_lost"] for server in (one, other)] == [0, 0]
+
+    run(main())
+
+
+def test_a_worker_that_is_no_longer_counted(cy, run, broker, aiormq, name):
+    """Its consumer was cancelled, and nothing else has happened."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            session = server._session
+            await session._control.basic_cancel(session._counted)
+            await counted(channel, name, 1)
+            assert server._session is session
 
     run(main())
 
@@ -69,6 +126,22 @@ def test_notes_of_suspects(cy, run, broker, aiormq, name):
         async with running(server_of(cy, broker, name, Seen())) as server:
             await server._session.clear_suspect("a")
             assert [await server._session.note_suspect("a"), await server._session.note_suspect("b")] == [0, 3]
+
+    run(main())
+
+
+def test_answers_of_one_message_id_that_nobody_waits_for(cy, run, broker, aiormq, name):
+    """Published together, each is known to have been dropped, and no other one is thought to be."""
+
+    async def main():
+        async with running(server_of(cy, broker, name, Seen())) as server, client(aiormq, broker) as channel:
+            await channel.queue_declare(f"{name}.answers", auto_delete=True)
+            letter = Letter(b"x", message_id="same")
+            queues = [f"{name}.answers" if number % 3 else f"{name}.nobody" for number in range(30)]
+            async with asyncio.timeout(20):
+                confirmed = await asyncio.gather(*[server._session.reply(queue, letter) for queue in queues])
+            assert confirmed == [bool(number % 3) for number in range(30)]
+            assert (await channel.queue_declare(f"{name}.answers", passive=True)).message_count == 20
 
     run(main())
 

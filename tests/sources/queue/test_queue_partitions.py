@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 
 import pytest
 
@@ -123,12 +124,66 @@ def test_a_session_that_is_lost(cy, run, caplog):
     assert any("messages in hand, which are delivered again" in message for message in caplog.messages)
 
 
+def test_a_claim_that_fails_after_messages_have_come(cy, run, monkeypatch):
+    """They are forgotten: whoever holds the partition next has them again."""
+    module = queues(cy)
+    memory = importlib.import_module(f"{module.__name__}.memory")
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.serving.retrying").random, "uniform", lambda *_: 0.0)
+    original, failed = memory.MemorySession.claim, []
+
+    async def claim(session, partition, sink):
+        if failed:
+            return await original(session, partition, sink)
+        failed.append(partition)
+        sink(memory.Arrival(1, "elsewhere by now", memory.Letter(b"x"), 1))
+        raise module.EngineError("on purpose")
+
+    monkeypatch.setattr(memory.MemorySession, "claim", claim)
+
+    async def main():
+        seen = Seen()
+        async with consuming(cy, engine_for(cy), seen) as server:
+            assert server.stats()["received"] == 1
+            # Nothing is left that would look for its turn again and again.
+            assert not server._dispatcher._lanes
+        assert seen.messages == []
+
+    run(main())
+
+
+def test_partitions_that_are_lost_together_end_together(cy, run):
+    """Applications that take their time to end hold up no other partition."""
+
+    async def main():
+        engine, seen, cut, release = engine_for(cy), Seen(), [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            try:
+                await seen(scope, receive, send)
+            except asyncio.CancelledError:
+                cut.append(scope["scope_id"])
+                await release.wait()
+                raise
+
+        async with consuming(cy, engine, application) as server:
+            for number in range(20):
+                await engine.publish(NAME, f"scope-{number}", b"hold")
+            await eventually(lambda: len(seen.messages) == 20)
+            (session,) = engine.queues[NAME].sessions
+            session.cut("on purpose")
+            await eventually(lambda: len(cut) == 20)
+            seen.release.set()
+            release.set()
+            await engine.join()
+            assert server.stats()["partitions_lost"] == PARTITIONS
+
+    run(main())
+
+
 def test_nothing_begins_while_it_is_unsure(cy, run, monkeypatch):
     """After a freeze, messages wait until the engine has said that the partition is still this worker's."""
 
     async def main():
-        import importlib
-
         memory = importlib.import_module(f"{cy.__name__}.sources.queue.memory")
         sure = [False]
         monkeypatch.setattr(memory.MemoryHold, "sure", property(lambda _: sure[0]))

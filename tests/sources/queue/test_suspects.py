@@ -113,10 +113,74 @@ def test_a_slow_one(cy, run, monkeypatch):
     run(main())
 
 
+def test_beside_others(cy, run, monkeypatch):
+    """If what is in hand takes longer than that, it begins all the same, and no note blames it for what they do."""
+    monkeypatch.setattr(suspects_of(cy), "ALONE", 0.01)
+
+    async def main():
+        engine, seen = engine_for(cy), Seen()
+        async with consuming(cy, engine, seen):
+            await engine.publish(NAME, "a", b"hold")
+            await eventually(lambda: seen.messages)
+            await engine.publish(NAME, "b", b"hold too")
+            delivered_before(engine, 50)
+            await in_time(lambda: seen.bodies == [b"hold", b"hold too"])
+            assert not engine.queues[NAME].suspects
+            seen.release.set()
+            await engine.join()
+
+    run(main())
+
+
+def test_a_connection_that_is_cut(cy, run, monkeypatch):
+    """As often as it may be while the same message is in hand alone: the worker has not ended."""
+    monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.serving.retrying").random, "uniform", lambda *_: 0.0)
+
+    async def main():
+        engine, seen = engine_for(cy), Seen()
+        await engine.publish(NAME, "a", b"hold")
+        delivered_before(engine, 50)
+        async with consuming(cy, engine, seen):
+            for count in range(1, 6):
+                await in_time(lambda count=count: len(seen.messages) == count)
+                (session,) = engine.queues[NAME].sessions
+                session.cut("on purpose")
+            await in_time(lambda: len(seen.messages) == 6)
+            assert list(engine.queues[NAME].suspects.values()) == [1]
+            seen.release.set()
+            await engine.join()
+            await in_time(lambda: not engine.queues[NAME].suspects)
+        assert engine.dead_letters(NAME) == []
+
+    run(main())
+
+
+def test_another_worker_takes_it_meanwhile(cy, run, monkeypatch):
+    """The note is removed by the worker that has made it."""
+    monkeypatch.setattr(suspects_of(cy), "FAILED", 0.01)
+
+    async def main():
+        engine, seen = engine_for(cy), Seen()
+        await engine.publish(NAME, "a", b"hold")
+        delivered_before(engine, 50)
+        async with consuming(cy, engine, seen):
+            await eventually(lambda: seen.messages)
+            (session,) = engine.queues[NAME].sessions
+            session.cut("on purpose")
+            # Somebody else is done with it, who knew nothing of suspects.
+            for partition in engine.queues[NAME].partitions:
+                partition.waiting.clear()
+            await in_time(lambda: not engine.queues[NAME].suspects)
+
+    run(main())
+
+
 @pytest.mark.slow
 def test_what_ends_its_workers(cy, run, monkeypatch, caplog):
     """It is put aside, and all that was delivered as often with it is done."""
     monkeypatch.setattr(suspects_of(cy), "BETWEEN", 0.0)
+    # As if the loop had stood still until the connection was cut.
+    monkeypatch.setattr(suspects_of(cy), "BLOCKED", -1.0)
 
     async def main():
         engine, done, ended = engine_for(cy), [], []
@@ -147,6 +211,46 @@ def test_what_ends_its_workers(cy, run, monkeypatch, caplog):
         assert not engine.queues[NAME].suspects
 
     monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.serving.retrying").random, "uniform", lambda *_: 0.0)
+    run(main())
+
+
+def test_a_pause_before_another_try(cy, run):
+    """It is not cut short by what else a scope has had to wait for."""
+
+    async def main():
+        engine, seen, fail = engine_for(cy), [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            async def wait_and_fail():
+                await fail.wait()
+                raise ValueError("on purpose")
+
+            async with asyncio.TaskGroup() as group:
+                if scope["scope_id"] == "a":
+                    group.create_task(wait_and_fail())
+                while True:
+                    message = await receive()
+                    seen.append(message["body"])
+                    if scope["scope_id"] != "a":
+                        await send({"type": "queue.acknowledge"})
+
+        attributes = {"acknowledgement": "manual", "retry_delay": 60.0, "shutdown_timeout": 0.01}
+        async with consuming(cy, engine, application, quiet_failures(cy), **attributes) as server:
+            await engine.publish(NAME, "a", b"one")
+            await eventually(lambda: seen)
+            await engine.publish(NAME, "b", b"suspect")
+            delivered_before(engine, 50)
+            await passes(5)
+            await engine.publish(NAME, "a", b"two")
+            await passes(5)
+            # One is in hand, so that the suspect does not begin, and two waits for the suspect.
+            assert seen == [b"one"]
+            fail.set()
+            await in_time(lambda: server.stats()["acknowledged"])
+            await engine.publish(NAME, "c", b"three")
+            await in_time(lambda: b"three" in seen)
+            assert seen == [b"one", b"suspect", b"three"]
+
     run(main())
 
 

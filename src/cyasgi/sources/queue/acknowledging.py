@@ -23,16 +23,19 @@ class Acknowledgements:
     def __init__(self, send: Callable[[int, bool], object], batch: int = BATCH) -> None:
         self._send = send
         self._batch = max(1, batch)
-        #: Tags of deliveries in their order, up to the last one that is not sent.
-        self._order: collections.deque[int] = collections.deque()
-        #: Of these, the settled ones that were not sent, and those that were sent alone.
+        #: Tags in their order, without those of which the engine was told: at most as many as may be in hand.
+        self._outstanding: collections.OrderedDict[int, None] = collections.OrderedDict()
+        #: Of these, the settled ones.
         self._settled: set[int] = set()
-        self._sent: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """Return of how many deliveries the engine was not told."""
+        return len(self._outstanding)
 
     def delivered(self, tag: int) -> None:
         """Note a delivery."""
-        self._order.append(tag)
+        self._outstanding[tag] = None
 
     def settle(self, tag: int) -> None:
         """Acknowledge a delivery, within DELAY."""
@@ -44,25 +47,23 @@ class Acknowledgements:
 
     def forget(self, tag: int) -> None:
         """Note that a delivery was settled in another way."""
-        self._sent.add(tag)
+        self._outstanding.pop(tag, None)
 
     def flush(self) -> None:
         """Send what is settled."""
         self.drop_timer()
-        order, settled, sent = self._order, self._settled, self._sent
+        outstanding, settled = self._outstanding, self._settled
         last, count = 0, 0
-        while order and (order[0] in settled or order[0] in sent):
-            tag = order.popleft()
-            if tag in settled:
-                last, count = tag, count + 1
-                settled.discard(tag)
-            sent.discard(tag)
+        while outstanding and (tag := next(iter(outstanding))) in settled:
+            del outstanding[tag]
+            settled.discard(tag)
+            last, count = tag, count + 1
         if count:
             self._send(last, count > 1)
         for tag in sorted(settled):
             # Behind one that is still in hand.
             self._send(tag, False)
-        sent |= settled
+            outstanding.pop(tag, None)
         settled.clear()
 
     def drop_timer(self) -> None:

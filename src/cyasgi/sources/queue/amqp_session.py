@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -57,7 +58,12 @@ class AMQPSession:
         self._description = description
         #: Channels for publishing, by exchange: one that is not there closes its channel.
         self._publishers: dict[str, Any] = {}
+        #: By exchange and message_id, while a message is on its way that has one.
+        self._on_their_way: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = weakref.WeakValueDictionary()
         self._control: Any = None
+        #: The tag of the consumer that counts as this worker, and who asks how many there are.
+        self._counted = ""
+        self._counting = asyncio.Lock()
         self._holds: dict[int, AMQPHold] = {}
         #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
         self._asked = time.monotonic()
@@ -93,6 +99,11 @@ class AMQPSession:
                 await self.workers()
             except EngineError as error:
                 self._lose(str(error))
+                return
+            except Exception as error:
+                # Nobody waits for this task, and without it the session would never be sure again.
+                logger.exception("the connection is given up: a sign of life could not be asked for")
+                self._lose(words_of(error))
                 return
 
     @asynccontextmanager
@@ -165,9 +176,8 @@ class AMQPSession:
         """
         for left in reversed(range(ATTEMPTS)):
             self._control = await answered(self._connection.channel(publisher_confirms=False))
-            await self.workers()
             try:
-                await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
+                await self.workers()
                 break
             except EngineError as error:
                 if not left or not isinstance(error.__cause__, ChannelNotFoundEntity):
@@ -179,12 +189,26 @@ class AMQPSession:
         return f"{self.shape.name}.workers"
 
     async def workers(self) -> int:
-        began = time.monotonic()
-        counted = await answered(self._control.queue_declare(self._workers_queue, durable=True, auto_delete=True))
-        self._asked = began
+        async with self._counting:
+            began = time.monotonic()
+            count = await self._count()
+            if self._counted not in self._control.consumers:
+                if self._counted:
+                    logger.error("the queue %s was deleted: it is made anew", self._workers_queue)
+                consumed = await answered(self._control.basic_consume(self._workers_queue, _ignore, no_ack=True))
+                self._counted = consumed.consumer_tag
+                count = await self._count()
+            if not count:
+                raise EngineError("the broker no longer counts this worker")
+            self._asked = began
         for hold in list(self._holds.values()):
             hold.look()
-        return int(counted.consumer_count)
+        return count
+
+    async def _count(self) -> int:
+        """Return how many workers there are, and make the queue of which they are consumers if there is none."""
+        declared = await answered(self._control.queue_declare(self._workers_queue, durable=True, auto_delete=True))
+        return int(declared.consumer_count)
 
     async def unheld(self) -> list[int]:
         found: list[int] = []
@@ -293,8 +317,13 @@ class AMQPSession:
 
     async def bury(self, letter: Letter) -> None:
         letter = shortened(letter, self._most_header, header_size)
-        if not await self._publish("", f"{self.shape.name}.dead", letter):
-            raise EngineError(f"there is no queue {self.shape.name}.dead")
+        queue = f"{self.shape.name}.dead"
+        if await self._publish("", queue, letter):
+            return
+        logger.error("the queue %s was deleted, and what was in it: it is made anew", queue)
+        await self.declare_dead_letters()
+        if not await self._publish("", queue, letter):
+            raise EngineError(f"there is no queue {queue}")
 
     async def _publish(self, exchange: str, routing_key: str, letter: Letter) -> bool:
         """Publish, and return when the broker has confirmed it: False if it has no queue for it.
@@ -307,6 +336,18 @@ class AMQPSession:
             raise ValueError(
                 f"the message's headers and properties have {size} bytes: accepted are {self._most_header}"
             )
+        if not letter.message_id:
+            # The library makes one of its own.
+            return await self._confirmed(exchange, routing_key, letter)
+        # It knows a message that comes back by its message_id alone, which must not be that of another one as well.
+        key = exchange, letter.message_id
+        lock = self._on_their_way.get(key)
+        if lock is None:
+            lock = self._on_their_way[key] = asyncio.Lock()
+        async with lock:
+            return await self._confirmed(exchange, routing_key, letter)
+
+    async def _confirmed(self, exchange: str, routing_key: str, letter: Letter) -> bool:
         channel: Any = await self._publisher(exchange)
         try:
             await answered(

@@ -56,7 +56,7 @@ class Lane:
         self.current: Delivery | None = None
         #: Where the application acknowledges them: those for which it has come back, by their numbers.
         self.held: dict[int, Delivery] = {}
-        #: Whether the application has received the current one; told where it acknowledges messages.
+        #: Whether the application has received the current one.
         self.received = False
         self.waiting: collections.deque[Delivery] = collections.deque()
         #: Whether it waits for a place for its instance, or for a suspect: whoever has it go on has it in a list.
@@ -109,7 +109,8 @@ class Delivery:
 
     def __init__(self, arrival: Arrival, lane: Lane) -> None:
         #: Its delivery_id.
-        self.number = next(_numbers)
+        self.number = 0
+        self.renumber()
         self.tag = arrival.tag
         self.letter: Letter = arrival.letter
         self.lane = lane
@@ -132,6 +133,14 @@ class Delivery:
     @property
     def scope_id(self) -> str:
         return self.lane.scope_id
+
+    def renumber(self) -> None:
+        """Take another delivery_id: whoever has had the message before is not to settle it any more."""
+        self.number = next(_numbers)
+
+    def is_of(self, scope: Any) -> bool:
+        """Return whether the instance that has it is the one of this scope, and no other one of the same scope_id."""
+        return type(scope) is not QueueScope or (self.instance is not None and self.instance.scope is scope)
 
     def __repr__(self) -> str:
         return f"<delivery {self.number} of scope_id {self.scope_id!r}>"

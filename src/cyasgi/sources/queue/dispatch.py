@@ -83,11 +83,14 @@ class Dispatcher:
         self.stopping = False
         self.counts = dict.fromkeys(COUNTERS, 0)
 
-    def in_hand(self, scope_id: str, number: int | None = None) -> Delivery | None:
-        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named."""
-        lane = self._lanes.get(scope_id)
-        current = None if lane is None else lane.current
-        return current if current is None or number in (None, current.number) else None
+    def in_hand(self, scope: Any, number: int | None = None) -> Delivery | None:
+        """Return the message that the instance of a scope has, if it is this one; the latest one if none is named.
+
+        A task may outlive its instance: what another instance of the same scope_id has is not in its hand.
+        """
+        lane = self._lanes.get(scope["scope_id"])
+        current = None if lane is None or not lane.received else lane.current
+        return current if current is not None and number in (None, current.number) and current.is_of(scope) else None
 
     # In
 
@@ -118,7 +121,7 @@ class Dispatcher:
 
     def go_on(self, lane: Lane) -> None:
         """Put the next message of a scope into its instance."""
-        lane.timer = None
+        lane.stop()
         holding = lane.holding
         if lane.parked:
             return
@@ -137,6 +140,12 @@ class Dispatcher:
         else:
             self.begin(lane)
 
+    def resume(self, lane: Lane) -> None:
+        """Have a lane go on that was parked, unless it pauses meanwhile: then it goes on after that."""
+        lane.parked = False
+        if lane.timer is None:
+            self.go_on(lane)
+
     def _may_follow(self, lane: Lane) -> bool:
         """Return whether the next message may begin, as far as those are concerned that the application has in hand."""
         return True
@@ -149,6 +158,7 @@ class Dispatcher:
         """Put the next message of a scope into its instance; return False if that is not possible now."""
         server = self._server
         delivery = lane.current = lane.waiting.popleft()
+        delivery.renumber()
         lane.received = False
         try:
             scope = QueueScope(server.make_scope(lane.scope_id), lane)
@@ -190,9 +200,7 @@ class Dispatcher:
         """Let those go on that wait for a place, in their order, as far as there are places."""
         crowd, self._crowd = self._crowd, collections.deque()
         while crowd:
-            lane = crowd.popleft()
-            lane.parked = False
-            self.go_on(lane)
+            self.resume(crowd.popleft())
             if self._crowd:
                 # There is none any more.
                 break
@@ -204,6 +212,7 @@ class Dispatcher:
     def _told(self, delivery: Delivery, outcome: str, error: BaseException | None) -> None:
         instance = delivery.instance
         if outcome == TAKEN:
+            delivery.lane.received = True
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return
@@ -249,12 +258,13 @@ class Dispatcher:
         if delivery.came_back is not None:
             resolved(delivery.came_back)
 
-    async def all_came_back(self, seconds: float) -> None:
-        """Wait until no instance has a message, or for so many seconds."""
+    async def all_came_back(self, seconds: float) -> bool:
+        """Wait until no instance has a message, or for so many seconds; return whether none has one."""
         if self._in_hand:
             if self._nothing_in_hand is None or self._nothing_in_hand.done():
                 self._nothing_in_hand = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
+        return not self._in_hand
 
     async def note_suspect(self, key: str) -> int:
         return await self._server.note_suspect(key)

@@ -60,13 +60,14 @@ def reason_of(outcome: str, error: BaseException | None) -> str | None:
 class ManualDispatcher(Dispatcher):
     """Leaves messages in hand until the application has settled them."""
 
-    def in_hand(self, scope_id: str, number: int | None = None) -> Delivery | None:
-        lane = self._lanes.get(scope_id)
+    def in_hand(self, scope: Any, number: int | None = None) -> Delivery | None:
+        lane = self._lanes.get(scope["scope_id"])
         if lane is None:
             return None
-        found = dict(lane.held)
+        having = [*lane.held.values()]
         if lane.current is not None and lane.received:
-            found[lane.current.number] = lane.current
+            having.append(lane.current)
+        found = {delivery.number: delivery for delivery in having if delivery.is_of(scope)}
         return next(reversed(found.values()), None) if number is None else found.get(number)
 
     def application_ended(self, scope: QueueScope, error: BaseException | None) -> None:
@@ -87,7 +88,6 @@ class ManualDispatcher(Dispatcher):
     def _told(self, delivery: Delivery, outcome: str, error: BaseException | None) -> None:
         lane, instance = delivery.lane, delivery.instance
         if outcome == TAKEN:
-            lane.received = True
             super()._told(delivery, outcome, error)
         elif outcome == DONE and not instance.ended:
             lane.current = None

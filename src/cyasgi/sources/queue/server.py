@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -229,17 +229,14 @@ class QueueServer(StatelessServer):
 
     async def _drop_lost(self) -> None:
         """Part with partitions that the engine has taken away."""
-        for holding in list(self.holdings.values()):
-            if holding.hold is not None and holding.hold.lost.done():
-                logger.warning("partition %d was lost: %s", holding.partition, holding.hold.lost.result())
-                await self._part(holding, lost=True)
+        lost = [holding for holding in self.holdings.values() if holding.hold is not None and holding.hold.lost.done()]
+        for holding in lost:
+            assert holding.hold is not None
+            logger.warning("partition %d was lost: %s", holding.partition, holding.hold.lost.result())
+        await self._part_with(lost, lost=True)
 
     async def _lose_all(self, session: Session) -> None:
-        for holding in list(self.holdings.values()):
-            try:
-                await self._part(holding, lost=True)
-            except EngineError as error:
-                logger.debug("partition %d could not be released: %s", holding.partition, error)
+        await self._part_with(self.holdings.values(), lost=True)
         try:
             await session.close()
         except EngineError as error:
@@ -252,7 +249,12 @@ class QueueServer(StatelessServer):
         if dispatcher.stopping:
             return False
         holding = Holding(partition)
-        hold = await session.claim(partition, lambda arrival: dispatcher.arrived(holding, arrival))
+        try:
+            hold = await session.claim(partition, lambda arrival: dispatcher.arrived(holding, arrival))
+        except BaseException:
+            # Messages may have come before it failed; none has begun.
+            dispatcher.end(holding)
+            raise
         if hold is None:
             return False
         holding.hold = hold
@@ -276,6 +278,31 @@ class QueueServer(StatelessServer):
             )
         await self._part(holding, lost=hold.lost.done())
 
+    async def _part_with(self, holdings: Iterable[Holding], *, lost: bool, seconds: float | None = None) -> None:
+        """Part with partitions all at once, as each may take its time, and leave to the engine what takes longer.
+
+        Args:
+            seconds: how long all of it may take; None if its parts have bounds enough.
+        """
+        loop = asyncio.get_running_loop()
+        parts = {holding.partition: loop.create_task(self._part(holding, lost=lost)) for holding in holdings}
+        if not parts:
+            return
+        try:
+            await asyncio.wait(parts.values(), timeout=seconds)
+        finally:
+            for part in parts.values():
+                part.cancel()
+            results = await asyncio.gather(*parts.values(), return_exceptions=True)
+        for partition, result in zip(parts, results, strict=True):
+            if isinstance(result, (EngineError, asyncio.CancelledError)):
+                words = str(result) or f"not given back within {seconds} seconds"
+                logger.log(
+                    logging.DEBUG if lost else logging.INFO, "partition %d is left to the engine: %s", partition, words
+                )
+            elif result is not None:
+                raise result
+
     async def _part(self, holding: Holding, *, lost: bool) -> None:
         """Delete the instances of a partition, and let the engine give it to others."""
         dispatcher = self._dispatcher
@@ -291,10 +318,12 @@ class QueueServer(StatelessServer):
                     holding.partition,
                     in_hand,
                 )
-        if ends:
-            # Bounded by the server's shutdown_timeout.
-            await asyncio.gather(*ends, return_exceptions=True)
-        self._tell(self.revoked, holding.partition, lost)
+        try:
+            if ends:
+                # Bounded by the server's shutdown_timeout.
+                await asyncio.gather(*ends, return_exceptions=True)
+        finally:
+            self._tell(self.revoked, holding.partition, lost)
         logger.debug("partition %d of %s is %s", holding.partition, self.name, "lost" if lost else "given back")
         if holding.hold is not None:
             await holding.hold.release()
@@ -327,11 +356,7 @@ class QueueServer(StatelessServer):
                 task.cancel()
         assert self._dispatcher is not None
         session = self._session
-        for holding in list(self.holdings.values()):
-            try:
-                await asyncio.wait_for(self._part(holding, lost=False), self.shutdown_timeout)
-            except (EngineError, TimeoutError) as error:
-                logger.info("partition %d is left to the engine: %s", holding.partition, error)
+        await self._part_with(self.holdings.values(), lost=False, seconds=self.shutdown_timeout)
         self._dispatched = self.dispatched()
         self._dispatcher = None
         if session is not None:
@@ -420,7 +445,7 @@ class QueueServer(StatelessServer):
 
     def _in_hand(self, scope: Any, number: int | None, what: str, *, settled: bool = False) -> Delivery:
         """Return the message that the application of a scope has in hand; raise ValueError if it is not this one."""
-        delivery = self._dispatching().in_hand(scope["scope_id"], number)
+        delivery = self._dispatching().in_hand(scope, number)
         if delivery is None:
             which = "there is no message in hand" if number is None else f"the message {number} is not in hand"
             raise ValueError(f"{which} that could be {what}")

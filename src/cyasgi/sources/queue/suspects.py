@@ -3,7 +3,8 @@
 How often a message was delivered says little: one that waits in a worker that ends, or gives its partition back, is
 delivered again without ever having begun. So one that was delivered very often is only a suspect. While it is about to
 begin, and for a while afterwards, nothing else begins in this worker, and the engine keeps a note of it, which outlives
-the worker. A message whose note is found again and again is what ends its workers.
+the worker. A message whose note is found again and again is what ends its workers. A worker that has only lost its
+connection removes the note in its next session, unless its loop stood still: that may have been what cut it off.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import asyncio
 import collections
 import hashlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from ..._common.lost_time import Watch
 from .delivery import Delivery, Lane
 from .engine import EngineError
 
@@ -32,6 +35,8 @@ BETWEEN = 0.05
 FAILED = 1.0
 #: Seconds until a suspect is looked at again that may not begin now.
 LOOK = 0.05
+#: Seconds that the loop must have stood still while a message was in hand for that to have cut the connection.
+BLOCKED = 1.0
 
 
 class SuspectsPort(Protocol):
@@ -41,10 +46,11 @@ class SuspectsPort(Protocol):
     def stopping(self) -> bool: ...
     async def note_suspect(self, key: str) -> int: ...
     async def clear_suspect(self, key: str) -> None: ...
-    async def all_came_back(self, seconds: float) -> None: ...
+    async def all_came_back(self, seconds: float) -> bool: ...
     def may_begin(self, lane: Lane) -> bool: ...
     def begin(self, lane: Lane) -> bool: ...
     def go_on(self, lane: Lane) -> None: ...
+    def resume(self, lane: Lane) -> None: ...
     def pause(self, lane: Lane, seconds: float) -> None: ...
     def bury(self, delivery: Delivery, reason: str) -> None: ...
 
@@ -61,6 +67,8 @@ class Suspects:
         self._start = start
         self._lanes: collections.deque[Lane] = collections.deque()
         self._held_up: collections.deque[Lane] = collections.deque()
+        #: Notes that are still to be removed, by their keys.
+        self._stale: set[str] = set()
         self._running = False
         #: Whether nothing else may begin.
         self._alone = False
@@ -84,11 +92,11 @@ class Suspects:
         try:
             while self._lanes:
                 lane = self._lanes.popleft()
-                lane.parked = False
-                if not self._usable(lane):
-                    # It may have other messages by now, or nothing.
-                    self._dispatcher.go_on(lane)
+                if lane.timer is not None or not self._usable(lane):
+                    # It may pause, or have other messages by now, or nothing.
+                    self._dispatcher.resume(lane)
                     continue
+                lane.parked = False
                 self._alone = True
                 try:
                     await self._one(lane, lane.waiting[0])
@@ -103,8 +111,7 @@ class Suspects:
         self._alone = False
         held_up, self._held_up = self._held_up, collections.deque()
         for lane in held_up:
-            lane.parked = False
-            self._dispatcher.go_on(lane)
+            self._dispatcher.resume(lane)
 
     def _usable(self, lane: Lane, delivery: Delivery | None = None) -> bool:
         """Return whether the lane may go on and has a suspect at its head, this one if one is given."""
@@ -115,14 +122,21 @@ class Suspects:
 
     async def _one(self, lane: Lane, delivery: Delivery) -> None:
         dispatcher, key = self._dispatcher, key_of(delivery)
-        await dispatcher.all_came_back(ALONE)
+        alone = await dispatcher.all_came_back(ALONE)
         if not self._usable(lane, delivery):
             dispatcher.go_on(lane)
             return
         if not dispatcher.may_begin(lane):
             dispatcher.pause(lane, LOOK)
             return
+        if not alone:
+            # Should this worker end, nobody could tell which of them is to blame.
+            dispatcher.begin(lane)
+            return
         try:
+            if key in self._stale:
+                await dispatcher.clear_suspect(key)
+                self._stale.discard(key)
             ended = await dispatcher.note_suspect(key)
         except EngineError as error:
             logger.debug("%r may not begin yet: %s", delivery, error)
@@ -138,26 +152,48 @@ class Suspects:
             dispatcher.go_on(lane)
             await self._clear(key)
             return
-        delivery.came_back = asyncio.get_running_loop().create_future()
+        came_back = delivery.came_back = asyncio.get_running_loop().create_future()
+        watch = Watch(lambda: not came_back.done())
+        watch.begin()
         if not dispatcher.begin(lane):
+            came_back.cancel()
             await self._clear(key)
             return
         logger.info("%r was delivered %d times: it begins alone", delivery, delivery.times)
-        await asyncio.wait({delivery.came_back}, timeout=ALONE)
-        if not delivery.came_back.done():
+        await asyncio.wait({came_back}, timeout=ALONE)
+        if not came_back.done():
             # The note stays until it has come back.
-            delivery.came_back.add_done_callback(lambda _: self._start(self._clear(key)))
+            came_back.add_done_callback(lambda _: self._start(self._clear(key, watch)))
             self._let_others_go_on()
             return
-        await self._clear(key)
+        await self._clear(key, watch)
         await asyncio.sleep(BETWEEN)
 
-    async def _clear(self, key: str) -> None:
+    async def _clear(self, key: str, watch: Watch | None = None) -> None:
+        """Remove the note of a message, now or in the next session.
+
+        Args:
+            watch: has measured how long the loop stood still while it was in hand.
+        """
         try:
             await self._dispatcher.clear_suspect(key)
         except EngineError as error:
-            # It is forgotten in a day.
-            logger.debug("the note of a suspect stays: %s", error)
+            logger.debug("the note of a suspect stays for now: %s", error)
+            if (watch is None or watch.lost.total(time.monotonic()) <= BLOCKED) and key not in self._stale:
+                self._stale.add(key)
+                self._start(self._clear_later(key))
+
+    async def _clear_later(self, key: str) -> None:
+        while key in self._stale and not self._dispatcher.stopping:
+            await asyncio.sleep(FAILED)
+            if key in self._stale:
+                try:
+                    await self._dispatcher.clear_suspect(key)
+                except EngineError as error:
+                    # It is forgotten in a day.
+                    logger.debug("the note of a suspect stays: %s", error)
+                else:
+                    self._stale.discard(key)
 
 
 def key_of(delivery: Delivery) -> str:
