@@ -335,16 +335,19 @@ class Dispatcher:
         backoff.failures = line.failures
         seconds = backoff.failed()
         line.failures = backoff.failures
-        line.paused_until = clock() + seconds
+        line.paused_until = until = clock() + seconds
         self._tell(self._server.start_failed, line.channel, error, seconds)
         if self._loop is None or self._loop.is_closed():
             return
 
         def go_on() -> None:
             self._wakings.discard(handle)
+            # Timers of uvloop count from the time of the loop's last pass, and so may be early.
+            if line.paused_until == until:
+                line.paused_until = 0.0
             self._next_turn(line)
 
-        handle = self._loop.call_later(seconds + 0.001, go_on, context=self._context)
+        handle = self._loop.call_later(seconds, go_on, context=self._context)
         self._wakings.add(handle)
 
     @staticmethod
