@@ -214,6 +214,41 @@ def test_what_ends_its_workers(cy, run, monkeypatch, caplog):
     run(main())
 
 
+def test_behind_one_that_takes_its_time_to_end(cy, run, monkeypatch):
+    """A suspect, too, waits until the instance before its own has let go of what it has."""
+    monkeypatch.setattr(suspects_of(cy), "ALONE", 0.02)
+
+    async def main():
+        engine, seen, release = engine_for(cy), [], asyncio.Event()
+
+        async def application(scope, receive, send):
+            try:
+                while True:
+                    message = await receive()
+                    seen.append(message["body"])
+                    if message["redelivered"] or message["body"] == b"other":
+                        await send({"type": "queue.acknowledge"})
+            except asyncio.CancelledError:
+                await release.wait()
+                raise
+
+        async with consuming(cy, engine, application, acknowledgement="manual") as server:
+            await engine.publish(NAME, "a", b"one")
+            await eventually(lambda: seen)
+            await engine.publish(NAME, "a", b"suspect")
+            delivered_before(engine, 50)
+            await passes(5)
+            server.delete_application_instance("a")
+            await engine.publish(NAME, "b", b"other")
+            await in_time(lambda: b"other" in seen)
+            assert seen == [b"one", b"other"]
+            release.set()
+            await engine.join()
+            assert seen == [b"one", b"other", b"one", b"suspect"]
+
+    run(main())
+
+
 def test_a_pause_before_another_try(cy, run):
     """It is not cut short by what else a scope has had to wait for."""
 

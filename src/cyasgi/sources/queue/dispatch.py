@@ -152,7 +152,7 @@ class Dispatcher:
 
     def may_begin(self, lane: Lane) -> bool:
         """Return whether the engine and the instances allow the next message of a scope to begin."""
-        return lane.holding.sure and not self._is_crowded(lane.scope_id)
+        return lane.holding.sure and self._may_follow(lane) and not self._is_crowded(lane.scope_id)
 
     def begin(self, lane: Lane) -> bool:
         """Put the next message of a scope into its instance; return False if that is not possible now."""
