@@ -133,7 +133,7 @@ def test_passwords(tmp_path):
             assert reason.lower() in told.lower() and "guess" not in told
         with worker(tmp_path, "--layer", url.format("s3cret%3A%2F%40"), "--channel", "a") as command:
             command.until(r"receiving from a$")
-            assert command.stop(signal.SIGTERM) == 0, command.lines
+            assert command.stop(signal.SIGTERM) == 0, "\n".join(command.lines)
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ def test_user_who_may_do_little(tmp_path):
             command.until(r"WARNING .*Redis does not tell of changes .*: it is asked 100 times a second$")
             send_from_outside(one, "a", [1])
             command.until(r"got a 1")
-            assert command.stop(signal.SIGTERM) == 0, command.lines
+            assert command.stop(signal.SIGTERM) == 0, "\n".join(command.lines)
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_tls(tmp_path):
             command.until(r"receiving from a$")
             send_from_outside(one, "a", [1])
             command.until(r"got a 1")
-            assert command.stop(signal.SIGTERM) == 0, command.lines
+            assert command.stop(signal.SIGTERM) == 0, "\n".join(command.lines)
         code, told = failed(tmp_path, "--layer", f"rediss://127.0.0.1:{port}/0", "--channel", "a")
         assert code == 1 and "certificate verify failed" in told.lower()
 
@@ -223,7 +223,7 @@ def test_sentinel(tmp_path):
                 command.until(r"Redis at sentinel 'main' is back")
                 send_from_outside(replica, "a", [2])
                 command.until(r"got a 2")
-                assert command.stop(signal.SIGTERM) == 0, command.lines
+                assert command.stop(signal.SIGTERM) == 0, "\n".join(command.lines)
 
 
 # What the command refuses
