@@ -43,6 +43,7 @@ def test_receive():
         "correlation_id": "c",
         "reply_to": "r",
         "content_type": "text/plain",
+        "content_encoding": None,
         "priority": 3,
         "ttl": 1.5,
         "timestamp": 1e9,

@@ -25,7 +25,8 @@ Receive - ``queue.receive`` event
 * ``body`` (*byte string*) - the message; it may be empty.
 * ``headers`` (*dict*) - by name: strings, numbers, booleans, None, byte strings, and lists and dicts of these. Times
   are seconds since the epoch. What is published has at most 65,536 bytes of them.
-* ``message_id``, ``correlation_id``, ``reply_to``, ``content_type`` (*Unicode string* or None) - as published.
+* ``message_id``, ``correlation_id``, ``reply_to``, ``content_type``, ``content_encoding`` (*Unicode string* or None) -
+  as published.
 * ``priority`` (*int* or None) - as published, from 0 to 255.
 * ``ttl`` (*float* or None) - as published: seconds that the message may wait in the queue.
 * ``timestamp`` (*float* or None) - when it was published, in seconds since the epoch, if the publisher says so.
@@ -69,7 +70,7 @@ When this send returns, the queue has confirmed that it has the message.
 
 * ``type`` (*Unicode string*) - ``"queue.publish"``.
 * ``body`` (*byte string*), and, all of them optional, ``headers``, ``message_id``, ``correlation_id``, ``reply_to``,
-  ``content_type``, ``priority``, ``ttl`` and ``timestamp`` - as above.
+  ``content_type``, ``content_encoding``, ``priority``, ``ttl`` and ``timestamp`` - as above.
 * ``scope_id`` (*Unicode string*) - whose message it is. Optional; the scope's own if missing.
 * ``queue`` (*Unicode string*) - the name of another queue of the same engine. Optional; the scope's own if missing.
 
@@ -108,7 +109,7 @@ MOST_HEADERS = 65_536
 #: What a value in headers takes beside its own bytes, at most.
 FIELD = 9
 
-TEXTS = ("message_id", "correlation_id", "reply_to", "content_type")
+TEXTS = ("message_id", "correlation_id", "reply_to", "content_type", "content_encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,11 @@ class Letter:
     priority: int | None = None
     ttl: float | None = None
     timestamp: float | None = None
+    content_encoding: str | None = None
+    #: What applications are not told, and dead letters keep: its type, and which program and user have published it.
+    message_type: str | None = None
+    app_id: str | None = None
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +178,7 @@ def receive_message(letter: Letter, delivery_id: int, deliveries: int) -> dict[s
         "correlation_id": letter.correlation_id,
         "reply_to": letter.reply_to,
         "content_type": letter.content_type,
+        "content_encoding": letter.content_encoding,
         "priority": letter.priority,
         "ttl": letter.ttl,
         "timestamp": letter.timestamp,

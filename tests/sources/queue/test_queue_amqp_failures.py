@@ -65,6 +65,33 @@ def test_the_queue_of_dead_letters_is_deleted(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_the_properties_of_a_dead_letter(cy, run, broker, aiormq, name):
+    """It keeps those of the message; the user, which only its publisher may give, is in a header."""
+    properties = {
+        "content_type": "application/json",
+        "content_encoding": "gzip",
+        "message_type": "order",
+        "app_id": "shop",
+        "message_id": "m",
+        "correlation_id": "c",
+        "reply_to": "r",
+        "priority": 3,
+    }
+
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, broker, name, seen)), client(aiormq, broker) as channel:
+            for user in ("guest", None):
+                headers = {"x-published-by": "somebody"}
+                await publish(channel, name, b"reject", user_id=user, headers=headers, **properties)
+                dead = (await dead_letter(channel, name)).header.properties
+                assert {key: getattr(dead, key) for key in properties} == properties
+                assert (dead.headers.get("x-published-by"), dead.user_id) == (user, None)
+            assert seen.messages[0]["content_encoding"] == "gzip"
+
+    run(main())
+
+
 def test_the_queue_of_workers_is_deleted(cy, run, broker, aiormq, name):
     """The workers make it anew, lose nothing, and are counted again, so that one that comes gets its share."""
 

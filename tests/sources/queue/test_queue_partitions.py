@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 
 import pytest
@@ -259,6 +260,53 @@ def test_again_after_a_run(cy, run):
         assert seen.bodies == [b"one", b"two"]
 
     run(main())
+
+
+@pytest.mark.parametrize("acknowledgement", ["automatic", "manual"])
+def test_again_after_its_loop_was_closed(cy, run, acknowledgement):
+    """What was in hand, or waited, when the loop was closed under the server is delivered in the next run."""
+    engine, seen = engine_for(cy), []
+
+    async def application(scope, receive, send):
+        while True:
+            message = await receive()
+            seen.append((message["body"], message["redelivered"]))
+            if len(seen) == 1:
+                await asyncio.get_running_loop().create_future()
+            await send({"type": "queue.acknowledge", "delivery_id": message["delivery_id"]})
+
+    server = queues(cy).QueueServer(application, engine=engine, name=NAME, partitions=PARTITIONS)
+    server.acknowledgement = acknowledgement
+    server.balance_interval = 0.01
+
+    async def first():
+        task = asyncio.create_task(server.arun())
+        await server.wait_started()
+        for body in (b"one", b"two"):
+            await engine.publish(NAME, "a", body)
+        await in_time(lambda: seen)
+        return task
+
+    async def second():
+        running = asyncio.create_task(server.arun())
+        await server.wait_started()
+        assert server.stats()["partitions"] == PARTITIONS
+        await engine.join()
+        server.stop()
+        await running
+        assert server.application is application
+
+    loop = run.loop_factory()
+    # That tasks are destroyed while they are pending is what such an end of a loop means.
+    loop.set_exception_handler(lambda loop, context: None)
+    task = loop.run_until_complete(first())
+    loop.close()
+    run(second())
+    # It is closed while another run may be at work.
+    del task
+    gc.collect()
+    assert seen[0] == (b"one", False)
+    assert seen[1:] == [(b"one", True), (b"two", True)]
 
 
 def test_cancelled(cy, run):

@@ -30,9 +30,10 @@ class Properties(spec.Basic.Properties):
 
 
 def properties_of(letter: Letter) -> Properties:
-    """Return the properties that a letter is published with."""
+    """Return the properties that a letter is published with; without its user, which would have to be our own."""
     return Properties(
         content_type=letter.content_type,
+        content_encoding=letter.content_encoding,
         headers=dict(letter.headers) or None,
         delivery_mode=PERSISTENT,
         priority=letter.priority,
@@ -41,6 +42,8 @@ def properties_of(letter: Letter) -> Properties:
         expiration=None if letter.ttl is None else str(round(letter.ttl * 1000)),
         message_id=letter.message_id,
         timestamp=None if letter.timestamp is None else datetime.fromtimestamp(letter.timestamp, UTC),
+        message_type=letter.message_type,
+        app_id=letter.app_id,
     )
 
 
@@ -62,6 +65,10 @@ def letter_of(body: bytes, properties: Any, headers: Mapping[str, Any]) -> Lette
         properties.priority,
         _ttl(properties.expiration),
         timestamp.timestamp() if isinstance(timestamp, datetime) else None,
+        content_encoding=_text(properties.content_encoding),
+        message_type=_text(properties.message_type),
+        app_id=_text(properties.app_id),
+        user_id=_text(properties.user_id),
     )
 
 

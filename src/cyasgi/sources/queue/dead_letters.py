@@ -9,7 +9,14 @@ from ...wire.queue import Letter
 from .delivery import Delivery
 
 #: The headers that a dead letter gets, which are kept whatever else it has.
-FAILURE, QUEUE, SCOPE_ID, DELIVERIES, DROPPED = OWN = "x-failure", "x-queue", "x-scope-id", "x-deliveries", "x-dropped"
+FAILURE, QUEUE, SCOPE_ID, DELIVERIES, DROPPED, PUBLISHED_BY = OWN = (
+    "x-failure",
+    "x-queue",
+    "x-scope-id",
+    "x-deliveries",
+    "x-dropped",
+    "x-published-by",
+)
 #: Of a failure, where there is room for no more, and of names of headers that were dropped: characters.
 LEAST_FAILURE = 200
 MOST_DROPPED = 200
@@ -24,8 +31,12 @@ def dead_letter(delivery: Delivery, queue: str, reason: str) -> Letter:
         QUEUE: queue,
         SCOPE_ID: delivery.scope_id,
         DELIVERIES: delivery.times,
+        PUBLISHED_BY: letter.user_id,
     }
-    return replace(letter, headers=headers, ttl=None)
+    if letter.user_id is None:
+        # Nor is a header of the publisher's own to say so.
+        del headers[PUBLISHED_BY]
+    return replace(letter, headers=headers, ttl=None, user_id=None)
 
 
 def shortened(letter: Letter, most: int, size_of: Callable[[Letter], int]) -> Letter:

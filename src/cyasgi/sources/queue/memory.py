@@ -92,6 +92,8 @@ class MemoryEngine:
                 f"the queue {shape.name!r} has {len(queue.partitions)} partitions: accepted are as many, "
                 f"got {shape.partitions}"
             )
+        for session in [one for one in queue.sessions if one.stale]:
+            session.cut("its event loop was closed")
         session = MemorySession(self, queue, shape.prefetch)
         queue.sessions.add(session)
         return session
@@ -173,6 +175,11 @@ class MemorySession:
         self._prefetch = prefetch
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
+    @property
+    def stale(self) -> bool:
+        """Whether its event loop was closed before it ended."""
+        return self.lost.get_loop().is_closed()
+
     async def workers(self) -> int:
         return len(self._queue.sessions)
 
@@ -226,8 +233,7 @@ class MemorySession:
 
     def cut(self, reason: str = "the connection was cut") -> None:
         """Lose the session, as when a connection breaks: what is not acknowledged is delivered again."""
-        if not self.lost.done():
-            self.lost.set_result(reason)
+        _lose(self.lost, reason)
         self._leave(reason)
 
     async def close(self) -> None:
@@ -244,6 +250,11 @@ class MemorySession:
         for partition in self._queue.partitions:
             if partition.hold is not None and partition.hold.session is self:
                 partition.hold.take_away(reason)
+
+
+def _lose(lost: asyncio.Future[str], reason: str) -> None:
+    if not lost.done() and not lost.get_loop().is_closed():
+        lost.set_result(reason)
 
 
 class MemoryHold:
@@ -322,5 +333,4 @@ class MemoryHold:
         partition.hold = None
         partition.waiting.extendleft(sorted(self._unacknowledged.values(), key=lambda one: -one.number))
         self._unacknowledged.clear()
-        if not self.lost.done():
-            self.lost.set_result(reason)
+        _lose(self.lost, reason)

@@ -128,25 +128,43 @@ class QueueServer(StatelessServer):
             # It is refused: the session is that of the run at work.
             await super().arun()
             return
+        self._forget_the_last_run()
+        loop = asyncio.get_running_loop()
         application = self.application
         self._dispatcher = dispatcher = self._new_dispatcher()
         if isinstance(dispatcher, ManualDispatcher):
             self.application = WatchedApplication(application, dispatcher.application_ended)
         self._ending = asyncio.Event()
         # Not a task of handle(): it goes on while instances drain.
-        self._keeper = keeper = asyncio.get_running_loop().create_task(self._keep(), context=outside())
+        self._keeper = keeper = loop.create_task(self._keep(), context=outside())
         try:
             await super().arun()
         finally:
+            # A coroutine that is closed after its loop has nothing to end any more: there may be another run by now.
+            if not loop.is_closed():
+                self._dispatcher.stopping = True
+                self._ending.set()
+                keeper.cancel()
+                try:
+                    await self._close(keeper)
+                finally:
+                    self._session = self._keeper = None
+                    if isinstance(self.application, WatchedApplication):
+                        self.application = application
+
+    def _forget_the_last_run(self) -> None:
+        """Drop what is left of a run whose loop was closed under it."""
+        if self._dispatcher is not None:
+            # It is still told of the instances that it had.
             self._dispatcher.stopping = True
-            self._ending.set()
-            keeper.cancel()
-            try:
-                await self._close(keeper)
-            finally:
-                self._session = self._keeper = None
-                if isinstance(self.application, WatchedApplication):
-                    self.application = application
+        for holding in self.holdings.values():
+            holding.over = holding.letting_go = True
+            holding.nothing_in_hand = None
+        self.holdings.clear()
+        self._tasks.clear()
+        self._session = self._dispatcher = None
+        if isinstance(self.application, WatchedApplication):
+            self.application = self.application.application
 
     def _new_dispatcher(self) -> Dispatcher:
         manual = self.acknowledgement == "manual"
@@ -225,7 +243,8 @@ class QueueServer(StatelessServer):
                     return_when=asyncio.FIRST_COMPLETED,
                 )
         finally:
-            ending.cancel()
+            if not ending.get_loop().is_closed():
+                ending.cancel()
 
     async def _drop_lost(self) -> None:
         """Part with partitions that the engine has taken away."""
