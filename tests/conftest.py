@@ -48,12 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick.
+    """Two workers for each core with `-n auto`, since many tests wait: for a process, a deadline, a tick.
 
     One for each core without the slow ones, which do not wait: every worker takes seconds to collect all tests.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return usable if config.option.markexpr == "not slow" else 3 * usable
+    return usable if config.option.markexpr == "not slow" else 2 * usable
 
 
 @pytest.hookimpl(wrapper=True)

@@ -55,7 +55,8 @@ def test_replaced_under_load(watched):
         page.until(lambda found: found['cyasgi_workers{state="serving"}'] == 2)
     requests = counted(clients, (Fresh, KeptAlive))
     sent = sum(client._number for client in clients if isinstance(client, Datagrams))
-    # The last ones may be answered, and not yet be counted as sent.
+    # The last ones may have reached their clients, and not yet be counted: each is counted once it is written.
+    page.until(lambda found: found["cyasgi_http_request_duration_seconds_count"] == requests)
     found = page.until(lambda found: found["cyasgi_datagrams_sent_total"] == sent)
     assert found["cyasgi_datagrams_received_total"] == sent
     assert found["cyasgi_http_requests_total"] == found['cyasgi_http_responses_total{code="2xx"}'] == requests
