@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import signal
 import socket
 import subprocess
@@ -63,14 +64,23 @@ newServer({{address="{upstream}", useProxyProtocol=true, healthCheckMode="up"}})
 """
 
 
+#: Ports that no system gives to whoever asks for any port: so nothing takes one between its choice and its use.
+UNASSIGNED_PORTS = range(10_000, 32_000)
+
+
 def free_port():
     """A port of 127.0.0.1, for TCP and UDP, that was free a moment ago: these programs are told theirs."""
+    chance = random.SystemRandom()
     while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError):
-                datagram.bind(stream.getsockname())
-                return stream.getsockname()[1]
+        port = chance.choice(UNASSIGNED_PORTS)
+        with (
+            socket.socket() as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagram,
+            contextlib.suppress(OSError),
+        ):
+            stream.bind(("127.0.0.1", port))
+            datagram.bind(("127.0.0.1", port))
+            return port
 
 
 def start(folder, arguments):

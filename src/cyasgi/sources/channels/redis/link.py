@@ -29,6 +29,8 @@ logger = logging.getLogger("cyasgi.sources.channels")
 FAILURES = (RedisError, OSError, EOFError, asyncio.IncompleteReadError)
 #: Seconds that Redis may take to accept a connection, and to answer, where the layer's configuration does not say.
 ANSWER_TIMEOUT = 5.0
+#: Seconds in which connections are to be closed in order, as TLS has it (RFC 8446, section 6.1); then they are aborted.
+CLOSE_TIMEOUT = 1.0
 #: What Redis answers, at the beginning, to who has not given the right password.
 _NO_ACCESS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
@@ -50,6 +52,14 @@ def describe(error: BaseException) -> str:
     return text.rstrip(".") or type(error).__name__
 
 
+async def _send(connection: Any, *commands: Command) -> None:
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    except RuntimeError as error:
+        # What uvloop raises where asyncio says that the connection is lost: its transport is closed.
+        raise ConnectionError(describe(error)) from error
+
+
 class Link:
     """Two connections to one Redis, which are opened and fail together."""
 
@@ -68,6 +78,8 @@ class Link:
         self._on_change = on_change
         self._commands: Any = None
         self._changes: Any = None
+        #: Those of both connections: redis-py forgets its own before they are closed.
+        self._writers: list[asyncio.StreamWriter] = []
         self._reader: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
         #: Whether Redis tells of changes; some servers and proxies cannot.
@@ -87,10 +99,10 @@ class Link:
             await self._open()
 
     async def _open(self) -> None:
-        self._commands = await self._pools[0].get_connection()
+        self._commands = await self._connect(self._pools[0])
         # A connection that works, whatever else it may do.
         await self.call(("PING",))
-        self._changes = await self._pools[1].get_connection()
+        self._changes = await self._connect(self._pools[1])
         try:
             await self._changes.send_command("CLIENT", "ID")
             number = await self._changes.read_response()
@@ -103,11 +115,25 @@ class Link:
         self.tells = True
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
+    async def _connect(self, pool: Any) -> Any:
+        connection = await pool.get_connection()
+        self._writers.append(connection._writer)
+        return connection
+
     async def close(self) -> None:
-        """Close the connections, whatever state they are in."""
+        """Close the connections, whatever state they are in; none is left half closed, for a loop that ends."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
+        for writer in self._writers:
+            writer.close()
+        if self._writers:
+            # Not with a limit that cancels: a second one who waits, as redis-py does, would be cancelled, too.
+            closed = asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
+            await asyncio.wait([closed], timeout=CLOSE_TIMEOUT)
+            for writer in self._writers:
+                writer.transport.abort()
+            await asyncio.wait([closed], timeout=CLOSE_TIMEOUT)
         for pool in self._pools:
             # What goes wrong with a connection that is closed concerns nobody.
             with contextlib.suppress(*FAILURES):
@@ -140,7 +166,7 @@ class Link:
             return
         if self._asked_at is None:
             self._asked_at = clock()
-            await self._changes.send_command("PING", check_health=False)
+            await _send(self._changes, ("PING",))
         elif clock() - self._asked_at >= self._timeout:
             # If this process stood still, the answer has come and was not read yet.
             await self.call(("PING",))
@@ -159,7 +185,7 @@ class Link:
         failed: ResponseError | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+                await _send(connection, *commands)
                 for _ in commands:
                     try:
                         answers.append(await connection.read_response())
