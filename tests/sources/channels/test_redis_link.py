@@ -10,6 +10,7 @@ from redis.asyncio import ConnectionPool
 
 from support.census import census, grown_since
 from support.certificates import write_certificates
+from support.loops import PATIENCE
 from support.redis_servers import RedisServer, free_port
 
 pytestmark = pytest.mark.slow
@@ -26,8 +27,8 @@ def test_a_call_after_a_reset(link_module, run, redis):
     async def main():
         link = link_module.Link(lambda: ConnectionPool.from_url(redis.url), lambda names: None)
         await link.open()
-        for writer in link._writers:
-            writer.transport.abort()
+        for connection in (link._commands, link._changes):
+            connection._writer.transport.abort()
         # The transports close in the loop's next passes; the reader of changes learns of it in the same ones.
         for _ in range(5):
             await asyncio.sleep(0)
@@ -40,27 +41,60 @@ def test_a_call_after_a_reset(link_module, run, redis):
     run(main())
 
 
-def test_closed_before_a_peer_that_is_silent(link_module, run, tmp_path, monkeypatch):
-    """TLS waits for the other's goodbye; not for ever, and nothing is left of the connections."""
-    monkeypatch.setattr(link_module, "CLOSE_TIMEOUT", 0.05)
+@pytest.fixture
+def tls(tmp_path):
+    """A Redis with TLS; and a way to make links to it."""
     folder = tmp_path / "redis"
     folder.mkdir()
     write_certificates(folder)
     port = free_port()
     options = ["--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
+    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
+    with RedisServer(folder, *options, "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no") as redis:
+        redis.tls_url = url
+        yield redis
 
-    async def main(redis):
-        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
+
+def test_closed_in_order(link_module, run, tls):
+    """What closes waits for TLS's goodbye: a loop that ends afterwards has no connections any more."""
+
+    async def main():
         # What a loop and TLS keep from their first connection on is no part of it.
+        for _ in range(2):
+            before = census()
+            link = link_module.Link(lambda: ConnectionPool.from_url(tls.tls_url), lambda names: None)
+            await link.open()
+            tls.pause()
+            closing = asyncio.create_task(link.close())
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert not closing.done()
+            tls.go_on()
+            await closing
+            await asyncio.sleep(0)
+            after = census()
+        assert after["descriptors"] == before["descriptors"]
+
+    run(main())
+
+
+def test_closed_before_a_silent_peer(link_module, run, tls, monkeypatch):
+    """Nobody waits for its goodbye for long."""
+    monkeypatch.setattr(link_module, "CLOSE_TIMEOUT", 0.05)
+
+    async def main():
         for silent in (False, True):
             before = census()
-            link = link_module.Link(lambda: ConnectionPool.from_url(url), lambda names: None)
+            link = link_module.Link(lambda: ConnectionPool.from_url(tls.tls_url), lambda names: None)
             await link.open()
             if silent:
-                redis.pause()
-            await link.close()
-            redis.go_on()
+                tls.pause()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await link.close()
+            finally:
+                tls.go_on()
+        # Once it has come after all, nothing is left of the connections.
         assert not await grown_since(before)
 
-    with RedisServer(folder, *options, "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no") as redis:
-        run(main(redis))
+    run(main())

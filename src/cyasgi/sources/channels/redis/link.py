@@ -29,7 +29,7 @@ logger = logging.getLogger("cyasgi.sources.channels")
 FAILURES = (RedisError, OSError, EOFError, asyncio.IncompleteReadError)
 #: Seconds that Redis may take to accept a connection, and to answer, where the layer's configuration does not say.
 ANSWER_TIMEOUT = 5.0
-#: Seconds in which connections are to be closed in order, as TLS has it (RFC 8446, section 6.1); then they are aborted.
+#: Seconds that Redis may take to answer TLS's goodbye (RFC 8446, section 6.1).
 CLOSE_TIMEOUT = 1.0
 #: What Redis answers, at the beginning, to who has not given the right password.
 _NO_ACCESS = ("NOAUTH", "WRONGPASS", "NOPERM")
@@ -78,8 +78,6 @@ class Link:
         self._on_change = on_change
         self._commands: Any = None
         self._changes: Any = None
-        #: Those of both connections: redis-py forgets its own before they are closed.
-        self._writers: list[asyncio.StreamWriter] = []
         self._reader: asyncio.Task[None] | None = None
         self._scripts: dict[str, str] = {}
         #: Whether Redis tells of changes; some servers and proxies cannot.
@@ -99,10 +97,10 @@ class Link:
             await self._open()
 
     async def _open(self) -> None:
-        self._commands = await self._connect(self._pools[0])
+        self._commands = await self._pools[0].get_connection()
         # A connection that works, whatever else it may do.
         await self.call(("PING",))
-        self._changes = await self._connect(self._pools[1])
+        self._changes = await self._pools[1].get_connection()
         try:
             await self._changes.send_command("CLIENT", "ID")
             number = await self._changes.read_response()
@@ -115,29 +113,17 @@ class Link:
         self.tells = True
         self._reader = asyncio.get_running_loop().create_task(self._read())
 
-    async def _connect(self, pool: Any) -> Any:
-        connection = await pool.get_connection()
-        self._writers.append(connection._writer)
-        return connection
-
     async def close(self) -> None:
-        """Close the connections, whatever state they are in; none is left half closed, for a loop that ends."""
+        """Close the connections, whatever state they are in."""
+        # What goes wrong with a connection that is closed concerns nobody.
+        with contextlib.suppress(*FAILURES):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                # Before the reader is cancelled: with it, redis-py would leave its connection alone with TLS's goodbye.
+                await asyncio.gather(*(pool.disconnect() for pool in self._pools), return_exceptions=True)
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.wait([self._reader])
-        for writer in self._writers:
-            writer.close()
-        if self._writers:
-            # Not with a limit that cancels: a second one who waits, as redis-py does, would be cancelled, too.
-            closed = asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
-            await asyncio.wait([closed], timeout=CLOSE_TIMEOUT)
-            for writer in self._writers:
-                writer.transport.abort()
-            await asyncio.wait([closed], timeout=CLOSE_TIMEOUT)
         for pool in self._pools:
-            # What goes wrong with a connection that is closed concerns nobody.
-            with contextlib.suppress(*FAILURES):
-                await pool.disconnect()
             # The pool of a master that is found by Sentinels has clients for these.
             for sentinel in getattr(getattr(pool, "sentinel_manager", None), "sentinels", ()):
                 with contextlib.suppress(*FAILURES):
