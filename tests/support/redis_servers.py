@@ -131,7 +131,7 @@ class CuttingProxy:
 
     async def serve(self, reader, writer):
         self.tasks.add(asyncio.current_task())
-        there, here = await asyncio.open_connection("127.0.0.1", self.redis.port)
+        there, here = await asyncio.open_connection("127.0.0.1", self.redis.listening_port())
         asked = []
         try:
             await asyncio.gather(self.ask(reader, here, asked), self.answer(there, writer, asked))
@@ -193,5 +193,32 @@ class SilencingProxy(CuttingProxy):
         while data := await reader.read(65536):
             if asked and self.silent:
                 await self.spoken.wait()
+            writer.write(data)
+        raise ConnectionResetError
+
+
+class HoldingProxy(CuttingProxy):
+    """Holds back what Redis says on the second connection until it is told to `speak`; any bytes, of TLS as well."""
+
+    def __init__(self, redis):
+        super().__init__(redis)
+        self.connections = 0
+        self.may_speak = asyncio.Event()
+        self.may_speak.set()
+
+    def hold(self):
+        self.may_speak.clear()
+
+    def speak(self):
+        self.may_speak.set()
+
+    async def answer(self, reader, writer, asked):
+        self.connections += 1
+        second = self.connections == 2
+        data = b" "
+        while data:
+            data = await reader.read(65536)
+            if second:
+                await self.may_speak.wait()
             writer.write(data)
         raise ConnectionResetError
