@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare A B`, `draw DIRECTORY`, `readme`."""
+"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare A B`, `draw DIRECTORY`, `readme`, `profile`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 import benchmarks
-from benchmarks import report
+from benchmarks import profiling, report
 from benchmarks.catalogue import QUESTIONS
 from benchmarks.compare import compare
 from benchmarks.environment import busy, describe, directory_name
@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> int:
         return main_draw(arguments[1:])
     if arguments[:1] == ["readme"]:
         return main_readme(arguments[1:])
+    if arguments[:1] == ["profile"]:
+        return main_profile(arguments[1:])
     return main_run(arguments)
 
 
@@ -80,6 +82,28 @@ def main_readme(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the figures differ")
     chosen = parser.parse_args(arguments)
     return readme(chosen.directory, check=chosen.check)
+
+
+def main_profile(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks profile",
+        description="Where the time of servers under load goes, by perf, as Markdown; for the questions about servers.",
+    )
+    parser.add_argument("--sides", default="reference,cython", help="only these (default: %(default)s)")
+    parser.add_argument("--loop", default="uvloop", help="the event loop (default: %(default)s)")
+    parser.add_argument("--symbols", type=int, default=25, help="functions to name (default: %(default)s)")
+    parser.add_argument("names", nargs="+", metavar="name", help="the questions")
+    chosen = parser.parse_args(arguments)
+    check_names(parser, chosen.names)
+    if hindrance := profiling.hindrance():
+        parser.error(hindrance)
+    for name in chosen.names:
+        question = QUESTIONS[name]
+        if not isinstance(question, Probed) or "cpu" not in question.figures:
+            parser.error(f"{name} puts no server under load")
+        for side in chosen.sides.split(","):
+            print(profiling.profile(question, side, chosen.loop, question.sizes["usual"][-1], "usual", chosen.symbols))
+    return 0
 
 
 def main_run(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +53,14 @@ class Usage(NamedTuple):
         return min(1.0, (self.ran + self.waited) / seconds)
 
 
+#: Called with the process before its CPU time is read, if anything is to go on between two readings.
+watch: Callable[[int], None] | None = None
+
+
 def usage(pid: int) -> Usage:
     """What a process, its children and theirs have had until now, with all the threads that they have now."""
+    if watch is not None:
+        watch(pid)
     return sum(map(_usage, _family(pid)), Usage(0.0))
 
 
