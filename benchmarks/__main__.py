@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare A B`, `draw DIRECTORY`, `readme`, `profile`."""
+"""The command: `python -m benchmarks [--quick | --full] [names...]`, and `compare`, `draw`, `readme`, `profile`."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ reference on purpose) together with ``run`` (asyncio and uvloop). It never asks 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
@@ -50,15 +51,32 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collect the tests without the garbage collector: almost all that is made stays, and is looked at in vain."""
     enabled = gc.isenabled()
     gc.disable()
     try:
+        if hasattr(session.config, "workerinput"):
+            # What is above the directory of a worker belongs to all of them.
+            _keep_bytecode(Path(session.config.option.basetemp).parent)
+            _import_own_share(session, session.config.workerinput)
         return (yield)
     finally:
         if enabled:
             gc.enable()
+
+
+def _import_own_share(session: pytest.Session, worker: dict[str, Any]) -> None:
+    """Import some of the modules first, others in each worker, so that not every worker has to rewrite all `assert`s.
+
+    They find the bytecode of the others' modules. The collection, which follows, tells what is wrong with a module.
+    """
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    roots = [session.config.invocation_params.dir / one.partition("::")[0] for one in session.config.args]
+    paths = sorted(path for root in roots for path in root.rglob("test_*.py"))
+    for path in paths[number::count]:
+        with contextlib.suppress(pytest.Collector.CollectError, pytest.skip.Exception):
+            _ = pytest.Module.from_parent(session, path=path).obj
 
 
 @pytest.hookimpl(trylast=True)
@@ -84,20 +102,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("run", LOOPS, indirect=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _bytecode_of_processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Hundreds of processes that tests start compile the package once, although nothing is to be written beside it.
+def _keep_bytecode(folder: Path) -> None:
+    """Have Python, and the processes that it starts, keep bytecode there if it is not to be written beside the modules.
 
-    To compile it takes longer than all else that they do until they serve. Where bytecode may be written, it is there.
+    Hundreds of processes that tests start then compile the package once. To compile it takes longer than all else that
+    they do until they serve.
     """
-    if not sys.dont_write_bytecode:
-        return
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    if sys.pycache_prefix is None:
-        folder = tmp_path_factory.getbasetemp()
-        # What is above it belongs to all workers of this run.
-        shared = folder.parent if hasattr(request.config, "workerinput") else folder
-        os.environ["PYTHONPYCACHEPREFIX"] = str(shared / "bytecode")
+    if sys.dont_write_bytecode and sys.pycache_prefix is None:
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Of a run without workers; they begin with it before they collect."""
+    _keep_bytecode(tmp_path_factory.getbasetemp())
 
 
 def _collect_all() -> None:

@@ -199,7 +199,7 @@ def test_extension_for_another_python_is_absent(copied):
 # ------------------------------------------------------------------------------------------ imports
 
 
-#: Imports each of the modules that it is given in a process of its own, and prints the names of those that could be.
+#: Imports each module that it is told in a process of its own, and answers with its name if that went well.
 #: What they need of other packages is imported once, before the processes part; bytecode is kept for those that follow.
 IMPORTS = """
 import importlib, os, sys, traceback
@@ -207,34 +207,45 @@ sys.dont_write_bytecode, sys.pycache_prefix = False, os.getcwd()
 import argparse, asyncio, concurrent.futures, email.utils, http, importlib.metadata, logging.config, ssl, urllib.parse
 import asgiref.server
 
-for name in sys.argv[1:]:
+for line in sys.stdin:
     process = os.fork()
     if not process:
         try:
-            importlib.import_module(name)
+            importlib.import_module(line.strip())
         except BaseException:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0:
-        print(name)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    print(f"exited with {status}" if status else line.strip(), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def imported_alone(tmp_path_factory):
-    """imported_alone(module) -> the lines of a process that has printed its name once it was imported."""
+    """imported_alone(module) -> the module's name, if a process could import it; a traceback is on its standard error."""
     directory = tmp_path_factory.mktemp("imports")
-    process = python(IMPORTS, *MODULES, cwd=directory) if hasattr(os, "fork") else None
+    if not hasattr(os, "fork"):
+        yield lambda module: output(python(f"import {module}; print({module!r})", cwd=directory))
+        return
+    command = [sys.executable, "-W", "error", "-c", IMPORTS]
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    ) as process:
 
-    def imported_alone(module):
-        if process is None:
-            return output(python(f"import {module}; print({module!r})", cwd=directory))
-        assert process.returncode == 0, process.stderr
-        assert module in process.stdout.splitlines(), process.stderr
-        return [module]
+        def imported_alone(module):
+            process.stdin.write(f"{module}\n")
+            process.stdin.flush()
+            return process.stdout.readline().splitlines()
 
-    return imported_alone
+        yield imported_alone
+        process.stdin.close()
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def command(arguments: Sequence[str] | None = None) -> click.Group:
         ServeCommand(
             "serve",
             callback=serve,
-            params=parameters(),
+            params=list(parameters()),
             help="Serve the application that MODULE:ATTRIBUTE names, until SIGINT or SIGTERM.",
             epilog=EPILOG,
             context_settings={"auto_envvar_prefix": configuration.PREFIX, "max_content_width": 100},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -40,9 +41,10 @@ def _parse_http_address(text: str) -> Any:
     return parse_stream_address(text, schemes=("http", "https"))
 
 
-def parameters() -> list[click.Parameter]:
-    """Return the parameters of ``cyasgi serve``."""
-    return [
+@functools.cache
+def parameters() -> tuple[click.Parameter, ...]:
+    """Return the parameters of ``cyasgi serve``; commands that share some of them share these objects."""
+    return (
         click.Argument(
             ["applications"],
             metavar="MODULE:ATTRIBUTE...",
@@ -56,7 +58,7 @@ def parameters() -> list[click.Parameter]:
         *_limits(),
         *_headers(),
         *process_parameters(),
-    ]
+    )
 
 
 def _listeners() -> Iterator[click.Option]:
