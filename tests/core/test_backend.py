@@ -223,7 +223,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def imported_alone(tmp_path_factory):
-    """imported_alone(module) -> the module's name, if a process could import it; a traceback is on its standard error."""
+    """imported_alone(module) -> the module's name if a process could import it; its standard error says why not."""
     directory = tmp_path_factory.mktemp("imports")
     if not hasattr(os, "fork"):
         yield lambda module: output(python(f"import {module}; print({module!r})", cwd=directory))
