@@ -132,7 +132,7 @@ class FastConnection:
         def rearm(self) -> None: ...
         def resume_reading(self) -> None: ...
         def _read(self, data: bytes) -> None: ...
-        def _open_body(self) -> None: ...
+        def _open_body(self, rest: bytes) -> bool: ...
         def _begin_body(self, exchange: Any, rest: bytes) -> None: ...
         def _keep(self, rest: bytes) -> None: ...
         def _refuse_instance(self, error: BaseException) -> None: ...
@@ -179,8 +179,7 @@ class FastConnection:
         if self.request_id_name is not None:
             self.identify()
         try:
-            if parser.length or parser.chunked:
-                self._open_body()
+            whole = self._open_body(rest)
         except HTTPError as error:
             self.refuse(error, read=True)
             return
@@ -199,6 +198,8 @@ class FastConnection:
         exchange = self.exchange_class(
             self, parser.version, parser.method == "HEAD", parser.keep_alive, self.body is None
         )
+        if whole:
+            exchange.take_body(rest)
         scope.connection = exchange
         self.exchange = exchange
         limit = server.max_applications
@@ -223,7 +224,7 @@ class FastConnection:
             self.rearm()
         if self.body is not None:
             self._begin_body(exchange, rest)
-        elif rest or self.buffer:
+        elif (rest and not whole) or self.buffer:
             self._keep(rest)
 
     def _describe(self, template: dict[str, Any]) -> None:

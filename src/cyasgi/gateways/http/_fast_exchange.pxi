@@ -49,10 +49,25 @@ cdef class FastExchange:
 
     def next_message(self):
         """Return the next message for an application whose queue is empty; None: it has to wait."""
-        if self._parts is None and self._whole and not self._received:
-            self._received = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+        if self._whole and not self._received:
+            if self._parts is None:
+                self._received = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if PyList_GET_SIZE(self._parts) == 1 and not self.disconnected:
+                connection = self.protocol
+                if isinstance(connection, FastConnection) and not (<FastConnection>connection).reading_paused:
+                    self._received = True
+                    body = self._parts[0]
+                    self._parts = None
+                    return {"type": "http.request", "body": body, "more_body": False}
         return _PureExchange.next_message(self)
+
+    def take_body(self, body):
+        """Take the whole body of the request, before the application is begun."""
+        self._parts = [body]
+        self._waiting_bytes = len(body)
+        if self._waiting_bytes >= _HIGH_WATER:
+            self.protocol.pause_reading()
 
     def last_message(self):
         """Return what is received after the application has ended."""
@@ -137,7 +152,7 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     """Write the whole response, head and body, if this is the usual case; return whether it was."""
     cdef PyObject *found = get_item(message, "more_body")
     cdef bytes line, common, lines, data
-    cdef Py_ssize_t size, digits, at
+    cdef Py_ssize_t size, joined, digits, at
     cdef char *to
     cdef char number[24]
     cdef tuple fields
@@ -150,8 +165,10 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     size = PyBytes_GET_SIZE(body)
     fields = self._fields
     length = fields[1]
-    if size >= _JOIN_LIMIT or fields[2] or (length is not None and length != size):
+    if fields[2] or (length is not None and length != size):
         return False
+    # A long body is not copied: it is written behind the head.
+    joined = size if size < _JOIN_LIMIT else 0
     line = _STATUS_LINES[self.status]
     if line is None:
         return False
@@ -159,7 +176,7 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     lines = fields[0]
     digits = _write_number(number, size)
     at = PyBytes_GET_SIZE(line) + PyBytes_GET_SIZE(common) + PyBytes_GET_SIZE(lines)
-    data = PyBytes_FromStringAndSize(NULL, at + 18 + digits + 4 + size)
+    data = PyBytes_FromStringAndSize(NULL, at + 18 + digits + 4 + joined)
     to = PyBytes_AS_STRING(data)
     memcpy(to, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
     to += PyBytes_GET_SIZE(line)
@@ -172,9 +189,12 @@ cdef bint _send_whole(FastExchange self, FastConnection connection, dict message
     memcpy(to, number, digits)
     to += digits
     memcpy(to, b"\r\n\r\n", 4)
-    memcpy(to + 4, PyBytes_AS_STRING(body), size)
+    memcpy(to + 4, PyBytes_AS_STRING(body), joined)
     self.sent = size
-    connection.transport.write(data)
+    if joined == size:
+        connection.transport.write(data)
+    else:
+        _write_parts(connection.transport, (data, body))
     _complete(self, connection)
     return True
 

@@ -15,6 +15,7 @@ from .phases import (
     BODILESS,
     COMPLETE,
     EXPECTED,
+    HIGH_WATER,
     JOIN_LIMIT,
     MESSAGE_WEIGHT,
     NO_TRAILERS,
@@ -150,6 +151,13 @@ class FastExchange:
                 instance.put_nowait(message)
 
     # What the application receives
+
+    def take_body(self, body: bytes) -> None:
+        """Take the whole body of the request, before the application is begun."""
+        self._parts = [body]
+        self._waiting_bytes = len(body)
+        if self._waiting_bytes >= HIGH_WATER and self.protocol is not None:
+            self.protocol.pause_reading()
 
     def next_message(self) -> Any:
         """Return the next message for an application whose queue is empty; None: it has to wait."""

@@ -25,9 +25,10 @@ from ...wire.headers import encode_lines
 from ...wire.http.response import STATUS_LINES
 from ...wire.http.errors import HTTPError
 from ..access_log import LINES_AT_ONCE, AccessLog
+from ..net.transports import write_parts
 from . import _fast_connection_py, _fast_exchange_py
 from .checks import EXTENSIONS
-from .phases import BODILESS, COMPLETE, EXPECTED, JOIN_LIMIT, NO_TRAILERS, STARTED
+from .phases import BODILESS, COMPLETE, EXPECTED, HIGH_WATER, JOIN_LIMIT, NO_TRAILERS, STARTED
 
 cdef extern from *:
     """
@@ -83,6 +84,8 @@ cdef object _encode_lines = encode_lines
 cdef object _SENT = SENT
 cdef object _NO_TRAILERS = NO_TRAILERS
 cdef Py_ssize_t _JOIN_LIMIT = JOIN_LIMIT
+cdef Py_ssize_t _HIGH_WATER = HIGH_WATER
+cdef object _write_parts = write_parts
 cdef object _AccessLog = AccessLog
 cdef Py_ssize_t _LINES_AT_ONCE = LINES_AT_ONCE
 #: Of the cells that were written last.
@@ -337,10 +340,12 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
     cdef FastExchange exchange
     cdef Scope scope
     cdef dict template = self.template
+    cdef bint whole
     server = self.server
     if not parser.unchanged:
         _describe(self, parser, template)
-    if parser.length or parser.chunked or self.tls is not None:
+    whole = parser.length > 0 and _is_whole(self, parser, rest)
+    if (parser.length and not whole) or parser.chunked or self.tls is not None:
         # With what makes the template as it is.
         _PureConnection.begin_parsed(self, False, b"" if rest is None else rest)
         return
@@ -371,6 +376,8 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
     exchange.usual = parser.keep_alive and not exchange.bodiless and parser.version == "1.1"
     exchange.sent = exchange._left = 0
     exchange._whole = True
+    if whole:
+        exchange.take_body(rest)
     scope.connection = exchange
     self.exchange = exchange
     try:
@@ -393,8 +400,19 @@ cdef _begin(FastConnection self, HeadParser parser, rest):
     if self.request_timeout is not None:
         self.due_request = _field(self, "deadlines").now + self.request_timeout
         self.rearm()
-    if rest or PyByteArray_GET_SIZE(self.buffer):
+    if (rest and not whole) or PyByteArray_GET_SIZE(self.buffer):
         self._keep(b"" if rest is None else rest)
+
+
+cdef bint _is_whole(FastConnection self, HeadParser parser, rest) except -1:
+    """Return whether what came behind a head is its whole body and nothing more, which needs no deadline."""
+    if type(rest) is not bytes or PyBytes_GET_SIZE(rest) != parser.length or parser.chunked:
+        return False
+    server = self.server
+    if PyBytes_GET_SIZE(parser.upgrade) or server.websockets_only:
+        return False
+    limit = server.max_body_size
+    return limit is None or parser.length <= limit
 
 
 cdef _describe(FastConnection self, HeadParser parser, dict template):

@@ -11,14 +11,11 @@ from ...core.context import outside
 from ...core.describe import describe
 from ...wire.http.response import CONTINUE
 from .fast_path import ClientDisconnected as ClientDisconnected
-from .phases import COMPLETE, STARTED, STREAMING
+from .phases import COMPLETE, HIGH_WATER, STARTED, STREAMING
 from .port import ExchangeConnection
 from .response import DISCONNECTED_LIMIT, ResponseWriter
 
 logger = logging.getLogger("cyasgi.gateways.http")
-
-#: Bytes of a body that wait for the application before reading is paused.
-HIGH_WATER = 65_536
 
 #: Seconds between two ``http.disconnect`` messages for an application that has received DISCONNECTED_LIMIT of them.
 DISCONNECT_DELAY = 1.0

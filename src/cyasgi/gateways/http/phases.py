@@ -5,6 +5,9 @@ from __future__ import annotations
 #: A body of this many bytes or more is not copied behind its head.
 JOIN_LIMIT = 65_536
 
+#: Bytes of a body that wait for the application before reading is paused.
+HIGH_WATER = 65_536
+
 #: Statuses whose responses have no body (RFC 9112 section 6.3).
 BODILESS = (204, 304)
 

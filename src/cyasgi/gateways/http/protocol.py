@@ -169,14 +169,30 @@ class HTTPProtocol(HTTPConnection):
 
     # Bodies
 
-    def _open_body(self) -> None:
-        parser = self.parser
-        limit = self._limit_body = self.server.max_body_size
+    def _open_body(self, rest: bytes) -> bool:
+        """Expect the body of the request, if it has one.
+
+        Args:
+            rest: what came behind the head.
+
+        Returns:
+            Whether that is the whole body and nothing more, which then needs no deadline.
+
+        Raises:
+            HTTPError: the body is too long.
+        """
+        parser, server = self.parser, self.server
+        if not parser.length and not parser.chunked:
+            return False
+        limit = self._limit_body = server.max_body_size
         if limit is not None and parser.length > limit:
             raise HTTPError(413, f"the body is longer than {limit} bytes")
+        if len(rest) == parser.length and not (parser.chunked or parser.upgrade or server.websockets_only):
+            return True
         self.body = ChunkedBody() if parser.chunked else LengthBody(parser.length)
         self.received = 0
         self.discarding = False
+        return False
 
     def _begin_body(self, exchange: Exchange, rest: bytes) -> None:
         # First, since it makes the deadline of a body that was paused an absolute one again.
