@@ -277,7 +277,18 @@ def test_what_ci_runs_is_marked():
 OPTIONS = {name for parameter in options.parameters() for name in parameter.opts + parameter.secondary_opts}
 #: Options of the other commands that are mentioned.
 OTHERS = {
-    *("--check", "--full", "--list", "--loops", "--no-extension", "--output", "--quick", "--sides", "--threshold"),
+    *(
+        "--check",
+        "--full",
+        "--list",
+        "--loops",
+        "--no-extension",
+        "--output",
+        "--quick",
+        "--sides",
+        "--symbols",
+        "--threshold",
+    ),
     *("--help", "--tag", "--strict", "--version"),
     "--metrics",  # of granian
 }
