@@ -63,7 +63,8 @@ def test_kept_by_its_override(cy, run, quiet, offset, stands, foreign):
         async with checking(server):
             begun = time.monotonic()
             await in_time(lambda: len(server.calls) == 3)
-            assert time.monotonic() - begun > 0.07
+            # Twice the time-out at least; timers of uvloop may be early.
+            assert time.monotonic() - begun > 0.05
             assert table["a"] is entry and not entry["future"].done()
             assert (entry["last_used"] == server.assigned["a"]) == stands
             assert stands or abs(entry["last_used"] - time.time()) < 60
