@@ -54,6 +54,8 @@ def test_kept_by_its_override(cy, run, quiet, offset, stands, foreign):
         server.eviction_policy = "slru"
         server.idle_timeout = 0.03
         table = server.application_instances
+        # The first time-out runs from here, however long the checker takes to start.
+        begun = time.monotonic()
         if foreign:
             table["a"] = own_entry(last_used=time.time())
         else:
@@ -61,10 +63,8 @@ def test_kept_by_its_override(cy, run, quiet, offset, stands, foreign):
         entry = table["a"]
         protected = table.protected
         async with checking(server):
-            begun = time.monotonic()
             await in_time(lambda: len(server.calls) == 3)
-            # Twice the time-out at least; timers of uvloop may be early.
-            assert time.monotonic() - begun > 0.05
+            assert time.monotonic() - begun > 0.07
             assert table["a"] is entry and not entry["future"].done()
             assert (entry["last_used"] == server.assigned["a"]) == stands
             assert stands or abs(entry["last_used"] - time.time()) < 60

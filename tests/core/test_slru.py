@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from support.effort import EFFORT
 from support.instances import SCOPE, make
 from support.loops import loop_factory, passes
 from support.serving import reader
@@ -350,12 +349,8 @@ def test_without_segments_it_costs_all_of_them(cy, run):
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_million_one_shot_ids():
-    """After a million of them not one of a thousand established instances is gone: once, on the usual back end.
-
-    After a fifth of a million without CYASGI_EFFORT.
-    """
+    """After a million of them not one of a thousand established instances is gone: once, on the usual back end."""
     import cyasgi
 
-    count = 1_000_000 if EFFORT > 1 else 200_000
     with asyncio.Runner(loop_factory=loop_factory("asyncio")) as runner:
-        assert runner.run(flooded(slru(cyasgi, 1250, reader), 1000, count, 500)) == 1000
+        assert runner.run(flooded(slru(cyasgi, 1250, reader), 1000, 1_000_000, 500)) == 1000

@@ -16,7 +16,6 @@ import threading
 import time
 
 from cyasgi.wire.datagram import MAX_DATA
-from support.effort import EFFORT
 from support.loops import PATIENCE
 from support.serving import environment, eventually
 
@@ -89,10 +88,8 @@ async def serving_datagrams(server):
     assert server.addresses == [] and server.endpoints == []
 
 
-#: Python's development mode, in which a server takes twice the time: where there is time for it.
-DEVELOPMENT = ("-X", "dev") if EFFORT > 1 else ()
 #: `python -m cyasgi`, in which every warning is an error.
-PROGRAM = (sys.executable, "-W", "error", *DEVELOPMENT, "-m", "cyasgi")
+PROGRAM = (sys.executable, "-W", "error", "-X", "dev", "-m", "cyasgi")
 
 
 #: What asyncio's debug mode says of a step that took long, as any step may on a busy machine.

@@ -109,7 +109,7 @@ class Client(threading.Thread):
         self._over = threading.Event()
 
     def run(self):
-        while not self._over.wait(0.01):
+        while not self._over.wait(0.002):
             try:
                 self.answered(self.ask())
             except Exception as error:
