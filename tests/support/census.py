@@ -13,12 +13,17 @@ KINDS = ("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uv
 
 
 def census():
-    """How many live objects there are of each of these types, and how many descriptors."""
+    """How many live objects there are of each of these types, and how many descriptors.
+
+    Timers that were cancelled do not count: asyncio's loop keeps up to a hundred of them until their time has come.
+    """
     gc.collect()
     counts: collections.Counter[str] = collections.Counter()
-    for kind, count in collections.Counter(map(type, gc.get_objects())).items():
+    objects = gc.get_objects()
+    for kind, count in collections.Counter(map(type, objects)).items():
         if str(kind).startswith(KINDS):
             counts[str(kind)] += count
+    counts[str(asyncio.TimerHandle)] -= sum(type(one) is asyncio.TimerHandle and one.cancelled() for one in objects)
     if os.path.isdir("/dev/fd"):
         counts["descriptors"] = len(os.listdir("/dev/fd"))
     return counts
