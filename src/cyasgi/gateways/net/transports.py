@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import sys
@@ -47,6 +48,24 @@ def send_progress(transport: Any) -> int | None:
                 return None
             return int.from_bytes(info[ACKNOWLEDGED], sys.byteorder)
     return -size if size else None
+
+
+def has_gone(transport: Any) -> bool:
+    """Return whether the other side has closed a connection altogether, or the system has given it up.
+
+    Event loops do not notice that of a connection whose input has ended, unless there is something to write.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return True
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    # Errors and hang-ups are always told of.
+    poll.register(sock.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def reset_on_close(transport: Any) -> None:

@@ -279,6 +279,8 @@ cdef class FastSession:
                         connection.exhausted()
                     else:
                         connection.due_message = INFINITE
+                        if connection.counted and not framing.buffered:
+                            connection.exhausted()
                 else:
                     data = connection.take()
                 if data is not None:

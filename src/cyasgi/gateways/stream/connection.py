@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...wire.stream import check_message
 from ..net.flow_control import FlowControl
-from ..net.transports import asgi_address, reset_on_close, send_progress
+from ..net.transports import asgi_address, has_gone, reset_on_close, send_progress
 from .inbound import Inbound
 from .port import StreamServerPort
 
@@ -27,6 +27,8 @@ LINGER = 2.0
 LINGER_TIME, LINGER_BYTES = 30.0, 67_108_864
 #: Seconds that an application has for a last message once the server has ended the input of a connection.
 FAREWELL = 10.0
+#: Seconds between two looks whether a client that has closed its half is still there.
+CHECK = 30.0
 
 NOBODY: Any = ()
 
@@ -77,6 +79,8 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
         self._waits_since = 0
         #: Why nothing more comes, as `reason` and `detail` of ``stream.disconnect`` have it; empty while something may.
         self.end = self.detail = ""
+        #: Whether the client has sent more than was received: it may be sending still.
+        self.pressing = False
         #: Whether the client has closed its half; the connection is lost; the server has closed its half.
         self.eof = self.lost = self.closing = False
         #: Whether a sender has to wait, or to look twice: the transport takes no more, or the connection is closed.
@@ -142,7 +146,15 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
         else:
             session.look()
         # With TLS there are no halves.
-        return self.tls is None and not self.closing
+        if self.tls is not None or self.closing:
+            return False
+        self._watch()
+        return True
+
+    def _watch(self) -> None:
+        """Look after a while whether the client, who sends no more, is still there."""
+        self._due_quiet = self.server.deadlines.now + CHECK
+        self.rearm()
 
     def end_input(self, end: str, detail: str = "") -> None:
         """Read nothing more; what has come is still received. The first reason counts."""
@@ -211,6 +223,11 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
             # A client that still has more to take than that allows is given the time for it.
             self._taken = -math.inf
         if self.lost or transport.is_closing():
+            return
+        if self.tls is not None and not self.eof and (self.reading_paused or self.pressing):
+            # The client may still be sending. asyncio drops what it has not taken, if more comes after TLS's goodbye:
+            # so that waits until nothing comes (`_overdue`).
+            self.resume_reading()
             return
         if self.eof or not transport.can_write_eof():
             transport.close()
@@ -300,10 +317,14 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
             self._due_end = now + LINGER
             self.rearm()
         elif self._due_write <= now or self._due_end <= now:
-            self._check_stalled()
+            if self._may_say_goodbye():
+                self._linger()
+                self.transport.close()
+            else:
+                self._check_stalled()
         elif self.reading_paused or (self._due_quiet > now and self.due_message > now):
             self.rearm()
-        else:
+        elif not self.eof:
             self.server.timeouts += 1
             begun = self.due_message <= now and self.framing.buffered
             what = "the rest of a message" if begun else "a message" if self.heard else "a byte"
@@ -312,11 +333,25 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
                 self.session.look()
             else:
                 self.finish()
+        elif has_gone(self.transport):
+            self.abort()
+        else:
+            self._watch()
+
+    def _may_say_goodbye(self) -> bool:
+        """Return whether a TLS connection that was finished is still open, and the client has taken everything."""
+        transport = self.transport
+        return self.closing and self.tls is not None and not transport.is_closing() and send_progress(transport) is None
 
     def _check_stalled(self) -> None:
         """Cut the connection if the client has taken less than `min_rate` demands since the last check."""
         server = self.server
         taken = send_progress(self.transport)
+        if taken is not None and server.deadlines.now < self._due_write < math.inf:
+            # It was closed while it had too much to take: it has all of its time for that.
+            self._due_end = self._due_write
+            self.rearm()
+            return
         if taken is not None and taken - self._taken >= server.min_rate * server.write_timeout:
             # Much is to be taken, and the client takes it slowly.
             self._taken = taken

@@ -25,7 +25,7 @@ SMALL = 4096
 class Inbound(FastConnection):
     """The part of a connection that takes in what comes."""
 
-    __slots__ = ("_due_quiet", "_waits_since", "deadline")
+    __slots__ = ("_due_quiet", "_waits_since", "deadline", "pressing")
     server: StreamServerPort
     #: The deadline of the connection.
     deadline: Any
@@ -33,6 +33,8 @@ class Inbound(FastConnection):
     _due_quiet: float
     #: Since when `ahead` waits, by `time.monotonic_ns`, if that is observed; else 0.
     _waits_since: int
+    #: Whether the client has sent more than was received.
+    pressing: bool
 
     if TYPE_CHECKING:
 
@@ -72,6 +74,7 @@ class Inbound(FastConnection):
                 self.exhausted()
         # The rest of an incomplete message comes only if it is read.
         if self.reading_paused and (message is None or self.framing.buffered <= LOW_WATER):
+            self._count()
             self.resume_reading()
         return message
 
@@ -98,6 +101,7 @@ class Inbound(FastConnection):
 
     def fail(self, error: Exception) -> None:
         """End the input, since the framing has raised this error."""
+        self.pressing = True
         if isinstance(error, FramingError):
             self.server.bad_messages += 1
             self.end_input("malformed", str(error))
@@ -152,6 +156,7 @@ class Inbound(FastConnection):
             self.due_message = math.inf
         elif buffered > SMALL and server.waiting_bytes > server.max_waiting_bytes:
             server.overloaded += 1
+            self.pressing = True
             self.end_input("overloaded", "too many bytes wait for the rest of their messages")
         elif self.due_message == math.inf and server.message_timeout is not None:
             self.due_message = server.deadlines.now + server.message_timeout
@@ -195,5 +200,7 @@ class Inbound(FastConnection):
 
     def forget(self) -> None:
         """Drop what has come and was not taken."""
+        if self.ahead is not None or self.framing.buffered:
+            self.pressing = True
         self.ahead, self.held, self._waits_since = None, 0, 0
         self.take_rest()

@@ -82,5 +82,5 @@ class StreamServerPort(ConnectionServer, Protocol):
     def get_or_create_application_instance(self, scope_id: Any, scope: Any) -> Any:
         """Return the instance of this id, made for this scope if there is none."""
 
-    def delete_application_instance(self, scope_id: Any) -> Any:
-        """Cancel and remove the instance of this id."""
+    def end_instance(self, instance: Any) -> None:
+        """Cancel and remove an instance, if it is still in the table."""

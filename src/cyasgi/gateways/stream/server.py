@@ -232,6 +232,11 @@ class StreamServer(ConnectionGateway):
             else:
                 connection.refuse("reconnected")
 
+    def end_instance(self, instance: Any) -> None:
+        """Cancel and remove an instance, unless it was removed before: its id may belong to another one by now."""
+        if self._cyasgi_table.entry(instance.scope_id) is instance:
+            self.delete_application_instance(instance.scope_id)
+
     def framing_failed(self, error: Exception) -> None:
         """Log that a framing has raised what it must not, in one line a second at most."""
         self._last_failure = error

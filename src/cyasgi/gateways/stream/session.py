@@ -223,7 +223,7 @@ class Session(FastSession):
     def _cancel(self) -> None:
         if self.instance is not None:
             logger.debug("an application goes on receiving although its client has gone, and is cancelled")
-            self.server.delete_application_instance(self.instance.scope_id)
+            self.server.end_instance(self.instance)
 
     def last_message(self) -> Any:
         """Return what is received after the application has ended."""
@@ -319,7 +319,7 @@ class Session(FastSession):
         """End the instance, whose client has not come back in time."""
         self._no_longer_away()
         if self.instance is not None and self.writing is None:
-            self.server.delete_application_instance(self.instance.scope_id)
+            self.server.end_instance(self.instance)
 
     def _no_longer_away(self) -> None:
         self.server.away.discard(self)
