@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..errors import Refused
+from ..errors import Refused, unreadable
 from ..lines import Item, Line, clock
 from ..simple import checked
 from . import scripts
@@ -121,7 +121,7 @@ class Intake:
         except Exception as error:
             # What a library raises at bytes that it cannot read differs; none of it is ours.
             self._keep(item)
-            raise Refused(f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise Refused(unreadable(error)) from error
         try:
             checked(message)
         except Refused:
