@@ -74,6 +74,14 @@ class Intake:
             self.fetched += len(items)
         return items
 
+    def set_aside(self) -> bool:
+        """Let what others have fetched pass what is not claimed, since Redis cannot be asked to claim it now.
+
+        Returns:
+            whether there is any.
+        """
+        return self.line.set_aside(lambda item: item.origin is self and not self.usable(item))
+
     @property
     def holds(self) -> bool:
         """Whether anything of it has to be put back."""
@@ -109,6 +117,7 @@ class Intake:
         self.epoch += 1
         self.told = self.taken = self.claimed = self.fetched = 0
         self.ready = True
+        self.line.take_up(self)
 
     # As the origin of its messages
 

@@ -196,6 +196,10 @@ class Shard:
                 if not backoff.failures:
                     lost_at = clock()
                     self.counts["reconnects"] += 1
+                for line, intake in self.intakes.items():
+                    if intake.set_aside():
+                        self._dispatcher.pump(line)
+                        self._dispatcher.on_change(line)
                 delay = backoff.failed()
                 level = logging.WARNING if backoff.failures == 1 else logging.INFO
                 logger.log(
@@ -453,8 +457,9 @@ class Shard:
         if known == 0:
             # New, or Redis has lost its memory: what waits here is nowhere else.
             self._returning.begin_again()
-            for intake in self.intakes.values():
+            for line, intake in self.intakes.items():
                 intake.begin_again()
+                self._dispatcher.pump(line)
         else:
             self.counts["put_back"] += self._returning.settle(returned)
             await self._resume(link)
@@ -481,7 +486,9 @@ class Shard:
                     claimed_of = f"{channel}:claimed"
                     await link.call(("DEL", keys.held(channel)), ("HSET", keys.heads, channel, 0, claimed_of, 0))
                     intake.begin_again()
+                    self._dispatcher.pump(intake.line)
                 else:
+                    intake.line.take_up(intake)
                     self._dispatcher.offer(intake.line, intake.accept(found[2 * known :], claimed))
 
     def _tell_of_loss(self, *, known: bool) -> None:
