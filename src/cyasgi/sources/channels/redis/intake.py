@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import Refused, unreadable
 from ..lines import Item, Line, clock
@@ -107,10 +107,20 @@ class Intake:
         """Expect messages in Redis, which does not tell us of those that we have put there."""
         self.ready = self.changed = True
 
-    def lose(self) -> None:
-        """Forget what waits and is not claimed: somebody else has it."""
+    def lose(self, claimed: int) -> tuple[int, int]:
+        """Forget what waits and is not claimed: somebody else has it.
+
+        Args:
+            claimed: the number before which nothing was put back, by what Redis knows; 0 if it knows nothing.
+
+        Returns:
+            how many were forgotten, and how many are lost: they were claimed, and nobody has them.
+        """
+        self.claimed = max(self.claimed, claimed)
+        left, lost = max(0, self.fetched - self.claimed), max(0, self.claimed - self.fetched)
         self.line.drop(self, self.epoch, self.claimed)
         self.begin_again()
+        return left, lost
 
     def begin_again(self) -> None:
         """Begin with the number 0. What waits is given to applications, but not told to Redis, which knows nothing."""
@@ -167,3 +177,13 @@ class Intake:
         self.line.prepend(item)
         self._shard.in_hand += 1
         self._shard.left_over()
+
+
+class Request(NamedTuple):
+    """What is said and asked of one channel: see `scripts.STEP`."""
+
+    intake: Intake
+    taken: int
+    claim: int
+    wanted: int
+    begin: int
