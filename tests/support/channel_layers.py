@@ -159,9 +159,9 @@ def records(caplog, text):
     return [record for record in caplog.records if text in record.getMessage()]
 
 
-async def write_numbers(layer, channel, numbers):
-    """Writes to Redis what the layer would, all at once and much faster."""
-    pipeline = layer.connection(0).pipeline()
+async def write_numbers(layer, channel, numbers, index=0):
+    """Writes to a Redis of the layer's hosts what the layer would, all at once and much faster."""
+    pipeline = layer.connection(index).pipeline()
     now = time.time()
     for number in numbers:
         message = layer.serialize({"type": "work", "number": number})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 
 import pytest
 
@@ -147,6 +148,48 @@ def test_restarted_redis_that_forgets(cy, run, tmp_path, layers, eager):
             assert had >= 501 + waiting
             assert app.of("a") == [*range(had), *range(2000, 2010)]
             await layers.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["remembers", "forgets"])
+def test_one_of_several_hosts_is_gone(cy, run, redis, own_redis, layers, eager, forgets):
+    """What waits of it lets the messages of the others pass, and is processed in order as soon as it is back."""
+
+    async def main():
+        layer, go, numbers = layers([own_redis, redis]), asyncio.Event(), []
+
+        async def application(scope, receive, send):
+            while True:
+                number = (await receive())["number"]
+                if number == 300:
+                    await go.wait()
+                numbers.append(number)
+
+        await write_numbers(layer, "a", range(600))
+        async with working(cy, application, ["a"], layer) as worker:
+            await in_time(lambda: len(numbers) == 300)
+            stats = worker.server.stats
+            # More than can be claimed.
+            await in_time(lambda: stats()["waiting"] > 33)
+            waiting = stats()["waiting"]
+            await write_numbers(layer, "a", range(1000, 1100), index=1)
+            await in_time(lambda: stats()["waiting"] > waiting)
+            await layer.close_pools()
+            await asyncio.to_thread(own_redis.kill)
+            await in_time(lambda: stats()["reconnects"] == 1)
+            go.set()
+            await in_time(lambda: 1099 in numbers)
+            left = stats()["waiting"]
+            assert left > 0
+            done = len(numbers) - 100
+            if forgets:
+                shutil.rmtree(own_redis.folder / "appendonlydir")
+            await asyncio.to_thread(own_redis.start)
+            await in_time(lambda: len(numbers) - 100 >= (done + left if forgets else 600))
+        assert [number for number in numbers if number < 1000] == list(range(done + left if forgets else 600))
+        assert [number for number in numbers if number >= 1000] == list(range(1000, 1100))
+        await layers.close()
 
     run(main())
 

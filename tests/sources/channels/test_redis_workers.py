@@ -25,6 +25,7 @@ from support.channel_layers import (
     write_numbers,
 )
 from support.loops import PATIENCE, passes
+from support.redis_servers import CuttingProxy
 from support.serving import in_time
 from support.udp import Command
 
@@ -275,6 +276,78 @@ def test_worker_that_is_thought_dead(cy, run, redis, layers, caplog, eager):
     assert records(caplog, "another one has taken over")
 
 
+def test_claim_of_which_the_answer_was_lost(cy, run, redis, layers, caplog, eager, monkeypatch):
+    """A worker that is taken over then begins what it holds of that, since nobody else has it."""
+    monkeypatch.setattr(importlib.import_module(f"{sources(cy).__name__}.redis.shard"), "BEAT", 0.05)
+
+    async def main():
+        layer, other, go, numbers = layers(redis), Recorder(), asyncio.Event(), []
+        connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+
+        async def application(scope, receive, send):
+            while True:
+                numbers.append((await receive())["number"])
+                if numbers[-1] == 500:
+                    await go.wait()
+
+        async with CuttingProxy(redis) as proxy:
+            async with working(cy, application, ["a"], layers(proxy, prefix=layer.prefix)) as worker:
+                await write_numbers(layer, "a", range(1000))
+                await in_time(lambda: numbers[-1:] == [500])
+                # More than can be claimed.
+                await in_time(lambda: worker.server.stats()["waiting"] > 50)
+                (name,) = (one.decode() for one in await connection.zrange(f"{own}workers", 0, -1))
+                kept = []
+
+                async def before_cut():
+                    # As if this call had claimed all that has come but ten.
+                    kept.extend(range(501 + worker.server.stats()["waiting"] - 10))
+                    await connection.hset(f"{own}worker:{name}", "a:claimed", len(kept))
+                    assert await take_over(layer) >= 10
+
+                proxy.before_cut, proxy.cuts = before_cut, 1
+                await in_time(lambda: records(caplog, "another one has taken over"))
+                async with working(cy, other, ["a"], layer, alone=False):
+                    go.set()
+                    await in_time(lambda: len(numbers) + len(other.done) >= 1000)
+                    await passes(50)
+            assert sorted([*numbers, *other.of("a")]) == list(range(1000))
+            assert numbers[: len(kept)] == kept
+        await layers.close()
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert records(caplog, "10 messages that were not begun are left to it; 0 that were about to begin are lost")
+
+
+def test_claimed_message_that_never_came(cy, run, redis, layers, caplog):
+    """The worker that was to begin it, and was taken over, says that it is lost."""
+
+    async def main():
+        direct, app = layers(redis), Recorder()
+        await send_numbers(direct, "a", [1])
+        async with CuttingProxy(redis) as proxy:
+
+            async def before_cut():
+                if await direct.connection(0).exists(f"{direct.prefix}a"):
+                    # It is still to be fetched.
+                    proxy.cuts = 1
+                else:
+                    assert await take_over(direct) == 0
+
+            proxy.before_cut, proxy.cuts = before_cut, 1
+            async with working(cy, app, ["a"], layers(proxy, prefix=direct.prefix)):
+                await in_time(lambda: records(caplog, "another one has taken over"))
+                await send_numbers(direct, "a", [2])
+                await in_time(lambda: app.done)
+        assert app.of("a") == [2]
+        await layers.close()
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert records(caplog, "0 messages that were not begun are left to it; 1 that were about to begin are lost")
+
+
 def test_worker_that_stood_still_for_longer_than_redis_remembers(cy, run, redis, layers, caplog, eager, monkeypatch):
     """When Redis has forgotten that its messages were taken over, it does them no more than while Redis knew."""
     scripts = importlib.import_module(f"{sources(cy).__name__}.redis.scripts")
@@ -298,6 +371,7 @@ def test_worker_that_stood_still_for_longer_than_redis_remembers(cy, run, redis,
     with caplog.at_level(logging.WARNING, "cyasgi"):
         run(main())
     assert records(caplog, "another one has taken over")
+    assert records(caplog, "perhaps some that were about to begin are lost")
 
 
 def stand_still(redis, prefix):

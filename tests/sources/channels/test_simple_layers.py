@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib
+import itertools
+import json
 import logging
 
 import pytest
@@ -11,6 +15,14 @@ from channels.layers import InMemoryChannelLayer
 
 from support.channel_layers import Recorder, records, send_numbers, sources, working
 from support.serving import eventually, in_time
+
+
+@pytest.fixture
+def simple(cy, monkeypatch):
+    """The module that reads such layers, which tries again almost at once."""
+    module = importlib.import_module(f"{sources(cy).__name__}.simple")
+    monkeypatch.setattr(module, "Backoff", functools.partial(module.Backoff, 0.001))
+    return module
 
 
 class FailingLayer(InMemoryChannelLayer):
@@ -91,8 +103,56 @@ def test_stop_gives_back_what_was_received(cy, run, caplog, full):
     assert len(records(caplog, "1 messages are lost: the layer does not take them back")) == full
 
 
-def test_layer_that_is_used_wrongly(cy, run):
-    """An error that does not mend itself ends the server, whatever `reconnect` says."""
+class Decoding(InMemoryChannelLayer):
+    """Decodes messages in `receive()`, as layers do that have them as bytes."""
+
+    async def receive(self, channel):
+        return json.loads((await super().receive(channel))["text"])
+
+
+async def send_texts(layer, *texts):
+    for text in texts:
+        await layer.send("a", {"type": "text", "text": text})
+
+
+#: Those that raise JSONDecodeError, which is a ValueError, TypeError and UnicodeDecodeError.
+UNREADABLE = ("{", 1, b"\xff\n")
+
+
+def test_messages_that_the_layer_cannot_read(cy, run, simple, caplog):
+    """Each is told of in one line; those behind it are processed."""
+
+    async def main():
+        layer, app = Decoding(capacity=1000), Recorder()
+        for number in range(3):
+            await send_texts(layer, *UNREADABLE, json.dumps({"type": "work", "number": number}))
+        async with working(cy, app, ["a"], layer) as worker:
+            await in_time(lambda: app.of("a") == [0, 1, 2])
+            assert worker.server.stats()["refused"] == 9
+            assert worker.server.stats()["reconnects"] == 0
+
+    with caplog.at_level(logging.ERROR, "cyasgi"):
+        run(main())
+    assert len(records(caplog, "a message on channel 'a' was refused: it cannot be read: ")) == 9
+    assert len(caplog.records) == 9
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def test_unreadable_messages_that_come_one_by_one(cy, run, simple, monkeypatch):
+    """However many these are: a layer that waits for each of them is not used wrongly."""
+    monkeypatch.setattr(simple, "clock", itertools.count().__next__)
+
+    async def main():
+        layer, app = Decoding(capacity=1000), Recorder()
+        await send_texts(layer, *UNREADABLE * 4, json.dumps({"type": "work", "number": 1}))
+        async with working(cy, app, ["a"], layer):
+            await in_time(lambda: app.done)
+
+    run(main())
+
+
+def test_layer_that_is_used_wrongly(cy, run, simple):
+    """An error that comes again and again, and at once, ends the server, whatever `reconnect` says."""
 
     class Picky(InMemoryChannelLayer):
         async def receive(self, channel):

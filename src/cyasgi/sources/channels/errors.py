@@ -12,3 +12,9 @@ class LayerError(OSError):
 
 class Refused(Exception):
     """A message that no application can be given; the message of the error says why."""
+
+
+def unreadable(error: BaseException) -> str:
+    """Return, in one line, why a message is refused that cannot be decoded."""
+    # Not its repr: that of a UnicodeDecodeError has the whole message in it.
+    return f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 #: Seconds of work that may wait here for one channel, so that its instances do not wait for the layer.
@@ -103,6 +103,7 @@ class Line:
 
     __slots__ = (
         "_pace",
+        "aside",
         "channel",
         "contending",
         "failures",
@@ -119,7 +120,9 @@ class Line:
     def __init__(self, channel: str, total: Total) -> None:
         self.channel = channel
         self.waiting: collections.deque[Item] = collections.deque()
-        #: Bytes of these, and of those of all lines.
+        #: What waits as well, and lets all others pass until it is taken up again.
+        self.aside: list[Item] = []
+        #: Bytes of both, and of those of all lines.
         self.size = 0
         self.total = total
         #: By number.
@@ -161,27 +164,36 @@ class Line:
         self.size += size
         self.total.size += size
 
+    def set_aside(self, condition: Callable[[Item], bool]) -> bool:
+        """Let others pass what waits here and meets a condition; return whether anything does."""
+        aside = [item for item in self.waiting if condition(item)]
+        if aside:
+            self.aside += aside
+            self.waiting = collections.deque(item for item in self.waiting if not condition(item))
+        return bool(aside)
+
+    def take_up(self, origin: Origin) -> None:
+        """Put what was set aside of an origin behind what waits."""
+        if self.aside:
+            self.waiting += [item for item in self.aside if item.origin is origin]
+            self.aside = [item for item in self.aside if item.origin is not origin]
+
     def drop(self, origin: Origin, epoch: int, first: int = 0) -> None:
         """Remove what waits here from an origin, of one of its epochs, from this number on."""
-        self._keep(
-            item for item in self.waiting if item.origin is not origin or item.epoch != epoch or item.number < first
-        )
+        self.take_where(lambda item: item.origin is origin and item.epoch == epoch and item.number >= first)
 
     def take_where(self, condition: Callable[[Item], bool]) -> list[Item]:
-        """Remove and return what waits here and meets a condition."""
-        taken = [item for item in self.waiting if condition(item)]
+        """Remove and return what waits here, set aside or not, and meets a condition."""
+        taken = [item for item in (*self.waiting, *self.aside) if condition(item)]
         if taken:
-            self._keep(item for item in self.waiting if not condition(item))
+            self.waiting = collections.deque(item for item in self.waiting if not condition(item))
+            self.aside = [item for item in self.aside if not condition(item)]
+            self._count(-sum(item.size for item in taken))
         return taken
 
     def drop_all(self) -> None:
         """Remove all that waits here."""
-        self._keep(())
-
-    def _keep(self, items: Iterable[Item]) -> None:
-        if self.waiting:
-            self.waiting = collections.deque(items)
-            self._count(sum(item.size for item in self.waiting) - self.size)
+        self.take_where(lambda item: True)
 
     def finished(self, seconds: float) -> None:
         """Note how long a message was in hand."""

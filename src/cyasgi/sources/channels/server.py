@@ -202,7 +202,7 @@ class ChannelLayerServer(StatelessServer):
         dispatcher = self._dispatcher
         return {
             **super().stats(),
-            "waiting": sum(len(line.waiting) for line in dispatcher.lines.values()),
+            "waiting": sum(len(line.waiting) + len(line.aside) for line in dispatcher.lines.values()),
             **dispatcher.counts,
             **{name: count + running.get(name, 0) for name, count in self._counted.items()},
         }

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 
 from ..backoff import Backoff
 from .dispatcher import Dispatcher
-from .errors import LayerError, Refused
-from .lines import Item, Line
+from .errors import LayerError, Refused, unreadable
+from .lines import Item, Line, clock
 
 logger = logging.getLogger("cyasgi.sources.channels")
 
 #: Seconds between two looks at what nobody announces.
 BEAT = 1.0
+#: Errors in a row, of those that an unreadable message causes, from which a layer is thought to be used wrongly.
+WRONG_USE = 5
 
 
 class SimpleServer(Protocol):
@@ -120,17 +122,31 @@ class SimpleEngine:
 
     async def _listen(self, line: Line) -> None:
         backoff = Backoff()
+        in_a_row = 0
         origin = SimpleOrigin(line)
         room = self._rooms[line]
         while True:
             while not self._dispatcher.room(line):
                 room.clear()
                 await room.wait()
+            began = clock()
             try:
                 message = await self._layer.receive(line.channel)
-            except (TypeError, ValueError, AssertionError):
+            except AssertionError:
                 # The layer is used wrongly, which does not mend itself.
                 raise
+            except (TypeError, ValueError) as error:
+                # So is one that raises these at once, each time; but a layer that decodes in `receive` raises them of
+                # one message, which is gone.
+                if clock() - began >= BEAT:
+                    backoff.succeeded()
+                    in_a_row = 0
+                in_a_row += 1
+                if in_a_row == WRONG_USE:
+                    raise
+                self._dispatcher.refuse(line, unreadable(error))
+                await asyncio.sleep(backoff.failed())
+                continue
             except Exception as error:
                 if not self._server.reconnect:
                     raise LayerError(f"the channel layer failed: {error!r}") from error
@@ -140,6 +156,7 @@ class SimpleEngine:
                 await asyncio.sleep(delay)
                 continue
             backoff.succeeded()
+            in_a_row = 0
             self._dispatcher.offer(line, [Item(origin, message)])
 
 

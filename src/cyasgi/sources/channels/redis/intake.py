@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from ..errors import Refused
+from ..errors import Refused, unreadable
 from ..lines import Item, Line, clock
 from ..simple import checked
 from . import scripts
@@ -74,6 +74,14 @@ class Intake:
             self.fetched += len(items)
         return items
 
+    def set_aside(self) -> bool:
+        """Let what others have fetched pass what is not claimed, since Redis cannot be asked to claim it now.
+
+        Returns:
+            whether there is any.
+        """
+        return self.line.set_aside(lambda item: item.origin is self and not self.usable(item))
+
     @property
     def holds(self) -> bool:
         """Whether anything of it has to be put back."""
@@ -99,16 +107,27 @@ class Intake:
         """Expect messages in Redis, which does not tell us of those that we have put there."""
         self.ready = self.changed = True
 
-    def lose(self) -> None:
-        """Forget what waits and is not claimed: somebody else has it."""
+    def lose(self, claimed: int) -> tuple[int, int]:
+        """Forget what waits and is not claimed: somebody else has it.
+
+        Args:
+            claimed: the number before which nothing was put back, by what Redis knows; 0 if it knows nothing.
+
+        Returns:
+            how many were forgotten, and how many are lost: they were claimed, and nobody has them.
+        """
+        self.claimed = max(self.claimed, claimed)
+        left, lost = max(0, self.fetched - self.claimed), max(0, self.claimed - self.fetched)
         self.line.drop(self, self.epoch, self.claimed)
         self.begin_again()
+        return left, lost
 
     def begin_again(self) -> None:
         """Begin with the number 0. What waits is given to applications, but not told to Redis, which knows nothing."""
         self.epoch += 1
         self.told = self.taken = self.claimed = self.fetched = 0
         self.ready = True
+        self.line.take_up(self)
 
     # As the origin of its messages
 
@@ -121,7 +140,7 @@ class Intake:
         except Exception as error:
             # What a library raises at bytes that it cannot read differs; none of it is ours.
             self._keep(item)
-            raise Refused(f"it cannot be read: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise Refused(unreadable(error)) from error
         try:
             checked(message)
         except Refused:
@@ -158,3 +177,13 @@ class Intake:
         self.line.prepend(item)
         self._shard.in_hand += 1
         self._shard.left_over()
+
+
+class Request(NamedTuple):
+    """What is said and asked of one channel: see `scripts.STEP`."""
+
+    intake: Intake
+    taken: int
+    claim: int
+    wanted: int
+    begin: int

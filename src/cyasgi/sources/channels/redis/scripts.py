@@ -9,8 +9,8 @@ which they were sent. Beside it there are, in keys that no channel and no group 
   ``:returned`` to how many it has given back that they had not received;
 - ``asgi:cyasgi:held:<id>:<channel>``, a list of the messages that this worker has fetched and not taken, each after its
   score, oldest first;
-- ``asgi:cyasgi:gone:<id>``, which tells a worker that another one has taken over its messages, and how many it had
-  returned before;
+- ``asgi:cyasgi:gone:<id>``, a hash that tells a worker that another one has taken over its messages, with what the
+  worker's hash had as ``:returned`` and as ``<channel>:claimed``;
 - ``asgi:cyasgi:refused:<channel>``, a list of the last messages that could not be given to any application.
 
 The messages of a channel that a worker has fetched are numbered from 0. A worker says up to which number they were
@@ -80,15 +80,19 @@ end
 #: became of it is known for certain, the time at which it was known last (0 if it is new), seconds until messages
 #: expire, then for each channel: its name, the number before which all have come.
 #: Returns 0 if the worker is new, or Redis has lost all of it; 1 if it was known; 2 if its messages were taken over,
-#: and it has to go on under another id; then how many messages it had returned, -1 if that is not known; and the time.
+#: and it has to go on under another id; then how many messages it had returned, -1 if that is not known; the time; and
+#: with 2, unless that is not known, for each channel how many messages it had claimed, and so were not put back.
 #: With 0, nothing is held for it from now on: what has come is left to it, and what has not is put back.
 ENTER = (
     _COMMON
     + """
 local now = seconds()
-local gone = redis.call('GET', KEYS[2])
-if gone then
-    return {2, tonumber(gone), tostring(now)}
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    local answer = {2, returned_of(KEYS[2]), tostring(now)}
+    for index = 6, #ARGV, 2 do
+        answer[#answer + 1] = claimed_of(KEYS[2], ARGV[index])
+    end
+    return answer
 end
 local known = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 if known == 0 then
@@ -274,7 +278,15 @@ if not dead then
     return {'', 0, 1, 0, tostring(now)}
 end
 local heads = ARGV[2] .. 'worker:' .. dead
-redis.call('SET', ARGV[2] .. 'gone:' .. dead, returned_of(heads), 'PX', math.floor(1000 * ARGV[5]))
+local gone = ARGV[2] .. 'gone:' .. dead
+redis.call('HSET', gone, ':returned', returned_of(heads))
+-- Of all channels at once: it may come back before the last of them is put back.
+for _, field in ipairs(redis.call('HKEYS', heads)) do
+    if string.sub(field, -8) == ':claimed' then
+        redis.call('HSET', gone, field, redis.call('HGET', heads, field))
+    end
+end
+redis.call('PEXPIRE', gone, math.floor(1000 * ARGV[5]))
 local count, most = 0, tonumber(ARGV[4])
 for _, channel in ipairs(redis.call('HKEYS', heads)) do
     if not string.find(channel, ':', 1, true) then

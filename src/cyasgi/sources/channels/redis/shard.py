@@ -7,7 +7,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgpack
 from redis.exceptions import BusyLoadingError
@@ -16,7 +16,7 @@ from ...backoff import Backoff
 from ..dispatcher import Dispatcher
 from ..lines import AHEAD, clock
 from . import scripts
-from .intake import Intake
+from .intake import Intake, Request
 from .keys import Keys
 from .link import FAILURES, Command, Link, describe, is_final, refuse
 from .returning import Returning
@@ -50,16 +50,6 @@ class ShardServer(Protocol):
     def worker_timeout(self) -> float: ...
     @property
     def reconnect(self) -> bool: ...
-
-
-class Request(NamedTuple):
-    """What is said and asked of one channel: see `scripts.STEP`."""
-
-    intake: Intake
-    taken: int
-    claim: int
-    wanted: int
-    begin: int
 
 
 class Shard:
@@ -196,6 +186,10 @@ class Shard:
                 if not backoff.failures:
                     lost_at = clock()
                     self.counts["reconnects"] += 1
+                for line, intake in self.intakes.items():
+                    if intake.set_aside():
+                        self._dispatcher.pump(line)
+                        self._dispatcher.on_change(line)
                 delay = backoff.failed()
                 level = logging.WARNING if backoff.failures == 1 else logging.INFO
                 logger.log(
@@ -438,12 +432,10 @@ class Shard:
             channel = intake.line.channel
             names += (keys.queue(channel), keys.held(channel))
             arguments += (channel, intake.fetched)
-        known, returned, time = await link.run(scripts.ENTER, names, arguments)
+        known, returned, time, *claimed = await link.run(scripts.ENTER, names, arguments)
         if known == 2:
-            self._tell_of_loss(known=returned >= 0)
+            self._lose(claimed)
             self.counts["put_back"] += self._returning.settle(returned)
-            for intake in self.intakes.values():
-                intake.lose()
             self._keys = self._new_keys()
             self._known_at = 0.0
             await self._enter(link)
@@ -453,8 +445,9 @@ class Shard:
         if known == 0:
             # New, or Redis has lost its memory: what waits here is nowhere else.
             self._returning.begin_again()
-            for intake in self.intakes.values():
+            for line, intake in self.intakes.items():
                 intake.begin_again()
+                self._dispatcher.pump(line)
         else:
             self.counts["put_back"] += self._returning.settle(returned)
             await self._resume(link)
@@ -481,13 +474,22 @@ class Shard:
                     claimed_of = f"{channel}:claimed"
                     await link.call(("DEL", keys.held(channel)), ("HSET", keys.heads, channel, 0, claimed_of, 0))
                     intake.begin_again()
+                    self._dispatcher.pump(intake.line)
                 else:
+                    intake.line.take_up(intake)
                     self._dispatcher.offer(intake.line, intake.accept(found[2 * known :], claimed))
 
-    def _tell_of_loss(self, *, known: bool) -> None:
+    def _lose(self, claimed: list[int]) -> None:
+        """Leave to others what was not claimed, of each channel before such a number; if Redis has forgotten, [].
+
+        Log how many messages these are, and how many are lost.
+        """
+        numbers = claimed or [0] * len(self.intakes)
+        losses = [intake.lose(number) for intake, number in zip(self.intakes.values(), numbers, strict=True)]
         logger.warning(
             "this worker was silent for more than %g s, and another one has taken over: %d messages that were not "
-            "begun are left to it",
-            self._server.worker_timeout if known else scripts.GONE_SECONDS,
-            sum(intake.fetched - max(intake.claimed, intake.taken) for intake in self.intakes.values()),
+            "begun are left to it; %s that were about to begin are lost",
+            self._server.worker_timeout if claimed else scripts.GONE_SECONDS,
+            sum(left for left, _ in losses),
+            sum(lost for _, lost in losses) if claimed else "perhaps some",
         )
