@@ -8,8 +8,10 @@ import importlib
 
 import pytest
 
+from support.certificates import write_certificates
 from support.http_connection import http as http_of, serving
 from support.loops import PATIENCE
+from support.streams import contexts_of
 
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n"
 
@@ -20,12 +22,12 @@ async def refuses(scope, receive, send):
     await send({"type": "http.response.body", "body": b"no"})
 
 
-def server_of(cy, monkeypatch, **constants):
+def server_of(cy, monkeypatch, ssl=None, **constants):
     protocol = importlib.import_module(f"{cy.__name__}.gateways.http.connection")
     for name, value in constants.items():
         monkeypatch.setattr(protocol, name, value)
     settings = {"lifespan": "off", "max_body_size": 1000}
-    return type("Server", (http_of(cy).HTTPServer,), settings)(refuses, binds="127.0.0.1:0")
+    return type("Server", (http_of(cy).HTTPServer,), settings)(refuses, binds="127.0.0.1:0", ssl=ssl)
 
 
 async def send_on(writer, seconds, part=b"x" * 1000):
@@ -87,19 +89,27 @@ def test_a_client_that_never_stops_is_cut(cy, run, monkeypatch, constants):
     run(main())
 
 
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("size", [100_000, 30_000_000])
-def test_a_client_that_writes_first(cy, run, monkeypatch, size):
+def test_a_client_that_writes_first(cy, run, monkeypatch, tmp_path, size, tls):
     """Python's own one sends the whole body before it looks for an answer."""
+    served = trusting = None
+    if tls:
+        write_certificates(tmp_path)
+        served, trusting = contexts_of(tmp_path)
 
     def upload(address):
-        connection = http.client.HTTPConnection(*address, timeout=PATIENCE / 2)
+        if tls:
+            connection = http.client.HTTPSConnection(*address, timeout=PATIENCE / 2, context=trusting)
+        else:
+            connection = http.client.HTTPConnection(*address, timeout=PATIENCE / 2)
         connection.request("POST", "/", body=bytes(size))
         response = connection.getresponse()
         connection.close()
         return response.status
 
     async def main():
-        async with serving(server_of(cy, monkeypatch)) as (address,):
+        async with serving(server_of(cy, monkeypatch, served)) as (address,):
             assert await asyncio.to_thread(upload, address) == 413
 
     run(main())

@@ -269,14 +269,25 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
         if self.server.log is not None or self.server.cells is not None:
             self.note_end(status, len(text) + 1)
         self.transport.write(error_response(status, text, common, fields))
-        self.linger()
+        self.linger(sends_on=True)
 
-    def linger(self) -> None:
-        """Close the connection in a way that lets the client read what was written."""
+    def linger(self, sends_on: bool = False) -> None:
+        """Close the connection in a way that lets the client read what was written.
+
+        Args:
+            sends_on: whether the client may still be sending, although no body is expected.
+        """
+        sends_on = sends_on or self.body is not None or self.reading_paused
         self.body = None
         self.buffer.clear()
         self.forget_partial_head()
         if self.transport.is_closing():
+            self.bound_closing()
+            return
+        if self.tls is not None and sends_on and not self.eof:
+            # asyncio drops what the client has not taken if more comes after TLS's goodbye: so that waits until nothing
+            # comes (`_overdue`).
+            self.resume_reading()
             self.bound_closing()
             return
         if self.eof or not self.transport.can_write_eof():
@@ -373,7 +384,10 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.seen = self.received
             self.deadline.move(LINGER)
         elif self.lingering or self.due_write <= now:
-            self._check_stalled()
+            if self._may_say_goodbye():
+                self.close()
+            else:
+                self._check_stalled()
         elif exchange is not None and self.due_request <= now:
             server.timeouts += 1
             self.answer(503, "the request took too long")
@@ -399,6 +413,13 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.answer(408, "the request did not come in time")
         else:
             self.close()
+
+    def _may_say_goodbye(self) -> bool:
+        """Return whether a TLS connection lingers that is still open, and the client has taken everything."""
+        transport = self.transport
+        return (
+            self.lingering and self.tls is not None and not transport.is_closing() and send_progress(transport) is None
+        )
 
     def _check_stalled(self) -> None:
         """Cut the connection if the client has taken less than `min_rate` demands since the last check."""
