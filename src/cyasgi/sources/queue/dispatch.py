@@ -216,6 +216,8 @@ class Dispatcher:
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return
+        if outcome == DONE and self._was_cut_off(instance):
+            outcome = CANCELLED
         lane = delivery.lane
         lane.current = delivery.instance = None
         self._came_back(delivery, outcome)
@@ -239,6 +241,15 @@ class Dispatcher:
         else:
             # The application has ended, and not because of this one.
             self._back(delivery, 0.0)
+
+    def _was_cut_off(self, instance: Any) -> bool:
+        """Return whether the server has deleted an instance before its application ended.
+
+        An application that swallows its cancellation returns, or receives again, with its message half done.
+        """
+        if instance.ended:
+            return instance.end_reason not in ("returned", "failed")
+        return self._server.application_instances.get(instance.scope_id) is not instance
 
     def _next(self, lane: Lane) -> None:
         """Have a lane go on from within receive(), which is about to look for a message."""
