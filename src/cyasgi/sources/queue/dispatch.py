@@ -277,6 +277,16 @@ class Dispatcher:
             await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
         return not self._in_hand
 
+    def one_in_hand(self) -> asyncio.Future[None] | None:
+        """Return what is done when one of the messages that instances have now has come back; None if there is none."""
+        for lane in self._lanes.values():
+            delivery = lane.current or next(iter(lane.held.values()), None)
+            if delivery is not None:
+                if delivery.came_back is None or delivery.came_back.done():
+                    delivery.came_back = asyncio.get_running_loop().create_future()
+                return delivery.came_back
+        return None
+
     async def note_suspect(self, key: str) -> int:
         return await self._server.note_suspect(key)
 
