@@ -372,12 +372,27 @@ class Dispatcher:
             lane.stop()
 
     @staticmethod
-    async def nothing_in_hand(holding: Holding, seconds: float) -> bool:
-        """Wait until no instance has a message of this partition; return whether that was so in time."""
+    async def may_be_given_back(holding: Holding, seconds: float, losses: set[asyncio.Future[Any]]) -> bool:
+        """Wait until no instance has a message of this partition, for so many seconds at most.
+
+        Args:
+            losses: each is done when a partition is lost, this one or another.
+
+        Returns:
+            Whether none was lost meanwhile. What was has to be parted with first: others may be at work on it.
+        """
         if holding.in_hand:
-            holding.nothing_in_hand = asyncio.get_running_loop().create_future()
-            await asyncio.wait({holding.nothing_in_hand}, timeout=seconds)
-        return not holding.in_hand
+            waiter = holding.nothing_in_hand = asyncio.get_running_loop().create_future()
+            await asyncio.wait({waiter, *losses}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if any(loss.done() for loss in losses):
+            return False
+        if holding.in_hand:
+            logger.warning(
+                "partition %d is given back with %d messages in hand, which are delivered again",
+                holding.partition,
+                holding.in_hand,
+            )
+        return True
 
     def end(self, holding: Holding) -> list[Awaitable[Any]]:
         """Delete the instances of a partition that is given back or lost; return what waits for their end."""
