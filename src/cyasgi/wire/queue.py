@@ -38,13 +38,15 @@ Receive - ``queue.receive`` event
 A message is acknowledged, and so gone from the queue, when the application has received it and then calls ``receive()``
 again in the same task, or returns. If the application raises before that, it is called anew and receives the message
 again, after a pause, and in front of those that came after it; once a message has failed too often, it goes to the dead
-letters instead.
+letters instead. If the server ends the scope while the application works on a message, as it does when it stops, the
+message is delivered again, even if the application swallows its cancellation and returns: only ``queue.acknowledge``
+says then that it is done.
 
 That is so where ``acknowledgement`` is ``"automatic"``. Where it is ``"manual"``, the application receives the next
 message whether it has acknowledged earlier ones or not, and each is in hand until it acknowledges or rejects that one.
-When the application ends, what it has in hand is delivered again, in order. If it has raised or returned, the messages
-that it had in hand are delivered one at a time from then on, each when the one before it is acknowledged or rejected,
-until it is known with which of them the application fails.
+When the application ends, what it has in hand is delivered again, in order. If it has raised, or has returned of its
+own accord, the messages that it had in hand are delivered one at a time from then on, each when the one before it is
+acknowledged or rejected, until it is known with which of them the application fails.
 
 Send - ``queue.acknowledge`` event
 ----------------------------------

@@ -1,9 +1,11 @@
-"""A session with RabbitMQ, without a broker: what it does if an answer makes no sense."""
+"""A session with RabbitMQ, without a broker: what it knows of it, and what it does if an answer makes no sense."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +16,8 @@ from support.queues import queues
 class Channel:
     """A channel whose first counts are numbers, as the library has them."""
 
-    def __init__(self):
-        self.counts = iter([0, 1, 1])
+    def __init__(self, counts):
+        self.counts = iter(counts)
         self.consumers = {}
 
     async def queue_declare(self, queue, **options):
@@ -27,11 +29,12 @@ class Channel:
 
 
 class Connection:
-    def __init__(self):
+    def __init__(self, *counts):
+        self.counts = counts
         self.closing = asyncio.get_running_loop().create_future()
 
     async def channel(self, **options):
-        return Channel()
+        return Channel(self.counts)
 
     async def close(self):
         pass
@@ -45,7 +48,7 @@ def test_a_count_that_is_none(cy, run, caplog):
 
     async def main():
         shape = shapes.QueueShape("orders", 1, 10)
-        session = module.AMQPSession(Connection(), shape, 0.01, "amqp://127.0.0.1/", lambda: None)
+        session = module.AMQPSession(Connection(0, 1, 1), shape, 0.01, "amqp://127.0.0.1/", lambda: None)
         await session.register()
         async with asyncio.timeout(5):
             reason = await session.lost
@@ -54,3 +57,27 @@ def test_a_count_that_is_none(cy, run, caplog):
 
     run(main())
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no such clock")
+def test_after_the_machine_was_suspended(cy, run, monkeypatch):
+    """It is sure of nothing until the broker has answered again, though the monotonic clock has stood still."""
+    pytest.importorskip("aiormq")
+    name = queues(cy).__name__
+    module, shapes = (importlib.import_module(f"{name}.{one}") for one in ("amqp_session", "engine"))
+    boot = [1000.0]
+    clocks = {"monotonic": lambda: 1000.0, "clock_gettime": lambda clock: boot[0]}
+    monkeypatch.setattr(module, "time", SimpleNamespace(CLOCK_BOOTTIME=time.CLOCK_BOOTTIME, **clocks))
+
+    async def main():
+        shape = shapes.QueueShape("orders", 1, 10)
+        session = module.AMQPSession(Connection(0, 1, 1), shape, 60, "amqp://127.0.0.1/", lambda: None)
+        await session.register()
+        assert session.sure
+        boot[0] += 60
+        assert not session.sure
+        await session.workers()
+        assert session.sure
+        await session.close()
+
+    run(main())

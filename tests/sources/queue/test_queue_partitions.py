@@ -125,6 +125,50 @@ def test_a_session_that_is_lost(cy, run, caplog):
     assert any("messages in hand, which are delivered again" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("what", ["session", "own", "other"])
+def test_lost_while_one_is_given_back(cy, run, what):
+    """What is in hand of the one that is given back holds up nothing of that."""
+
+    async def main():
+        engine, seen, cut = engine_for(cy), Seen(), []
+
+        async def application(scope, receive, send):
+            try:
+                await seen(scope, receive, send)
+            except asyncio.CancelledError:
+                cut.append(scope["scope_id"])
+                raise
+
+        shape = importlib.import_module(f"{queues(cy).__name__}.engine").QueueShape(NAME, PARTITIONS, 100)
+        async with consuming(cy, engine, application, shutdown_timeout=8) as server:
+            scope_ids = {f"scope-{number}" for number in range(40)}
+            for scope_id in scope_ids:
+                await engine.publish(NAME, scope_id, b"hold")
+            await eventually(lambda: len(seen.messages) == 40)
+            # Another worker, which gets its share.
+            other = await engine.connect(shape)
+            await in_time(lambda: any(holding.letting_go for holding in server.holdings.values()))
+            await passes(20)
+            lost = next(holding for holding in server.holdings.values() if holding.letting_go == (what == "own"))
+            if what == "session":
+                lost.hold.session.cut("on purpose")
+            else:
+                lost.hold.take_away("on purpose")
+                scope_ids = {scope_id for scope_id, lane in lost.lanes.items() if lane.current}
+            await in_time(lambda: set(cut) == scope_ids)
+            seen.release.set()
+            await other.close()
+            await engine.join()
+            # Nothing is left half given back.
+            for number in range(40):
+                await engine.publish(NAME, f"scope-{number}", b"after")
+            await engine.join()
+            assert {bodies[-1] for bodies in seen.by_scope.values()} == {b"after"}
+            assert len(seen.by_scope) == 40
+
+    run(main())
+
+
 def test_a_claim_that_fails_after_messages_have_come(cy, run, monkeypatch):
     """They are forgotten: whoever holds the partition next has them again."""
     module = queues(cy)

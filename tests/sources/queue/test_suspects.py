@@ -132,6 +132,43 @@ def test_beside_others(cy, run, monkeypatch):
     run(main())
 
 
+def test_waits_once_for_what_is_in_hand(cy, run, monkeypatch):
+    """What one suspect has waited for in vain holds up neither the next ones nor anything else."""
+    dispatcher = importlib.import_module(f"{cy.__name__}.sources.queue.dispatch").Dispatcher
+    all_came_back, waits = dispatcher.all_came_back, []
+
+    async def first_one_soon(self, seconds):
+        waits.append(seconds)
+        return await all_came_back(self, 0.01 if len(waits) == 1 else 60.0)
+
+    monkeypatch.setattr(dispatcher, "all_came_back", first_one_soon)
+
+    async def main():
+        engine, seen = engine_for(cy), Seen()
+        async with consuming(cy, engine, seen):
+            await engine.publish(NAME, "slow", b"hold")
+            await eventually(lambda: seen.messages)
+            for number in range(5):
+                await engine.publish(NAME, f"suspect-{number}", b"hold")
+            delivered_before(engine, 50)
+            await eventually(lambda: waits)
+            await engine.publish(NAME, "other", b"x")
+            await in_time(lambda: len(seen.messages) == 7)
+            assert (len(waits), len(engine.queues[NAME].suspects)) == (1, 0)
+            seen.release.set()
+            await engine.join()
+            # All have come back: the next one begins alone again.
+            seen.release.clear()
+            await engine.publish(NAME, "suspect", b"hold")
+            delivered_before(engine, 50)
+            await in_time(lambda: len(seen.messages) == 8)
+            assert (len(waits), len(engine.queues[NAME].suspects)) == (2, 1)
+            seen.release.set()
+            await engine.join()
+
+    run(main())
+
+
 def test_a_connection_that_is_cut(cy, run, monkeypatch):
     """As often as it may be while the same message is in hand alone: the worker has not ended."""
     monkeypatch.setattr(importlib.import_module(f"{cy.__name__}.serving.retrying").random, "uniform", lambda *_: 0.0)

@@ -66,8 +66,11 @@ class AMQPHold:
         if sink is None:
             return
         headers = dict(properties.headers or {})
+        # RabbitMQ 3.10 always writes it. Of a broker that does so only when it delivers again, the first one is the
+        # publisher's own.
         count = headers.pop("x-delivery-count", None)
-        deliveries = count + 1 if isinstance(count, int) else 1 + bool(delivery.redelivered)
+        known = delivery.redelivered and type(count) is int and count > 0
+        deliveries = count + 1 if known else 1 + bool(delivery.redelivered)
         key = delivery.routing_key
         scope_id = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key or ""
         letter = letter_of(message.body, properties, headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -41,6 +42,11 @@ SIGNS = 4
 ATTEMPTS = 5
 
 
+def now() -> float:
+    """Return seconds of a clock that is never set. On Linux it goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
 class AMQPSession:
     """A connection that is open. Locks are exclusive queues, which the broker deletes with the connection."""
 
@@ -65,8 +71,8 @@ class AMQPSession:
         self._counted = ""
         self._counting = asyncio.Lock()
         self._holds: dict[int, AMQPHold] = {}
-        #: When the broker was last asked something that it has answered, in seconds of the monotonic clock.
-        self._asked = time.monotonic()
+        #: When the broker was last asked something that it has answered, by now().
+        self._asked = now()
         self._heartbeat = heartbeat
         self._watcher: asyncio.Task[None] | None = None
         self._on_unreadable = on_unreadable
@@ -75,7 +81,7 @@ class AMQPSession:
     @property
     def sure(self) -> bool:
         """Whether the broker cannot have taken anything away: it has heard of this worker within a heartbeat."""
-        return not self.lost.done() and time.monotonic() - self._asked < self._heartbeat
+        return not self.lost.done() and now() - self._asked < self._heartbeat
 
     def _gone(self, closing: asyncio.Future[Any]) -> None:
         error = None if closing.cancelled() else closing.exception()
@@ -190,7 +196,7 @@ class AMQPSession:
 
     async def workers(self) -> int:
         async with self._counting:
-            began = time.monotonic()
+            began = now()
             count = await self._count()
             if self._counted not in self._control.consumers:
                 if self._counted:

@@ -20,7 +20,7 @@ class BalancePort(Protocol):
         """Hold a partition; return False if another worker does."""
 
     async def let_go(self, holding: Holding) -> None:
-        """Give a partition back, once what is in hand of it is done."""
+        """Give a partition back, once what is in hand of it is done. It stays if one is lost meanwhile."""
 
 
 class Balance:
@@ -54,8 +54,12 @@ class Balance:
         if self._permit is None and permits and (len(holdings) > least or (len(holdings) >= least and unheld)):
             await self._ask_for_permit(permits)
         most = least + (self._permit is not None)
-        # The youngest ones: their instances know the least.
-        given_back = [self._server.let_go(holding) for holding in list(holdings.values())[most:]]
+        # The youngest ones: their instances know the least. And those that a loss has kept from being given back.
+        given_back = [
+            self._server.let_go(holding)
+            for place, holding in enumerate(list(holdings.values()))
+            if place >= most or holding.letting_go
+        ]
         for result in await asyncio.gather(*given_back, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

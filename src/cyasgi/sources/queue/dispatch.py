@@ -216,6 +216,8 @@ class Dispatcher:
             if type(instance.scope) is QueueScope:
                 instance.scope.received = True
             return
+        if outcome == DONE and self._was_cut_off(instance):
+            outcome = CANCELLED
         lane = delivery.lane
         lane.current = delivery.instance = None
         self._came_back(delivery, outcome)
@@ -239,6 +241,15 @@ class Dispatcher:
         else:
             # The application has ended, and not because of this one.
             self._back(delivery, 0.0)
+
+    def _was_cut_off(self, instance: Any) -> bool:
+        """Return whether the server has deleted an instance before its application ended.
+
+        An application that swallows its cancellation returns, or receives again, with its message half done.
+        """
+        if instance.ended:
+            return instance.end_reason not in ("returned", "failed")
+        return self._server.application_instances.get(instance.scope_id) is not instance
 
     def _next(self, lane: Lane) -> None:
         """Have a lane go on from within receive(), which is about to look for a message."""
@@ -265,6 +276,16 @@ class Dispatcher:
                 self._nothing_in_hand = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._nothing_in_hand}, timeout=seconds)
         return not self._in_hand
+
+    def one_in_hand(self) -> asyncio.Future[None] | None:
+        """Return what is done when one of the messages that instances have now has come back; None if there is none."""
+        for lane in self._lanes.values():
+            delivery = lane.current or next(iter(lane.held.values()), None)
+            if delivery is not None:
+                if delivery.came_back is None or delivery.came_back.done():
+                    delivery.came_back = asyncio.get_running_loop().create_future()
+                return delivery.came_back
+        return None
 
     async def note_suspect(self, key: str) -> int:
         return await self._server.note_suspect(key)
@@ -351,12 +372,27 @@ class Dispatcher:
             lane.stop()
 
     @staticmethod
-    async def nothing_in_hand(holding: Holding, seconds: float) -> bool:
-        """Wait until no instance has a message of this partition; return whether that was so in time."""
+    async def may_be_given_back(holding: Holding, seconds: float, losses: set[asyncio.Future[Any]]) -> bool:
+        """Wait until no instance has a message of this partition, for so many seconds at most.
+
+        Args:
+            losses: each is done when a partition is lost, this one or another.
+
+        Returns:
+            Whether none was lost meanwhile. What was has to be parted with first: others may be at work on it.
+        """
         if holding.in_hand:
-            holding.nothing_in_hand = asyncio.get_running_loop().create_future()
-            await asyncio.wait({holding.nothing_in_hand}, timeout=seconds)
-        return not holding.in_hand
+            waiter = holding.nothing_in_hand = asyncio.get_running_loop().create_future()
+            await asyncio.wait({waiter, *losses}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if any(loss.done() for loss in losses):
+            return False
+        if holding.in_hand:
+            logger.warning(
+                "partition %d is given back with %d messages in hand, which are delivered again",
+                holding.partition,
+                holding.in_hand,
+            )
+        return True
 
     def end(self, holding: Holding) -> list[Awaitable[Any]]:
         """Delete the instances of a partition that is given back or lost; return what waits for their end."""

@@ -1,8 +1,8 @@
 """Manual acknowledgement: an application may have many messages in hand, and says of each when it is done.
 
 What an application has not acknowledged when it ends goes back, in order, in front of what waits. If it has failed, or
-has returned, one of these messages is to blame, and nobody knows which: so they are given one at a time from then on,
-each when the one before it is settled, until it is known.
+has returned of its own accord, one of these messages is to blame, and nobody knows which: so they are given one at a
+time from then on, each when the one before it is settled, until it is known.
 """
 
 from __future__ import annotations
@@ -50,13 +50,6 @@ class WatchedApplication:
             del error, own
 
 
-def reason_of(outcome: str, error: BaseException | None) -> str | None:
-    """Return why an application has ended that has messages in hand; None if none of them is to blame."""
-    if outcome == CANCELLED:
-        return None
-    return NOT_ACKNOWLEDGED if outcome == DONE else failure_text(error)
-
-
 class ManualDispatcher(Dispatcher):
     """Leaves messages in hand until the application has settled them."""
 
@@ -74,7 +67,8 @@ class ManualDispatcher(Dispatcher):
         """Take back what the application of a scope has in hand, unless it is about to be told of its last message."""
         lane = scope.lane
         if lane.current is None and lane.held:
-            self._take_back(lane, [], reason_of(outcome_of(error), error))
+            (first, *_) = lane.held.values()
+            self._take_back(lane, [], self._reason_of(first.instance, outcome_of(error), error))
 
     def _may_follow(self, lane: Lane) -> bool:
         held = next(iter(lane.held.values()), None)
@@ -104,12 +98,18 @@ class ManualDispatcher(Dispatcher):
                 self._take_back(lane, [], NOT_ACKNOWLEDGED if instance.end_reason in ("returned", "failed") else None)
         else:
             lane.current = delivery.instance = None
-            reason = reason_of(outcome, error)
+            reason = self._reason_of(instance, outcome, error)
             if delivery.settled:
                 self._came_back(delivery, outcome)
                 self._take_back(lane, [], reason)
             else:
                 self._take_back(lane, [delivery], reason)
+
+    def _reason_of(self, instance: Any, outcome: str, error: BaseException | None) -> str | None:
+        """Return why an application has ended that has messages in hand; None if none of them is to blame."""
+        if outcome == DONE:
+            return None if self._was_cut_off(instance) else NOT_ACKNOWLEDGED
+        return None if outcome == CANCELLED else failure_text(error)
 
     def _take_back(self, lane: Lane, last: list[Delivery], reason: str | None) -> None:
         """Put what an application had in hand when it ended back in front of what waits.

@@ -31,6 +31,8 @@ class Stored:
     scope_id: str
     letter: Letter
     until: float | None
+    #: Bytes that it counts as.
+    size: int
     deliveries: int = 0
 
 
@@ -79,6 +81,7 @@ class MemoryEngine:
         #: Answers by the `reply_to` of what they answer, oldest first. A name has to be here before it is answered to.
         self.replies: dict[str, collections.deque[Letter]] = {}
         self._count = 0
+        self._size = 0
         self._numbers = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -115,39 +118,44 @@ class MemoryEngine:
         check_name(scope_id, "'scope_id'")
         self.put(queue, scope_id, parse_letter({"body": body, **properties}, "a message"))
 
-    def put(self, name: str, scope_id: str, letter: Letter) -> None:
-        """Queue a message."""
+    def put(self, name: str, scope_id: str, letter: Letter, size: int | None = None) -> None:
+        """Queue a message.
+
+        Args:
+            size: bytes that it counts as in `room`; None: those of its body.
+
+        Raises:
+            EngineError: there is no such queue, or the engine is full.
+        """
         queue = self.queues.get(name)
         if queue is None:
             raise EngineError(f"there is no queue {name!r}")
-        if self.full:
+        if self._count >= self.most:
             raise EngineError(f"the engine is full: it has {self.most} messages")
         self._numbers += 1
         self._count += 1
+        size = len(letter.body) if size is None else size
+        self._size += size
         until = None if letter.ttl is None else time.monotonic() + letter.ttl
         partition = queue.partition_of(scope_id)
-        partition.waiting.append(Stored(self._numbers, scope_id, letter, until))
+        partition.waiting.append(Stored(self._numbers, scope_id, letter, until, size))
         if partition.hold is not None:
             partition.hold.pump_soon()
-
-    @property
-    def full(self) -> bool:
-        """Whether it takes no more messages."""
-        return self._count >= self.most
 
     async def join(self) -> None:
         """Wait until every message was acknowledged, or is a dead letter."""
         while self._count:
             await self._change()
 
-    async def room(self) -> None:
-        """Wait until it takes another message."""
-        while self.full:
+    async def room(self, messages: int, size: int) -> None:
+        """Wait until it has fewer messages than `messages`, and less than `size` bytes of them."""
+        while self._count >= messages or self._size >= size:
             await self._change()
 
-    def gone(self) -> None:
+    def gone(self, stored: Stored) -> None:
         """Note that a message has left for good."""
         self._count -= 1
+        self._size -= stored.size
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             resolved(waiter)
@@ -297,7 +305,7 @@ class MemoryHold:
             if stored.until is not None and time.monotonic() >= stored.until:
                 # As a broker does that has a place for dead letters.
                 self._queue.bury(stored.letter)
-                self._engine.gone()
+                self._engine.gone(stored)
                 continue
             stored.deliveries += 1
             self._tags += 1
@@ -305,8 +313,9 @@ class MemoryHold:
             self._sink(Arrival(self._tags, stored.scope_id, stored.letter, stored.deliveries))
 
     def acknowledge(self, tag: int) -> None:
-        if self._unacknowledged.pop(tag, None) is not None:
-            self._engine.gone()
+        stored = self._unacknowledged.pop(tag, None)
+        if stored is not None:
+            self._engine.gone(stored)
             self.pump_soon()
 
     def requeue(self, tag: int) -> None:

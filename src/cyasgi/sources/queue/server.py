@@ -235,8 +235,7 @@ class QueueServer(StatelessServer):
                     told = len(self.holdings)
                     logger.info("holds %d of %d partitions of %s", told, self.partitions, self.name)
                 self.announce_started()
-                lost = [holding.hold.lost for holding in self.holdings.values() if holding.hold is not None]
-                watched: set[asyncio.Future[Any]] = {session.lost, ending, *lost}
+                watched: set[asyncio.Future[Any]] = {session.lost, ending, *self._losses()}
                 await asyncio.wait(
                     watched,
                     timeout=self.balance_interval,
@@ -245,6 +244,10 @@ class QueueServer(StatelessServer):
         finally:
             if not ending.get_loop().is_closed():
                 ending.cancel()
+
+    def _losses(self) -> set[asyncio.Future[Any]]:
+        """Return what is done when a partition is lost, one for each."""
+        return {holding.hold.lost for holding in self.holdings.values() if holding.hold is not None}
 
     async def _drop_lost(self) -> None:
         """Part with partitions that the engine has taken away."""
@@ -283,19 +286,14 @@ class QueueServer(StatelessServer):
         return True
 
     async def let_go(self, holding: Holding) -> None:
-        """Give a partition back; for the balance."""
+        """Give a partition back, unless one is lost meanwhile; for the balance."""
         dispatcher, hold = self._dispatcher, holding.hold
         assert dispatcher is not None
         assert hold is not None
         dispatcher.let_go(holding)
         await hold.pause()
-        if not await dispatcher.nothing_in_hand(holding, self.shutdown_timeout):
-            logger.warning(
-                "partition %d is given back with %d messages in hand, which are delivered again",
-                holding.partition,
-                holding.in_hand,
-            )
-        await self._part(holding, lost=hold.lost.done())
+        if await dispatcher.may_be_given_back(holding, self.shutdown_timeout, self._losses()):
+            await self._part(holding, lost=False)
 
     async def _part_with(self, holdings: Iterable[Holding], *, lost: bool, seconds: float | None = None) -> None:
         """Part with partitions all at once, as each may take its time, and leave to the engine what takes longer.

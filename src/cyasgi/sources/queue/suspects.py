@@ -47,6 +47,7 @@ class SuspectsPort(Protocol):
     async def note_suspect(self, key: str) -> int: ...
     async def clear_suspect(self, key: str) -> None: ...
     async def all_came_back(self, seconds: float) -> bool: ...
+    def one_in_hand(self) -> asyncio.Future[None] | None: ...
     def may_begin(self, lane: Lane) -> bool: ...
     def begin(self, lane: Lane) -> bool: ...
     def go_on(self, lane: Lane) -> None: ...
@@ -72,13 +73,16 @@ class Suspects:
         self._running = False
         #: Whether nothing else may begin.
         self._alone = False
+        #: Done when a message has come back that was in hand for longer than a suspect waits.
+        self._slow: asyncio.Future[None] | None = None
 
     def holds_up(self, lane: Lane) -> bool:
         """Return whether the next message of a lane has to wait, and have the lane go on when its turn has come."""
         if lane.waiting[0].suspect:
             self._lanes.append(lane)
             if not self._running:
-                self._running = self._alone = True
+                self._running = True
+                self._alone = not self._is_hopeless()
                 self._start(self._run())
         elif self._alone:
             self._held_up.append(lane)
@@ -97,7 +101,7 @@ class Suspects:
                     self._dispatcher.resume(lane)
                     continue
                 lane.parked = False
-                self._alone = True
+                self._alone = not self._is_hopeless()
                 try:
                     await self._one(lane, lane.waiting[0])
                 except Exception:
@@ -106,6 +110,10 @@ class Suspects:
         finally:
             self._running = False
             self._let_others_go_on()
+
+    def _is_hopeless(self) -> bool:
+        """Return whether a suspect would wait in vain: for a message for which the one before it has."""
+        return self._slow is not None and not self._slow.done()
 
     def _let_others_go_on(self) -> None:
         self._alone = False
@@ -122,7 +130,10 @@ class Suspects:
 
     async def _one(self, lane: Lane, delivery: Delivery) -> None:
         dispatcher, key = self._dispatcher, key_of(delivery)
-        alone = await dispatcher.all_came_back(ALONE)
+        alone = not self._is_hopeless() and await dispatcher.all_came_back(ALONE)
+        if not alone and self._alone:
+            self._slow = dispatcher.one_in_hand()
+            self._let_others_go_on()
         if not self._usable(lane, delivery):
             dispatcher.go_on(lane)
             return
