@@ -102,7 +102,13 @@ def test_more_and_fewer(workers):
         other = command.next_worker()
         command.ended(last)
         more(clients)
-        assert {client.pids[-1] for client in clients} == {added, other}
+        assert {client.pids[-1] for client in clients} <= {added, other}
+        # Which of them the system asks is chance; sooner or later new connections come to each.
+        for _ in range(100):
+            if {added, other} <= set(clients[0].pids):
+                break
+            more(clients[:1])
+        assert {added, other} <= set(clients[0].pids)
     assert command.stop(signal.SIGTERM) == 0
     assert not [line for line in command.lines if " cut " in line or "ERROR" in line]
 
