@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from types import SimpleNamespace
 
 import pytest
 
@@ -91,33 +90,5 @@ def test_a_consumer_that_the_broker_ends(cy, run):
         channel.consumers.clear()
         hold.look()
         assert hold.lost.result() == "the broker has cancelled its consumer"
-
-    run(main())
-
-
-@pytest.mark.parametrize(
-    ("redelivered", "count", "deliveries"),
-    [(False, None, 1), (False, 50, 1), (False, -5, 1), (True, None, 2), (True, 3, 4), (True, -5, 2), (True, True, 2)],
-)
-def test_how_often_it_was_delivered(cy, run, redelivered, count, deliveries):
-    """What the publisher says of that is not believed."""
-    pytest.importorskip("aiormq")
-    package = f"{cy.__name__}.sources.queue"
-    amqp_hold, engine = (importlib.import_module(f"{package}.{name}") for name in ("amqp_hold", "engine"))
-    from aiormq import spec
-
-    async def main():
-        arrivals, channel = [], Channel()
-        hold = amqp_hold.AMQPHold(Session(engine.QueueShape("orders", 1, 10)), channel, 0, arrivals.append)
-        await hold.begin("orders.0")
-        headers = None if count is None else {"x-delivery-count": count}
-        message = SimpleNamespace(
-            body=b"x",
-            delivery=SimpleNamespace(delivery_tag=1, redelivered=redelivered, routing_key="a"),
-            header=SimpleNamespace(properties=spec.Basic.Properties(headers=headers)),
-        )
-        await channel.consumers["cyasgi.0"](message)
-        (arrival,) = arrivals
-        assert (arrival.deliveries, arrival.letter.headers) == (deliveries, {})
 
     run(main())

@@ -66,11 +66,9 @@ class AMQPHold:
         if sink is None:
             return
         headers = dict(properties.headers or {})
-        # RabbitMQ 3.10 always writes it. Of a broker that does so only when it delivers again, the first one is the
-        # publisher's own.
+        # After a restart, RabbitMQ tells by this header alone that a message comes again. It overwrites a publisher's own.
         count = headers.pop("x-delivery-count", None)
-        known = delivery.redelivered and type(count) is int and count > 0
-        deliveries = count + 1 if known else 1 + bool(delivery.redelivered)
+        deliveries = count + 1 if isinstance(count, int) else 1 + bool(delivery.redelivered)
         key = delivery.routing_key
         scope_id = key.decode("utf-8", "backslashreplace") if isinstance(key, bytes) else key or ""
         letter = letter_of(message.body, properties, headers)
