@@ -66,7 +66,7 @@ class AMQPHold:
         if sink is None:
             return
         headers = dict(properties.headers or {})
-        # After a restart, RabbitMQ tells by this alone that a message comes again. It overwrites a publisher's own header.
+        # After a restart, RabbitMQ says by this alone that a message comes again. It overwrites what a publisher says.
         count = headers.pop("x-delivery-count", None)
         deliveries = count + 1 if isinstance(count, int) else 1 + bool(delivery.redelivered)
         key = delivery.routing_key
