@@ -55,8 +55,8 @@ def describe(error: BaseException) -> str:
 async def _send(connection: Any, *commands: Command) -> None:
     try:
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    except RuntimeError as error:
-        # What uvloop raises where asyncio says that the connection is lost: its transport is closed.
+    except (RuntimeError, AttributeError) as error:
+        # The connection is lost: what uvloop raises then, and what asyncio does from Python 3.12 on (gh-136234).
         raise ConnectionError(describe(error)) from error
 
 
