@@ -53,8 +53,9 @@ def describe(error: BaseException) -> str:
 
 
 async def _send(connection: Any, *commands: Command) -> None:
+    packed = connection.pack_commands(commands)
     try:
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        await connection.send_packed_command(packed, check_health=False)
     except (RuntimeError, AttributeError) as error:
         # The connection is lost: what uvloop raises then, and what asyncio does from Python 3.12 on (gh-136234).
         raise ConnectionError(describe(error)) from error
