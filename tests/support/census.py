@@ -9,13 +9,15 @@ import os
 
 #: Free lists and caches hold a few; what a connection left behind would be there hundreds of times.
 FEW = 20
+#: Cancelled timers that asyncio's loop keeps, at most, where few others wait.
+CANCELLED_TIMERS = 100
 KINDS = ("<class 'cyasgi.", "<class 'asyncio.", "<class '_asyncio.", "<class 'uvloop.")
 
 
 def census():
     """How many live objects there are of each of these types, and how many descriptors.
 
-    Timers that were cancelled do not count: asyncio's loop keeps up to a hundred of them until their time has come.
+    The first hundred timers that were cancelled do not count: asyncio's loop keeps as many until their time has come.
     """
     gc.collect()
     counts: collections.Counter[str] = collections.Counter()
@@ -23,7 +25,8 @@ def census():
     for kind, count in collections.Counter(map(type, objects)).items():
         if str(kind).startswith(KINDS):
             counts[str(kind)] += count
-    counts[str(asyncio.TimerHandle)] -= sum(type(one) is asyncio.TimerHandle and one.cancelled() for one in objects)
+    cancelled = sum(type(one) is asyncio.TimerHandle and one.cancelled() for one in objects)
+    counts[str(asyncio.TimerHandle)] -= min(cancelled, CANCELLED_TIMERS)
     if os.path.isdir("/dev/fd"):
         counts["descriptors"] = len(os.listdir("/dev/fd"))
     return counts
