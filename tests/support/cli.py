@@ -17,7 +17,7 @@ LOCAL = ("--udp", "127.0.0.1:0")
 
 @pytest.fixture
 def options(monkeypatch, tmp_path):
-    """options(*arguments) gives the options that the command would have served with."""
+    """options(*arguments) gives the options that the command would have served with; options.call the exit code, too."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     monkeypatch.chdir(tmp_path)
@@ -26,9 +26,16 @@ def options(monkeypatch, tmp_path):
         seen.append(given)
         return 0
 
+    def call(*arguments):
+        status = cli.main(["serve", *arguments])
+        return status, seen.pop() if seen else None
+
     def options(*arguments):
-        assert cli.main(["serve", *arguments]) == 0
-        return seen.pop()
+        status, given = call(*arguments)
+        assert status == 0
+        return given
+
+    options.call = call
 
     seen = []
     monkeypatch.setattr(serving, "serve", serve)

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -159,10 +160,11 @@ def test_what_is_in_hand_is_finished(workers, tmp_path):
     client.start()
     while not (tmp_path / "held").exists():
         assert client.is_alive()
+        time.sleep(0.002)
     command.process.send_signal(signal.SIGHUP)
     command.until("all workers have been replaced$")
     while (answered := command.get()) == before:
-        pass
+        time.sleep(0.002)
     assert answered == command.workers()[-1]
     (tmp_path / "go").touch()
     client.join(30)

@@ -90,7 +90,7 @@ def test_an_application_that_cannot_be_loaded(workers, application, code, error)
 
 def test_an_application_that_does_not_start_in_time(workers):
     """A worker that does not come to serve is killed, and shows where it stood."""
-    command = workers("--workers", "2", "--worker-start-timeout", "3", application="while True:\n    pass\n")
+    command = workers("--workers", "2", "--worker-start-timeout", "3", application="import time\n\ntime.sleep(300)\n")
     assert command.wait() == 1
     assert command.lines[-1].endswith("took longer than 3 s before it served")
     assert any(re.search(r'app\.py", line \d in <module>', line) for line in command.lines), command.lines
