@@ -17,7 +17,7 @@ LOCAL = ("--udp", "127.0.0.1:0")
 
 @pytest.fixture
 def options(monkeypatch, tmp_path):
-    """options(*arguments) gives the options that the command would have served with; options.call the exit code, too."""
+    """options(*arguments) gives the options that the command would have served with, options.call its exit code too."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(serving, "configure_logging", lambda *_: None)
     monkeypatch.chdir(tmp_path)
