@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ..errors import LayerError
 
@@ -22,12 +22,13 @@ def parse_host(url: str) -> dict[str, Any]:
     Raises:
         ValueError: it is no such URL.
     """
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "sentinel":
+        return _sentinel(url, rest)
     try:
         parts = urlsplit(url)
         # It is looked at when it is asked for.
-        valid = parts.scheme in SCHEMES and (parts.scheme == "sentinel" or parts.port != 0)
-        if valid and parts.scheme == "sentinel":
-            return _sentinel(parts)
+        valid = parts.scheme in SCHEMES and parts.port != 0
     except ValueError:
         valid = False
     if not valid or not (parts.hostname or (parts.scheme == "unix" and parts.path)):
@@ -37,18 +38,24 @@ def parse_host(url: str) -> dict[str, Any]:
     return {"address": url}
 
 
-def _sentinel(parts: SplitResult) -> dict[str, Any]:
-    credentials, _, netloc = parts.netloc.rpartition("@")
+def _sentinel(url: str, rest: str) -> dict[str, Any]:
+    """Return the entry for a URL of Sentinels, which has more than one host: no URL to `urlsplit`.
+
+    Raises:
+        ValueError: what follows `sentinel://` names no Sentinel and no master.
+    """
+    where, _, path = rest.partition("/")
+    credentials, _, hosts = where.rpartition("@")
     user, _, password = credentials.partition(":")
-    sentinels = []
-    for one in netloc.split(","):
-        where = urlsplit(f"//{one}")
-        if not where.hostname:
-            raise ValueError(one)
-        sentinels.append((where.hostname, where.port or SENTINEL_PORT))
-    master, _, db = parts.path.removeprefix("/").partition("/")
-    if not master or not (db == "" or db.isdecimal()):
-        raise ValueError(parts.path)
+    master, _, db = path.partition("/")
+    try:
+        each = [urlsplit(f"//{host}") for host in hosts.split(",")]
+        sentinels = [(one.hostname, one.port or SENTINEL_PORT) for one in each]
+        valid = all(name for name, _ in sentinels) and not any(one.query or one.fragment for one in each)
+    except ValueError:
+        valid = False
+    if not valid or not master or not (db == "" or db.isdecimal()) or not {"?", "#"}.isdisjoint(path):
+        raise ValueError(f"{without_password(url)!r}: accepted are {ACCEPTED}")
     host: dict[str, Any] = {"sentinels": sentinels, "master_name": unquote(master), "db": int(db or 0)}
     if user:
         host["username"] = unquote(user)
