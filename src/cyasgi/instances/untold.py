@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import sys
 import weakref
 from collections.abc import AsyncGenerator
@@ -30,7 +31,7 @@ class LoopEnd:
     asynchronous generators that were started in the loop. This is one, which does nothing else.
     """
 
-    __slots__ = ("_generator", "_loop", "_manager")
+    __slots__ = ("__weakref__", "_generator", "_loop", "_manager")
 
     def __init__(self, manager: Reporter) -> None:
         self._manager = weakref.ref(manager)
@@ -43,7 +44,7 @@ class LoopEnd:
         if self._loop is not None and self._loop() is loop:
             return
         self._loop = weakref.ref(loop)
-        self._generator = _at_the_end(self._manager)
+        self._generator = _at_the_end(weakref.ref(self))
         hooks = sys.get_asyncgen_hooks()
         # Freeing it must not run anything in the loop.
         sys.set_asyncgen_hooks(hooks.firstiter, None)
@@ -54,16 +55,22 @@ class LoopEnd:
         finally:
             sys.set_asyncgen_hooks(*hooks)
 
+    async def told(self) -> None:
+        """Await `tell_rest`, unless all of this is garbage: from Python 3.15 on, weak references lead there, too."""
+        manager = self._manager()
+        if manager is not None and not gc.is_finalized(self._generator):
+            await manager.tell_rest()
 
-async def _at_the_end(manager: weakref.ref[Reporter]) -> AsyncGenerator[None, None]:
+
+async def _at_the_end(end: weakref.ref[LoopEnd]) -> AsyncGenerator[None, None]:
     loop = weakref.ref(asyncio.get_running_loop())
     try:
         yield
     finally:
-        there = manager()
+        there = end()
         # If it is freed because its loop was closed without ending generators, it may not await.
         if there is not None and asyncio._get_running_loop() is loop() is not None:
-            await there.tell_rest()
+            await there.told()
 
 
 @atexit.register
