@@ -112,7 +112,11 @@ def test_answers_that_are_under_way(start):
                 self.listener = await asyncio.start_server(self.connected, "127.0.0.1", 0)
                 self.client = threading.Thread(target=client, args=self.listener.sockets[0].getsockname())
                 self.client.start()
-                await self.listener.serve_forever()
+                try:
+                    await for_ever()
+                finally:
+                    # serve_forever() would close connections, too, in newer releases of asyncio.
+                    self.listener.close()
 
             async def connected(self, reader, writer):
                 instance = await self.get_or_create_application_instance(id(writer), {})

@@ -8,6 +8,7 @@ import queue
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 import threading
 
@@ -142,7 +143,7 @@ class Service:
     def reload(self, command):
         """Runs ExecReload=."""
         words = shlex.split(self._service["ExecReload"].replace("$MAINPID", str(command.process.pid)))
-        assert os.spawnvp(os.P_WAIT, words[0], words) == 0
+        subprocess.run(words, check=True)
 
     def stop(self, command):
         """Sends KillSignal= to all processes of the service, as KillMode=control-group has it."""

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import sys
+import traceback
 from types import TracebackType
 from typing import Any
 
@@ -95,3 +96,14 @@ def their_part(error: BaseException) -> TracebackType | None:
             return part
         part = part.tb_next
     return None
+
+
+def print_their_part(error: BaseException) -> None:
+    """Print an error with `their_part` of its traceback to the standard error."""
+    part = their_part(error)
+    try:
+        traceback.print_exception(type(error), error, part)
+    except Exception:
+        # From Python 3.15 on, this imports the package again in which a module is missing, and that may fail again.
+        traceback.print_tb(part)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)

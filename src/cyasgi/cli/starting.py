@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import traceback
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..gateways.lifespan import Lifespan, LifespanError
 from .errors import CommandError
-from .loading import load_application, their_part
+from .loading import load_application, print_their_part
 
 
 def load_each(paths: Sequence[str], factory: bool) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def load_each(paths: Sequence[str], factory: bool) -> dict[str, Any]:
         except CommandError:
             raise
         except Exception as error:
-            traceback.print_exception(type(error), error, their_part(error))
+            print_their_part(error)
             raise CommandError(f"{path!r} could not be loaded: it raised {type(error).__name__}") from None
     return loaded
 
@@ -67,7 +66,7 @@ def in_one_line(error: LifespanError) -> CommandError:
         print(trace, file=sys.stderr)
         text = f"{begin}: {_last_words(trace)}"
     elif isinstance(error.__cause__, Exception):
-        traceback.print_exception(type(error.__cause__), error.__cause__, their_part(error.__cause__))
+        print_their_part(error.__cause__)
     return CommandError(text)
 
 
