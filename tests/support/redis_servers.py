@@ -106,13 +106,15 @@ class RedisServer:
 class CuttingProxy:
     """Passes on what comes to a Redis, and cuts the connection instead of passing on the answer, when told.
 
-    Such answers are those to commands that have `marker` in them. Before it cuts, it awaits `before_cut()`.
+    Such answers are those to commands that have `marker` in them. Before it cuts, it awaits `before_cut()`; if it
+    `passes` them on all the same, it does no more than that.
     """
 
-    def __init__(self, redis, marker=b"EVALSHA", before_cut=None):
+    def __init__(self, redis, marker=b"EVALSHA", before_cut=None, *, passes=False):
         self.redis = redis
         self.marker = marker
         self.before_cut = before_cut
+        self.passes = passes
         self.cuts = 0
         self.done = 0
         self.tasks = set()
@@ -156,7 +158,8 @@ class CuttingProxy:
                 self.done += 1
                 if self.before_cut is not None:
                     await self.before_cut()
-                raise ConnectionResetError
+                if not self.passes:
+                    raise ConnectionResetError
             asked.clear()
             writer.write(data)
         raise ConnectionResetError

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, take_over, used_up, working, write_numbers
+from support.channel_layers import (
+    Recorder,
+    cut,
+    records,
+    send_numbers,
+    sources,
+    take_over,
+    used_up,
+    working,
+    write_numbers,
+)
 from support.redis_servers import CuttingProxy, RedisServer, SilencingProxy
 from support.serving import in_time
 
@@ -40,15 +49,6 @@ async def send_both(layer, count):
     for number in range(count):
         for channel in "ab":
             await send_numbers(layer, channel, [number])
-
-
-async def cut(layer):
-    """Ends the connections of workers, which are those that have run scripts or are told of changes."""
-    connection = layer.connection(0)
-    for client in await connection.client_list():
-        if client["cmd"] in ("evalsha", "subscribe", "ping") or client["sub"] != "0":
-            with contextlib.suppress(Exception):
-                await connection.client_kill_filter(_id=client["id"])
 
 
 def test_answers_that_are_lost(cy, run, redis, layers):
