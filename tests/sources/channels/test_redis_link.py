@@ -42,6 +42,23 @@ def test_a_call_after_a_reset(link_module, run, redis):
     run(main())
 
 
+def test_a_redis_that_accepts_and_does_not_answer(link_module, run, own_redis, monkeypatch):
+    """The error says how long that was waited for."""
+    monkeypatch.setattr(link_module, "ANSWER_TIMEOUT", 0.05)
+
+    async def main():
+        link = link_module.Link(lambda: ConnectionPool.from_url(own_redis.url, socket_timeout=None), lambda names: None)
+        own_redis.pause()
+        try:
+            with pytest.raises(TimeoutError, match=r"^no answer within 0\.1 s$"):
+                await link.open()
+        finally:
+            own_redis.go_on()
+        await link.close()
+
+    run(main())
+
+
 @pytest.fixture
 def tls(tmp_path):
     """A Redis with TLS; and a way to make links to it."""
