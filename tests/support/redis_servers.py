@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 
+from support.certificates import write_certificates
 from support.loops import PATIENCE
 from support.real_clients import tool
 from support.reverse_proxies import free_port
@@ -32,6 +33,24 @@ class RedisServer:
     def sentinel(cls, folder, configuration):
         """A Sentinel with this file, which it will change."""
         return cls(folder, "--sentinel", configuration=configuration)
+
+    @classmethod
+    def with_tls(cls, folder):
+        """One that speaks TLS at `tls_port` as well, with a certificate that `ca.pem` in this folder has signed."""
+        write_certificates(folder)
+        port = str(free_port())
+        files = ("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-ca-cert-file", "ca.pem")
+        return cls(folder, "--tls-port", port, *files, "--tls-auth-clients", "no")
+
+    @property
+    def tls_port(self):
+        """The port at which it speaks TLS; None if at none."""
+        return int(self.options[self.options.index("--tls-port") + 1]) if "--tls-port" in self.options else None
+
+    @property
+    def tls_url(self):
+        """Where it speaks TLS, with the authority that has signed its certificate."""
+        return f"rediss://127.0.0.1:{self.tls_port}/0?ssl_ca_certs={self.folder / 'ca.pem'}"
 
     def until_replica_known(self):
         """Waits until the Sentinel knows of one that can take the master's place."""
@@ -77,7 +96,7 @@ class RedisServer:
 
     def listening_port(self):
         """The port that it listens on, with TLS or without."""
-        return int(self.options[self.options.index("--tls-port") + 1]) if "--tls-port" in self.options else self.port
+        return self.tls_port or self.port
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
