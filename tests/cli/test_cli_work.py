@@ -13,7 +13,6 @@ from cyasgi import cli
 from cyasgi.cli import work, work_options
 from cyasgi.sources.channels import ChannelLayerServer
 from cyasgi.sources.channels.redis.hosts import parse_host
-from support.certificates import write_certificates
 from support.channel_layers import redis_layer, send_from_outside, send_numbers
 from support.redis_servers import RedisServer, free_port
 from support.udp import Command
@@ -158,17 +157,13 @@ def test_tls(tmp_path):
     """rediss:// is TLS, with the authority that signs the server's certificate."""
     folder = tmp_path / "redis"
     folder.mkdir()
-    write_certificates(folder)
-    port = free_port()
-    options = ["--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
-    with RedisServer(folder, *options, "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no") as one:
-        url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
-        with worker(tmp_path, "--layer", url, "--channel", "a") as command:
+    with RedisServer.with_tls(folder) as one:
+        with worker(tmp_path, "--layer", one.tls_url, "--channel", "a") as command:
             command.until(r"receiving from a$")
             send_from_outside(one, "a", [1])
             command.until(r"got a 1")
             assert command.stop(signal.SIGTERM) == 0, "\n".join(command.lines)
-        code, told = failed(tmp_path, "--layer", f"rediss://127.0.0.1:{port}/0", "--channel", "a")
+        code, told = failed(tmp_path, "--layer", f"rediss://127.0.0.1:{one.tls_port}/0", "--channel", "a")
         assert code == 1 and "certificate verify failed" in told.lower()
 
 

@@ -154,6 +154,15 @@ async def take_over(layer):
     return count
 
 
+async def cut(layer):
+    """Ends the connections of workers, which are those that have run scripts or are told of changes."""
+    connection = layer.connection(0)
+    for client in await connection.client_list():
+        if client["cmd"] in ("evalsha", "subscribe", "ping") or client["sub"] != "0":
+            with contextlib.suppress(Exception):
+                await connection.client_kill_filter(_id=client["id"])
+
+
 def records(caplog, text):
     """What was logged with this text in it."""
     return [record for record in caplog.records if text in record.getMessage()]

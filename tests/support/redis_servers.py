@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 
+from support.certificates import write_certificates
 from support.loops import PATIENCE
 from support.real_clients import tool
 from support.reverse_proxies import free_port
@@ -32,6 +33,24 @@ class RedisServer:
     def sentinel(cls, folder, configuration):
         """A Sentinel with this file, which it will change."""
         return cls(folder, "--sentinel", configuration=configuration)
+
+    @classmethod
+    def with_tls(cls, folder):
+        """One that speaks TLS at `tls_port` as well, with a certificate that `ca.pem` in this folder has signed."""
+        write_certificates(folder)
+        port = str(free_port())
+        files = ("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-ca-cert-file", "ca.pem")
+        return cls(folder, "--tls-port", port, *files, "--tls-auth-clients", "no")
+
+    @property
+    def tls_port(self):
+        """The port at which it speaks TLS; None if at none."""
+        return int(self.options[self.options.index("--tls-port") + 1]) if "--tls-port" in self.options else None
+
+    @property
+    def tls_url(self):
+        """Where it speaks TLS, with the authority that has signed its certificate."""
+        return f"rediss://127.0.0.1:{self.tls_port}/0?ssl_ca_certs={self.folder / 'ca.pem'}"
 
     def until_replica_known(self):
         """Waits until the Sentinel knows of one that can take the master's place."""
@@ -77,7 +96,7 @@ class RedisServer:
 
     def listening_port(self):
         """The port that it listens on, with TLS or without."""
-        return int(self.options[self.options.index("--tls-port") + 1]) if "--tls-port" in self.options else self.port
+        return self.tls_port or self.port
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -106,13 +125,15 @@ class RedisServer:
 class CuttingProxy:
     """Passes on what comes to a Redis, and cuts the connection instead of passing on the answer, when told.
 
-    Such answers are those to commands that have `marker` in them. Before it cuts, it awaits `before_cut()`.
+    Such answers are those to commands that have `marker` in them. Before it cuts, it awaits `before_cut()`; if it
+    `passes` them on all the same, it does no more than that.
     """
 
-    def __init__(self, redis, marker=b"EVALSHA", before_cut=None):
+    def __init__(self, redis, marker=b"EVALSHA", before_cut=None, *, passes=False):
         self.redis = redis
         self.marker = marker
         self.before_cut = before_cut
+        self.passes = passes
         self.cuts = 0
         self.done = 0
         self.tasks = set()
@@ -156,7 +177,8 @@ class CuttingProxy:
                 self.done += 1
                 if self.before_cut is not None:
                     await self.before_cut()
-                raise ConnectionResetError
+                if not self.passes:
+                    raise ConnectionResetError
             asked.clear()
             writer.write(data)
         raise ConnectionResetError

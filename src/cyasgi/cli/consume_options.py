@@ -41,7 +41,7 @@ ATTRIBUTES = (
     Attribute(
         "prefetch",
         "NUMBER",
-        "How many messages of one partition the engine may deliver before earlier ones are acknowledged.",
+        "How many messages of one partition the broker may deliver before earlier ones are acknowledged.",
     ),
     Attribute(
         "max_deliveries",

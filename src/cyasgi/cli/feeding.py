@@ -1,4 +1,4 @@
-"""Messages for the engine in memory, from lines of standard input."""
+"""Messages for the broker in memory, from lines of standard input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .logs import logger
 STDIN = 0
 #: The longest line, in bytes.
 LONGEST = 16 * 1024 * 1024
-#: Lines are read while the engine has less than this, in bytes.
+#: Lines are read while the broker has less than this, in bytes.
 MOST_WAITING = 64 * 1024 * 1024
 
 
@@ -111,7 +111,7 @@ async def _publish(server: QueueServer, engine: MemoryEngine, line: bytes) -> No
         queue = server.name if queue is None else check_name(queue, "'queue' of a line", least=1)
         scope_id = check_name(message.get("scope_id", ""), "'scope_id' of a line")
         letter = parse_letter(message, "a line")
-        # The other half is for what the application publishes, which is refused when the engine is full.
+        # The other half is for what the application publishes, which is refused when the broker is full.
         await engine.room(max(1, engine.most // 2), MOST_WAITING)
         engine.put(queue, scope_id, letter, len(line))
     except (EngineError, TypeError, ValueError) as error:

@@ -74,7 +74,7 @@ When this send returns, the queue has confirmed that it has the message.
 * ``body`` (*byte string*), and, all of them optional, ``headers``, ``message_id``, ``correlation_id``, ``reply_to``,
   ``content_type``, ``content_encoding``, ``priority``, ``ttl`` and ``timestamp`` - as above.
 * ``scope_id`` (*Unicode string*) - whose message it is. Optional; the scope's own if missing.
-* ``queue`` (*Unicode string*) - the name of another queue of the same engine. Optional; the scope's own if missing.
+* ``queue`` (*Unicode string*) - the name of another queue of the same broker. Optional; the scope's own if missing.
 
 Send - ``queue.reply`` event
 ----------------------------
@@ -191,7 +191,7 @@ def receive_message(letter: Letter, delivery_id: int, deliveries: int) -> dict[s
 
 
 def plain_headers(headers: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return headers as ASGI messages may have them, whatever an engine has made of what it was sent."""
+    """Return headers as ASGI messages may have them, whatever a broker has made of what it was sent."""
     return {str(name): _plain(value, MOST_DEPTH) for name, value in headers.items()} if headers else {}
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import importlib
 import logging
 import shutil
 
 import pytest
 
-from support.channel_layers import Recorder, records, send_numbers, sources, take_over, used_up, working, write_numbers
+from support.channel_layers import (
+    Recorder,
+    cut,
+    records,
+    send_numbers,
+    sources,
+    take_over,
+    used_up,
+    working,
+    write_numbers,
+)
 from support.redis_servers import CuttingProxy, RedisServer, SilencingProxy
 from support.serving import in_time
 
@@ -40,15 +50,6 @@ async def send_both(layer, count):
     for number in range(count):
         for channel in "ab":
             await send_numbers(layer, channel, [number])
-
-
-async def cut(layer):
-    """Ends the connections of workers, which are those that have run scripts or are told of changes."""
-    connection = layer.connection(0)
-    for client in await connection.client_list():
-        if client["cmd"] in ("evalsha", "subscribe", "ping") or client["sub"] != "0":
-            with contextlib.suppress(Exception):
-                await connection.client_kill_filter(_id=client["id"])
 
 
 def test_answers_that_are_lost(cy, run, redis, layers):
@@ -290,6 +291,42 @@ def test_paused_redis(cy, run, own_redis, layers):
         await layers.close()
 
     run(main())
+
+
+@pytest.mark.few_combinations
+def test_paused_host_of_which_messages_wait(cy, run, redis, own_redis, layers, eager, monkeypatch):
+    """It holds back the others of its channel until the time for an answer is over, and no longer: that consumers wait
+    longer for their own messages makes no difference."""
+    monkeypatch.setattr(importlib.import_module(f"{sources(cy).__name__}.redis.link"), "ANSWER_TIMEOUT", 0.3)
+
+    async def main():
+        layer = layers([own_redis, redis])
+        for _ in range(2):
+            # The second run finds the hosts as the first one has left them.
+            app = Recorder(waits=True)
+            async with working(cy, app, ["a"], layer) as worker:
+                await pass_a_paused_one(own_redis, layer, app, worker.server.stats)
+            assert layer.hosts[0]["socket_timeout"] == 10
+        await layers.close()
+
+    run(main())
+
+
+async def pass_a_paused_one(paused, layer, app, stats):
+    """Has messages of the layer's second host begun while messages of the first one wait, which is paused."""
+    await write_numbers(layer, "a", range(600))
+    app.let(300)
+    # More than can be claimed.
+    await in_time(lambda: len(app.done) == 300 and stats()["waiting"] > 33)
+    paused.pause()
+    try:
+        await write_numbers(layer, "a", [1000], index=1)
+        app.let(301)
+        await in_time(lambda: 1000 in app.of("a"))
+    finally:
+        paused.go_on()
+    assert stats()["reconnects"] == 1
+    await in_time(lambda: len(app.done) == 601)
 
 
 @pytest.mark.few_combinations

@@ -9,9 +9,8 @@ import pytest
 from redis.asyncio import ConnectionPool
 
 from support.census import census, grown_since
-from support.certificates import write_certificates
 from support.loops import PATIENCE
-from support.redis_servers import HoldingProxy, RedisServer, free_port
+from support.redis_servers import HoldingProxy, RedisServer
 from support.serving import in_time
 
 pytestmark = pytest.mark.slow
@@ -42,17 +41,27 @@ def test_a_call_after_a_reset(link_module, run, redis):
     run(main())
 
 
+def test_a_redis_that_accepts_and_does_not_answer(link_module, run, own_redis, monkeypatch):
+    """The error says how long that was waited for."""
+    monkeypatch.setattr(link_module, "ANSWER_TIMEOUT", 0.05)
+
+    async def main():
+        link = link_module.Link(lambda: ConnectionPool.from_url(own_redis.url, socket_timeout=None), lambda names: None)
+        own_redis.pause()
+        try:
+            with pytest.raises(TimeoutError, match=r"^no answer within 0\.1 s$"):
+                await link.open()
+        finally:
+            own_redis.go_on()
+        await link.close()
+
+    run(main())
+
+
 @pytest.fixture
 def tls(tmp_path):
-    """A Redis with TLS; and a way to make links to it."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    write_certificates(folder)
-    port = free_port()
-    options = ["--tls-port", str(port), "--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
-    url = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={folder / 'ca.pem'}"
-    with RedisServer(folder, *options, "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no") as redis:
-        redis.tls_url = url
+    """A Redis with TLS."""
+    with RedisServer.with_tls(tmp_path) as redis:
         yield redis
 
 
@@ -61,7 +70,7 @@ def test_closed_in_order(link_module, run, tls):
 
     async def main():
         async with HoldingProxy(tls) as proxy:
-            url = tls.tls_url.replace(str(tls.listening_port()), proxy.url.split(":")[2].partition("/")[0])
+            url = tls.tls_url.replace(str(tls.tls_port), proxy.url.split(":")[2].partition("/")[0])
             link = link_module.Link(lambda: ConnectionPool.from_url(url), lambda names: None)
             await link.open()
             proxy.hold()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import importlib
 import logging
 import re
@@ -15,6 +16,7 @@ from channels_redis.core import RedisChannelLayer
 
 from support.channel_layers import (
     Recorder,
+    cut,
     records,
     redis_layer,
     send_numbers,
@@ -318,6 +320,81 @@ def test_claim_of_which_the_answer_was_lost(cy, run, redis, layers, caplog, eage
     with caplog.at_level(logging.WARNING, "cyasgi"):
         run(main())
     assert records(caplog, "10 messages that were not begun are left to it; 0 that were about to begin are lost")
+
+
+@pytest.mark.parametrize("forgotten", ["all", "the last one"])
+def test_new_beginning_of_which_the_answer_was_lost(cy, run, redis, layers, caplog, eager, forgotten):
+    """What waits in a worker since Redis has forgotten it is done by that worker, although it is taken over before it
+    learns that it has to."""
+    scripts = importlib.import_module(f"{sources(cy).__name__}.redis.scripts")
+
+    async def main():
+        layer, app = layers(redis), Recorder(waits=True)
+        connection, own = layer.connection(0), f"{layer.prefix}:cyasgi:"
+        # What the connection in hand knows by its digest, or what the next one begins with.
+        marker = hashlib.sha1(scripts.ENTER.encode()).hexdigest() if forgotten == "all" else scripts.RESUME
+        async with CuttingProxy(redis, marker.encode()) as proxy:
+            async with working(cy, app, ["a"], layers(proxy, prefix=layer.prefix)) as worker:
+                await write_numbers(layer, "a", range(1000))
+                app.let(500)
+                # More than can be claimed.
+                await in_time(lambda: len(app.done) == 500 and worker.server.stats()["waiting"] > 50)
+                (name,) = (one.decode() for one in await connection.zrange(f"{own}workers", 0, -1))
+
+                async def before_cut():
+                    assert await take_over(layer) == 0
+
+                proxy.before_cut, proxy.cuts = before_cut, 1
+                if forgotten == "all":
+                    await connection.delete(f"{own}workers", f"{own}worker:{name}", f"{own}held:{name}:a")
+                else:
+                    content, score = await connection.rpop(f"{own}held:{name}:a", 2)
+                    await connection.zadd(f"{layer.prefix}a", {content: float(score)})
+                    await cut(layer)
+                await in_time(lambda: records(caplog, "another one has taken over"))
+                app.let(501)
+                await in_time(lambda: len(app.done) >= 1000)
+                await used_up(layer, "a", worker)
+            assert {*app.of("a")} == {*range(1000)}
+            assert len(app.done) == 1000 + (forgotten != "all")
+            assert not await connection.keys(f"{own}worker*")
+        await layers.close()
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert records(caplog, "0 messages that were not begun are left to it; 0 that were about to begin are lost")
+
+
+def test_worker_that_is_taken_over_while_it_comes_back(cy, run, redis, layers, caplog, eager):
+    """It does not do what another one has by the time at which it asks what it holds."""
+    scripts = importlib.import_module(f"{sources(cy).__name__}.redis.scripts")
+
+    async def main():
+        layer, app, other = layers(redis), Recorder(waits=True), Recorder()
+
+        async def before_answer():
+            assert await take_over(layer) > 50
+
+        async with CuttingProxy(redis, scripts.ENTER.encode(), before_answer, passes=True) as proxy:
+            async with working(cy, app, ["a"], layers(proxy, prefix=layer.prefix)) as worker:
+                await write_numbers(layer, "a", range(1000))
+                app.let(500)
+                # More than can be claimed.
+                await in_time(lambda: len(app.done) == 500 and worker.server.stats()["waiting"] > 90)
+                proxy.cuts = 1
+                await cut(layer)
+                await in_time(lambda: records(caplog, "another one has taken over"))
+                async with working(cy, other, ["a"], layer, alone=False):
+                    app.let(501)
+                    await in_time(lambda: len(app.done) + len(other.done) >= 1000)
+                    await used_up(layer, "a", worker)
+            assert sorted([*app.of("a"), *other.of("a")]) == list(range(1000))
+            assert not await layer.connection(0).keys(f"{layer.prefix}:cyasgi:worker*")
+        await layers.close()
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert records(caplog, "; 0 that were about to begin are lost")
 
 
 def test_claimed_message_that_never_came(cy, run, redis, layers, caplog):

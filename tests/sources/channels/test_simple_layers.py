@@ -8,11 +8,16 @@ import importlib
 import itertools
 import json
 import logging
+import pickle
+import zlib
 
+import msgpack
 import pytest
 from channels.exceptions import ChannelFull
 from channels.layers import InMemoryChannelLayer
+from channels_redis.serializers import registry
 
+from cyasgi.sources.backoff import Backoff
 from support.channel_layers import Recorder, records, send_numbers, sources, working
 from support.serving import eventually, in_time
 
@@ -136,6 +141,70 @@ def test_messages_that_the_layer_cannot_read(cy, run, simple, caplog):
     assert len(records(caplog, "a message on channel 'a' was refused: it cannot be read: ")) == 9
     assert len(caplog.records) == 9
     assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+ENCRYPTED = registry.get_serializer("msgpack", symmetric_encryption_keys=["secret"])
+#: How a message is decoded, what it is, and what that raises: none of it, in any number, means that the layer fails, or
+#: is used wrongly.
+UNDECODABLE = [
+    (ENCRYPTED.deserialize, b"of another key", "InvalidToken"),
+    (json.loads, b"[" * 100_000, "RecursionError"),
+    (json.loads, b"{", "JSONDecodeError"),
+    (json.loads, b'"\xff"', "UnicodeDecodeError"),
+    (msgpack.unpackb, b"\xc1", "FormatError"),
+    (msgpack.unpackb, b"\x91" * 2000, "StackError"),
+    (msgpack.unpackb, b"\x01\x01", "ExtraData"),
+    (pickle.loads, b"cnothing", "UnpicklingError"),
+    (zlib.decompress, b"plain", "error"),
+]
+
+
+@pytest.mark.parametrize(("decode", "content", "name"), UNDECODABLE, ids=[name for *_, name in UNDECODABLE])
+def test_messages_that_a_library_cannot_decode(cy, run, simple, caplog, decode, content, name):
+    """They are refused, however many come at once, even if the server is to end when the layer fails."""
+
+    class Layer(InMemoryChannelLayer):
+        async def receive(self, channel):
+            message = await super().receive(channel)
+            return message if "number" in message else decode(message["text"])
+
+    async def main():
+        layer, app = Layer(capacity=1000), Recorder()
+        await send_texts(layer, *[content] * 6)
+        await send_numbers(layer, "a", [1])
+        async with working(cy, app, ["a"], layer, reconnect=False) as worker:
+            await in_time(lambda: app.done or worker.task.done())
+            assert worker.server.stats()["refused"] == 6
+            assert worker.server.stats()["reconnects"] == 0
+        assert app.of("a") == [1]
+
+    with caplog.at_level(logging.WARNING, "cyasgi"):
+        run(main())
+    assert len(records(caplog, f"was refused: it cannot be read: {name}")) == len(caplog.records) == 6
+    assert not caplog.records[0].getMessage().endswith((":", " "))
+
+
+def test_layer_that_does_not_get_past_a_message(cy, run, simple, monkeypatch):
+    """It is asked again and again, at growing intervals."""
+    delays = []
+
+    class Noted(Backoff):
+        def failed(self):
+            delays.append(super().failed())
+            return delays[-1]
+
+    monkeypatch.setattr(simple, "Backoff", functools.partial(Noted, 0.001))
+
+    class Stuck(InMemoryChannelLayer):
+        async def receive(self, channel):
+            return json.loads("{")
+
+    async def main():
+        async with working(cy, Recorder(), ["a"], Stuck()):
+            await in_time(lambda: len(delays) >= 7)
+
+    run(main())
+    assert all(delay >= 0.0005 * 2**number for number, delay in enumerate(delays))
 
 
 def test_unreadable_messages_that_come_one_by_one(cy, run, simple, monkeypatch):

@@ -70,7 +70,7 @@ def test_what_is_given_back_is_passed_over():
 
 @pytest.mark.parametrize("ending", ["settle", "forget"])
 def test_one_that_stays_in_hand(ending):
-    """It keeps nothing of those behind it, of which the engine was told."""
+    """It keeps nothing of those behind it, of which the broker was told."""
     sent = []
 
     async def main():

@@ -49,7 +49,7 @@ async def publish(engine, *bodies, scope_id="a"):
 
 
 def waiting(engine):
-    """What the engine has that nobody has, in order."""
+    """What the broker has that nobody has, in order."""
     return [stored.letter.body for partition in engine.queues[NAME].partitions for stored in partition.waiting]
 
 

@@ -1,4 +1,4 @@
-"""Messages of a queue: in order for each scope, acknowledged when they are done, tried again, and buried."""
+"""Messages of a queue: in order for each scope, acknowledged when they are done, tried again, and dead-lettered."""
 
 from __future__ import annotations
 

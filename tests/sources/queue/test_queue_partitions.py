@@ -121,7 +121,7 @@ def test_a_session_that_is_lost(cy, run, caplog):
                 assert list(dict.fromkeys(seen.by_scope[scope_id])) == [b"hold", b"after"]
 
     run(main())
-    assert any("the engine is gone: on purpose" in message for message in caplog.messages)
+    assert any("the broker is gone: on purpose" in message for message in caplog.messages)
     assert any("messages in hand, which are delivered again" in message for message in caplog.messages)
 
 
@@ -226,7 +226,7 @@ def test_partitions_that_are_lost_together_end_together(cy, run):
 
 
 def test_nothing_begins_while_it_is_unsure(cy, run, monkeypatch):
-    """After a freeze, messages wait until the engine has said that the partition is still this worker's."""
+    """After a freeze, messages wait until the broker has said that the partition is still this worker's."""
 
     async def main():
         memory = importlib.import_module(f"{cy.__name__}.sources.queue.memory")

@@ -226,7 +226,7 @@ def test_what_ends_its_workers(cy, run, monkeypatch, caplog):
             message = await receive()
             if message["body"] == b"deadly":
                 ended.append(message["deliveries"])
-                # To the engine, it is the same as the end of the process.
+                # To the broker, it is the same as the end of the process.
                 (session,) = engine.queues[NAME].sessions
                 session.cut("it was killed")
                 await asyncio.get_running_loop().create_future()

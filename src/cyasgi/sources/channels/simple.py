@@ -9,14 +9,15 @@ from typing import Any, Protocol
 
 from ..backoff import Backoff
 from .dispatcher import Dispatcher
-from .errors import LayerError, Refused, unreadable
+from .errors import LayerError, Refused, is_of_message, unreadable
 from .lines import Item, Line, clock
 
 logger = logging.getLogger("cyasgi.sources.channels")
 
 #: Seconds between two looks at what nobody announces.
 BEAT = 1.0
-#: Errors in a row, of those that an unreadable message causes, from which a layer is thought to be used wrongly.
+#: TypeErrors and ValueErrors in a row, unless they surely come of a message, from which a layer is thought to be used
+#: wrongly.
 WRONG_USE = 5
 
 
@@ -122,6 +123,8 @@ class SimpleEngine:
 
     async def _listen(self, line: Line) -> None:
         backoff = Backoff()
+        # A message that cannot be read costs those behind it little; a layer that does not get past one, no more CPU.
+        pauses = Backoff(most=BEAT)
         in_a_row = 0
         origin = SimpleOrigin(line)
         room = self._rooms[line]
@@ -135,19 +138,20 @@ class SimpleEngine:
             except AssertionError:
                 # The layer is used wrongly, which does not mend itself.
                 raise
-            except (TypeError, ValueError) as error:
-                # So is one that raises these at once, each time; but a layer that decodes in `receive` raises them of
-                # one message, which is gone.
-                if clock() - began >= BEAT:
-                    backoff.succeeded()
-                    in_a_row = 0
-                in_a_row += 1
-                if in_a_row == WRONG_USE:
-                    raise
-                self._dispatcher.refuse(line, unreadable(error))
-                await asyncio.sleep(backoff.failed())
-                continue
             except Exception as error:
+                of_message = is_of_message(error)
+                if of_message or isinstance(error, (TypeError, ValueError)):
+                    # The message is gone. A layer that is used wrongly raises TypeError or ValueError as well: at once,
+                    # each time.
+                    if clock() - began >= BEAT:
+                        pauses.succeeded()
+                        in_a_row = 0
+                    in_a_row = 0 if of_message else in_a_row + 1
+                    if in_a_row == WRONG_USE:
+                        raise
+                    self._dispatcher.refuse(line, unreadable(error))
+                    await asyncio.sleep(pauses.failed())
+                    continue
                 if not self._server.reconnect:
                     raise LayerError(f"the channel layer failed: {error!r}") from error
                 delay = backoff.failed()
@@ -156,6 +160,7 @@ class SimpleEngine:
                 await asyncio.sleep(delay)
                 continue
             backoff.succeeded()
+            pauses.succeeded()
             in_a_row = 0
             self._dispatcher.offer(line, [Item(origin, message)])
 

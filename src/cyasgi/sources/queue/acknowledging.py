@@ -17,20 +17,20 @@ class Acknowledgements:
 
     Args:
         send: called with a tag, and whether it stands for all earlier ones too.
-        batch: how many to collect; at most half of what may be in hand, or the engine would run dry.
+        batch: how many to collect; at most half of what may be in hand, or the broker would run dry.
     """
 
     def __init__(self, send: Callable[[int, bool], object], batch: int = BATCH) -> None:
         self._send = send
         self._batch = max(1, batch)
-        #: Tags in their order, without those of which the engine was told: at most as many as may be in hand.
+        #: Tags in their order, without those of which the broker was told: at most as many as may be in hand.
         self._outstanding: collections.OrderedDict[int, None] = collections.OrderedDict()
         #: Of these, the settled ones.
         self._settled: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """Return of how many deliveries the engine was not told."""
+        """Return of how many deliveries the broker was not told."""
         return len(self._outstanding)
 
     def delivered(self, tag: int) -> None:

@@ -1,4 +1,4 @@
-"""How many partitions a worker holds: its fair share, by how many workers the engine counts."""
+"""How many partitions a worker holds: its fair share, by how many workers the broker counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Balance:
     """Claims partitions that nobody holds, and gives back those beyond the fair share.
 
     Of 32 partitions, 5 workers hold 6 each, and two of them 7: those that have one of the two permits for one more. The
-    engine gives each permit to one worker only, as it does partitions. Workers know nothing else of each other.
+    broker gives each permit to one worker only, as it does partitions. Workers know nothing else of each other.
     """
 
     def __init__(self, server: BalancePort, session: Session, partitions: int) -> None:
@@ -38,10 +38,10 @@ class Balance:
         self._permit: int | None = None
 
     async def step(self) -> None:
-        """Look at what the engine counts, and come closer to the fair share.
+        """Look at what the broker counts, and come closer to the fair share.
 
         Raises:
-            EngineError: the engine is gone.
+            EngineError: the broker is gone.
         """
         session, holdings = self._session, self._server.holdings
         least, permits = divmod(self._partitions, max(1, await session.workers()))

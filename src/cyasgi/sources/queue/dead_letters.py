@@ -1,4 +1,4 @@
-"""Dead letters: messages with the reason why they were put aside, within what the engine takes."""
+"""Dead letters: messages with the reason why they were put aside, within what the broker takes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Holding:
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
-        #: Assigned as soon as the engine has given it.
+        #: Assigned as soon as the broker has given it.
         self.hold: Hold | None = None
         #: By scope_id.
         self.lanes: dict[str, Lane] = {}
@@ -90,7 +90,7 @@ class QueueScope(dict[str, Any]):
 
 
 class Delivery:
-    """A message that an engine has delivered."""
+    """A message that a broker has delivered."""
 
     __slots__ = (
         "came_back",
@@ -121,7 +121,7 @@ class Delivery:
         self.failures = 0
         #: The instance that has it.
         self.instance: Any = None
-        #: Whether the engine was told what to do with it.
+        #: Whether the broker was told what to do with it.
         self.settled = False
         #: Whether it may be what has ended its workers: then it is to begin alone.
         self.suspect = False
@@ -153,6 +153,6 @@ def failure_text(error: Any, most: int = 1000) -> str:
     except Exception:
         # The error's own __str__ has raised.
         text = type(error).__qualname__
-    # Engines take what can be encoded.
+    # Brokers take what can be encoded.
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= most else f"{text[: most - 1]}…"

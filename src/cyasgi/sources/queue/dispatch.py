@@ -1,8 +1,8 @@
-"""From deliveries to instances and back: order within a scope, retries, and what is told to the engine.
+"""From deliveries to instances and back: order within a scope, retries, and what is told to the broker.
 
 An instance has one message at a time; the next one is put when the application comes back for it, before it looks at
 its queue. So nothing that is not begun is ever in an instance: a partition that goes takes along all that waits, and
-after the process was frozen, nothing begins before the engine has said that it still counts on this worker.
+after the process was frozen, nothing begins before the broker has said that it still counts on this worker.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Dispatcher:
     # In
 
     def arrived(self, holding: Holding, arrival: Arrival) -> None:
-        """Take a message from an engine."""
+        """Take a message from the broker."""
         if holding.letting_go or self.stopping:
             # Not acknowledged, it is delivered again when the partition is given back.
             return
@@ -151,7 +151,7 @@ class Dispatcher:
         return True
 
     def may_begin(self, lane: Lane) -> bool:
-        """Return whether the engine and the instances allow the next message of a scope to begin."""
+        """Return whether the broker and the instances allow the next message of a scope to begin."""
         return lane.holding.sure and self._may_follow(lane) and not self._is_crowded(lane.scope_id)
 
     def begin(self, lane: Lane) -> bool:
@@ -222,7 +222,7 @@ class Dispatcher:
         lane.current = delivery.instance = None
         self._came_back(delivery, outcome)
         if delivery.holding.over:
-            # The engine delivers it again, to whoever holds the partition now.
+            # The broker delivers it again, to whoever holds the partition now.
             self.counts["taken_away"] += not delivery.settled
         elif delivery.settled or outcome == DONE:
             self.settle(delivery)
@@ -294,7 +294,7 @@ class Dispatcher:
         await self._server.clear_suspect(key)
 
     def _failed(self, delivery: Delivery, reason: str) -> None:
-        """Have a message tried again, or bury it."""
+        """Have a message tried again, or dead-letter it."""
         server, lane = self._server, delivery.lane
         delivery.failures += 1
         if delivery.failures >= server.max_deliveries:
@@ -335,7 +335,7 @@ class Dispatcher:
             del lane.holding.lanes[lane.scope_id]
 
     def settle(self, delivery: Delivery) -> None:
-        """Acknowledge a message, unless the engine was told of it already."""
+        """Acknowledge a message, unless the broker was told of it already."""
         if not delivery.settled:
             delivery.settled = True
             hold = delivery.holding.hold
@@ -346,7 +346,7 @@ class Dispatcher:
                 hold.acknowledge(delivery.tag)
 
     def requeue(self, delivery: Delivery) -> None:
-        """Give a message back to the engine, unless it was told of it already."""
+        """Give a message back to the broker, unless it was told of it already."""
         if not delivery.settled:
             delivery.settled = True
             if delivery.holding.hold is not None and not delivery.holding.over:

@@ -1,4 +1,7 @@
-"""What a queue server and an engine know of each other: sessions, partitions that are held, and deliveries."""
+"""What a queue server and an engine know of each other: sessions, partitions that are held, and deliveries.
+
+An *engine* is the way to a *broker*, which has the queues: to RabbitMQ, or `MemoryEngine`, which is a broker itself.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ...wire.queue import Letter
 
 
 class EngineError(Exception):
-    """The engine cannot be reached, has refused something, or is gone; the message is one line that says which."""
+    """The broker cannot be reached, has refused something, or is gone; the message is one line that says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,13 @@ class QueueShape:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that an engine delivers, of a partition that is held."""
+    """A message that a broker delivers, of a partition that is held."""
 
     #: Stands for it in the partition's hold. Later arrivals have greater ones.
     tag: int
     scope_id: str
     letter: Letter
-    #: How often it was delivered, this time included, as far as the engine knows.
+    #: How often it was delivered, this time included, as far as the broker knows.
     deliveries: int
     #: What is wrong with it, so that no application can receive it; empty if nothing is.
     malformed: str = ""
@@ -55,12 +58,12 @@ class Hold(Protocol):
 
     @property
     def lost(self) -> asyncio.Future[str]:
-        """Done when the engine has taken the partition away, with the reason in words."""
+        """Done when the broker has taken the partition away, with the reason in words."""
 
     @property
     def sure(self) -> bool:
         """Whether no other worker can have been given the partition. After the process was frozen, or its loop blocked,
-        that is known again when the engine has answered."""
+        that is known again when the broker has answered."""
 
     def acknowledge(self, tag: int) -> None:
         """Remove a message from the queue, at once or together with others within a moment."""
@@ -76,7 +79,7 @@ class Hold(Protocol):
 
 
 class Session(Protocol):
-    """A connection to an engine that is open."""
+    """A connection to a broker that is open."""
 
     @property
     def lost(self) -> asyncio.Future[str]:
@@ -98,11 +101,11 @@ class Session(Protocol):
         """Give the permit back."""
 
     async def publish(self, queue: str, scope_id: str, letter: Letter) -> None:
-        """Publish a message, and return when the engine has confirmed it.
+        """Publish a message, and return when the broker has confirmed it.
 
         Raises:
-            EngineError: the engine refuses, or is gone.
-            ValueError: the headers are more than the engine takes; so, too, for answers.
+            EngineError: the broker refuses, or is gone.
+            ValueError: the headers are more than the broker takes; so, too, for answers.
         """
 
     async def reply(self, reply_to: str, letter: Letter) -> bool:
@@ -112,7 +115,7 @@ class Session(Protocol):
         """Publish an answer to a message without `reply_to`."""
 
     async def bury(self, letter: Letter) -> None:
-        """Publish a dead letter, without some of its headers if there are more of them than the engine takes."""
+        """Publish a dead letter, without some of its headers if there are more of them than the broker takes."""
 
     async def note_suspect(self, key: str) -> int:
         """Note for a day that a message is about to begin which may end its worker; return how often it was noted."""

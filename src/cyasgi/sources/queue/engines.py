@@ -1,4 +1,4 @@
-"""The engines by the URLs that stand for them."""
+"""The engines by the URLs of their brokers."""
 
 from __future__ import annotations
 

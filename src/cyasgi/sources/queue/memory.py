@@ -1,4 +1,4 @@
-"""An engine in memory, which behaves as a broker does: for one process, and for the tests of applications."""
+"""A broker in memory, which behaves as RabbitMQ does: for one process, and for the tests of applications."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ class MemoryHold:
         while self._sink is not None and waiting and len(self._unacknowledged) < self._prefetch:
             stored = waiting.popleft()
             if stored.until is not None and time.monotonic() >= stored.until:
-                # As a broker does that has a place for dead letters.
+                # As RabbitMQ does that has a place for dead letters.
                 self._queue.bury(stored.letter)
                 self._engine.gone(stored)
                 continue

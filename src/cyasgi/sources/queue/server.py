@@ -56,7 +56,7 @@ class QueueServer(StatelessServer):
         TypeError, ValueError: an argument is of the wrong type or value; the message says which and what is accepted.
     """
 
-    #: Messages of one partition that the engine may deliver before earlier ones are acknowledged, 1 to 65,535.
+    #: Messages of one partition that the broker may deliver before earlier ones are acknowledged, 1 to 65,535.
     prefetch = Setting[int](100, Integer(1, 65_535))
     #: How often applications may fail with a message in one worker before it goes to the dead letters.
     max_deliveries = Setting[int](5, Integer(1))
@@ -119,10 +119,10 @@ class QueueServer(StatelessServer):
     # Running
 
     async def arun(self) -> None:
-        """Run as `StatelessServer.arun` does, with a session of the engine that ends when all instances have.
+        """Run as `StatelessServer.arun` does, with a session of the broker that ends when all instances have.
 
         Raises:
-            EngineError: the engine cannot be reached, or refuses.
+            EngineError: the broker cannot be reached, or refuses.
         """
         if self._cyasgi.server_run is not None and not self._cyasgi.server_run.stale:
             # It is refused: the session is that of the run at work.
@@ -171,7 +171,7 @@ class QueueServer(StatelessServer):
         return (ManualDispatcher if manual else Dispatcher)(self, self._start)
 
     async def handle(self) -> None:
-        """Take messages until cancelled. While the engine is gone, it is looked for again and again.
+        """Take messages until cancelled. While the broker is gone, it is looked for again and again.
 
         Raises:
             EngineError: it could not be reached to begin with, or has refused.
@@ -215,7 +215,7 @@ class QueueServer(StatelessServer):
                     # The end of the run comes when instances have drained.
                     await asyncio.get_running_loop().create_future()
             except EngineError as error:
-                logger.warning("the engine is gone: %s", error)
+                logger.warning("the broker is gone: %s", error)
             await self._lose_all(session)
             self._session = await retrying(self._connect, errors=EngineError, most=10.0, log=logger)
 
@@ -250,7 +250,7 @@ class QueueServer(StatelessServer):
         return {holding.hold.lost for holding in self.holdings.values() if holding.hold is not None}
 
     async def _drop_lost(self) -> None:
-        """Part with partitions that the engine has taken away."""
+        """Part with partitions that the broker has taken away."""
         lost = [holding for holding in self.holdings.values() if holding.hold is not None and holding.hold.lost.done()]
         for holding in lost:
             assert holding.hold is not None
@@ -296,7 +296,7 @@ class QueueServer(StatelessServer):
             await self._part(holding, lost=False)
 
     async def _part_with(self, holdings: Iterable[Holding], *, lost: bool, seconds: float | None = None) -> None:
-        """Part with partitions all at once, as each may take its time, and leave to the engine what takes longer.
+        """Part with partitions all at once, as each may take its time, and leave to the broker what takes longer.
 
         Args:
             seconds: how long all of it may take; None if its parts have bounds enough.
@@ -315,13 +315,13 @@ class QueueServer(StatelessServer):
             if isinstance(result, (EngineError, asyncio.CancelledError)):
                 words = str(result) or f"not given back within {seconds} seconds"
                 logger.log(
-                    logging.DEBUG if lost else logging.INFO, "partition %d is left to the engine: %s", partition, words
+                    logging.DEBUG if lost else logging.INFO, "partition %d is left to the broker: %s", partition, words
                 )
             elif result is not None:
                 raise result
 
     async def _part(self, holding: Holding, *, lost: bool) -> None:
-        """Delete the instances of a partition, and let the engine give it to others."""
+        """Delete the instances of a partition, and let the broker give it to others."""
         dispatcher = self._dispatcher
         assert dispatcher is not None
         del self.holdings[holding.partition]
@@ -431,7 +431,7 @@ class QueueServer(StatelessServer):
         """Publish a dead letter in place of a message, and acknowledge that; for the dispatcher.
 
         Raises:
-            EngineError: the engine refuses, or is gone. If the partition is, the message is left to its next worker.
+            EngineError: the broker refuses, or is gone. If the partition is, the message is left to its next worker.
         """
         if delivery.holding.over:
             return
@@ -486,7 +486,7 @@ class QueueServer(StatelessServer):
         * ``partitions``: held now; ``partitions_lost``: taken away since the server was made
         * ``published``, ``replied``; ``unclaimed_replies``: nobody waited for them any more
         * of this run, or the last one: ``received``, those ``redelivered`` among them; ``acknowledged``; ``retried``
-          after a failure; ``buried``, which are dead letters; ``given_back`` for rejection with `requeue`; and
+          after a failure; ``buried``, which were dead-lettered; ``given_back`` for rejection with `requeue`; and
           ``taken_away``, whose partition was lost while an application had them
         """
         return {

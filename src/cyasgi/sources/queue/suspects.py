@@ -2,7 +2,7 @@
 
 How often a message was delivered says little: one that waits in a worker that ends, or gives its partition back, is
 delivered again without ever having begun. So one that was delivered very often is only a suspect. While it is about to
-begin, and for a while afterwards, nothing else begins in this worker, and the engine keeps a note of it, which outlives
+begin, and for a while afterwards, nothing else begins in this worker, and the broker keeps a note of it, which outlives
 the worker. A message whose note is found again and again is what ends its workers. A worker that has only lost its
 connection removes the note in its next session, unless its loop stood still: that may have been what cut it off.
 """
@@ -29,7 +29,7 @@ SUSPICIOUS = 4
 ENDED = 2
 #: Seconds that others wait for a suspect, and a suspect for what is in hand.
 ALONE = 5.0
-#: Seconds until the engine has the acknowledgement of one suspect, before the next one begins.
+#: Seconds until the broker has the acknowledgement of one suspect, before the next one begins.
 BETWEEN = 0.05
 #: Seconds until a suspect is tried again that could not begin because of a fault.
 FAILED = 1.0

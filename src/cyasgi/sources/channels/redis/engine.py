@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from ..dispatcher import Dispatcher
 from ..lines import Line
+from .link import ReceiveTimeout
 from .shard import Shard, ShardServer
 
 logger = logging.getLogger("cyasgi.sources.channels")
@@ -35,7 +36,8 @@ class RedisEngine:
         self._drop_waiting()
         layer = self._layer
         # redis-py gives up an answer after 5 seconds, for which consumers' own receive() has Redis wait as well.
-        layer.hosts[:] = [{"socket_timeout": layer.brpop_timeout + 5, **host} for host in layer.hosts]
+        timeout = ReceiveTimeout(layer.brpop_timeout + 5)
+        layer.hosts[:] = [{"socket_timeout": timeout, **host} for host in layer.hosts]
         loop = asyncio.get_running_loop()
         self._shards = [
             Shard(self._server, layer, self._dispatcher, describe_host(host), partial(layer.create_pool, index))

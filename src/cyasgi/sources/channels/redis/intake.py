@@ -56,7 +56,7 @@ class Intake:
         self.ready = True
         #: Whether Redis has told of a change since it was asked last.
         self.changed = False
-        #: Counts how often the numbers have begun anew. What is left of an older epoch is nowhere but here.
+        #: Counts how often Redis has left to us what had come. What is left of an older epoch is nowhere but here.
         self.epoch = 0
         #: When messages came last, in seconds of the monotonic clock.
         self.accepted_at = 0.0
@@ -122,10 +122,10 @@ class Intake:
         self.begin_again()
         return left, lost
 
-    def begin_again(self) -> None:
-        """Begin with the number 0. What waits is given to applications, but not told to Redis, which knows nothing."""
+    def begin_again(self, number: int = 0) -> None:
+        """Go on with this number. What waits is given to applications, but not told to Redis, which knows nothing."""
         self.epoch += 1
-        self.told = self.taken = self.claimed = self.fetched = 0
+        self.told = self.taken = self.claimed = self.fetched = number
         self.ready = True
         self.line.take_up(self)
 

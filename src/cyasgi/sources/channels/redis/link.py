@@ -61,6 +61,10 @@ async def _send(connection: Any, *commands: Command) -> None:
         raise ConnectionError(describe(error)) from error
 
 
+class ReceiveTimeout(float):
+    """A `socket_timeout` that is meant for consumers' own `receive()`, which has Redis wait, and not for a link."""
+
+
 class Link:
     """Two connections to one Redis, which are opened and fail together."""
 
@@ -74,7 +78,8 @@ class Link:
                 del options[name]
             options.setdefault("socket_connect_timeout", ANSWER_TIMEOUT)
             #: Seconds for an answer. redis-py would start a task for each command to bound it.
-            self._timeout = options.get("socket_timeout") or ANSWER_TIMEOUT
+            given = options.get("socket_timeout")
+            self._timeout = ANSWER_TIMEOUT if not given or isinstance(given, ReceiveTimeout) else given
             options["socket_timeout"] = None
         self._on_change = on_change
         self._commands: Any = None
@@ -94,8 +99,13 @@ class Link:
         Raises:
             one of FAILURES.
         """
-        async with asyncio.timeout(2 * self._timeout):
-            await self._open()
+        try:
+            async with asyncio.timeout(2 * self._timeout) as bound:
+                await self._open()
+        except TimeoutError:
+            if bound.expired():
+                raise TimeoutError(f"no answer within {2 * self._timeout:g} s") from None
+            raise
 
     async def _open(self) -> None:
         self._commands = await self._pools[0].get_connection()

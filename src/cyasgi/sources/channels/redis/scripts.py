@@ -57,6 +57,12 @@ local function returned_of(heads)
     return tonumber(redis.call('HGET', heads, ':returned')) or 0
 end
 
+-- Hold nothing of a channel any more. The messages before this number are the worker's alone: nobody puts them back.
+local function hold_nothing(heads, channel, held, upto)
+    redis.call('DEL', held)
+    redis.call('HSET', heads, channel, upto, channel .. ':claimed', upto)
+end
+
 -- Return whether a worker has to enter again, since others have taken over its messages, or Redis has lost them.
 local function unknown(workers, gone, worker)
     return redis.call('EXISTS', gone) == 1 or not redis.call('ZSCORE', workers, worker)
@@ -82,7 +88,8 @@ end
 #: Returns 0 if the worker is new, or Redis has lost all of it; 1 if it was known; 2 if its messages were taken over,
 #: and it has to go on under another id; then how many messages it had returned, -1 if that is not known; the time; and
 #: with 2, unless that is not known, for each channel how many messages it had claimed, and so were not put back.
-#: With 0, nothing is held for it from now on: what has come is left to it, and what has not is put back.
+#: With 0, nothing is held for it from now on: what has come is left to it, even if it is taken over before it learns of
+#: that, and what has not come is put back.
 ENTER = (
     _COMMON
     + """
@@ -108,31 +115,38 @@ if known == 0 then
         if rest > 0 then
             put_back(queue, held, rest, ARGV[5])
         end
-        redis.call('DEL', held)
     end
     redis.call('DEL', KEYS[3])
-end
-for index = 6, #ARGV, 2 do
-    redis.call('HSETNX', KEYS[3], ARGV[index], 0)
+    for number = 1, (#KEYS - 3) / 2 do
+        hold_nothing(KEYS[3], ARGV[2 * number + 4], KEYS[2 * number + 3], tonumber(ARGV[2 * number + 5]))
+    end
 end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
 return {known, returned_of(KEYS[3]), tostring(now)}
 """
 )
 
-#: KEYS: heads, then for each channel: held. ARGV for each channel: its name, the number before which all were taken.
-#: Returns, packed, for each channel: how many are claimed, and what is held from that number on, each message after its
-#: score.
+#: KEYS: workers, gone, heads, then for each channel: held. ARGV: id, then for each channel: its name, the number before
+#: which all were taken, the number before which all have come.
+#: Returns false if the worker has to enter again; else, packed, for each channel: how many are claimed, and what is
+#: held, each message after its score. If Redis has lost some of what has come, all of that is left to the worker, and
+#: nothing is held.
 RESUME = (
     _COMMON
     + """
+if unknown(KEYS[1], KEYS[2], ARGV[1]) then
+    return false
+end
 local answers = {}
-for index = 2, #KEYS do
-    local channel, upto = ARGV[2 * index - 3], tonumber(ARGV[2 * index - 2])
-    forget(KEYS[1], channel, KEYS[index], upto)
-    local answer = redis.call('LRANGE', KEYS[index], 0, -1)
-    table.insert(answer, 1, claimed_of(KEYS[1], channel))
-    answers[index - 1] = answer
+for number = 1, #KEYS - 3 do
+    local channel, held, come = ARGV[3 * number - 1], KEYS[number + 3], tonumber(ARGV[3 * number + 1])
+    local head = forget(KEYS[3], channel, held, tonumber(ARGV[3 * number]))
+    if head + redis.call('LLEN', held) / 2 < come then
+        hold_nothing(KEYS[3], channel, held, come)
+    end
+    local answer = redis.call('LRANGE', held, 0, -1)
+    table.insert(answer, 1, claimed_of(KEYS[3], channel))
+    answers[number] = answer
 end
 return cmsgpack.pack(answers)
 """

@@ -446,7 +446,7 @@ class Shard:
             # New, or Redis has lost its memory: what waits here is nowhere else.
             self._returning.begin_again()
             for line, intake in self.intakes.items():
-                intake.begin_again()
+                intake.begin_again(intake.fetched)
                 self._dispatcher.pump(line)
         else:
             self.counts["put_back"] += self._returning.settle(returned)
@@ -460,20 +460,22 @@ class Shard:
         while rest:
             some, rest = rest[:CHANNELS_AT_ONCE], rest[CHANNELS_AT_ONCE:]
             taken = [intake.taken for intake in some]
-            names: list[Any] = [keys.heads, *(keys.held(intake.line.channel) for intake in some)]
-            arguments: list[Any] = []
+            names = [keys.workers, keys.gone, keys.heads, *(keys.held(intake.line.channel) for intake in some)]
+            arguments: list[Any] = [keys.worker]
             for intake, number in zip(some, taken, strict=True):
-                arguments += (intake.line.channel, number)
-            answers = msgpack.unpackb(await link.run(scripts.RESUME, names, arguments), raw=True)
+                arguments += (intake.line.channel, number, intake.fetched)
+            packed = await link.run(scripts.RESUME, names, arguments)
+            if packed is None:
+                # Others have taken over since it has entered.
+                await self._enter(link)
+                return
+            answers = msgpack.unpackb(packed, raw=True)
             for intake, number, (claimed, *found) in zip(some, taken, answers, strict=True):
                 intake.told = max(intake.told, number)
                 known = intake.fetched - number
                 if len(found) < 2 * known:
                     # Redis has lost the last of what it had done before it was restarted.
-                    channel = intake.line.channel
-                    claimed_of = f"{channel}:claimed"
-                    await link.call(("DEL", keys.held(channel)), ("HSET", keys.heads, channel, 0, claimed_of, 0))
-                    intake.begin_again()
+                    intake.begin_again(intake.fetched)
                     self._dispatcher.pump(intake.line)
                 else:
                     intake.line.take_up(intake)
