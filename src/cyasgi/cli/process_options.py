@@ -162,7 +162,7 @@ def _workers() -> Iterator[click.Option]:
         "NUMBER",
         whole,
         None,
-        "Replace a worker that has taken this many requests, WebSockets and datagrams, or none.",
+        "Replace a worker that has taken this many requests, WebSockets, streams and datagrams, or none.",
     )
     yield bounded(
         "--limit-max-requests-jitter",

@@ -23,6 +23,8 @@ def get_or_create_application_instance(self: Any, scope_id: Hashable, scope: Any
 
     Raises:
         TypeError: `scope_id` is not hashable, or the application is not callable. Nothing was evicted then.
+        TableFull: the eviction policy is "refuse", and there is no room for a new instance.
+        RuntimeError: a new instance cannot be made in this thread, or for a task of a run that is over.
     """
     table = self._cyasgi_table
     if type(table) is not InstanceTable:
