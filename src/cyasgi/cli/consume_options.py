@@ -13,7 +13,7 @@ from ..sources.queue.engines import engine_of
 from ..sources.queue.server import MOST_PARTITIONS, QueueServer
 from ..wire.queue import check_name
 from .option import Option, parsed
-from .options import parameters
+from .options import shared_parameters
 from .process_options import SHARED, bounded_option, lifespan_option
 
 #: The engine where no other is named.
@@ -96,7 +96,7 @@ MOST_INSTANCES_DEFAULT = 10_000
 
 def consume_parameters() -> list[click.Parameter]:
     """Return the parameters of ``cyasgi consume``."""
-    shared = [one for one in parameters() if one.name in (*SHARED, "worker_timeout")]
+    shared = shared_parameters(*SHARED, "worker_timeout")
     return [
         click.Argument(["words"], metavar="[memory:] MODULE:ATTRIBUTE", nargs=-1, required=True),
         *_queue(),

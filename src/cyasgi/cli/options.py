@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator
 from functools import partial
@@ -60,6 +61,20 @@ def parameters() -> tuple[click.Parameter, ...]:
         *_headers(),
         *process_parameters(),
     )
+
+
+def shared_parameters(*names: str) -> list[click.Parameter]:
+    """Return those of these names, for the help of a command that listens for no client."""
+    return [
+        _about_application(one) if one.name == "startup_timeout" else one for one in parameters() if one.name in names
+    ]
+
+
+def _about_application(parameter: click.Parameter) -> click.Parameter:
+    own = copy.copy(parameter)
+    assert isinstance(own, Option)
+    own.section = "Application"
+    return own
 
 
 def _listeners() -> Iterator[click.Option]:

@@ -134,7 +134,7 @@ def _workers() -> Iterator[click.Option]:
         show_default=True,
         callback=parsed(parse_workers),
         help="How many processes serve, or auto: one for each core that the process may use. More can be started by "
-        "SIGTTIN, ended by SIGTTOU, and all of them replaced by SIGHUP, without a lost request.",
+        "SIGTTIN, ended by SIGTTOU, and all of them replaced by SIGHUP; no request and no message is lost for that.",
     )
     yield bounded(
         "--worker-timeout",

@@ -12,7 +12,7 @@ from ..core import Setting
 from ..sources.channels import ChannelLayerServer
 from ..sources.channels.redis.hosts import ACCEPTED, SCHEMES, parse_host, without_password
 from .option import Option, parsed
-from .options import parameters as serving_parameters
+from .options import shared_parameters
 from .process_options import SHARED, bounded_option, lifespan_option
 
 #: The prefix of the environment variables.
@@ -65,14 +65,10 @@ def check_of(name: str) -> Bound:
 
 def parameters() -> list[click.Parameter]:
     """Return the parameters of ``cyasgi work``."""
-    shared = [one for one in serving_parameters() if one.name in SHARED]
-    for one in shared:
-        if one.name == "startup_timeout" and isinstance(one, Option):
-            one.section = "Application"
     application = click.Argument(
         ["application"], metavar="MODULE:ATTRIBUTE", required=True, envvar=f"{PREFIX}_APPLICATION"
     )
-    return [application, *_source(), *_limits(), lifespan_option(), *shared]
+    return [application, *_source(), *_limits(), lifespan_option(), *shared_parameters(*SHARED)]
 
 
 def _source() -> Iterator[click.Option]:

@@ -26,6 +26,6 @@ HOOK, SUCCESSOR = "hook", "successor"
 #: What `eviction_policy` may be.
 POLICIES = ("lru", "slru", "refuse")
 #: The policy under which no live instance makes room.
-REFUSE = POLICIES[2]
+REFUSE = "refuse"
 #: Flags of an entry's `_place`.
 ASSIGNED, PROBATION = 1, 2
