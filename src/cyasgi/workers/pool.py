@@ -159,7 +159,7 @@ class WorkerPool:
             )
         except BaseException:
             if page is not None:
-                page.close()
+                page.unmap()
             raise
         self._workers.add(worker)
         self._watch.started(worker)
