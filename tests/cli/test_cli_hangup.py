@@ -111,7 +111,7 @@ def test_a_terminal_that_goes(tmp_path, terminal, loop, workers):
 
 
 def test_an_application_that_handles_it(tmp_path):
-    code = "import signal, sys\nsignal.signal(signal.SIGHUP, lambda *_: print('mine', file=sys.stderr))\n"
+    code = "import os, signal\nsignal.signal(signal.SIGHUP, lambda *_: os.write(2, b'mine\\n'))\n"
     with serving(tmp_path, first=code) as command:
         command.listening()
         command.process.send_signal(signal.SIGHUP)

@@ -17,6 +17,26 @@ from support.udp import Command
 SERVE = ("--udp", "127.0.0.1:0", "cyasgi.examples:echo")
 
 
+#: At the very end of the process, when Python has given up its handlers, and before that, these signals come.
+LAST = """
+import atexit, os, signal, sys
+
+class Last:
+    numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT
+
+    def come(self, kill=os.kill, pid=os.getpid()):
+        for number in self.numbers:
+            kill(pid, number)
+
+    def __del__(self, write=os.write):
+        self.come()
+        write(2, b"ended in order\\n")
+
+last = Last()
+atexit.register(lambda: last.come())
+"""
+
+
 @pytest.fixture
 def supervised(monkeypatch):
     """supervised(*arguments) gives what the supervising process would be told."""
@@ -76,16 +96,8 @@ def test_misuse(arguments, says, capsys):
 @pytest.mark.skipif(sys.platform != "linux", reason="the tests of workers are for Linux")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_signal_to_a_worker_that_ends(tmp_path, loop):
-    """A SIGTERM that goes to all processes, as by systemd, does not kill one that has ended its work."""
-    (tmp_path / "app.py").write_text(
-        """
-import atexit, os, signal, sys
-atexit.register(lambda: print("ended in order", file=sys.stderr))
-atexit.register(os.kill, os.getpid(), signal.SIGTERM)
-async def application(*_): pass
-""",
-        encoding="utf-8",
-    )
+    """A signal that goes to all processes, as by systemd or a terminal, does not kill one that has ended its work."""
+    (tmp_path / "app.py").write_text(LAST + "async def application(*_): pass\n", encoding="utf-8")
     listen = ("--udp", "127.0.0.1:0", "--loop", loop)
     with Command("serve", "--workers", "2", *listen, "app:application", cwd=tmp_path) as command:
         command.until("by 2 workers: ")
@@ -95,6 +107,20 @@ async def application(*_): pass
         assert command.stop(signal.SIGTERM) == 0
         assert command.lines.count("ended in order") == 4
         assert not [line for line in command.lines if "killed" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the tests of workers are for Linux")
+def test_a_signal_to_a_supervisor_that_ends(tmp_path):
+    """Its exit code tells how its work has ended, whatever comes after that."""
+    (tmp_path / "app.py").write_text("async def application(*_): pass\n", encoding="utf-8")
+    numbers = "Last.numbers = signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU\n"
+    program = sys.executable, "-c", f"{LAST}{numbers}from cyasgi.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+    listen = ("--udp", "127.0.0.1:0")
+    with Command("serve", "--workers", "2", *listen, "app:application", cwd=tmp_path, program=program) as command:
+        command.until("by 2 workers: ")
+        assert command.stop(signal.SIGTERM) == 0
+        assert command.lines[-1] == "ended in order"
 
 
 def test_where_processes_inherit_no_sockets(monkeypatch, capsys):

@@ -227,6 +227,8 @@ def environment(**changes):
     environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     environ.pop("PYTHONWARNINGS", None)
     environ.pop("CYASGI_BACKEND", None)
+    # It has print() write a line in two pieces: those of several processes would mix.
+    environ.pop("PYTHONUNBUFFERED", None)
     for name, value in changes.items():
         if value is None:
             environ.pop(name, None)

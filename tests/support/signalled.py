@@ -20,7 +20,8 @@ faulthandler.dump_traceback_later(25, exit=True)    # a script that hangs says w
 from cyasgi.server import StatelessServer
 
 def say(*words):
-    print(*words, flush=True)
+    # Not print(), which a handler of a signal may not call while it writes.
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 async def for_ever():
     await asyncio.get_running_loop().create_future()

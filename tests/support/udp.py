@@ -134,7 +134,10 @@ class Command:
         self._coming.put(None)
 
     def _next(self, deadline):
-        line = self._coming.get(timeout=max(0.001, deadline - time.monotonic()))
+        try:
+            line = self._coming.get(timeout=max(0.001, deadline - time.monotonic()))
+        except queue.Empty:
+            raise AssertionError(f"no further line comes: {self.lines}") from None
         if line is not None:
             self.lines.append(line)
         return line

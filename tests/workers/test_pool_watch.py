@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 
 import pytest
 
 from cyasgi._common.cells import FAILURES, REQUESTS, Page
-from cyasgi.metrics.overview import MOST_FAILURES, Failure, Overview, ServerOverview
+from cyasgi.gateways.net.descriptors import open_descriptors
+from cyasgi.metrics.overview import MOST_FAILURES, MOST_TYPES, Failure, Overview, ServerOverview
 from cyasgi.workers.watching import PoolWatch
 
 
@@ -103,6 +105,67 @@ def test_a_worker_that_has_ended(run):
         assert [one.moment for _, one in snapshot.failures] == list(range(count, count - MOST_FAILURES, -1))
         assert snapshot.started == count and not snapshot.workers
 
+    run(main())
+
+
+def types_told(watch, worker, *kinds):
+    watch.heard(worker, Overview(failure_types=dict.fromkeys(kinds, 1)).to_json())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows passes on no descriptors")
+def test_a_worker_that_has_ended_keeps_no_descriptor(run):
+    """Though somebody still knows it, as the collector has not come by."""
+
+    async def main():
+        watch = PoolWatch("127.0.0.1:0")
+        workers = [Worker(number) for number in range(10)]
+        before = open_descriptors()
+        for worker in workers:
+            worker.page = watch.page()
+            watch.started(worker)
+        assert open_descriptors() > before
+        for worker in workers:
+            worker.page.cells[REQUESTS] = 2
+            watch.ended(worker)
+        assert open_descriptors() == before
+        assert watch.snapshot().totals().cells[REQUESTS] == 20
+
+    run(main())
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_types_of_failures_keep_their_counters(run, order):
+    """Whichever worker tells of further types, and whichever ends: no counter becomes smaller, as if begun anew."""
+
+    def look():
+        found = watch.snapshot().totals().failure_types
+        assert all(found.get(kind, 0) >= count for kind, count in seen.items()), (seen, found)
+        assert len(found) <= MOST_TYPES + 1
+        seen.update(found)
+
+    async def main():
+        workers = {number: Worker(number, number) for number in (1, 2)}
+        for worker in workers.values():
+            watch.started(worker)
+        types_told(watch, workers[2], *(f"Second{number}" for number in range(MOST_TYPES - 5)), "other")
+        look()
+        # Further ones of the worker that is listed first.
+        types_told(watch, workers[1], *(f"First{number}" for number in range(10)))
+        look()
+        types_told(watch, workers[2], *(f"Second{number}" for number in range(MOST_TYPES)), "other")
+        look()
+        for number in order:
+            worker = workers[number]
+            worker.page.cells[FAILURES] = 30
+            watch.ended(worker)
+            look()
+        assert sum(seen.values()) == 60
+        assert sorted(seen) == sorted(
+            [*(f"Second{number}" for number in range(15)), *(f"First{number}" for number in range(5)), "other"]
+        )
+
+    watch = PoolWatch("127.0.0.1:0")
+    seen = {}
     run(main())
 
 

@@ -120,3 +120,14 @@ class Page:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+    def unmap(self) -> None:
+        """Close the descriptor and give back the memory: the cells cannot be read any more.
+
+        Raises:
+            BufferError: somebody else has a view of the memory.
+        """
+        self.close()
+        self.cells.release()
+        # It has a duplicate of the descriptor, which it would keep until the collector finds it.
+        self._memory.close()

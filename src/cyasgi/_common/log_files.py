@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
 
+from .signals import let_go
+
 logger = logging.getLogger("cyasgi")
 
 _open: WeakSet[LogFile] = WeakSet()
@@ -123,8 +125,7 @@ def reopened_by_signal() -> Iterator[None]:
     try:
         yield
     finally:
-        loop.remove_signal_handler(number)
-        signal.signal(number, _nothing)
+        let_go(loop, number, _nothing)
 
 
 def _in_main_thread() -> bool:

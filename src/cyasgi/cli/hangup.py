@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 
+from .._common.signals import let_go
 from .logs import logger
 
 #: None on a system without that signal.
@@ -92,8 +93,7 @@ class HangUps:
         try:
             yield
         finally:
-            loop.remove_signal_handler(SIGHUP)
-            signal.signal(SIGHUP, self._note)
+            let_go(loop, SIGHUP, self._note)
 
     @contextlib.asynccontextmanager
     async def around(self, stop: Callable[[], object], inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:

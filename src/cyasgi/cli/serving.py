@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import __version__, backend
 from .._common.log_files import reopened_by_signal, survive_signal
+from .._common.signals import let_go
 from ..balancing import LoadBalancer
 from ..gateways.lifespan import (
     STARTUP_TIMEOUT,
@@ -23,6 +24,7 @@ from ..gateways.net.descriptors import raise_descriptor_limit
 from ..supervisor import Supervisor
 from ..workers import WorkerLink
 from ..workers.notify import Notifier
+from ..workers.process import LEFT_TO_SUPERVISOR
 from .allocator import keep_freed_memory
 from .errors import (
     INTERRUPTED,
@@ -143,19 +145,19 @@ async def reopening(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[N
 
 @contextlib.asynccontextmanager
 async def deaf_at_the_end(inner: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-    """Ignore SIGTERM once a worker has ended its work.
+    """Ignore signals that may go to all processes once a worker has ended its work.
 
-    A service manager sends it to all processes, also to workers that have been replaced and are about to end.
+    A service manager sends SIGTERM also to workers that have been replaced and are about to end, and a terminal SIGHUP
+    and SIGINT.
     """
     try:
         async with inner:
             yield
     finally:
         # A loop that is closed, and an interpreter that ends, would have a handler's signal end the process again.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, *LEFT_TO_SUPERVISOR):
+            let_go(loop, number, signal.SIG_IGN)
 
 
 def _log_counters(application: Any, servers: Mapping[str, Any], seconds: float) -> None:

@@ -80,7 +80,8 @@ class Mailboxes:
         """
         if instance.ended:
             return False
-        if instance.idle:
+        # The free place of a bounded queue may belong to somebody who has waited for it.
+        if instance.idle and not instance.full():
             instance.put_nowait(message)
             return True
         queued = instance.qsize()

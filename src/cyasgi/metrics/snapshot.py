@@ -44,6 +44,8 @@ class Totals:
         #: The counters of each server, by its name.
         self.stats: dict[str, dict[str, int]] = {}
         self.failure_types: dict[str, int] = {}
+        #: The types that are not counted as OTHER. They stay, since a counter must not go from one name to another.
+        self.named_types: set[str] = set()
 
     def copy(self) -> Totals:
         """Return another one with the same values."""
@@ -51,7 +53,17 @@ class Totals:
         other.cells = self.cells.copy()
         other.stats = {name: dict(counts) for name, counts in self.stats.items()}
         other.failure_types = dict(self.failure_types)
+        other.named_types = self.named_types.copy()
         return other
+
+    def name_types(self, kinds: Iterable[str]) -> None:
+        """Give each of these types of failures a count of its own, as long as there is room.
+
+        Call it with whatever a process tells that goes on: in which order several are added later must not matter.
+        """
+        for kind in kinds:
+            if kind != OTHER and len(self.named_types) < MOST_TYPES:
+                self.named_types.add(kind)
 
     def add(self, cells: Sequence[int], overview: Overview) -> None:
         """Add the counters of a process."""
@@ -63,8 +75,9 @@ class Totals:
             for key, count in server.stats.items():
                 if key not in NOW and (key in counts or len(counts) < MOST_COUNTERS):
                     counts[key] = counts.get(key, 0) + count
+        self.name_types(overview.failure_types)
         for kind, count in overview.failure_types.items():
-            self._add_failures(kind, count)
+            self._add_failures(kind if kind in self.named_types else OTHER, count)
 
     def add_ended(self, cells: Sequence[int], overview: Overview) -> None:
         """Add the counters of a process that has ended: failures that it came to tell no types of have other ones."""
@@ -73,8 +86,6 @@ class Totals:
             self._add_failures(OTHER, untold)
 
     def _add_failures(self, kind: str, count: int) -> None:
-        if kind not in self.failure_types and len(self.failure_types) >= MOST_TYPES:
-            kind = OTHER
         self.failure_types[kind] = self.failure_types.get(kind, 0) + count
 
 

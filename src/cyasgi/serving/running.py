@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from .._common.guarding import Guard, error_of
+from .._common.signals import let_go
 from .._types import ServerPort
 from ..core import ApplicationInstance, ForeignEntry, Pass
 from ..core.constants import STOPPING
@@ -484,10 +485,7 @@ def _signals(
         yield
     finally:
         for number, previous in before.items():
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-            if previous is not None:
-                signal.signal(number, previous)
+            let_go(loop, number, previous)
 
 
 def _keep_awake(loop: asyncio.AbstractEventLoop) -> None:

@@ -11,12 +11,16 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from .._common.log_files import reopen_all
+from .._common.signals import let_go
 from .notify import Notifier
 from .process import WorkerProcess, how_ended
 from .settings import MOST_WORKERS, Supervision
 from .slot import Slot, WorkerFailedError
 from .sockets import SharedSockets, SocketSet
 from .watch import Unwatched, Watch
+
+#: What signals do once the pool has ended, other than nothing.
+ENDING = {signal.SIGINT: signal.default_int_handler, signal.SIGCHLD: signal.SIG_DFL}
 
 logger = logging.getLogger("cyasgi.workers")
 
@@ -155,7 +159,7 @@ class WorkerPool:
             )
         except BaseException:
             if page is not None:
-                page.close()
+                page.unmap()
             raise
         self._workers.add(worker)
         self._watch.started(worker)
@@ -286,8 +290,9 @@ class WorkerPool:
         try:
             yield
         finally:
+            # The process ends, by its exit code. SIGINT is left, in case something keeps it from that.
             for number in handlers:
-                loop.remove_signal_handler(number)
+                let_go(loop, number, ENDING.get(number, signal.SIG_IGN))
 
     def _interrupt(self) -> None:
         self._interrupted = self._interrupted or not self._stops

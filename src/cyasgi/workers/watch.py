@@ -15,7 +15,7 @@ class Watch(Protocol):
     def page(self) -> Page | None:
         """Return where a worker that is about to be started counts; None if it counts nothing.
 
-        It is closed by the pool if the worker cannot be started, and by the watch when that has ended.
+        It is unmapped by the pool if the worker cannot be started, and by the watch when that has ended.
 
         Raises:
             OSError: the system has no memory for it.

@@ -110,6 +110,7 @@ class PoolWatch:
             return
         if found.failures is None:
             found = replace(found, failures=self._workers[worker].failures)
+        self._ended.name_types(found.failure_types)
         self._workers[worker] = found
 
     def ended(self, worker: WorkerProcess) -> None:
@@ -118,7 +119,7 @@ class PoolWatch:
         self._ended.add_ended(_cells(worker), overview)
         self._past_failures.extend((worker.number, failure) for failure in reversed(overview.failures or ()))
         if worker.page is not None:
-            worker.page.close()
+            worker.page.unmap()
         if self._garbled is worker:
             self._garbled = None
 

@@ -127,8 +127,12 @@ cdef int _put_and_step(PyObject *loop, PyObject *instance, PyObject *message) no
 
 
 cdef int _waits_idle(PyObject *instance) noexcept:
-    """Return whether this is an instance that waits in `receive`, with an empty queue."""
-    return type(<object>instance) is ApplicationInstance and (<ApplicationInstance>instance)._idle != 0
+    """Return whether this is an instance that waits in `receive`, with an empty queue whose places nobody owns."""
+    return (
+        type(<object>instance) is ApplicationInstance
+        and (<ApplicationInstance>instance)._idle != 0
+        and _cold(<ApplicationInstance>instance).line is None
+    )
 
 
 cdef int _step_in_batch(Run run, loop) except -1:

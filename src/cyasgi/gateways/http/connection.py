@@ -23,6 +23,7 @@ from ..net.flow_control import FlowControl
 from ..net.tls_extension import tls_extension
 from ..net.transports import (
     asgi_address,
+    may_say_goodbye,
     reset_on_close,
     send_progress,
 )
@@ -384,7 +385,7 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.seen = self.received
             self.deadline.move(LINGER)
         elif self.lingering or self.due_write <= now:
-            if self._may_say_goodbye():
+            if self.lingering and may_say_goodbye(self.transport):
                 self.close()
             else:
                 self._check_stalled()
@@ -413,13 +414,6 @@ class HTTPConnection(FlowControl, FastConnection, asyncio.Protocol):
             self.answer(408, "the request did not come in time")
         else:
             self.close()
-
-    def _may_say_goodbye(self) -> bool:
-        """Return whether a TLS connection lingers that is still open, and the client has taken everything."""
-        transport = self.transport
-        return (
-            self.lingering and self.tls is not None and not transport.is_closing() and send_progress(transport) is None
-        )
 
     def _check_stalled(self) -> None:
         """Cut the connection if the client has taken less than `min_rate` demands since the last check."""

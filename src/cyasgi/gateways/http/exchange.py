@@ -80,7 +80,8 @@ class Exchange(ResponseWriter):
         if instance is None or self.phase == COMPLETE or self.disconnected:
             return
         self._whole = not more
-        if instance.idle:
+        # The free place of a bounded queue may belong to somebody who has waited for it.
+        if instance.idle and not instance.full():
             self._received = self._whole
             instance.put_nowait({"type": "http.request", "body": data, "more_body": more})
             return
@@ -100,7 +101,7 @@ class Exchange(ResponseWriter):
         if instance is None or not instance.waiting():
             return
         if instance.full():
-            # The task that this message is for has not run yet.
+            # The task that this message is for has not run yet, or one that has waited for the room that there is.
             self._soon(self._serve_waiting)
             return
         message = self.next_message()

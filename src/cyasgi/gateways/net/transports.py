@@ -50,6 +50,15 @@ def send_progress(transport: Any) -> int | None:
     return -size if size else None
 
 
+def may_say_goodbye(transport: Any) -> bool:
+    """Return whether a TLS connection is open whose client has taken everything: closing it loses nothing.
+
+    Whoever closes a connection asks this once nothing more comes: without TLS a half of it is closed at once instead.
+    """
+    tls = transport.get_extra_info("ssl_object") is not None
+    return tls and not transport.is_closing() and send_progress(transport) is None
+
+
 def has_gone(transport: Any) -> bool:
     """Return whether the other side has closed a connection altogether, or the system has given it up.
 

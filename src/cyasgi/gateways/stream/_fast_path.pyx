@@ -241,7 +241,8 @@ cdef class FastSession:
         """Give the application what has come, if it waits for it; called by a connection, from the loop."""
         self.turn = 0
         instance = self.instance
-        if instance is not None and instance.idle:
+        # The free place of a bounded queue may belong to somebody who has waited for it: then `look` sees to the rest.
+        if instance is not None and instance.idle and not instance.full():
             message = self.next_message()
             if message is not None:
                 _give(self, instance, message)

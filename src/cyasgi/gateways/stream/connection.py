@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...wire.stream import check_message
 from ..net.flow_control import FlowControl
-from ..net.transports import asgi_address, has_gone, reset_on_close, send_progress
+from ..net.transports import asgi_address, has_gone, may_say_goodbye, reset_on_close, send_progress
 from .inbound import Inbound
 from .port import StreamServerPort
 
@@ -317,7 +317,7 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
             self._due_end = now + LINGER
             self.rearm()
         elif self._due_write <= now or self._due_end <= now:
-            if self._may_say_goodbye():
+            if self.closing and may_say_goodbye(self.transport):
                 self._linger()
                 self.transport.close()
             else:
@@ -337,11 +337,6 @@ class StreamConnection(FlowControl, Inbound, asyncio.Protocol):
             self.abort()
         else:
             self._watch()
-
-    def _may_say_goodbye(self) -> bool:
-        """Return whether a TLS connection that was finished is still open, and the client has taken everything."""
-        transport = self.transport
-        return self.closing and self.tls is not None and not transport.is_closing() and send_progress(transport) is None
 
     def _check_stalled(self) -> None:
         """Cut the connection if the client has taken less than `min_rate` demands since the last check."""

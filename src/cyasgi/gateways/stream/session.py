@@ -136,8 +136,8 @@ class Session(FastSession):
         instance = self.instance
         if instance is None or not instance.waiting():
             return
-        if instance.qsize():
-            # The task that this message is for has not run yet.
+        if instance.qsize() or instance.full():
+            # The task that this message is for has not run yet, or one that has waited for the room that there is.
             self.later()
             return
         message = self.next_message()
@@ -234,7 +234,7 @@ class Session(FastSession):
         instance = self.instance
         if instance is None or instance.ended:
             return False
-        if not self.pushed and not self.soon and instance.idle:
+        if not self.pushed and not self.soon and instance.idle and not instance.full():
             instance.put_nowait(message)
             return True
         if self._sizes is None:
