@@ -16,12 +16,18 @@ import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.loops import LOOPS, PATIENCE, loop_factory
+from support.rabbitmq_process import SCRIPT, Address, Broker
 from support.twins import BACKENDS, activate
+
+if TYPE_CHECKING:
+    from support.rabbitmq_shared import Run
+
+_RUN: pytest.StashKey[Run] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,6 +60,22 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return usable if config.option.markexpr == "not slow" else 2 * usable
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each worker where it finds the broker of the run, or starts it."""
+    if SCRIPT.exists():
+        from support.rabbitmq_shared import Run
+
+        if _RUN not in node.config.stash:
+            node.config.stash[_RUN] = Run()
+        node.workerinput["run"] = str(node.config.stash[_RUN].directory)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (run := config.stash.get(_RUN, None)) is not None:
+        run.end()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,8 +111,8 @@ def _import_own_share(session: pytest.Session, worker: dict[str, Any]) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the long ones, so that a run ends with short ones, and no worker is waited for by the others.
 
-    With them are those that need a message broker, which takes long to start: so one worker has most of them. Clusters
-    are left out, unless they are asked for.
+    With them are those that need a message broker, which takes long to start: so one worker has most of them, and the
+    others seldom wait for it. Clusters are left out, unless they are asked for.
     """
     if not config.getoption("--cluster"):
         clusters = [item for item in items if item.get_closest_marker("cluster")]
@@ -98,8 +120,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:] = [item for item in items if item not in clusters]
             config.hook.pytest_deselected(items=clusters)
 
+    brokers = {"broker", "own_broker"}
+
     def is_late(item: pytest.Item) -> bool:
-        return item.get_closest_marker("long") is None and "broker" not in getattr(item, "fixturenames", ())
+        return item.get_closest_marker("long") is None and brokers.isdisjoint(getattr(item, "fixturenames", ()))
 
     if hasattr(config, "workerinput"):
         items.sort(key=is_late)
@@ -233,6 +257,34 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     # What is left belongs to pytest: the next collection need not look at it again.
     gc.freeze()
     assert not complaints, complaints
+
+
+def _rabbitmq() -> None:
+    if not SCRIPT.exists():
+        pytest.skip("RabbitMQ is not installed: apt-get install rabbitmq-server")
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """Where RabbitMQ is, one for all tests of a run: what a test makes there has a name that no other test uses."""
+    _rabbitmq()
+    if worker := getattr(request.config, "workerinput", None):
+        from support.rabbitmq_shared import shared_broker
+
+        yield shared_broker(Path(worker["run"]), tmp_path_factory.mktemp("rabbitmq"))
+        return
+    with contextlib.closing(Broker(tmp_path_factory.mktemp("rabbitmq"))) as one:
+        one.start()
+        yield one
+
+
+@pytest.fixture(scope="module")
+def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """RabbitMQ for the tests of a module alone, which may stop it, freeze it and start it again."""
+    _rabbitmq()
+    with contextlib.closing(Broker(tmp_path_factory.mktemp("rabbitmq"))) as one:
+        one.start()
+        yield one
 
 
 @pytest.fixture

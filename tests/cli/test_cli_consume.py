@@ -16,7 +16,6 @@ from cyasgi.cli.consume_options import ATTRIBUTES, MOST_INSTANCES, MOST_INSTANCE
 from cyasgi.sources.queue import QueueServer
 from support.cli import write_module
 from support.loops import PATIENCE
-from support.rabbitmq import broker as broker
 from support.serving import environment
 from support.udp import Command
 

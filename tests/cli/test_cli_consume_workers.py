@@ -16,7 +16,7 @@ from cyasgi import cli
 from cyasgi.cli import consuming
 from support.cli import write_module
 from support.loops import PATIENCE
-from support.rabbitmq import broker as broker, client, publish
+from support.rabbitmq import client, publish
 from support.udp import Command
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such processes")

@@ -33,6 +33,8 @@ class Removal(Feeding):
         #: The tasks of asynchronous overrides of delete methods, with what ends each; and overrides that wait for a
         #: loop.
         self.overrides: dict[asyncio.Task[None], Callable[[], None]] = {}
+        #: Entries that have left the table and whose runs go on, since an asynchronous override has yet to delete them.
+        self.spared: set[Any] = set()
         self._deferred: list[Callable[[], Any]] = []
         self._victim: Any = None
         self._making_room = 0
@@ -149,6 +151,7 @@ class Removal(Feeding):
         """Run an asynchronous override for an entry that has just left the table."""
         pending = PendingDeletion(self.table, entry, oldest)
         self.table._pending_deletions += 1
+        self.spared.add(entry)
         context = outside()
         context.run(deleting.set, pending)
         started: list[asyncio.Task[None]] = []
@@ -201,6 +204,7 @@ class Removal(Feeding):
         if pending.over:
             return
         pending.over = True
+        self.spared.discard(pending.entry)
         pending.table._pending_deletions -= 1
         if not pending.deleted:
             self.delete_entry(server, pending.entry)
@@ -213,6 +217,7 @@ class Removal(Feeding):
             if pending.deleted:
                 return Deletion(False)
             pending.deleted = True
+            self.spared.discard(pending.entry)
             pending.visible = False
             return self.delete_entry(server, pending.entry)
         entry = self.table.entry(scope_id)

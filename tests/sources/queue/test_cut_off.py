@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from support.loops import passes
-from support.queues import NAME, consuming, engine_for
+from support.queues import NAME, consuming, engine_for, queues
 from support.serving import eventually
 
 
@@ -74,6 +75,36 @@ def test_stopped(cy, run, then, acknowledgement):
         async with consuming(cy, engine, application, **attributes):
             await engine.join()
         assert application.deliveries == ([1] if then == "acknowledge" else [1, 2])
+
+    run(main())
+
+
+@pytest.mark.parametrize("then", ["return", "receive"])
+@pytest.mark.parametrize("cut", [False, True], ids=["in time", "too late"])
+def test_an_asynchronous_override(cy, run, then, cut):
+    """What the application finishes while an override has yet to delete it is done; what it finishes later is not."""
+
+    async def main():
+        engine, finish, seen = engine_for(cy), asyncio.Event(), []
+
+        class Patient(queues(cy).QueueServer):
+            async def delete_application_instance(self, scope_id):
+                if not cut:
+                    finish.set()
+                    await passes(5)
+                return await super().delete_application_instance(scope_id)
+
+        async def application(scope, receive, send):
+            seen.append((await receive())["deliveries"])
+            with contextlib.suppress(asyncio.CancelledError):
+                await finish.wait()
+            if then == "receive":
+                await receive()
+
+        async with consuming(cy, engine, application, Patient, shutdown_timeout=0.01) as server:
+            await engine.publish(NAME, "a", b"x")
+            await eventually(lambda: seen)
+        assert (server.stats()["acknowledged"], in_queue(engine)) == ((0, 1) if cut else (1, 0))
 
     run(main())
 

@@ -11,7 +11,6 @@ from support.queues import Seen
 from support.rabbitmq import (
     PARTITIONS,
     aiormq as aiormq,
-    broker as broker,
     client,
     dead_letter,
     name as name,

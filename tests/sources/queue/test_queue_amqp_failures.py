@@ -12,15 +12,14 @@ from support.queues import Seen, queues
 from support.rabbitmq import (
     PARTITIONS,
     aiormq as aiormq,
-    broker as broker,
     client,
     dead_letter,
-    free_port,
     name as name,
     publish,
     running,
     server_of,
 )
+from support.rabbitmq_process import free_port
 from support.serving import in_time
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.few_combinations(1)]
@@ -230,43 +229,43 @@ def test_a_connection_that_breaks_again_and_again(cy, run, broker, aiormq, name)
     run(main())
 
 
-def test_a_broker_that_restarts(cy, run, broker, aiormq, name):
+def test_a_frozen_broker(cy, run, own_broker, aiormq, name):
+    """It is noticed by its silence, and found again when it goes on."""
+
     async def main():
         seen = Seen()
-        async with running(server_of(cy, broker, name, seen)) as server:
-            async with client(aiormq, broker) as channel:
+        server = server_of(cy, own_broker, name, seen)
+        async with running(server), client(aiormq, own_broker) as channel:
+            await publish(channel, name, b"one")
+            await in_time(lambda: seen.messages)
+            own_broker.freeze()
+            try:
+                await asyncio.sleep(6)
+                assert not any(holding.sure for holding in server.holdings.values())
+            finally:
+                own_broker.thaw()
+            await in_time(lambda: all(holding.sure for holding in server.holdings.values()) and server.holdings)
+
+    run(main())
+
+
+def test_a_broker_that_restarts(cy, run, own_broker, aiormq, name):
+    async def main():
+        seen = Seen()
+        async with running(server_of(cy, own_broker, name, seen)) as server:
+            async with client(aiormq, own_broker) as channel:
                 await publish(channel, name, b"hold", b"after")
                 await in_time(lambda: seen.messages)
-            await asyncio.to_thread(broker.stop)
+            await asyncio.to_thread(own_broker.stop)
             await in_time(lambda: server.stats()["partitions"] == 0)
             seen.release.set()
-            await asyncio.to_thread(broker.start)
+            await asyncio.to_thread(own_broker.start)
             for _ in range(2000):
                 if b"after" in seen.bodies:
                     break
                 await asyncio.sleep(0.02)
             assert seen.bodies == [b"hold", b"hold", b"after"]
             await in_time(lambda: server.stats()["partitions"] == PARTITIONS)
-
-    run(main())
-
-
-def test_a_frozen_broker(cy, run, broker, aiormq, name):
-    """It is noticed by its silence, and found again when it goes on."""
-
-    async def main():
-        seen = Seen()
-        server = server_of(cy, broker, name, seen)
-        async with running(server), client(aiormq, broker) as channel:
-            await publish(channel, name, b"one")
-            await in_time(lambda: seen.messages)
-            broker.freeze()
-            try:
-                await asyncio.sleep(6)
-                assert not any(holding.sure for holding in server.holdings.values())
-            finally:
-                broker.thaw()
-            await in_time(lambda: all(holding.sure for holding in server.holdings.values()) and server.holdings)
 
     run(main())
 

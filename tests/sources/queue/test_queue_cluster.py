@@ -17,7 +17,6 @@ import time
 import pytest
 
 from support.cli import write_module
-from support.rabbitmq import broker as broker
 from support.serving import environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.cluster]
@@ -143,31 +142,31 @@ async def wait_for_queue(broker):
     raise AssertionError("no worker has made the queue")
 
 
-def test_the_ledger(broker, tmp_path, record_property):
+def test_the_ledger(own_broker, tmp_path, record_property):
     """At least once: no message is lost, what was begun twice is marked, and each scope's order is kept."""
     pytest.importorskip("aiormq")
-    cluster = Cluster(broker, tmp_path)
+    cluster = Cluster(own_broker, tmp_path)
     began = time.monotonic()
 
     async def main():
         killed, frozen, _ = (cluster.start() for _ in range(3))
-        await wait_for_queue(broker)
-        publishing = asyncio.create_task(publish_round(broker, 0))
+        await wait_for_queue(own_broker)
+        publishing = asyncio.create_task(publish_round(own_broker, 0))
         await cluster.until(SCOPES // 5)
         killed.kill()
         stopped = cluster.start()
         await cluster.until(SCOPES // 2)
         os.kill(frozen.pid, signal.SIGSTOP)
         await publishing
-        await publish_round(broker, 1)
+        await publish_round(own_broker, 1)
         # Far longer than two heartbeats: the others work on what it has held.
         await cluster.until(SCOPES + SCOPES // 5)
         os.kill(frozen.pid, signal.SIGCONT)
         await cluster.until(SCOPES + SCOPES // 4)
-        await asyncio.to_thread(broker.stop)
-        await asyncio.to_thread(broker.start)
+        await asyncio.to_thread(own_broker.stop)
+        await asyncio.to_thread(own_broker.start)
         await cluster.until(SCOPES + SCOPES // 2)
-        publishing = asyncio.create_task(publish_round(broker, 2))
+        publishing = asyncio.create_task(publish_round(own_broker, 2))
         stopped.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(stopped.wait, 60) == 0, cluster.said()
         added = cluster.start()

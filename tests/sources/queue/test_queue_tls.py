@@ -10,7 +10,7 @@ import pytest
 
 from support.certificates import write_certificates
 from support.queues import Seen, queues
-from support.rabbitmq import broker as broker
+from support.rabbitmq import aiormq as aiormq, name as name
 from support.serving import in_time
 
 pytestmark = pytest.mark.few_combinations
@@ -28,21 +28,19 @@ def wrong(tmp_path):
 @pytest.mark.parametrize(
     "files", ["cafile={ours}/ca.pem", "cafile={ours}/ca.pem&certfile={ours}/client.pem&keyfile={ours}/client-key.pem"]
 )
-def test_messages(cy, run, broker, files):
-    pytest.importorskip("aiormq")
-
+def test_messages(cy, run, broker, aiormq, name, files):
     letter = importlib.import_module(f"{cy.__name__}.wire.queue").Letter
 
     async def main():
         seen = Seen()
         url = f"{broker.tls_url}?{files.format(ours=broker.certificates)}"
-        server = queues(cy).QueueServer(seen, engine=url, name="tls", partitions=2)
+        server = queues(cy).QueueServer(seen, engine=url, name=name, partitions=2)
         running = asyncio.create_task(server.arun())
         await server.wait_started()
         # Through the careful reader, too.
         server.engine._unreadable()
         for session in range(2):
-            await server._session.publish("tls", "a", letter(b"%d" % session))
+            await server._session.publish(name, "a", letter(b"%d" % session))
             # The first may come again.
             await in_time(lambda body=b"%d" % session: body in seen.bodies)
             if not session:

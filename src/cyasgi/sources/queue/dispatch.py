@@ -12,7 +12,7 @@ import collections
 import contextvars
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
@@ -65,11 +65,15 @@ class Dispatcher:
 
     Args:
         start: starts a task that belongs to the server's run.
+        spared: the instances out of the table whose runs were not cancelled, since an override has yet to delete them.
     """
 
-    def __init__(self, server: DispatchPort, start: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(
+        self, server: DispatchPort, start: Callable[[Coroutine[Any, Any, None]], object], spared: Container[Any]
+    ) -> None:
         self._server = server
         self._start = start
+        self._spared = spared
         #: That of the run: instances are not to inherit what the application of another one has set in its own.
         self._context = contextvars.copy_context()
         self._lanes: dict[str, Lane] = {}
@@ -247,6 +251,8 @@ class Dispatcher:
 
         An application that swallows its cancellation returns, or receives again, with its message half done.
         """
+        if instance in self._spared:
+            return False
         if instance.ended:
             return instance.end_reason not in ("returned", "failed")
         return self._server.application_instances.get(instance.scope_id) is not instance

@@ -168,7 +168,7 @@ class QueueServer(StatelessServer):
 
     def _new_dispatcher(self) -> Dispatcher:
         manual = self.acknowledgement == "manual"
-        return (ManualDispatcher if manual else Dispatcher)(self, self._start)
+        return (ManualDispatcher if manual else Dispatcher)(self, self._start, self._cyasgi.spared)
 
     async def handle(self) -> None:
         """Take messages until cancelled. While the broker is gone, it is looked for again and again.
