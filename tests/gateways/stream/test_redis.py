@@ -22,10 +22,11 @@ async def redis_cli(address, *words, lines=()):
     """What redis-cli prints, asked by these words, or by lines of its standard input."""
     process = await asyncio.create_subprocess_exec(
         *("redis-cli", "-h", address[0], "-p", str(address[1]), *words),
-        stdin=asyncio.subprocess.PIPE,
+        # One that does not read it may have ended before anything is written: uvloop's transport raises then.
+        stdin=asyncio.subprocess.PIPE if lines else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await process.communicate("\n".join(lines).encode())
+    out, _ = await process.communicate("\n".join(lines).encode() if lines else None)
     return out.decode().splitlines()
 
 
