@@ -329,6 +329,35 @@ def test_rejected_and_requeued(cy, run, broker, aiormq, name):
     run(main())
 
 
+def test_what_comes_back_is_in_its_place(cy, run, broker, aiormq, name):
+    """A message that is given back comes before those that wait in the broker, and not after all of them.
+
+    So does what RabbitMQ was about to deliver when a worker gave up a partition: it comes back by the same way.
+    """
+
+    async def main():
+        bodies = []
+
+        async def application(scope, receive, send):
+            while True:
+                message = await receive()
+                bodies.append(message["body"])
+                if message["body"] == b"0" and not message["redelivered"]:
+                    await send({"type": "queue.reject", "requeue": True})
+
+        async with client(aiormq, broker) as channel:
+            async with running(server_of(cy, broker, name, application)):
+                pass
+            await publish(channel, name, *(b"%d" % number for number in range(10)))
+            async with running(server_of(cy, broker, name, application, prefetch=2)):
+                await in_time(lambda: len(bodies) == 11)
+        assert bodies.index(b"0", 1) <= 2
+        del bodies[bodies.index(b"0", 1)]
+        assert bodies == [b"%d" % number for number in range(10)]
+
+    run(main())
+
+
 def test_manual_acknowledgement(cy, run, broker, aiormq, name):
     """What was acknowledged in between is gone, and the rest goes to the next worker, in order and marked."""
 

@@ -38,6 +38,8 @@ NOTED = 24 * 60 * 60 * 1000
 LARGEST_FRAME = 2**31
 #: How often the broker is asked for a sign of life within a heartbeat.
 SIGNS = 4
+#: Deliveries of a message after which RabbitMQ itself moves it to the dead letters: never, workers do that before.
+DELIVERY_LIMIT = 1_000_000
 #: How often a queue is made that others may delete at the same time.
 ATTEMPTS = 5
 
@@ -156,6 +158,8 @@ class AMQPSession:
         arguments = {
             "x-queue-type": "quorum",
             "x-single-active-consumer": True,
+            # Without a limit, RabbitMQ 3 puts what comes back behind all others.
+            "x-delivery-limit": DELIVERY_LIMIT,
             # For what the broker itself gives up, such as messages whose time has run out.
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": f"{name}.dead",
