@@ -15,6 +15,7 @@ from support.certificates import write_certificates
 from support.cli import ECHO, application, options as options, refused
 from support.loops import PATIENCE
 from support.udp import Command
+from support.workers import wait_for_end
 
 LOCAL = ("--tcp", "127.0.0.1:0")
 unix = pytest.mark.skipif(sys.platform == "win32", reason="asyncio has no Unix sockets on Windows")
@@ -188,6 +189,9 @@ def test_workers(cy, tmp_path):
             one.settimeout(PATIENCE)
             assert one.recv(100) == b"stopping\n"
             assert one.recv(100) == b""
+        # The last one to be replaced accepts connections until it knows.
+        for pid in pids:
+            wait_for_end(pid, command)
         with socket.create_connection(("127.0.0.1", port)) as one:
             assert int(ask(one, b"?\n", 2)) not in pids
         assert command.stop(signal.SIGTERM) == 0

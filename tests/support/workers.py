@@ -80,10 +80,15 @@ class Workers(Command):
 
     def ended(self, pid):
         """Waits until this process has ended."""
-        deadline = time.monotonic() + PATIENCE
-        while is_alive(pid):
-            assert time.monotonic() < deadline, f"{pid} still runs: {self.lines}"
-            time.sleep(0.01)
+        wait_for_end(pid, self)
+
+
+def wait_for_end(pid, command):
+    """Waits until a process that the command has started has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while is_alive(pid):
+        assert time.monotonic() < deadline, f"{pid} still runs: {command.lines}"
+        time.sleep(0.01)
 
 
 def is_alive(pid):
