@@ -146,7 +146,9 @@ class Broker(Address):
                 # A broker that is ready refuses another protocol by telling its own.
                 one.sendall(b"AMQP\x00\x00\x00\x00")
                 if one.recv(8).startswith(b"AMQP"):
-                    return
+                    # It may listen for TLS a moment later.
+                    with socket.create_connection(("127.0.0.1", self.tls_port), 1):
+                        return
             time.sleep(0.2)
         raise AssertionError(f"the broker has not started: {self.said()}")
 
