@@ -279,7 +279,10 @@ class TakesNone:
 NOT_AWAITABLE = r"object int can't be used in 'await' expression|'int' object can't be awaited"
 #: And what is told of the failure.
 FAILING = {
-    "async with two parameters": (lambda: two_parameters, r"two_parameters\(\) takes 2 positional arguments but 3"),
+    "async with two parameters": (
+        lambda: two_parameters,
+        r"two_parameters\(\) takes 2 positional arguments but 3 were",
+    ),
     "no parameter": (lambda: lambda: None, "takes 0 positional arguments but 1 was given"),
     "a class in the place of its instance": (lambda: TakesNone, r"TakesNone\(\) takes no arguments"),
     "raises in any case": (lambda: claims_three_takes_none, "on purpose"),
